@@ -1,0 +1,23 @@
+"""Bad input, refused where it enters: one sentence with what was given and what is allowed."""
+
+import math
+from collections.abc import Iterable
+
+
+class Refused(ValueError):
+    """Input that cannot be used.  The command line prints its sentence without a traceback and exits with 2."""
+
+
+def one_of(what: str, given: object, allowed: Iterable) -> None:
+    """Refuse `given` unless it is one of `allowed`, which the sentence lists."""
+    allowed = list(allowed)
+    if given not in allowed:
+        raise Refused(f"There is no {what} {given!r}. Allowed: {', '.join(map(str, allowed))}.")
+
+
+def number(what: str, given: object, *, above: float | None = None, at_least: float | None = None) -> None:
+    """Refuse `given` unless it is a finite number, `above` or `at_least` the bound that is set."""
+    bound = "" if above is None and at_least is None else f" above {above}" if at_least is None else f" of at least {at_least}"
+    real = isinstance(given, (int, float)) and not isinstance(given, bool) and math.isfinite(given)
+    if not real or (above is not None and given <= above) or (at_least is not None and given < at_least):
+        raise Refused(f"{what} is {given!r}; it must be a finite number{bound}.")

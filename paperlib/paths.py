@@ -1,0 +1,14 @@
+"""Where everything lives: the only module that knows folders."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent  # the checkout: params, published and notebooks lie beside the package
+
+NOTEBOOKS = ROOT / "notebooks"
+PARAMS = ROOT / "params"
+PUBLISHED = ROOT / "published"
+RESULTS = ROOT / "results"
+FIGURES = ROOT / "figures"
+BUILD = ROOT / "build"
+CHECKPOINTS = ROOT / "checkpoints"
+DATA = ROOT / "data"
