@@ -17,7 +17,13 @@ def one_of(what: str, given: object, allowed: Iterable) -> None:
 
 def number(what: str, given: object, *, above: float | None = None, at_least: float | None = None) -> None:
     """Refuse `given` unless it is a finite number, `above` or `at_least` the bound that is set."""
-    bound = "" if above is None and at_least is None else f" above {above}" if at_least is None else f" of at least {at_least}"
+    bound = (
+        ""
+        if above is None and at_least is None
+        else f" above {above}"
+        if at_least is None
+        else f" of at least {at_least}"
+    )
     real = isinstance(given, (int, float)) and not isinstance(given, bool) and math.isfinite(given)
     if not real or (above is not None and given <= above) or (at_least is not None and given < at_least):
         raise Refused(f"{what} is {given!r}; it must be a finite number{bound}.")

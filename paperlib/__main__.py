@@ -1,0 +1,214 @@
+"""The thin command line: `python -m paperlib COMMAND`.  The Makefile calls it; `reproduce` works without make."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+
+from paperlib import errors, paths, records
+
+
+def main() -> int:
+    arguments = _parser().parse_args()
+    try:
+        return arguments.run(arguments) or 0
+    except errors.Refused as problem:
+        print(problem, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nInterrupted. Finished networks, epochs and evaluations are kept; the same command goes on from there.")
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m paperlib", description="The companion's command line.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name, run, *, profile=True, artifact=False, jobs=False):
+        sub = commands.add_parser(name, help=run.__doc__.splitlines()[0], description=run.__doc__)
+        sub.set_defaults(run=run)
+        if artifact:
+            sub.add_argument("artifact")
+        if profile:
+            sub.add_argument("--profile", default="laptop", help="a file under params/ (default: laptop)")
+        if jobs:
+            sub.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes side by side")
+        return sub
+
+    command("reproduce", reproduce, jobs=True)
+    command("plan", plan)
+    command("train", train, jobs=True)
+    command("restore", restore)
+    command("keep", keep)
+    command("run", run, artifact=True)
+    command("draw", draw, artifact=True)
+    command("report", report)
+    command("compare", compare)
+    command("publish", publish, profile=False, artifact=True)
+    command("sync", sync, profile=False)
+    command("check", check, profile=False)
+    command("links", links, profile=False).add_argument("repo", help="owner/name on GitHub")
+    return parser
+
+
+def reproduce(arguments) -> int:
+    """Everything of a profile: train, execute every notebook, draw, report."""
+    from paperlib.report import artifacts
+
+    plan(arguments)
+    train(arguments)
+    failed = []
+    for arguments.artifact in artifacts():
+        try:
+            run(arguments)
+            draw(arguments)
+        except errors.Refused as problem:
+            print(problem, file=sys.stderr)
+            failed.append(arguments.artifact)
+    return max(report(arguments), 1 if failed else 0)
+
+
+def plan(arguments) -> None:
+    """What a profile trains, what of it is there already, and what it costs."""
+    from paperlib import experiments, profiles
+
+    profile = profiles.load(arguments.profile)
+    planned = profile.plan()
+    missing = [e for e in planned if not experiments.is_trained(e)]
+    cost = profile.cost
+    print(f"{profile.title}.")
+    print(
+        f"In all about {cost['minutes']} minutes on two cores, {cost['disk_mb']} MB of disk, "
+        f"{cost['download_mb']} MB of download. {len(planned) - len(missing)} of {len(planned)} networks are trained."
+    )
+    for e in missing:
+        print(f"  to train: {e} ({e.network}, {e.schedule.epochs} epochs)")
+
+
+def train(arguments) -> None:
+    """Train every network of a profile that is missing."""
+    from paperlib import experiments, profiles
+
+    experiments.train_all(profiles.load(arguments.profile).plan(), workers=arguments.jobs)
+
+
+def restore(arguments) -> None:
+    """Take the networks that are kept with the results instead of training them."""
+    from paperlib import experiments, profiles
+
+    source = paths.RESULTS / arguments.profile / "networks"
+    planned = profiles.load(arguments.profile).plan()
+    print(f"{experiments.copy_networks(planned, source, paths.CHECKPOINTS)} of {len(planned)} networks restored.")
+
+
+def keep(arguments) -> None:
+    """Put a profile's networks with its results, to be committed."""
+    from paperlib import experiments, profiles
+
+    target = paths.RESULTS / arguments.profile / "networks"
+    planned = profiles.load(arguments.profile).plan()
+    print(f"{experiments.copy_networks(planned, paths.CHECKPOINTS, target)} of {len(planned)} networks kept.")
+
+
+def run(arguments) -> None:
+    """Execute one notebook with a profile's parameters; a failed one leaves no record behind."""
+    from paperlib import notebooks, profiles
+
+    errors.one_of("notebook", arguments.artifact, notebooks.names())
+    profile = profiles.load(arguments.profile)
+    output = paths.BUILD / profile.name / f"{arguments.artifact}.ipynb"
+    try:
+        notebooks.execute(arguments.artifact, profile.parameters(arguments.artifact), output, origin=profile.origin)
+    except errors.Refused:
+        record = _record(profile.name, arguments.artifact)
+        for stale in (record, record.with_suffix(".csv"), record.with_suffix(".run.json"), _figure(arguments)):
+            stale.unlink(missing_ok=True)
+        raise
+
+
+def draw(arguments) -> None:
+    """Draw an artifact's figure from its record."""
+    from paperlib import plots
+
+    plots.save(records.load(_record(arguments.profile, arguments.artifact)), _figure(arguments))
+
+
+def report(arguments) -> int:
+    """Write REPORT.md and REPORT.html from a profile's records."""
+    import yaml
+
+    from paperlib import report
+
+    title = yaml.safe_load((paths.PARAMS / f"{arguments.profile}.yml").read_text(encoding="utf-8"))["title"]
+    gaps = report.write(arguments.profile, title)
+    where = (paths.RESULTS / arguments.profile / "REPORT.md").relative_to(paths.ROOT)
+    print(f"{where} (and .html) written" + (f", with gaps: {', '.join(gaps)}." if gaps else "."))
+    return 1 if gaps else 0
+
+
+def compare(arguments) -> int:
+    """Hold this run's numbers against the committed ones."""
+    from paperlib.report import artifacts
+
+    worst = 0
+    for artifact in artifacts():
+        path = _record(arguments.profile, artifact).relative_to(paths.ROOT)
+        shown = subprocess.run(
+            ["git", "show", f"HEAD:{path.as_posix()}"], cwd=paths.ROOT, capture_output=True, text=True
+        )
+        if shown.returncode:
+            print(f"{artifact}: no committed record to compare with.")
+            continue
+        lines = records.compare(records.load(paths.ROOT / path), records.check(json.loads(shown.stdout)))
+        counts = {status: sum(line["status"] == status for line in lines) for status in records.STATUSES}
+        print(f"{artifact}: " + ", ".join(f"{n} {status}" for status, n in counts.items() if n))
+        for line in lines:
+            if line["status"] not in ("identical", "inside the interval"):
+                worst = 1
+                print(f"  {line['status']}: {line['row']}: mine {line['mine']}, committed {line['committed']}")
+    return worst
+
+
+def publish(arguments) -> None:
+    """Put the outputs of an executed laptop notebook into its committed twin."""
+    from paperlib import notebooks
+
+    print(notebooks.publish(arguments.artifact, paths.BUILD / "laptop" / f"{arguments.artifact}.ipynb"))
+
+
+def sync(arguments) -> None:
+    """Bring headers, twins and the README's badges in step with the sources."""
+    from paperlib import notebooks
+
+    for path in notebooks.sync():
+        print(path.relative_to(paths.ROOT))
+
+
+def check(arguments) -> int:
+    """Say which twins and headers are stale."""
+    from paperlib import notebooks
+
+    stale = notebooks.stale()
+    print("\n".join(stale) or "Every twin is in step with its source.")
+    return 1 if stale else 0
+
+
+def links(arguments) -> None:
+    """Rewrite every link to the public repository."""
+    from paperlib import notebooks
+
+    for path in notebooks.links(arguments.repo):
+        print(path.relative_to(paths.ROOT))
+
+
+def _record(profile: str, artifact: str):
+    return paths.RESULTS / profile / f"{artifact}.json"
+
+
+def _figure(arguments):
+    return paths.FIGURES / arguments.profile / f"{arguments.artifact}.png"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

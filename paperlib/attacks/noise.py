@@ -1,0 +1,19 @@
+"""Random perturbations, the floor below every attack.  They never ask the network."""
+
+from torch import Tensor
+
+from paperlib.attacks.core import Ball, Bounds, sign_noise, uniform_noise
+
+
+def uniform(
+    network, images: Tensor, labels: Tensor, *, eps: float, bounds: Bounds, seed: int = 0, index: Tensor | None = None
+) -> Tensor:
+    """images + ε·U[-1, 1], clamped to `bounds`: the theorem's random perturbation.  One draw a sample."""
+    return Ball(images, eps, bounds).project(images + eps * uniform_noise(images, seed, index))
+
+
+def sign(
+    network, images: Tensor, labels: Tensor, *, eps: float, bounds: Bounds, seed: int = 0, index: Tensor | None = None
+) -> Tensor:
+    """images ± ε with random signs, clamped to `bounds`: the corner of the ball that an l∞ attack may also choose."""
+    return Ball(images, eps, bounds).project(images + eps * sign_noise(images, seed, index))

@@ -1,0 +1,284 @@
+"""Experiments and where they are kept: load what is there, compute and keep what is not.
+
+checkpoints/<key>/weights.pt, checkpoint.json      a trained network, its experiment, history and checksums
+checkpoints/<key>/state.pt                         an unfinished training, after its last whole epoch
+checkpoints/<key>/evaluations/<hash>.json          one flag a sample for one attack
+"""
+
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from tqdm import tqdm
+
+from paperlib import defenses, errors, evaluation, images, networks, paths, records, rules, training
+from paperlib.attacks import Attack
+from paperlib.images import ImageSet
+from paperlib.networks import Network
+from paperlib.training import Schedule
+
+RECIPE = 1  # raised whenever a change of code changes numbers; tests/test_recipe.py holds the losses that watch over it
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+class Damaged(errors.Refused):
+    """A checkpoint whose bytes are not those that were written."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that determines a trained network."""
+
+    data: dict  # arguments of `images.load`
+    network: str  # a name that `networks.build` knows
+    T: int
+    tau: float
+    rule: str  # backward rule of the training
+    defense: str
+    options: dict  # of the defense
+    schedule: Schedule
+    seed: int
+    recipe: int = RECIPE
+
+    @cached_property
+    def key(self) -> str:
+        """Hash of the canonical JSON: the experiment's name on disk and in records."""
+        return _hash(asdict(self))
+
+    @property
+    def folder(self) -> Path:
+        return paths.CHECKPOINTS / self.key
+
+    @property
+    def labels(self) -> dict:
+        """What a record's row says of the training, the seed left out."""
+        return {"training": self.defense} | ({"lam": self.options["lam"]} if "lam" in self.options else {})
+
+    def __str__(self) -> str:
+        lam = f", λ = {self.options['lam']:g}" if "lam" in self.options else ""
+        return f"{self.defense}{lam}, seed {self.seed}"
+
+    def load_data(self) -> ImageSet:
+        return images.load(**self.data)
+
+    def build(self) -> Network:
+        """The untrained network; its weights are drawn from the seed."""
+        data = self.load_data()
+        defenses.build(self.defense, self.options)  # refuse wrong options before anything is made
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            return networks.build(
+                self.network,
+                in_channels=data.in_channels,
+                image_size=data.image_size,
+                num_classes=data.num_classes,
+                T=self.T,
+                tau=self.tau,
+                rule=rules.build(self.rule),
+                mean=data.mean,
+                std=data.std,
+            )
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one attack left of one network: `flags` (N,) bool, True where a sample is still classified correctly."""
+
+    experiment: Experiment
+    attack: Attack | None  # None: clean images
+    flags: np.ndarray
+
+    @property
+    def labels(self) -> dict:
+        """What a record's row says of it; the radius in units of 1/255."""
+        attack, eps = ("clean", 0.0) if self.attack is None else (self.attack.title, self.attack.eps)
+        return self.experiment.labels | {"attack": attack, "eps_255": round(eps * 255, 6)}
+
+
+def resolve(device: str) -> str:
+    """The device to use: "auto" takes the best there is; refuses an unknown one and one this machine lacks."""
+    errors.one_of("device", device, DEVICES)
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device == "auto":
+        return next(name for name in ("cuda", "mps", "cpu") if there[name])
+    if not there[device]:
+        raise errors.Refused(
+            f"Device {device!r} is not on this machine. Here: {', '.join(d for d in there if there[d])}."
+        )
+    return device
+
+
+def trained(experiment: Experiment, *, device: str = "auto", progress: bool = True) -> Network:
+    """The experiment's network in eval mode: loaded, or trained first (resuming where it was interrupted).
+
+    A damaged checkpoint is named, set aside as `*.damaged` and trained again.
+    """
+    device, folder = resolve(device), experiment.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):  # two notebooks may ask for the same network at once
+        if not is_trained(experiment):
+            _train(experiment, device, progress)
+        try:
+            return _load(experiment, device)
+        except Damaged as damage:
+            aside = folder / "weights.pt.damaged"
+            (folder / "weights.pt").replace(aside)
+            (folder / "checkpoint.json").unlink()
+            print(f"{damage} It will be trained again; the old file is kept as {aside.name}.")
+            _train(experiment, device, progress)
+            return _load(experiment, device)
+
+
+def is_trained(experiment: Experiment) -> bool:
+    """Whether a finished checkpoint is there (its checksum is verified when it is loaded)."""
+    return (experiment.folder / "checkpoint.json").exists()
+
+
+def train_all(experiments: Sequence[Experiment], *, workers: int, device: str = "auto") -> None:
+    """Train what is missing, `workers` processes of one thread each side by side; a line an epoch on stdout."""
+    missing = [e for e in experiments if not is_trained(e)]
+    print(f"{len(experiments)} networks: {len(experiments) - len(missing)} trained already, {len(missing)} to train.")
+    if not missing:
+        return
+    context = get_context("spawn")  # a forked torch may deadlock
+    with ProcessPoolExecutor(min(workers, len(missing)), context, torch.set_num_threads, (1,)) as pool:
+        jobs = [pool.submit(_train_quietly, e, device, f"[{i}/{len(missing)}]") for i, e in enumerate(missing, 1)]
+        try:
+            for job in as_completed(jobs):
+                job.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def evaluated(
+    experiments: Iterable[Experiment],
+    attacks: Sequence[Attack | None],
+    *,
+    samples: int,
+    split: str = "test",
+    device: str = "auto",
+    progress: bool = True,
+) -> list[Evaluation]:
+    """Every network under every attack on the first `samples` of `split`, loaded or computed and kept one by one.
+
+    `attacks` may hold None for clean images; `split` is "test" or "validation".
+    """
+    errors.one_of("split", split, ("test", "validation"))
+    device, found = resolve(device), []
+    pairs = [(e, a) for e in experiments for a in attacks]
+    for experiment, attack in tqdm(pairs, "networks × attacks", disable=not progress):
+        trained_on = json.loads((experiment.folder / "checkpoint.json").read_text()) if is_trained(experiment) else None
+        spec = {"attack": None if attack is None else asdict(attack), "split": split, "samples": samples}
+        path = experiment.folder / "evaluations" / f"{_hash(spec)}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):
+            flags = _known_flags(path, trained_on)
+            if flags is None:
+                network = trained(experiment, device=device, progress=progress)
+                data = experiment.load_data()
+                flags = evaluation.flags(
+                    network,
+                    getattr(data, split).take(samples),
+                    attack,
+                    bounds=data.bounds,
+                    num_classes=data.num_classes,
+                    device=device,
+                ).numpy()
+                weights = json.loads((experiment.folder / "checkpoint.json").read_text())["weights_sha256"]
+                kept = spec | {"weights_sha256": weights, "flags": "".join("01"[int(flag)] for flag in flags)}
+                records.write_atomically(path, json.dumps(kept, indent=1).encode())
+        found.append(Evaluation(experiment, attack, flags))
+    return found
+
+
+def copy_networks(experiments: Iterable[Experiment], source: Path, target: Path) -> int:
+    """Copy finished checkpoints (weights and what describes them) between folders; returns how many there were."""
+    copied = 0
+    for experiment in experiments:
+        here, there = source / experiment.key, target / experiment.key
+        if (here / "checkpoint.json").exists() and not (there / "checkpoint.json").exists():
+            there.mkdir(parents=True, exist_ok=True)
+            for name in ("weights.pt", "checkpoint.json"):
+                shutil.copyfile(here / name, there / name)
+            copied += 1
+    return copied
+
+
+def _train(experiment: Experiment, device: str, progress: bool, tag: str = "") -> None:
+    network, data = experiment.build(), experiment.load_data()
+    defense = defenses.build(experiment.defense, experiment.options)
+    state = experiment.folder / "state.pt"
+    history = []
+    for row in training.epochs(
+        network, defense, data, experiment.schedule, seed=experiment.seed, device=device, state=state, progress=progress
+    ):
+        history.append(row)
+        print(
+            f"{tag} {experiment}: epoch {row['epoch']}/{experiment.schedule.epochs}, loss {row['loss']:.3f}, "
+            f"validation {row['validation_accuracy']:.1%}, {row['seconds']:.0f} s".strip(),
+            flush=True,
+        )
+    weights = training.to_bytes({name: value.cpu() for name, value in network.state_dict().items()})
+    content = {
+        "experiment": asdict(experiment),
+        "weights_sha256": records.sha256(weights),
+        "data_sha256": data.sha256,
+        "history": history,
+    }
+    records.write_atomically(experiment.folder / "weights.pt", weights)
+    records.write_atomically(experiment.folder / "checkpoint.json", json.dumps(content, indent=1).encode())
+    state.unlink(missing_ok=True)
+
+
+def _train_quietly(experiment: Experiment, device: str, tag: str) -> None:
+    with FileLock(experiment.folder / ".lock"):
+        if not is_trained(experiment):
+            _train(experiment, resolve(device), progress=False, tag=tag)
+
+
+def _load(experiment: Experiment, device: str) -> Network:
+    folder = experiment.folder
+    content = json.loads((folder / "checkpoint.json").read_text())
+    if content["experiment"] != json.loads(json.dumps(asdict(experiment))):
+        raise errors.Refused(f"{folder} holds a checkpoint of another experiment: {content['experiment']}.")
+    if content["data_sha256"] != experiment.load_data().sha256:
+        raise errors.Refused(
+            f"{folder}: this network was trained on other bytes of {experiment.data['name']} than are there now. "
+            "Restore the data, or delete the folder to train again."
+        )
+    weights = (folder / "weights.pt").read_bytes() if (folder / "weights.pt").exists() else b""
+    if records.sha256(weights) != content["weights_sha256"]:
+        raise Damaged(f"{folder}: weights do not match their checksum (damaged file?).")
+    network = experiment.build()
+    try:
+        network.load_state_dict(torch.load(io.BytesIO(weights), weights_only=True))
+    except RuntimeError as problem:
+        raise errors.Refused(
+            f"{folder} holds weights of another network than {experiment.network}: {problem}"
+        ) from None
+    return network.to(device).eval()
+
+
+def _known_flags(path: Path, checkpoint: dict | None) -> np.ndarray | None:
+    """Flags kept for exactly these weights, or None."""
+    if checkpoint is None or not path.exists():
+        return None
+    kept = json.loads(path.read_text())
+    if kept["weights_sha256"] != checkpoint["weights_sha256"]:
+        return None
+    return np.array([flag == "1" for flag in kept["flags"]])
+
+
+def _hash(content: dict) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

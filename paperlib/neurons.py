@@ -1,0 +1,135 @@
+"""The paper's neuron over the whole time axis: leaky integration, a spike at the threshold, hard reset to 0.
+
+    m[t] = τ·v[t-1] + I[t]      s[t] = 1(m[t] ≥ θ)      v[t] = (1 - s[t])·m[t]      (section 2 of the paper notes)
+
+The fast path is one autograd function that keeps a single tensor for backward, the membrane potential before reset.
+The reference path steps `snntorch.Leaky`; it is slower, and it can be differentiated twice.
+"""
+
+import snntorch as snn
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from paperlib import errors, rules
+from paperlib.rules import Rule
+
+FIRES = {">=": torch.ge, ">": torch.gt}
+
+
+class LIF(nn.Module):
+    """A layer of neurons: currents (T, B, ...) → spikes of the same shape, every membrane 0 at the start.
+
+    `fire_at` is ">=" as in the paper's code or ">" as in snnTorch.  The reset's own gradient flows unless
+    `detach_reset`.  No state outlives a call.
+    """
+
+    def __init__(
+        self, rule: Rule, *, tau: float = 1.0, threshold: float = 1.0, fire_at: str = ">=", detach_reset: bool = False
+    ):
+        super().__init__()
+        errors.one_of("fire_at", fire_at, FIRES)
+        errors.number("tau", tau, at_least=0)
+        if tau > 1:
+            raise errors.Refused(f"tau is {tau}; a membrane keeps at most all of itself, so it must lie in [0, 1].")
+        errors.number("threshold", threshold, above=0)
+        self.rule, self.tau, self.threshold = rule, float(tau), float(threshold)
+        self.fire_at, self.detach_reset = fire_at, detach_reset
+        self._leaky: snn.Leaky | None = None  # set while the reference path is chosen
+
+    @classmethod
+    def from_leaky(cls, leaky: snn.Leaky) -> "LIF":
+        """The same neuron as `leaky`, which must reset to zero and hold one beta and one threshold per layer."""
+        if leaky._reset_mechanism != "zero" or leaky.beta.numel() > 1 or leaky.threshold.numel() > 1:
+            raise errors.Refused(
+                f"This Leaky has reset_mechanism={leaky._reset_mechanism!r}, {leaky.beta.numel()} beta and "
+                f"{leaky.threshold.numel()} threshold; allowed is reset_mechanism='zero' with one of each."
+            )
+        at_threshold = bool(leaky.spike_grad(torch.zeros(1)) > 0)
+        return cls(
+            rules.from_surrogate(leaky.spike_grad),
+            tau=leaky.beta.item(),
+            threshold=leaky.threshold.item(),
+            fire_at=">=" if at_threshold else ">",
+            detach_reset=leaky.reset_delay,  # snnTorch's delayed reset gives the same spikes and no gradient
+        )
+
+    def to_leaky(self) -> snn.Leaky:
+        """An `snntorch.Leaky` that, stepped with explicit `mem`, gives the same spikes and gradients."""
+        return snn.Leaky(
+            beta=self.tau,
+            threshold=self.threshold,
+            spike_grad=lambda u: _Spike.apply(u, FIRES[self.fire_at], self.rule),
+            reset_mechanism="zero",
+            reset_delay=self.detach_reset,
+        )
+
+    def use_reference(self, chosen: bool) -> None:
+        """Choose the reference path (True) or the fast one (False)."""
+        self._leaky = self.to_leaky() if chosen else None
+
+    def forward(self, current: Tensor) -> Tensor:
+        """Currents (T, B, ...) → spikes (T, B, ...) in {0, 1}."""
+        if self._leaky is None:
+            fires = FIRES[self.fire_at]
+            return _FusedLIF.apply(current, self.tau, self.threshold, fires, self.rule, self.detach_reset)
+        leaky = self._leaky.to(current)
+        membrane, spikes = torch.zeros_like(current[0]), []
+        for step in current.unbind(0):
+            spike, membrane = leaky(step, membrane)
+            spikes.append(spike)
+        return torch.stack(spikes)
+
+    def extra_repr(self) -> str:
+        return f"{self.rule.name}, tau={self.tau}, threshold={self.threshold}, fire_at={self.fire_at!r}"
+
+
+class _Spike(torch.autograd.Function):
+    """One comparison; its backward is a differentiable formula, so it can be differentiated again."""
+
+    @staticmethod
+    def forward(ctx, u: Tensor, fires, rule: Rule) -> Tensor:
+        ctx.save_for_backward(u)
+        ctx.rule = rule
+        return fires(u, 0).to(u.dtype)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        (u,) = ctx.saved_tensors
+        return grad * ctx.rule.derivative(u), None, None
+
+
+class _FusedLIF(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, current: Tensor, tau: float, threshold: float, fires, rule: Rule, detach_reset: bool) -> Tensor:
+        membrane, spikes = torch.empty_like(current), torch.empty_like(current)  # (T, B, ...) each
+        kept = None
+        for i, m, s in zip(current.unbind(0), membrane.unbind(0), spikes.unbind(0), strict=True):
+            if kept is None:
+                m.copy_(i)
+            else:
+                torch.add(kept if tau == 1 else kept.mul_(tau), i, out=m)
+            s.copy_(fires(m, threshold))
+            kept = torch.addcmul(m, m, s, value=-1)  # v = (1 - s)·m
+        ctx.save_for_backward(membrane)
+        ctx.constants = tau, threshold, fires, rule, detach_reset
+        return spikes
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_spikes: Tensor):
+        (membrane,) = ctx.saved_tensors
+        tau, threshold, fires, rule, detach_reset = ctx.constants
+        grad_current = torch.empty_like(membrane)
+        grad_kept = None
+        steps = zip(membrane.unbind(0), grad_spikes.unbind(0), grad_current.unbind(0), strict=True)
+        for m, grad, out in reversed(list(steps)):
+            slope = rule.derivative(m - threshold)  # ∂s/∂m
+            if grad_kept is None:  # nothing reads the last step's v
+                torch.mul(slope, grad, out=out)
+            else:  # ∂v/∂m = (1 - s) - m·∂s/∂m, the second term only where the reset is attached
+                if not detach_reset:
+                    grad = torch.addcmul(grad, grad_kept, m, value=-1)
+                torch.addcmul(grad_kept.masked_fill_(fires(m, threshold), 0), slope, grad, out=out)
+            grad_kept = out.clone() if tau == 1 else out * tau
+        return grad_current, None, None, None, None, None

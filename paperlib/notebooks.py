@@ -1,0 +1,377 @@
+"""The runner: notebooks/<artifact>.py executed strictly, and its twin, badges and setup cell kept in step with it.
+
+People edit the py:percent source; the `.ipynb` twin is what GitHub, Colab and Binder open.  Everything of the two
+that no author writes (the header down to the setup cell, the whole twin but its outputs) is rendered here.
+"""
+
+import ast
+import os
+import re
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import jupytext
+import nbformat
+import papermill
+from ipykernel.kernelspec import get_kernel_dict
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpec
+from nbformat import NotebookNode
+from papermill.exceptions import PapermillExecutionError
+
+from paperlib import environment, parameters, paths
+from paperlib.errors import Refused, one_of
+from paperlib.records import write_atomically
+
+BRANCH = "main"  # what the badges open
+REPAIR = "Run `python -m paperlib sync`."  # ends each sentence about a stale file
+README_BADGES = re.compile(r"(?<=<!-- badges -->\n).*?(?=<!-- /badges -->)", re.DOTALL)
+
+BADGES = (
+    "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
+    "(https://colab.research.google.com/github/{slug}/blob/{branch}/{path})\n"
+    "[![Open in Binder](https://mybinder.org/badge_logo.svg)]"
+    "(https://mybinder.org/v2/gh/{slug}/{branch}?labpath={quoted})"
+)
+
+# The top of every source.  Only underscored names: the cell after the parameters refuses variables it does not know.
+HEADER = """\
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown] tags=["badges"]
+{badges}
+
+# %% tags=["setup"]
+import sys
+
+if "google.colab" in sys.modules:  # Colab opens this file alone: fetch the rest; torch is there already
+    import os
+    import subprocess
+
+    _url, _home = "{url}", "/content/{name}"
+    _pip = [sys.executable, "-m", "pip", "install", "--quiet"]
+    if not os.path.exists(_home):
+        subprocess.run(["git", "clone", "--depth=1", _url, _home], check=True)
+    os.chdir(_home)
+    subprocess.run(
+        [
+            *_pip,
+{requirements}
+        ],
+        check=True,
+    )
+    subprocess.run([*_pip, "--no-deps", "--editable", "."], check=True)
+    sys.path.insert(0, _home)
+
+"""
+
+
+# ---- the rendered parts ------------------------------------------------------------------------------------------
+
+
+def names() -> list[str]:
+    """Every notebook's name, sorted."""
+    return sorted(path.stem for path in paths.NOTEBOOKS.glob("*.py"))
+
+
+def badges(artifact: str) -> str:
+    """The two badges of a notebook, Markdown, a line each."""
+    slug = environment.repository().removeprefix("https://github.com/")
+    path = f"notebooks/{artifact}.ipynb"
+    return BADGES.format(slug=slug, branch=BRANCH, path=path, quoted=quote(path, safe=""))
+
+
+def header(artifact: str) -> str:
+    """`HEADER` for one notebook: jupytext's lines, the badges, the setup cell."""
+    url = environment.repository()
+    return HEADER.format(
+        badges="\n".join(f"# {line}" for line in badges(artifact).splitlines()),
+        name=url.rsplit("/", 1)[-1],
+        url=url,
+        requirements="\n".join(f'            "{line}",' for line in environment.colab_requirements()),
+    )
+
+
+def badge_table() -> str:
+    """A Markdown list for the README: each notebook's title, linked, with its badges."""
+    lines = []
+    for name in names():
+        found = re.search(r"^# # (.+)$", _source(name).read_text(encoding="utf-8"), flags=re.MULTILINE)
+        title, both = found[1] if found else name, badges(name).replace("\n", " ")
+        lines.append(f"* [{title}](notebooks/{name}.ipynb) {both}\n")
+    return "".join(lines)
+
+
+def _source(artifact: str) -> Path:
+    return paths.NOTEBOOKS / f"{artifact}.py"
+
+
+def _shown(path: Path) -> str:
+    return os.path.relpath(path, paths.ROOT) if path.is_relative_to(paths.ROOT) else str(path)
+
+
+# ---- twins -------------------------------------------------------------------------------------------------------
+
+
+def sync() -> list[Path]:
+    """Bring every header, twin and the README's badges up to date; outputs of unchanged cells stay.
+
+    Returns the files that were written: none, if nothing was stale.
+    """
+    written = {path: text for path, text in _wanted().items() if _differs(path, text)}
+    for path, text in written.items():
+        write_atomically(path, text.encode())
+    return list(written)
+
+
+def stale() -> list[str]:
+    """A sentence for each file that `sync` would write, and for each twin whose source is gone."""
+    behind = [path for path, text in _wanted().items() if _differs(path, text)]
+    orphans = sorted(path for path in paths.NOTEBOOKS.glob("*.ipynb") if not path.with_suffix(".py").exists())
+    return [f"{_shown(path)} is not up to date. {REPAIR}" for path in behind] + [
+        f"{_shown(path)} has no source {path.stem}.py beside it. Remove it." for path in orphans
+    ]
+
+
+def publish(artifact: str, executed: Path) -> Path:
+    """Make the committed twin from an executed notebook: its outputs under the source's cells.
+
+    Refuses a run of another version of the source, or one with parameters that are not the source's own.
+    """
+    one_of("notebook", artifact, names())
+    run, source = _read(executed), _source(artifact)
+    injected = [cell.source for cell in run.cells if "injected-parameters" in cell.metadata.get("tags", [])]
+    run.cells = [cell for cell in run.cells if cell.source not in injected]
+    own = _notebook(source.read_text(encoding="utf-8"))
+    if [cell.source for cell in run.cells] != [cell.source for cell in own.cells]:
+        raise Refused(f"{_shown(executed)} was executed from another version of {_shown(source)}. Execute it again.")
+    defaults = {parameter.name: parameter.default for parameter in parameters.declared(source).values()}
+    for node in ast.parse("\n".join(injected)).body:
+        name, value = node.targets[0].id, ast.literal_eval(node.value)
+        if value != defaults[name]:
+            raise Refused(f"{_shown(executed)} ran with {name} = {value!r}; a twin shows its own {defaults[name]!r}.")
+    twin = source.with_suffix(".ipynb")
+    write_atomically(twin, _text(_with_outputs(own, run)).encode())
+    return twin
+
+
+def links(repo: str) -> list[Path]:
+    """Point everything at github.com/`repo` ("owner/name"): pyproject.toml, which says it, and what repeats it."""
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+        raise Refused(f"REPO is {repo!r}; it must be owner/name, as in jane/sparse-gradients-companion.")
+    old = re.escape(environment.repository().removeprefix("https://github.com/"))
+    address = re.compile(rf"(?<=github\.com/){old}(?![\w-])")
+    written = []
+    for path in (paths.ROOT / name for name in ("pyproject.toml", "CITATION.cff", "README.md")):
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        if address.sub(repo, text) != text:
+            write_atomically(path, address.sub(repo, text).encode())
+            written.append(path)
+    return written + sync()
+
+
+def _wanted() -> dict[Path, str]:
+    """What each source, each twin and the README should hold."""
+    wanted = {}
+    for name in names():
+        source, twin = _source(name), _source(name).with_suffix(".ipynb")
+        cells = parameters.cells(source.read_text(encoding="utf-8"))
+        wanted[source] = header(name) + "".join(cell for tags, cell in cells if not {"badges", "setup"} & set(tags))
+        wanted[twin] = _text(_with_outputs(_notebook(wanted[source]), _read(twin) if twin.exists() else None))
+    readme = paths.ROOT / "README.md"
+    if readme.exists():
+        wanted[readme] = README_BADGES.sub(lambda _: badge_table(), readme.read_text(encoding="utf-8"))
+    return wanted
+
+
+def _differs(path: Path, text: str) -> bool:
+    return not path.exists() or path.read_text(encoding="utf-8") != text
+
+
+def _notebook(text: str) -> NotebookNode:
+    """A py:percent text as a notebook, with the same bytes whatever jupytext's version."""
+    notebook = jupytext.reads(text, fmt="py:percent")
+    kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+    notebook.metadata = nbformat.from_dict({"kernelspec": kernel, "language_info": {"name": "python"}})
+    return notebook
+
+
+def _with_outputs(notebook: NotebookNode, run: NotebookNode | None) -> NotebookNode:
+    """`notebook` with the outputs of `run` in every code cell whose source is the same."""
+    executed = [cell for cell in run.cells if cell.cell_type == "code"] if run else []
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for count, cell in enumerate(code, start=1):
+        same = next((other for other in executed if other.source == cell.source), None)
+        if same is not None:
+            executed.remove(same)
+            cell.outputs, cell.execution_count = same.outputs, same.execution_count and count
+            for output in cell.outputs:
+                if output.output_type == "execute_result":
+                    output.execution_count = cell.execution_count
+    return notebook
+
+
+def _read(path: Path) -> NotebookNode:
+    try:
+        return nbformat.read(path, as_version=4)
+    except (ValueError, nbformat.ValidationError) as error:
+        reason = type(error).__name__
+        raise Refused(f"{_shown(path)} is not a notebook ({reason}); remove it and make it again.") from None
+
+
+def _text(notebook: NotebookNode) -> str:
+    """A notebook's file, with cell ids in order: the ones it comes with are random."""
+    for number, cell in enumerate(notebook.cells, start=1):
+        cell.id = f"cell-{number:02}"
+    return nbformat.writes(notebook).rstrip("\n") + "\n"
+
+
+# ---- execution ---------------------------------------------------------------------------------------------------
+
+_print = partial(print, flush=True)  # through make's pipes too, a line shows when it comes
+
+
+def execute(
+    artifact: str,
+    given: dict[str, Any],
+    output: Path,
+    *,
+    origin: str = "",
+    echo: Callable[[str], None] = _print,
+) -> Path:
+    """Execute a notebook with the parameters `given` over its own; `echo` gets its printed lines as they come.
+
+    Writes `output` in one step and only if every cell ran: no times, no stderr (progress is shown, not kept), so the
+    same run gives the same bytes.  Otherwise removes any older `output`, keeps what there is as `*.failed.ipynb`
+    beside it and raises `Refused` with the cell and the reason.  An interrupted run leaves nothing.
+    `origin` says where `given` came from, for the sentence that refuses it.
+    """
+    one_of("notebook", artifact, names())
+    source, output = _source(artifact), output.absolute()
+    parameters.check(artifact, parameters.declared(source), given, origin=origin)
+    running, failed = output.with_name(f".{output.stem}.running.ipynb"), output.with_suffix(".failed.ipynb")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.unlink(missing_ok=True)
+    started = time.monotonic()
+
+    def say(line: str) -> None:
+        echo(f"{artifact}: {line}")
+
+    out, err = _Lines(say), _Lines(say)
+    say("running")
+    try:
+        reason = ""
+        try:
+            notebook = papermill.execute_notebook(
+                _notebook(source.read_text(encoding="utf-8")),
+                running,
+                given,
+                cwd=paths.ROOT,
+                progress_bar=False,
+                kernel_manager_class=_Kernel,
+                record_timing=False,
+                stdout_file=out,
+                stderr_file=err,
+            )
+            if notebook.metadata.papermill.exception:  # papermill takes `sys.exit()` for success
+                reason = "SystemExit: it stopped before its last cell"
+        except PapermillExecutionError as error:
+            reason = f"{error.ename}: {error.evalue}"
+        except Exception as error:  # a kernel that died or never started, a full disk
+            reason = f"{type(error).__name__}: {error}"
+        out.close()
+        err.close()
+        if reason:
+            cell, last = _last_started(running), reason.strip().splitlines()[-1]
+            running.replace(failed)
+            raise Refused(f"{_shown(source)}: the cell {cell!r} failed: {last}. Its evidence is {_shown(failed)}.")
+        write_atomically(output, _text(_settled(notebook)).encode())
+        failed.unlink(missing_ok=True)
+    finally:
+        running.unlink(missing_ok=True)
+    say(f"{_shown(output)} made in {time.monotonic() - started:.0f} s")
+    return output
+
+
+class _Kernel(AsyncKernelManager):
+    """This interpreter whatever kernels are registered, this tree's paperlib, one thread, inline figures."""
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        path = [str(paths.ROOT), os.environ.get("PYTHONPATH")]
+        env = {
+            "PYTHONPATH": os.pathsep.join(filter(None, path)),
+            "OMP_NUM_THREADS": "1",  # two processes with two threads each are many times slower on two cores
+            "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        }
+        quiet = ["--log-level=ERROR"]  # each start warns that the kernel talks to this process unencrypted
+        return KernelSpec(**get_kernel_dict(quiet) | {"env": env})
+
+
+class _Lines:
+    """A text stream that hands whole lines to `say`, and of a progress bar one state every ten seconds."""
+
+    def __init__(self, say: Callable[[str], None], every: float = 10):
+        self.say, self.every, self.rest, self.shown = say, every, "", time.monotonic()
+
+    def write(self, text: str) -> None:
+        *lines, self.rest = (self.rest + text).split("\n")
+        for line in lines:
+            self._tell(line)
+        if "\r" in self.rest and time.monotonic() - self.shown > self.every:
+            self._tell(self.rest)
+
+    def _tell(self, line: str) -> None:
+        state = line.rstrip().split("\r")[-1].rstrip()
+        if state:
+            self.say(state)
+            self.shown = time.monotonic()
+
+    def flush(self) -> None:
+        """papermill calls this after each write; a line that has not ended yet stays."""
+
+    def close(self) -> None:
+        self._tell(self.rest)
+
+
+def _last_started(running: Path) -> str:
+    """The first line of the cell that was running last, or "" if that is not known."""
+    try:
+        cells = nbformat.read(running, as_version=4).cells
+    except (OSError, ValueError):
+        return ""
+    started = [cell.source for cell in cells if cell.metadata.get("papermill", {}).get("start_time")]
+    return started[-1].partition("\n")[0] if started else ""
+
+
+def _settled(notebook: NotebookNode) -> NotebookNode:
+    """An executed notebook without what differs between equal runs: papermill's metadata, times, how streams came."""
+    notebook.metadata.pop("papermill", None)
+    for cell in notebook.cells:
+        cell.metadata.pop("papermill", None)
+        if not cell.metadata.get("tags"):
+            cell.metadata.pop("tags", None)
+        kept = []
+        for item in cell.get("outputs", []):
+            if item.output_type == "stream" and kept and kept[-1].output_type == "stream" and item.name == "stdout":
+                kept[-1].text += item.text
+            elif item.output_type != "stream" or item.name == "stdout":
+                kept.append(item)
+        if cell.cell_type == "code":
+            cell.outputs = kept
+    return notebook

@@ -1,0 +1,233 @@
+"""Records → figures.  One colour per training through the whole work; the title states the finding.
+
+`draw(record)` is the whole door: the notebooks show what it returns and `make` writes the same figure to a file.
+"""
+
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from paperlib.claims import TITLES, caption, headline, select
+
+COLOURS = {"vanilla": "#4d4d4d", "sr": "#0072b2", "at": "#e69f00", "at+sr": "#009e73"}
+NOISE = {"uniform": "#56b4e9", "sign": "#cc79a7"}
+ATTACK = "#d55e00"
+STYLE = {"font.size": 9, "axes.titlesize": 9, "legend.frameon": False, "figure.dpi": 110, "savefig.dpi": 160}
+
+
+def draw(record: dict) -> Figure:
+    """The artifact's figure, titled with its finding, captioned with data, n, seeds and interval."""
+    with sns.axes_style("whitegrid", {"grid.color": ".9"}), matplotlib.rc_context(STYLE):
+        figure = DRAWINGS[record["artifact"]](record)
+        figure.suptitle(
+            "\n".join(textwrap.wrap(headline(record), 88)), fontsize=11, fontweight="bold", x=0.02, ha="left"
+        )
+        figure.supxlabel(caption(record), fontsize=8, color=".35", x=0.02, ha="left")
+    plt.close(figure)  # a notebook shows what a cell returns; an open figure would be shown twice
+    return figure
+
+
+def save(record: dict, path: Path) -> None:
+    """Write the artifact's figure as PNG, without a date or a version, so that equal records give equal bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draw(record).savefig(path, metadata={"Software": None})
+
+
+def _random(record: dict) -> Figure:
+    """Accuracy against the attack's ε; noise is drawn at the ε whose multiple it is."""
+    figure, panels = plt.subplots(1, 2, figsize=(9, 4), sharey=True, layout="constrained")
+    attacked = [r for r in select(record, quantity="mean accuracy") if r["attack"].startswith("PGD")]
+    (clean,) = select(record, quantity="mean accuracy", attack="clean")
+    widths = {1: 0.9, 2: 1.6, 4: 2.6}
+    for panel, (law, colour) in zip(panels, NOISE.items(), strict=True):
+        panel.axhline(100 * clean["value"], color=".6", linestyle=":", linewidth=1)
+        gaps = select(record, quantity="mean gap", noise=law)
+        for k in dict.fromkeys(gap["factor"] for gap in gaps):
+            radii = [gap["eps_255"] for gap in gaps if gap["factor"] == k]
+            rows = [
+                select(record, quantity="mean accuracy", attack=f"{law} noise", eps_255=round(k * eps, 6))[0]
+                for eps in radii
+            ]
+            _curve(panel, radii, rows, colour, f"noise, {k}ε" if k > 1 else "noise, ε", width=widths.get(k, 1.2))
+        _curve(panel, [r["eps_255"] for r in attacked], attacked, ATTACK, attacked[0]["attack"] + ", ε", width=1.8)
+        panel.set(title={"uniform": "Uniform noise", "sign": "Random signs"}[law], xlabel="ε of the attack, in 1/255")
+        panel.set_xlim(0, 1.22 * attacked[-1]["eps_255"])
+    panels[0].set(ylabel="accuracy, %", ylim=(0, 101))
+    panels[0].text(0.4, 100 * clean["value"] + 1, "clean", color=".4", fontsize=8)
+    return figure
+
+
+def _curve(panel: Axes, x: list[float], rows: list[dict], colour: str, label: str, *, width: float) -> None:
+    """A line with its interval as a band, named at its right end."""
+    values = np.array([[100 * r["value"], 100 * _or(r, "low"), 100 * _or(r, "high")] for r in rows]).T
+    panel.plot(x, values[0], color=colour, linewidth=width, marker="o", markersize=3)
+    panel.fill_between(x, values[1], values[2], color=colour, alpha=0.18, linewidth=0)
+    panel.annotate(
+        label, (x[-1], values[0, -1]), (4, 0), textcoords="offset points", va="center", color=colour, fontsize=8
+    )
+
+
+def _ablation(record: dict) -> Figure:
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4.2), width_ratios=(3, 2), layout="constrained")
+    rows = [r for r in select(record, quantity="mean accuracy") if not r["attack"].endswith("noise")]
+    columns = list(dict.fromkeys((r["attack"], r["eps_255"]) for r in rows))
+    columns.sort(key=lambda c: (("clean", "FGSM").index(c[0]) if c[0] in ("clean", "FGSM") else 2, c[1]))
+    width = 0.8 / len(TITLES)
+    for i, (training, title) in enumerate(TITLES.items()):
+        own = {(r["attack"], r["eps_255"]): r for r in rows if r["training"] == training}
+        x = np.arange(len(columns)) + (i - 1.5) * width
+        values = [100 * own[c]["value"] for c in columns]
+        errors = [[100 * (own[c]["value"] - max(0, _or(own[c], "low"))) for c in columns]]
+        errors += [[100 * (min(1, _or(own[c], "high")) - own[c]["value"]) for c in columns]]
+        left.bar(x, values, width * 0.92, color=COLOURS[training], label=title)
+        left.errorbar(x, values, np.maximum(errors, 0), fmt="none", ecolor=".15", elinewidth=0.8)
+    names = [a if a == "clean" else f"{a}\n{e:g}/255" for a, e in columns]
+    left.set_xticks(range(len(columns)), names, fontsize=8)
+    left.set(ylabel="accuracy, %", ylim=(0, 101), title="Accuracy, mean over seeds")
+    left.grid(axis="x", visible=False)
+    left.legend(ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=8)
+
+    pairs = {"sr": "vanilla", "at+sr": "at"}
+    for i, (training, against) in enumerate(pairs.items()):
+        own = [
+            r
+            for r in select(record, quantity="difference", training=training)
+            if r["attack"] == "clean" or r["attack"].startswith("PGD")
+        ]
+        y = np.arange(len(own)) + (0.12 if i else -0.12)
+        _dots(right, own, y, COLOURS[training], f"{TITLES[training]} - {TITLES[against]}")
+    right.axvline(0, color=".4", linewidth=0.8)
+    right.set_yticks(range(len(own)), [r["attack"] if r["attack"] == "clean" else f"{r['eps_255']:g}/255" for r in own])
+    attack = next(r["attack"] for r in own if r["attack"] != "clean")
+    right.set(title=f"What SR changes, clean and under {attack}", xlabel="percentage points, paired by seed")
+    right.invert_yaxis()
+    right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=8, ncols=2)
+    return figure
+
+
+def _dots(panel: Axes, rows: list[dict], y: np.ndarray, colour: str, label: str) -> None:
+    values = np.array([100 * r["value"] for r in rows])
+    errors = [[100 * (r["value"] - _or(r, "low")) for r in rows], [100 * (_or(r, "high") - r["value"]) for r in rows]]
+    panel.errorbar(values, y, xerr=errors, fmt="o", color=colour, markersize=5, elinewidth=1.4, label=label)
+
+
+def _maps(record: dict) -> Figure:
+    images = np.array(record["arrays"]["images"])  # (N, C, H, W)
+    maps = {training: np.array(m) for training, m in record["arrays"]["maps"].items()}
+    figure = plt.figure(figsize=(9, 4.6), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=(3, 2.1))
+    panels = left.subplots(len(images), 1 + len(maps), squeeze=False)
+    for row, image in zip(panels, images, strict=True):
+        row[0].imshow(image.transpose(1, 2, 0).squeeze(), cmap="gray_r", vmin=0, vmax=1)
+    panels[0, 0].set_title("image", fontsize=8)
+    for column, (training, gradients) in enumerate(maps.items(), start=1):
+        panels[0, column].set_title(TITLES[training], color=COLOURS[training], fontsize=8, fontweight="bold")
+        for row, gradient in zip(panels, gradients, strict=True):
+            shown = gradient.sum(0)  # channels added; each map on its own scale, since l1 differs by orders
+            limit = np.abs(shown).max() or 1
+            row[column].imshow(shown, cmap="RdBu_r", vmin=-limit, vmax=limit)
+            l1 = np.abs(gradient).sum()
+            number = l1**2 / (gradient**2).sum() if l1 else np.nan
+            row[column].set_xlabel(f"l1 {l1:.2g}, l2 {np.sqrt((gradient**2).sum()):.1g}\nPN {number:.0f}", fontsize=6)
+    for panel in panels.flat:
+        panel.set(xticks=[], yticks=[])
+        sns.despine(ax=panel, left=True, bottom=True)
+    scatters = right.subplots(2, 1, sharey=True)
+    robust = {r["experiments"][0]: r for r in select(record, quantity="accuracy")}
+    for panel, name in zip(scatters, ("participation number", "l1"), strict=True):
+        for training, colour in COLOURS.items():
+            rows = select(record, quantity=name, training=training)
+            accuracy = [100 * robust[r["experiments"][0]]["value"] for r in rows]
+            panel.plot([r["value"] for r in rows], accuracy, "o", color=colour, markersize=4, alpha=0.8)
+        (correlation,) = select(record, quantity="rank correlation", sparsity=name)
+        panel.set_title(f"rank correlation {correlation['value']:.2f}", fontsize=8, loc="right")
+        panel.set(xlabel=f"median {'‖g‖₁' if name == 'l1' else name}", xscale="log")
+    scatters[0].set_ylabel(f"accuracy under {correlation['attack']}\nat {correlation['eps_255']:g}/255, %", y=0)
+    return figure
+
+
+def _lambda(record: dict) -> Figure:
+    figure, panel = plt.subplots(figsize=(6.4, 4), layout="constrained")
+    (chosen,) = select(record, quantity="chosen λ")
+    means = select(record, quantity="mean accuracy")
+    lambdas = sorted({r.get("lam", 0.0) for r in means})
+    places = {lam: i for i, lam in enumerate(lambdas)}  # equal steps: λ = 0 has no place on a logarithmic axis
+    for attack, colour in dict.fromkeys((r["attack"], "#4d4d4d" if r["attack"] == "clean" else ATTACK) for r in means):
+        rows = sorted((r for r in means if r["attack"] == attack), key=lambda r: r.get("lam", 0.0))
+        name = attack if attack == "clean" else f"{attack}\n{rows[0]['eps_255']:g}/255"
+        _curve(panel, [places[r.get("lam", 0.0)] for r in rows], rows, colour, name, width=1.8)
+        for row in select(record, quantity="accuracy", attack=attack):
+            panel.plot(places[row.get("lam", 0.0)], 100 * row["value"], ".", color=colour, markersize=4, alpha=0.6)
+    panel.axvline(places[chosen["value"]], color=COLOURS["sr"], linestyle="--", linewidth=1)
+    panel.text(places[chosen["value"]], 2, " chosen", color=COLOURS["sr"], fontsize=8)
+    panel.set_xticks(range(len(lambdas)), [f"{lam:g}" if lam else "0\n(vanilla)" for lam in lambdas])
+    panel.set(xlabel="λ", ylabel="validation accuracy, %", ylim=(0, 101), xlim=(-0.3, len(lambdas) - 0.3))
+    return figure
+
+
+def _ratio(record: dict) -> Figure:
+    figure, panel = plt.subplots(figsize=(7.2, 4), layout="constrained")
+    bounds = 3.0, 3.0 * record["arrays"]["pixels"]
+    bins = np.geomspace(2.5, 1.3 * bounds[1], 60)
+    for training, colour in COLOURS.items():
+        ratios = [r for r in record["arrays"][training] if r is not None]
+        panel.hist(ratios, bins, histtype="stepfilled", color=colour, alpha=0.25)
+        panel.hist(ratios, bins, histtype="step", color=colour, linewidth=1.4, label=TITLES[training])
+    for bound, name in zip(bounds, ("3", "3·(number of pixels)\nno ratio lies above"), strict=True):
+        panel.axvline(bound, color=ATTACK, linestyle="--", linewidth=1)
+        panel.text(
+            bound,
+            panel.get_ylim()[1],
+            f" {name} ",
+            color=ATTACK,
+            fontsize=8,
+            va="top",
+            ha="left" if bound == 3 else "right",
+        )
+    panel.set(xscale="log", xlabel="linear ratio 3‖g‖₁²/‖g‖₂² of one test image (first seed)", ylabel="images")
+    panel.legend(loc="upper center", fontsize=8)
+    return figure
+
+
+def _quotient(record: dict) -> Figure:
+    figure, panels = plt.subplots(1, 3, figsize=(9.6, 3.6), layout="constrained")
+    shown = (("rank correlation", "rank correlation with ‖g‖₁"), ("quotient over l1", "mean quotient over mean ‖g‖₁"))
+    for panel, (quantity, title) in zip(
+        panels, (*shown, ("probability moved", "share of images that moved")), strict=True
+    ):
+        for training in dict.fromkeys(r["training"] for r in record["rows"]):
+            rows = [r for r in select(record, quantity=quantity, training=training) if r["value"] is not None]
+            h = [r["h"] for r in rows]
+            panel.plot(
+                h, [r["value"] for r in rows], "o-", color=COLOURS[training], markersize=3, label=TITLES[training]
+            )
+            panel.fill_between(
+                h, [_or(r, "low") for r in rows], [_or(r, "high") for r in rows], color=COLOURS[training], alpha=0.18
+            )
+        panel.axvline(0.01, color=".5", linestyle=":", linewidth=1)
+        panel.set(xscale="log", xlabel="h (dotted: SR's, 0.01)", title=title)
+    panels[1].axhline(1, color=".6", linewidth=0.8)
+    panels[0].legend(fontsize=8)
+    return figure
+
+
+def _or(row: dict, bound: str) -> float:
+    """The bound, or the value itself where one seed has no interval."""
+    return row["value"] if row[bound] is None else row[bound]
+
+
+DRAWINGS: dict[str, Callable[[dict], Figure]] = {
+    "fig-random-vs-adversarial": _random,
+    "tab-ablation": _ablation,
+    "fig-gradient-maps": _maps,
+    "fig-lambda": _lambda,
+    "thm-ratio": _ratio,
+    "prop-finite-difference": _quotient,
+}

@@ -1,0 +1,277 @@
+"""The record of one artifact: its numbers and where they come from, as strict JSON with a CSV of the rows beside it.
+
+{"artifact": "tab-ablation", "schema": 1,
+ "provenance": {"profile", "parameters", "data", "recipe", "code", "clean", "packages", "device"},
+ "rows": [{"quantity": "accuracy", ...labels: training, attack, eps, ...,
+           "value", "low", "high", "method", "n", "seeds", "experiments", "published": null or {"value", "source"}}],
+ "arrays": {name: nested lists}}                                                       (arrays only where figures need)
+
+NaN and infinity are stored as null.  Seconds, host and date go to a sibling `*.run.json`: the same numbers give the
+same bytes.
+"""
+
+import csv
+import errno
+import hashlib
+import io
+import json
+import math
+import os
+import platform
+import re
+import subprocess
+import uuid
+from contextlib import suppress
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from . import paths
+from .errors import Refused
+
+SCHEMA = 1
+MEASURED = ("value", "low", "high", "method", "n")
+FIELDS = (*MEASURED, "seeds", "experiments", "published")  # every other key of a row is a label
+PROVENANCE = ("profile", "parameters", "data", "recipe", "code", "clean", "packages", "device")
+PACKAGES = ("torch", "torchvision", "snntorch", "numpy", "scipy", "matplotlib", "seaborn", "papermill", "jupytext")
+STATUSES = ("identical", "inside the interval", "moved", "only mine", "only committed")  # of `compare`
+OUTPUTS = ("results", "figures", "*.ipynb")  # committed, but made by a run: a change there leaves the tree clean
+
+
+def row(interval, *, seeds, experiments, published=None, **labels) -> dict:
+    """One row from anything with value, low, high, method and n (`statistics.Interval`) and its free `labels`."""
+    if taken := [key for key in labels if key in FIELDS]:
+        raise Refused(f"{', '.join(taken)} cannot be labels: every row has fields of these names.")
+    measured = {field: getattr(interval, field) for field in MEASURED}
+    return _plain(labels | measured | {"seeds": seeds, "experiments": experiments, "published": published})
+
+
+def array(values, digits: int = 4) -> list:
+    """`values` of any shape as nested lists, floats rounded to `digits` significant digits."""
+    values = np.asarray(values)
+    if values.dtype.kind == "f":
+        values = np.array([float(f"{v:.{digits}g}") for v in values.flat]).reshape(values.shape)
+    return _plain(values)
+
+
+def build(artifact: str, *, profile, parameters, data, recipe, device, rows, arrays=None) -> dict:
+    """A checked record of `rows` with its provenance; `data` is a dict with at least the title and its sha256."""
+    code, clean = code_version()
+    provenance = {"profile": profile, "parameters": parameters, "data": data, "recipe": recipe}
+    provenance |= {"code": code, "clean": clean, "packages": packages(), "device": device}
+    record = {"artifact": artifact, "schema": SCHEMA, "provenance": provenance, "rows": rows}
+    return check(_plain(record | ({"arrays": arrays} if arrays else {})))
+
+
+def check(record: dict) -> dict:
+    """`record` itself if it keeps to the schema; else Refused, naming the row and what is wrong with it."""
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA or not isinstance(record.get("artifact"), str):
+        raise Refused(f"This is no record: a dict with 'schema' {SCHEMA} and the name of its 'artifact'.")
+    if not isinstance(record.get("rows"), list) or not isinstance(record.get("provenance"), dict):
+        raise Refused(f"Record {record['artifact']} needs a list 'rows' and a dict 'provenance'.")
+    if missing := [key for key in PROVENANCE if key not in record["provenance"]]:
+        raise Refused(f"Record {record['artifact']}: its provenance lacks {', '.join(missing)}.")
+    for i, entry in enumerate(record["rows"]):
+        if wrong := _wrong(entry):
+            raise Refused(f"Record {record['artifact']}, row {i} ({label(entry)}): {wrong}.")
+    _by_labels(record)
+    return record
+
+
+def _wrong(entry) -> str | None:
+    """What is wrong with a row, or None."""
+    if missing := [field for field in FIELDS if not isinstance(entry, dict) or field not in entry]:
+        return f"it lacks {', '.join(missing)}"
+    rules = dict.fromkeys(("value", "low", "high"), (_is_number_or_null, "a finite number or null"))
+    rules |= dict.fromkeys(("seeds", "experiments"), (lambda given: isinstance(given, list), "a list"))
+    rules["method"] = (lambda given: isinstance(given, str), "text")
+    rules["n"] = (lambda given: type(given) is int and given >= 0, "a count")
+    rules["published"] = (_is_published, "null, or a dict of a number 'value' and its 'source'")
+    for field, (holds, needed) in rules.items():
+        if not holds(entry[field]):
+            return f"{field} is {entry[field]!r}; it must be {needed}"
+    return None
+
+
+def _is_number_or_null(given) -> bool:
+    return given is None or (isinstance(given, (int, float)) and not isinstance(given, bool) and math.isfinite(given))
+
+
+def _is_published(given) -> bool:
+    value, source = (given.get("value"), given.get("source")) if isinstance(given, dict) else (None, None)
+    return given is None or (value is not None and _is_number_or_null(value) and bool(source))
+
+
+def save(record: dict, path) -> None:
+    """Check `record`, then write it to `path` (.json) and its rows to the sibling .csv, each atomically."""
+    text = _json(check(record))
+    write_atomically(Path(path).with_suffix(".csv"), _csv(record["rows"]).encode())
+    write_atomically(path, text.encode())
+
+
+def load(path) -> dict:
+    """The checked record at `path`; a missing, damaged or foreign file is Refused by name."""
+    try:
+        return check(json.loads(Path(path).read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise Refused(f"{path}: there is no such record; build its artifact first.") from error
+    except OSError as error:
+        raise Refused(f"{path}: cannot be read ({_reason(error)}).") from error
+    except Refused as error:
+        raise Refused(f"{path}: {error}") from error
+    except ValueError as error:  # not UTF-8 or not JSON
+        raise Refused(f"{path}: damaged, not valid JSON ({error}). Delete it and build its artifact again.") from error
+
+
+def save_run(path, *, seconds: float) -> None:
+    """Beside the record at `path`, `<artifact>.run.json` with what differs between runs of the same numbers."""
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    run = {"seconds": seconds, "host": platform.node(), "date": date, "python": platform.python_version()}
+    write_atomically(Path(path).with_suffix(".run.json"), _json(run).encode())
+
+
+def write_atomically(path, data: bytes) -> None:
+    """Put `data` at `path`, whole or not at all; parents are made.  An OSError is Refused, the old file kept."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")  # same folder: os.replace is then atomic
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        remedy = f"free {len(data) // 1000 + 1:,} kB" if error.errno == errno.ENOSPC else "see to that"
+        sentence = f"Could not write {path}: {_reason(error)}. Nothing half-written was left; {remedy} and start again."
+        raise Refused(sentence) from error
+
+
+def sha256(data: bytes) -> str:
+    """Checksum of `data` in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def code_version(root=paths.ROOT) -> tuple[str, bool | None]:
+    """Git commit of the checkout at `root`, and whether its tracked files are unchanged but for `OUTPUTS`.
+
+    ("unknown", None) without git, or where `root` is not the top of a checkout: it may lie inside a stranger's.
+    """
+
+    def git(*arguments):
+        command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != Path(root).resolve():
+            return "unknown", None
+        excluded = [f":(exclude){output}" for output in OUTPUTS]
+        changes = git("status", "--porcelain", "--untracked-files=no", "--", ".", *excluded)
+        return git("rev-parse", "--verify", "HEAD"), not changes
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown", None
+
+
+def packages() -> dict[str, str]:
+    """Versions of Python and of those packages that can move a number or a picture; absent ones are left out."""
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
+
+
+def label(entry) -> str:
+    """What a row is of, for people: "accuracy, training SR, eps 0.03137, seeds 0 1"."""
+    labels = _labels(entry) if isinstance(entry, dict) else {}
+    return ", ".join(f"{'' if key == 'quantity' else key + ' '}{_text(value)}" for key, value in labels.items())
+
+
+def compare(mine: dict, committed: dict) -> list[dict]:
+    """My run against the committed one: one dict per row, in the committed order, what only I have at the end.
+
+    Each holds the row's label, both values, `moved` = mine - committed (None without both) and a status: "identical"
+    (value, interval and n), "inside the interval" (my value, in the committed one), "moved", "only mine",
+    "only committed".  Rows match by their labels and seeds.
+    """
+    if mine["artifact"] != committed["artifact"]:
+        raise Refused(f"Cannot compare {mine['artifact']} with {committed['artifact']}: they are two artifacts.")
+    ours, theirs = _by_labels(mine), _by_labels(committed)
+    return [_compared(ours.get(key), theirs.get(key)) for key in theirs | ours]
+
+
+def _compared(mine: dict | None, committed: dict | None) -> dict:
+    a, b = (mine or {}).get("value"), (committed or {}).get("value")
+    if mine is None or committed is None:
+        status = "only committed" if mine is None else "only mine"
+    elif all(mine[key] == committed[key] for key in ("value", "low", "high", "n")):
+        status = "identical"
+    else:
+        low, high = committed["low"], committed["high"]
+        status = "inside the interval" if None not in (a, low, high) and low <= a <= high else "moved"
+    moved = None if a is None or b is None else a - b
+    return {"row": label(committed or mine), "mine": a, "committed": b, "moved": moved, "status": status}
+
+
+def _labels(entry: dict) -> dict:
+    return {key: value for key, value in entry.items() if key == "seeds" or key not in FIELDS}
+
+
+def _by_labels(record: dict) -> dict[str, dict]:
+    """Rows by their labels, whatever the order these stand in; two rows of the same labels are Refused."""
+    found = {}
+    for entry in record["rows"]:
+        key = json.dumps(_labels(entry), sort_keys=True)
+        if key in found:
+            raise Refused(f"Record {record['artifact']} has two rows ({label(entry)}); a label must tell them apart.")
+        found[key] = entry
+    return found
+
+
+def _plain(value):
+    """`value` in JSON's types alone: arrays and tuples as lists, what is not finite as None."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        return _plain(value.tolist())
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, range)):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, (str, int, float)):
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+    raise Refused(f"A record cannot hold {value!r} of type {type(value).__name__}; it holds text, numbers and lists.")
+
+
+def _json(content) -> str:
+    """Strict JSON, indented, innermost lists on one line (inside a JSON string no raw line break can match)."""
+    text = json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False)
+    return re.sub(r"\[\n[^\[\]{}]*\n *\]", lambda found: re.sub(r"\n *", " ", found[0]), text) + "\n"
+
+
+def _csv(rows: list[dict]) -> str:
+    """A table of all keys in order of appearance; lists joined by spaces, the published source in its own column."""
+    flat = []
+    for entry in rows:
+        published = entry["published"] or {}
+        cells = entry | {"published": published.get("value"), "published_source": published.get("source")}
+        flat.append({key: " ".join(map(str, cell)) if isinstance(cell, list) else cell for key, cell in cells.items()})
+    table = io.StringIO()
+    writer = csv.DictWriter(table, dict.fromkeys(key for cells in flat for key in cells), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    return table.getvalue()
+
+
+def _text(value) -> str:
+    if isinstance(value, list):
+        return " ".join(map(_text, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()

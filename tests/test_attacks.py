@@ -1,0 +1,311 @@
+"""Attacks: torchattacks as the oracle, their ball under random inputs, and noise that belongs to its sample alone."""
+
+import math
+
+import pytest
+import torch
+import torchattacks
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.functional import cross_entropy
+
+from paperlib import attacks
+from paperlib.attacks.core import in_batches, loss_gradient, sign_noise, uniform_noise
+from paperlib.errors import Refused
+
+EPS = 0.1
+OPTIONS = {"rfgsm": {"alpha": EPS / 2, "steps": 2}, "pgd": {"alpha": EPS / 3, "steps": 4}}
+EACH = pytest.mark.parametrize("name", attacks.ATTACKS)
+
+
+@pytest.fixture
+def batch(tiny):
+    images, labels, _ = next(tiny.test.batches(40))
+    return images.double(), labels
+
+
+@pytest.fixture
+def network(network):
+    return network.double()
+
+
+def run(name, network, images, labels, *, eps=EPS, bounds=(0, 1), **context):
+    return attacks.Attack(name, eps, OPTIONS.get(name, {})).bind(**context)(network, images, labels, bounds=bounds)
+
+
+def slope(x):
+    """Logits of two classes whose gradient is easy: raising a pixel speaks for class 1, more so further right."""
+    z = (x * (1 + torch.arange(x.shape[-1]))).flatten(1).sum(1)
+    return torch.stack([-z, z], dim=1)
+
+
+# Against another library -------------------------------------------------------------------------------------------
+
+
+def test_fgsm_equals_torchattacks(network, batch):
+    ours = attacks.fgsm(network, *batch, eps=EPS, bounds=(0, 1))
+    torch.testing.assert_close(ours, torchattacks.FGSM(network, eps=EPS)(*batch), rtol=0, atol=1e-12)
+    assert not torch.equal(ours, batch[0])
+
+
+@pytest.mark.parametrize(("alpha", "steps"), [(0.02, 10), (0.25, 3)])  # α < ε, and α > ε, where projection is all
+def test_pgd_equals_torchattacks(network, batch, alpha, steps):
+    ours = attacks.pgd(network, *batch, eps=EPS, alpha=alpha, steps=steps, bounds=(0, 1), random_start=False)
+    theirs = torchattacks.PGD(network, eps=EPS, alpha=alpha, steps=steps, random_start=False)(*batch)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_rfgsm_equals_torchattacks_where_their_step_is_ours_and_from_the_same_start(network, batch, steps, monkeypatch):
+    # theirs starts α away and steps by α, ours by ε - α: the same at α = ε/2
+    monkeypatch.setattr(torch, "randn_like", lambda x: 0.7 * sign_noise(x, 5, None))
+    theirs = torchattacks.RFGSM(network, eps=EPS, alpha=EPS / 2, steps=steps)(*batch)
+    ours = attacks.rfgsm(network, *batch, eps=EPS, alpha=EPS / 2, steps=steps, bounds=(0, 1), seed=5)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+
+
+# The attacks among themselves and by hand ------------------------------------------------------------------------
+
+
+def test_pgd_with_one_full_step_is_fgsm(network, batch):
+    one = attacks.pgd(network, *batch, eps=EPS, alpha=EPS, steps=1, bounds=(0, 1), random_start=False)
+    assert torch.equal(one, attacks.fgsm(network, *batch, eps=EPS, bounds=(0, 1)))
+
+
+def test_one_fgsm_step_by_hand():
+    images, labels = torch.tensor([[[[0.0, 0.5, 0.95]]], [[[0.0, 0.5, 0.95]]]]), torch.tensor([0, 1])
+    expected = torch.tensor([[[[0.1, 0.6, 1.0]]], [[[0.0, 0.4, 0.85]]]])
+    torch.testing.assert_close(attacks.fgsm(slope, images, labels, eps=0.1, bounds=(0, 1)), expected)
+
+
+def test_rfgsm_starts_at_a_corner_of_length_alpha_and_goes_the_rest():
+    images, labels = torch.full((1, 1, 4, 8), 5.0, dtype=torch.float64), torch.tensor([0])
+    x = attacks.rfgsm(slope, images, labels, eps=1, alpha=0.25, bounds=(0, 9))
+    assert sorted((x - images).unique().tolist()) == [0.5, 1.0]  # -0.25 + 0.75 and 0.25 + 0.75
+
+
+def test_pgd_starts_with_the_uniform_noise_of_its_seed(network, batch):
+    context = {"seed": 3, "index": torch.arange(40) + 7}
+    still = attacks.pgd(network, *batch, eps=EPS, alpha=0, steps=1, bounds=(0, 1), **context)
+    assert torch.equal(still, run("uniform", network, *batch, **context))
+    assert not torch.equal(still, batch[0])
+
+
+def test_an_attack_takes_any_callable_and_leaves_its_input_alone():
+    images, labels = torch.full((3, 1, 2, 2), 0.5), torch.tensor([0, 1, 0])
+    for name in attacks.ATTACKS:
+        x = run(name, lambda x: slope(x).detach() + slope(x), images, labels)
+        assert x.shape == images.shape
+        assert not torch.equal(x, images)
+        assert not x.requires_grad
+    assert (images == 0.5).all()
+
+
+@pytest.mark.parametrize("name", attacks.GRADIENT)
+def test_gradient_attacks_raise_the_loss_and_leave_no_weight_gradients(network, batch, name):
+    images, labels = batch
+    clean, attacked = (cross_entropy(network(x), labels) for x in (images, run(name, network, images, labels)))
+    assert attacked > clean + 0.1
+    assert all(weight.grad is None for weight in network.parameters())
+
+
+# The ball ----------------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def cases(draw):
+    """Images anywhere within bounds, many at the bounds themselves, and any radius up to twice their distance."""
+    low, high = draw(st.sampled_from([(0, 1), (0, 7), (-1.5, 0.25)]))  # pixels, event counts, anything
+    shape = (draw(st.integers(1, 3)), draw(st.integers(1, 2)), 2, draw(st.integers(1, 3)))
+    unit = st.one_of(st.sampled_from([0.0, 1.0]), st.floats(0, 1, width=32))
+    values = draw(st.lists(unit, min_size=math.prod(shape), max_size=math.prod(shape)))
+    images = (low + (high - low) * torch.tensor(values).view(shape)).clamp(low, high)
+    labels = torch.tensor(draw(st.lists(st.integers(0, 1), min_size=shape[0], max_size=shape[0])))
+    return images, labels, draw(st.floats(0, 2)) * (high - low), (low, high), draw(st.integers(0, 2**31))
+
+
+@EACH
+@given(case=cases(), part=st.floats(0, 1), steps=st.integers(1, 3))
+@settings(max_examples=40, deadline=None)
+def test_every_attack_stays_within_eps_and_bounds(name, case, part, steps):
+    images, labels, eps, (low, high), seed = case
+    options = {"rfgsm": {"alpha": part * eps}, "pgd": {"alpha": 3 * part * eps, "steps": steps}}.get(name, {})
+    attack = attacks.Attack(name, eps, options).bind(seed=seed, batch_size=2)
+    x = attack(slope, images, labels, bounds=(low, high))
+    assert x.shape == images.shape
+    assert x.dtype == images.dtype
+    assert (x >= low).all()
+    assert (x <= high).all()
+    assert ((x - images).abs() <= eps + 1e-6 * (high - low)).all()
+
+
+@EACH
+def test_with_radius_zero_nothing_moves(network, batch, name):
+    options = {"rfgsm": {"alpha": 0}, "pgd": {"alpha": 0.1, "steps": 2}}.get(name, {})
+    assert torch.equal(attacks.Attack(name, 0, options).bind()(network, *batch, bounds=(0, 1)), batch[0])
+
+
+@pytest.mark.parametrize("name", attacks.GRADIENT)
+def test_the_whole_range_of_event_counts_is_used(name):
+    images, labels = torch.full((1, 1, 4, 4), 3.0), torch.tensor([0])
+    options = {"rfgsm": {"alpha": 1}, "pgd": {"alpha": 9, "steps": 1}}.get(name, {})
+    x = attacks.Attack(name, 9, options).bind()(slope, images, labels, bounds=(0, 7))
+    assert (x == 7).all()
+
+
+# Stopping at the first success -------------------------------------------------------------------------------------
+
+
+def test_until_broken_keeps_what_broke_a_sample_and_changes_nothing_for_the_others(network, batch):
+    images, labels = batch
+    common = {"eps": EPS, "alpha": 0.05, "steps": 6, "bounds": (0, 1), "seed": 1, "batch_size": 16}
+    exhaustive = attacks.pgd(network, images, labels, **common)
+    stopped = attacks.pgd(network, images, labels, until_broken=True, **common)
+    stands, stood = (in_batches(network, x, 16).argmax(1) == labels for x in (stopped, exhaustive))
+    # each iterate of the exhaustive run: alone it tells when a sample broke first, and what it looked like then
+    start = run("uniform", network, images, labels, seed=1)
+    iterates = [start] + [attacks.pgd(network, images, labels, **common | {"steps": n}) for n in range(1, 7)]
+    broken = torch.stack([in_batches(network, x, 16).argmax(1) != labels for x in iterates])  # (7, B)
+    first = torch.where(broken.any(0), broken.int().argmax(0), 6)
+    expected = torch.stack(iterates)[first, torch.arange(len(labels))]
+    assert torch.equal(stopped, expected)
+    assert torch.equal(stands, ~broken.any(0))
+    assert (stands <= stood).all()  # at least as strong
+    assert torch.equal(stopped[stands], exhaustive[stands])
+    assert stands.any() and (first == 0).any() and ((first > 0) & (first < 6)).any()  # every kind of sample was there
+
+
+def test_until_broken_asks_no_more_when_all_are_broken():
+    calls = []
+
+    def network(x):
+        calls.append(len(x))
+        return slope(x)
+
+    images, labels = torch.full((3, 1, 1, 1), 0.5), torch.zeros(3, dtype=torch.long)  # class 1 wins everywhere: broken
+    x = attacks.pgd(network, images, labels, eps=0.1, alpha=0.1, steps=9, bounds=(0, 1), until_broken=True)
+    assert calls == [3]
+    assert torch.equal(x, run("uniform", network, images, labels))
+
+
+# Noise ---------------------------------------------------------------------------------------------------------
+
+
+@EACH
+def test_a_sample_gets_the_same_perturbation_in_any_company(network, batch, name):
+    (images, labels), index = batch, torch.arange(40) * 3 + 1000
+    whole = run(name, network, images, labels, seed=2, index=index)
+    some = torch.randperm(40, generator=torch.Generator().manual_seed(0))[:13]
+    part = run(name, network, images[some], labels[some], seed=2, index=index[some])
+    torch.testing.assert_close(part, whole[some], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("noise", [uniform_noise, sign_noise])
+def test_noise_depends_on_seed_and_index_and_on_nothing_else(noise):
+    images = torch.rand(4, 2, 5, 5)
+    index = torch.tensor([9, 4, 9, 0])
+    torch.manual_seed(1)
+    draws = noise(images, 3, index)
+    torch.manual_seed(2)
+    assert torch.equal(noise(1 - images, 3, index), draws)
+    assert torch.equal(draws[0], draws[2])
+    assert not torch.equal(draws[0], draws[1])
+    assert not torch.equal(noise(images, 4, index)[0], draws[0])
+    assert torch.equal(noise(images, 3, None), noise(images, 3, torch.arange(4)))
+    assert noise(images.double(), 3, index).dtype == torch.float64
+
+
+def test_uniform_noise_has_the_moments_of_its_law():
+    images = torch.full((200, 1, 10, 10), 0.5, dtype=torch.float64)
+    delta = run("uniform", slope, images, torch.zeros(200, dtype=torch.long)) - images
+    # n = 20,000 draws of U[-ε, ε]: mean 0, variance ε²/3, fourth moment ε⁴/5; tolerances of four standard errors
+    assert delta.mean().item() == pytest.approx(0, abs=4 * EPS / math.sqrt(3 * 20_000))
+    assert delta.square().mean().item() == pytest.approx(EPS**2 / 3, abs=4 * EPS**2 * math.sqrt(4 / 45 / 20_000))
+    assert delta.pow(4).mean().item() == pytest.approx(EPS**4 / 5, abs=4 * EPS**4 * math.sqrt(16 / 225 / 20_000))
+    assert 0.999 * EPS < delta.abs().max() <= EPS
+    neighbours = (delta[..., 1:] * delta[..., :-1]).mean().item()
+    assert neighbours == pytest.approx(0, abs=4 * EPS**2 / 3 / math.sqrt(18_000))
+
+
+def test_sign_noise_is_plus_or_minus_eps():
+    images = torch.full((200, 1, 10, 10), 0.5, dtype=torch.float64)
+    x = run("sign", slope, images, torch.zeros(200, dtype=torch.long), eps=0.25)
+    assert x.unique().tolist() == [0.25, 0.75]
+    assert (x > 0.5).double().mean().item() == pytest.approx(0.5, abs=4 * 0.5 / math.sqrt(20_000))
+
+
+def test_noise_is_clamped_by_the_bounds_alone():
+    images = torch.tensor([0.0, 0.5, 1.0]).repeat(100).view(100, 1, 1, 3)
+    x = run("sign", slope, images, torch.zeros(100, dtype=torch.long), eps=0.25)
+    assert [x[..., column].unique().tolist() for column in range(3)] == [[0.0, 0.25], [0.25, 0.75], [0.75, 1.0]]
+
+
+# Fixed batches -----------------------------------------------------------------------------------------------------
+
+
+def test_the_network_sees_batches_of_one_size_only():
+    sizes = []
+
+    def network(x):
+        sizes.append(len(x))
+        return slope(x)
+
+    images, labels = torch.rand(7, 1, 2, 2), torch.tensor([0, 1, 0, 1, 0, 1, 0])
+    logits, gradient = loss_gradient(network, images, labels, 3)
+    assert torch.equal(in_batches(network, images, 3), logits)
+    assert sizes == [3] * 6
+    assert torch.equal(logits, slope(images))
+    whole = loss_gradient(slope, images, labels, None)[1]
+    assert gradient.shape == images.shape
+    torch.testing.assert_close(gradient, whole)
+
+
+def test_the_gradient_is_that_of_each_samples_own_loss():
+    # CE of class 0 of two logits (-z, z) is log(1 + e^(2z)), so its gradient is 2·σ(2z)·(1, 2), z = x₀ + 2x₁
+    images = torch.tensor([[[[0.1, 0.2]]], [[[0.3, 0.0]]]], dtype=torch.float64)
+    _, gradient = loss_gradient(slope, images, torch.tensor([0, 0]), None)
+    for row, z in zip(gradient, (0.5, 0.3), strict=True):
+        assert row.flatten().tolist() == pytest.approx([2 / (1 + math.exp(-2 * z)), 4 / (1 + math.exp(-2 * z))])
+
+
+# By name -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_standard_attacks():
+    pgd, rfgsm, sign = (attacks.standard(name, 0.1) for name in ("pgd", "rfgsm", "sign"))
+    assert pgd.options == {"alpha": pytest.approx(0.0125), "steps": 20, "until_broken": True}
+    assert attacks.standard("pgd", 0.2, steps=5).options["alpha"] == pytest.approx(0.1)
+    assert rfgsm.options == {"alpha": 0.05}
+    assert (pgd.title, rfgsm.title, sign.title) == ("PGD-20", "RFGSM", "sign noise")
+
+
+NO_RADIUS = pytest.mark.parametrize("eps", [-0.1, float("nan"), float("inf"), "0.1", None, True])
+
+
+@NO_RADIUS
+@EACH
+def test_a_radius_that_is_no_length_is_refused(network, batch, name, eps):
+    with pytest.raises(Refused, match="^eps is .*; it must be a finite number of at least 0.$"):
+        attacks.Attack(name, eps)
+    options = {"rfgsm": {"alpha": 0}, "pgd": {"alpha": 0, "steps": 1}}.get(name, {})
+    with pytest.raises(Refused, match="^eps is"):
+        attacks.ATTACKS[name](network, *batch, eps=eps, bounds=(0, 1), **options)
+
+
+@NO_RADIUS
+@EACH
+def test_the_standard_attacks_refuse_it_too(name, eps):
+    with pytest.raises(Refused, match="^eps is"):
+        attacks.standard(name, eps)
+
+
+def test_what_else_is_refused(network, batch):
+    with pytest.raises(Refused, match="no attack 'gpd'. Allowed: uniform, sign, fgsm, rfgsm, pgd"):
+        attacks.Attack("gpd", 0.1)
+    with pytest.raises(Refused, match="alpha is 0.2; .*eps = 0.1"):
+        attacks.rfgsm(network, *batch, eps=0.1, alpha=0.2, bounds=(0, 1))
+    for alpha, steps, message in ((-1, 3, "alpha is -1"), (float("nan"), 3, "alpha is nan"), (0.1, 0, "steps is 0")):
+        with pytest.raises(Refused, match=f"^{message}"):
+            attacks.pgd(network, *batch, eps=0.1, alpha=alpha, steps=steps, bounds=(0, 1))
+    with pytest.raises(TypeError, match="bounds"):  # they belong to the data: there is no default
+        attacks.fgsm(network, *batch, eps=0.1)

@@ -1,0 +1,358 @@
+"""Records: what goes in comes out, what is damaged is named, a full disk harms nothing, comparisons by hand."""
+
+import csv
+import errno
+import hashlib
+import json
+import math
+import os
+import subprocess
+import sys
+from copy import deepcopy
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paperlib import records
+from paperlib.errors import Refused
+
+
+def interval(value=0.5, low=0.4, high=0.6, n=100):
+    return SimpleNamespace(value=value, low=low, high=high, n=n, method="Wilson 95 %")
+
+
+def row(value=0.5, low=0.4, high=0.6, n=100, seeds=(0, 1), **labels):
+    labels = {"quantity": "accuracy"} | labels
+    return records.row(interval(value, low, high, n), seeds=seeds, experiments=["3f9c"], **labels)
+
+
+def build(*rows, artifact="tab-ablation", **others):
+    common = {"profile": "laptop", "parameters": {"eps_255": (4, 8)}, "data": {"title": "MNIST-5k", "sha256": "ab"}}
+    return records.build(artifact, **common, recipe=1, device="cpu", rows=rows, **others)
+
+
+# Making and checking ----------------------------------------------------------------------------------------------
+
+
+def test_a_row_keeps_labels_first_and_every_digit():
+    measured = interval(np.float64(1 / 3), np.float32(0.25), 1)
+    entry = records.row(measured, seeds=range(2), experiments=("3f9c",), training="SR", eps=8 / 255)
+    assert list(entry) == ["training", "eps", *records.FIELDS]
+    assert entry["value"] == 1 / 3 and entry["low"] == 0.25 and entry["seeds"] == [0, 1] and entry["published"] is None
+    assert {type(entry[field]) for field in ("value", "low")} == {float}
+
+
+def test_what_is_not_finite_becomes_null():
+    entry = row(math.nan, -math.inf, np.float32("inf"))
+    assert entry["value"] is entry["low"] is entry["high"] is None
+    assert records.array([[1.0, math.nan], [math.inf, 2.0]]) == [[1.0, None], [None, 2.0]]
+
+
+def test_arrays_are_rounded_to_significant_digits():
+    assert records.array([[123456.0, 0.000123456]]) == [[123500.0, 0.0001235]]
+    assert records.array(np.float32([0.1, 1 / 3]), digits=2) == [0.1, 0.33]
+    assert records.array([123456, 1]) == [123456, 1] and records.array([True]) == [True]
+
+
+def test_a_label_cannot_take_the_name_of_a_field():
+    with pytest.raises(Refused, match="value cannot be labels"):
+        records.row(interval(), seeds=[0], experiments=[], value=3)
+
+
+def test_what_json_cannot_hold_is_refused():
+    with pytest.raises(Refused, match="cannot hold .* of type set"):
+        row(layers={1, 2})
+
+
+@pytest.mark.parametrize("field", records.FIELDS)
+def test_a_row_without_a_field_is_refused_by_name(field):
+    entry = row(training="SR")
+    del entry[field]
+    with pytest.raises(Refused, match=rf"Record tab-ablation, row 1 \(accuracy, training SR.*\): it lacks {field}\."):
+        build(row(training="vanilla"), entry)
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        ("value", "0.5"),
+        ("low", True),
+        ("n", 10.0),
+        ("n", -1),
+        ("n", True),
+        ("method", None),
+        ("seeds", 0),
+        ("experiments", "3f9c"),
+        ("published", 0.8),
+        ("published", {"value": 0.8}),
+        ("published", {"value": None, "source": "Table 1"}),
+    ],
+)
+def test_a_field_of_the_wrong_kind_is_refused(field, wrong):
+    with pytest.raises(Refused, match=f"{field} is .*; it must be"):
+        build(row() | {field: wrong})
+
+
+def test_a_published_value_comes_with_its_source():
+    published = {"value": 0.8, "source": "Table 1"}
+    assert build(row() | {"published": published})["rows"][0]["published"] == published
+
+
+def test_rows_that_labels_do_not_tell_apart_are_refused():
+    with pytest.raises(Refused, match=r"two rows \(accuracy, eps 0\.03137, seeds 0 1\)"):
+        build(row(0.1, eps=8 / 255), row(0.2, eps=8 / 255))
+    build(row(seeds=[0]), row(seeds=[1]))
+
+
+@pytest.mark.parametrize("foreign", [None, [], {}, {"artifact": "tab", "schema": 2}, {"schema": 1}])
+def test_what_is_no_record_is_refused(foreign):
+    with pytest.raises(Refused, match="no record"):
+        records.check(foreign)
+
+
+def test_a_record_without_provenance_is_refused():
+    record = build(row())
+    del record["provenance"]["data"], record["provenance"]["clean"]
+    with pytest.raises(Refused, match="its provenance lacks data, clean"):
+        records.check(record)
+
+
+# Files ------------------------------------------------------------------------------------------------------------
+
+
+def test_round_trip(tmp_path):
+    record = build(row(1 / 3, math.nan, training="SR"), arrays={"map": records.array(np.eye(3))})
+    records.save(record, tmp_path / "new" / "tab-ablation.json")
+    assert records.load(tmp_path / "new" / "tab-ablation.json") == record
+    assert sorted(os.listdir(tmp_path / "new")) == ["tab-ablation.csv", "tab-ablation.json"]
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text('[]{}"\\\n ,ab') | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(json_values)
+def test_putting_short_lists_on_one_line_changes_nothing_else(value):
+    assert json.loads(records._json(value)) == records._plain(value)
+
+
+def test_innermost_lists_stand_on_one_line():
+    assert records._json({"a": [[1, 2], [3]], "b": []}) == '{\n "a": [\n  [ 1, 2 ],\n  [ 3 ]\n ],\n "b": []\n}\n'
+
+
+def test_the_same_numbers_give_the_same_bytes(tmp_path):
+    for name in ("a", "b"):
+        records.save(build(row()), tmp_path / f"{name}.json")
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+
+
+def test_the_csv_holds_every_key_of_every_row(tmp_path):
+    published = {"value": 0.8, "source": "Table 1, row 2"}
+    records.save(build(row(training="SR"), row(0.1, math.nan, eps=0.1) | {"published": published}), tmp_path / "t.json")
+    first, second = csv.DictReader((tmp_path / "t.csv").read_text().splitlines())
+    assert first["training"] == "SR" and first["eps"] == "" and first["seeds"] == "0 1" and first["published"] == ""
+    assert second["low"] == "" and second["published"] == "0.8" and second["published_source"] == "Table 1, row 2"
+
+
+def test_the_run_lies_beside_its_record(tmp_path):
+    records.save_run(tmp_path / "tab-ablation.json", seconds=1.5)
+    run = json.loads((tmp_path / "tab-ablation.run.json").read_text())
+    assert set(run) == {"seconds", "host", "date", "python"} and run["seconds"] == 1.5
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [(b'{"artifact": "ta', "damaged"), (b"\xff\xfe", "damaged"), (b"", "damaged"), (b"[1, 2]", "no record")],
+)
+def test_a_damaged_or_foreign_file_is_refused_by_name(tmp_path, content, complaint):
+    (tmp_path / "tab.json").write_bytes(content)
+    with pytest.raises(Refused, match=f"tab.json: .*{complaint}"):
+        records.load(tmp_path / "tab.json")
+
+
+def test_a_missing_file_is_refused_by_name(tmp_path):
+    with pytest.raises(Refused, match="gone.json: there is no such record"):
+        records.load(tmp_path / "gone.json")
+    with pytest.raises(Refused, match="cannot be read"):
+        records.load(tmp_path)
+
+
+def fail_with(number):
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, call):
+    path = tmp_path / "tab.json"
+    records.write_atomically(path, b"old")
+    monkeypatch.setattr(os, call, fail_with(errno.ENOSPC))
+    with pytest.raises(Refused) as refusal:
+        records.write_atomically(path, b"new" * 10**6)
+    sentence = "no space left on device. Nothing half-written was left; free 3,001 kB and start again."
+    assert str(refusal.value) == f"Could not write {path}: {sentence}"
+    assert refusal.value.__cause__.errno == errno.ENOSPC
+    assert os.listdir(tmp_path) == ["tab.json"] and path.read_bytes() == b"old"
+
+
+def test_a_write_that_the_system_breaks_off_half_way(tmp_path):
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))  # the first 1000 bytes do reach the disk
+    try:
+        with pytest.raises(Refused, match="file too large. Nothing half-written was left; see to that"):
+            records.write_atomically(tmp_path / "tab.json", b"x" * 10**6)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_interrupt_leaves_nothing_behind_and_stays_an_interrupt(tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        records.write_atomically(tmp_path / "tab.json", b"new")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "results").write_text("a file")
+    with pytest.raises(Refused, match="Could not write .*tab.json"):
+        records.write_atomically(tmp_path / "results" / "tab.json", b"new")
+    assert (tmp_path / "results").read_text() == "a file"
+
+
+def test_a_record_that_fails_its_check_is_not_written(tmp_path):
+    with pytest.raises(Refused):
+        records.save(build(row()) | {"rows": [{}]}, tmp_path / "tab.json")
+    assert os.listdir(tmp_path) == []
+
+
+def test_sha256_of_nothing():
+    assert records.sha256(b"") == hashlib.sha256().hexdigest()
+    assert records.sha256(b"").startswith("e3b0c44298fc1c14")
+
+
+# Provenance -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A folder under git with code, results, a figure and a notebook, all committed."""
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)  # a hook's GIT_DIR would send these commands to another repository
+    for name in ("paperlib/a.py", "results/laptop/t.json", "figures/f.png", "notebooks/n.ipynb"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("first")
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "-c", "user.name=n", "-c", "user.email=e", "-c", "commit.gpgsign=false", "commit", "-qm", "first")
+    return tmp_path
+
+
+def git(folder, *arguments):
+    return subprocess.run(["git", "-C", folder, *arguments], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_outputs_and_new_files_leave_the_tree_clean(checkout):
+    for name in ("results/laptop/t.json", "figures/f.png", "notebooks/n.ipynb", "untracked.py"):
+        (checkout / name).write_text("second")
+    assert records.code_version(checkout) == (git(checkout, "rev-parse", "HEAD"), True)
+
+
+def test_changed_or_staged_code_does_not(checkout):
+    (checkout / "paperlib/a.py").write_text("second")
+    assert records.code_version(checkout) == (git(checkout, "rev-parse", "HEAD"), False)
+    git(checkout, "add", ".")
+    assert records.code_version(checkout)[1] is False
+
+
+def test_outside_a_checkout_the_code_is_unknown(checkout, monkeypatch):
+    assert records.code_version(checkout / "paperlib") == ("unknown", None)  # inside, but not its top
+    assert records.code_version(checkout / "nowhere") == ("unknown", None)
+    monkeypatch.setenv("PATH", "")
+    assert records.code_version(checkout) == ("unknown", None)
+
+
+def test_versions_are_those_of_the_modules():
+    versions = records.packages()
+    assert versions["numpy"] == np.__version__ and versions["python"] == ".".join(map(str, sys.version_info[:3]))
+
+
+def test_neither_torch_nor_scipy_comes_with_records():
+    code = "import sys, paperlib.records; print(sorted({'torch', 'scipy'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+# Comparing --------------------------------------------------------------------------------------------------------
+
+
+def compared(mine, committed):
+    (line,) = records.compare(build(mine), build(committed))
+    return line["status"], line["moved"]
+
+
+def test_compare_by_hand():
+    committed = row(0.5, 0.4, 0.6)
+    assert compared(row(0.5, 0.4, 0.6), committed) == ("identical", 0)
+    assert compared(row(0.5, 0.3, 0.7, n=50), committed) == ("inside the interval", 0)
+    assert compared(row(0.6, 0.5, 0.7), committed) == ("inside the interval", pytest.approx(0.1))
+    assert compared(row(0.4, 0.3, 0.5), committed) == ("inside the interval", pytest.approx(-0.1))
+    assert compared(row(0.25, 0.2, 0.3), committed) == ("moved", -0.25)
+    assert compared(row(math.nan, math.nan, math.nan), committed) == ("moved", None)
+
+
+def test_without_a_committed_interval_a_number_is_identical_or_moved():
+    committed = row(0.5, math.nan, math.nan)
+    assert compared(committed, committed) == ("identical", 0)
+    assert compared(row(0.75, math.nan, math.nan), committed) == ("moved", 0.25)
+
+
+def test_compare_keeps_the_committed_order_and_shows_rows_of_one_side():
+    mine = build(row(0.9, training="AT"), row(0.5, training="SR"))
+    committed = build(row(0.4, training="vanilla"), row(0.5, training="SR"))
+    lines = records.compare(mine, committed)
+    assert [(line["row"], line["status"]) for line in lines] == [
+        ("accuracy, training vanilla, seeds 0 1", "only committed"),
+        ("accuracy, training SR, seeds 0 1", "identical"),
+        ("accuracy, training AT, seeds 0 1", "only mine"),
+    ]
+    assert lines[0]["mine"] is None and lines[2]["committed"] is None and lines[2]["moved"] is None
+
+
+def test_rows_match_whatever_the_order_of_labels_and_whichever_networks_they_used():
+    entry = row(training="SR", eps=0.1)
+    assert compared(dict(reversed(entry.items())) | {"experiments": ["new"]}, entry) == ("identical", 0)
+
+
+def test_other_seeds_are_another_row():
+    statuses = [line["status"] for line in records.compare(build(row(seeds=[0])), build(row(seeds=[1])))]
+    assert statuses == ["only committed", "only mine"]
+
+
+def test_two_artifacts_are_not_compared():
+    with pytest.raises(Refused, match="tab-ablation with fig-lambda"):
+        records.compare(build(row()), build(row(), artifact="fig-lambda"))
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=5))
+def test_a_record_compared_with_itself_is_identical(values):
+    record = build_cached(values)
+    assert {line["status"] for line in records.compare(record, deepcopy(record))} == {"identical"}
+
+
+def build_cached(values):
+    """A record without asking git each time."""
+    provenance = dict.fromkeys(records.PROVENANCE)
+    rows = [row(value, i=i) for i, value in enumerate(values)]
+    return records.check({"artifact": "tab", "schema": 1, "provenance": provenance, "rows": rows})

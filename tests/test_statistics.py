@@ -1,0 +1,278 @@
+"""Intervals against numbers worked out by hand, formulas written another way, properties and simulated coverage."""
+
+import math
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from paperlib import statistics
+from paperlib.errors import Refused
+
+Z = 1.959963984540054
+
+flags = st.integers(1, 60).flatmap(lambda n: arrays(bool, n))
+flag_pairs = st.integers(1, 60).flatmap(lambda n: st.tuples(arrays(bool, n), arrays(bool, n)))
+reals = st.integers(-10_000, 10_000).map(lambda i: i / 100)
+value_pairs = st.integers(5, 30).flatmap(lambda n: st.tuples(*2 * [arrays(float, n, elements=reals)]))
+
+
+def bounds(interval):
+    return [interval.low, interval.high]
+
+
+def discordant(both, only_a, only_b, neither):
+    """Flags a and b of the four-fold table with these counts."""
+    a, b = [1, 1, 0, 0], [1, 0, 1, 0]
+    counts = [both, only_a, only_b, neither]
+    return np.repeat(a, counts).astype(bool), np.repeat(b, counts).astype(bool)
+
+
+# Wilson -----------------------------------------------------------------------------------------------------------
+
+
+def test_wilson_by_hand():
+    # k = 8, n = 10, z² = 3.8415: centre (0.8 + 0.19207) / 1.38415 = 0.71674,
+    # half 1.96 √(0.016 + 0.0096037) / 1.38415 = 0.22657
+    interval = statistics.wilson([True] * 8 + [False] * 2)
+    assert interval.value == 0.8 and interval.n == 10 and interval.method == "Wilson 95 %"
+    assert bounds(interval) == pytest.approx([0.49016, 0.94332], abs=2e-5)
+
+
+@given(flags)
+def test_wilson_bounds_solve_the_score_equation(f):
+    # The interval is all p with (p̂ - p)² <= z² p (1 - p) / n, so its ends are the roots of the quadratic.
+    interval, n = statistics.wilson(f), f.size
+    roots = np.roots([1 + Z**2 / n, -(2 * interval.value + Z**2 / n), interval.value**2])
+    assert bounds(interval) == pytest.approx(sorted(roots.real), abs=1e-6)
+    assert 0 <= interval.low <= interval.value <= interval.high <= 1
+
+
+@given(flags)
+def test_wilson_mirrors_and_shrinks(f):
+    interval, mirrored, more = statistics.wilson(f), statistics.wilson(~f), statistics.wilson(np.tile(f, 4))
+    assert bounds(mirrored) == pytest.approx([1 - interval.high, 1 - interval.low])
+    assert more.high - more.low < interval.high - interval.low
+
+
+def test_wilson_covers():
+    # The average over shares: at single shares any interval on counts swings around its level.
+    rng = np.random.default_rng(0)
+    shares = rng.uniform(0.02, 0.98, 2000)
+    intervals = [statistics.wilson(rng.random(100) < p) for p in shares]
+    assert np.mean([i.low <= p <= i.high for i, p in zip(intervals, shares, strict=True)]) >= 0.93
+
+
+# Paired proportions -----------------------------------------------------------------------------------------------
+
+
+def test_paired_difference_by_hand():
+    # n = 21, 1 only a, 7 only b: p = 2/23, q = 8/23, p - q = -0.26087,
+    # half 1.96 √((10/23 - 36/529) / 23) = 1.96 √0.0159447 = 0.24749
+    interval = statistics.paired_difference(*discordant(1, 1, 7, 12))
+    assert interval.value == pytest.approx(-6 / 21) and interval.n == 21
+    assert bounds(interval) == pytest.approx([-0.50836, -0.01338], abs=2e-5)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_no_discordant_pair_still_leaves_a_width(share):
+    # n = 1000: half = 1.96 √(2 / 1002 / 1002) = 0.00277, near the 3 / n of the rule of three
+    a = np.arange(1000) < 1000 * share
+    interval = statistics.paired_difference(a, a)
+    assert interval.value == 0 and bounds(interval) == pytest.approx([-0.002766, 0.002766], abs=1e-6)
+
+
+@given(flag_pairs)
+def test_paired_difference_contains_swaps_and_shrinks(pair):
+    a, b = pair
+    interval, swapped = statistics.paired_difference(a, b), statistics.paired_difference(b, a)
+    assert -1 <= interval.low < interval.high <= 1
+    assert interval.low - 1e-12 <= a.mean() - b.mean() <= interval.high + 1e-12
+    assert bounds(swapped) == pytest.approx([-interval.high, -interval.low])
+    more = statistics.paired_difference(np.tile(a, 9), np.tile(b, 9))
+    assert more.high - more.low < interval.high - interval.low
+
+
+@pytest.mark.parametrize(
+    "table", [(0.5, 0.01, 0.0, 0.49), (0.5, 0.05, 0.05, 0.4), (0.1, 0.3, 0.1, 0.5), (0.05, 0.02, 0.01, 0.92)]
+)
+def test_paired_difference_covers(table):
+    # The first table, few discordant pairs all one way, is where Newcombe's method 10 falls to 88 %.
+    rng = np.random.default_rng(0)
+    truth = table[1] - table[2]
+    intervals = [statistics.paired_difference(*discordant(*counts)) for counts in rng.multinomial(200, table, 2000)]
+    assert np.mean([i.low <= truth <= i.high for i in intervals]) >= 0.93
+
+
+def test_mcnemar_by_hand():
+    # 5 only a, 1 only b: 2 · (C(6,0) + C(6,1)) / 2⁶ = 14/64; concordant pairs do not count
+    assert statistics.mcnemar(*discordant(3, 5, 1, 4)) == pytest.approx(14 / 64)
+    assert statistics.mcnemar(*discordant(300, 5, 1, 0)) == pytest.approx(14 / 64)
+    assert statistics.mcnemar(*discordant(3, 0, 0, 4)) == 1
+
+
+@given(flag_pairs)
+def test_mcnemar_is_symmetric(pair):
+    a, b = pair
+    assert statistics.mcnemar(a, b) == statistics.mcnemar(b, a)
+    assert 0 < statistics.mcnemar(a, b) <= 1
+
+
+# Means over seeds -------------------------------------------------------------------------------------------------
+
+
+def test_t_interval_by_hand():
+    # 1..5: mean 3, s² = 2.5, standard error √(2.5 / 5) = 0.70711, t(0.975, 4) = 2.77645
+    interval = statistics.t_interval([1, 2, 3, 4, 5])
+    assert interval.value == 3 and interval.n == 5
+    assert bounds(interval) == pytest.approx([3 - 1.96324, 3 + 1.96324], abs=2e-5)
+
+
+def test_paired_t_sees_through_the_spread_of_seeds():
+    # Differences 0.1, 0.2, 0.3: mean 0.2, s = 0.1, t(0.975, 2) = 4.30265, half 4.30265 · 0.1 / √3
+    interval = statistics.paired_t([10.1, 20.2, 30.3], [10, 20, 30])
+    assert interval.value == pytest.approx(0.2) and interval.method == "paired t 95 % over seeds"
+    assert interval.high - interval.value == pytest.approx(0.24841, abs=2e-5)
+
+
+@pytest.mark.parametrize("interval", [statistics.t_interval([0.7]), statistics.paired_t([0.7], [0.0])])
+def test_one_seed_has_a_mean_and_says_it_has_no_interval(interval):
+    assert interval.value == 0.7 and all(map(math.isnan, bounds(interval)))
+    assert interval.method == "one seed: no interval"
+
+
+@given(arrays(float, st.integers(2, 20), elements=reals), reals)
+def test_t_interval_contains_moves_and_shrinks(values, shift):
+    interval, moved = statistics.t_interval(values), statistics.t_interval(values + shift)
+    assert interval.low <= interval.value <= interval.high
+    assert bounds(moved) == pytest.approx([interval.low + shift, interval.high + shift], abs=1e-6)
+    more = statistics.t_interval(np.tile(values, 4))
+    assert more.high - more.low <= interval.high - interval.low + 1e-9
+
+
+# Rank correlation -------------------------------------------------------------------------------------------------
+
+
+def test_rank_correlation_by_hand():
+    # Σd² = 4: r = 1 - 24/120 = 0.8; atanh 0.8 = 1.09861, half 1.96 √(1.32 / 2) = 1.59228;
+    # tanh(-0.49367) = -0.45714, tanh(2.69089) = 0.99084
+    interval = statistics.rank_correlation([1, 2, 3, 4, 5], [20, 10, 400, 30, 1000])
+    assert interval.value == pytest.approx(0.8) and interval.n == 5
+    assert bounds(interval) == pytest.approx([-0.45714, 0.99084], abs=2e-5)
+
+
+def test_a_perfect_order_of_few_pairs_is_no_certainty():
+    # Ten pairs: centre at r = 1 - 12/990, atanh r = ln(164) / 2 = 2.54993, half 1.96 √(1.5 / 7) = 0.90729;
+    # tanh 1.64264 = 0.92784
+    interval = statistics.rank_correlation(range(10), range(10))
+    assert bounds(interval) == pytest.approx([0.92784, 1], abs=2e-5)
+
+
+@given(value_pairs)
+def test_rank_correlation_contains_swaps_and_mirrors(pair):
+    x, y = pair
+    interval = statistics.rank_correlation(x, y)
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        assert all(map(math.isnan, interval[:3])) and "constant" in interval.method
+        return
+    assert -1 <= interval.low <= interval.value <= interval.high <= 1
+    assert bounds(statistics.rank_correlation(y, x)) == pytest.approx(bounds(interval), abs=1e-6)
+    mirrored = statistics.rank_correlation(x, -y)
+    assert bounds(mirrored) == pytest.approx([-interval.high, -interval.low], abs=1e-6)
+
+
+def test_rank_correlation_shrinks_with_n():
+    rng = np.random.default_rng(0)
+    widths = []
+    for n in (10, 100, 1000):
+        x = rng.normal(size=n)
+        interval = statistics.rank_correlation(x, x + rng.normal(size=n))
+        widths.append(interval.high - interval.low)
+    assert widths == sorted(widths, reverse=True)
+
+
+def test_four_pairs_have_a_correlation_and_no_interval():
+    interval = statistics.rank_correlation([1, 2, 3, 4], [1, 2, 3, 4])
+    assert interval.value == pytest.approx(1) and math.isnan(interval.low) and "fewer than 5" in interval.method
+
+
+# Bootstrap --------------------------------------------------------------------------------------------------------
+
+
+def test_bootstrap_of_the_mean_agrees_with_the_normal_interval_where_that_holds():
+    values = np.random.default_rng(0).normal(5, 2, 400)
+    half = Z * values.std() / 20
+    interval = statistics.bootstrap_mean(values, seed=0)
+    assert bounds(interval) == pytest.approx([values.mean() - half, values.mean() + half], abs=0.05 * half)
+
+
+def test_bootstrap_of_a_skewed_mean_follows_the_formula():
+    # BCa reads the resampled means at Φ(z₀ + (z₀ ± z) / (1 - a (z₀ ± z))), z₀ = Φ⁻¹(share of them below the mean);
+    # for a mean the jackknife's acceleration is a = Σd³ / (6 (Σd²)^1.5), d the deviations from it
+    rng, normal = np.random.default_rng(0), NormalDist()
+    values = rng.exponential(size=40) ** 2
+    means, d = values[rng.integers(0, 40, (100_000, 40))].mean(1), values - values.mean()
+    z0, a = normal.inv_cdf((means < values.mean()).mean()), (d**3).sum() / (6 * (d**2).sum() ** 1.5)
+    levels = [normal.cdf(z0 + (z0 + z) / (1 - a * (z0 + z))) for z in (-Z, Z)]
+    assert bounds(statistics.bootstrap_mean(values, seed=0)) == pytest.approx(np.quantile(means, levels), rel=0.03)
+
+
+def test_bootstrap_of_the_median_agrees_with_order_statistics():
+    # Distribution-free: of 101 sorted values, ranks 41 and 61 (50.5 ± 1.96 √101 / 2) enclose the median
+    values = np.sort(np.random.default_rng(1).exponential(size=101))
+    interval = statistics.bootstrap_median(values, seed=0)
+    assert interval.value == values[50] and interval.method == "percentile bootstrap 95 %"
+    assert values[38] <= interval.low <= values[43] and values[57] <= interval.high <= values[62]
+
+
+@pytest.mark.parametrize("bootstrap", [statistics.bootstrap_mean, statistics.bootstrap_median])
+def test_bootstrap_repeats_itself_and_shrinks(bootstrap):
+    values = np.random.default_rng(2).exponential(size=50)
+    interval = bootstrap(values, seed=3)
+    assert interval == bootstrap(values, seed=3) and interval != bootstrap(values, seed=4)
+    assert values.min() <= interval.low <= interval.value <= interval.high <= values.max()
+    more = bootstrap(np.tile(values, 9), seed=3)
+    assert more.high - more.low < interval.high - interval.low
+
+
+def test_bootstrap_at_its_edges():
+    assert statistics.bootstrap_mean([0.1] * 3, seed=0)[1:4] == (np.mean([0.1] * 3), np.mean([0.1] * 3), 3)
+    assert math.isnan(statistics.bootstrap_median([2], seed=0).low)
+
+
+# Refusals ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bad", [[], [[True]], [0, 1], [0.5], None, True])
+def test_what_are_not_flags_is_refused(bad):
+    with pytest.raises(Refused, match="must be"):
+        statistics.wilson(bad)
+    with pytest.raises(Refused, match="must be"):
+        statistics.paired_difference(bad, bad)
+
+
+@pytest.mark.parametrize("bad", [[], [[1.0]], [True, False], ["1"], [None, 1.0]])
+def test_what_are_not_values_is_refused(bad):
+    for function in (statistics.t_interval, lambda v: statistics.bootstrap_mean(v, 0)):
+        with pytest.raises(Refused, match="must be"):
+            function(bad)
+
+
+def test_not_finite_values_are_counted_and_refused():
+    with pytest.raises(Refused, match="2 of 3 values are not finite"):
+        statistics.t_interval([1, math.nan, math.inf])
+
+
+@pytest.mark.parametrize("function", [statistics.paired_difference, statistics.mcnemar])
+def test_unpaired_flags_are_refused(function):
+    with pytest.raises(Refused, match="2 and 1 entries"):
+        function([True, False], [True])
+
+
+@pytest.mark.parametrize("function", [statistics.paired_t, statistics.rank_correlation])
+def test_unpaired_values_are_refused(function):
+    with pytest.raises(Refused, match="2 and 1 entries"):
+        function([1.0, 2.0], [1.0])
