@@ -53,8 +53,8 @@ if "google.colab" in sys.modules:  # Colab opens this file alone: fetch the rest
 
 # %% [markdown]
 # # What do the input gradients look like, and does their sparsity matter?
-# **The paper says** (C5) that the sparsity of ∇ₓ f_y, the gradient of the true class's probability by the image, is what
-# makes a network robust.
+# **The paper says** (C5) that the sparsity of ∇ₓ f_y, the gradient of the true class's probability by the image, is
+# what makes a network robust.
 #
 # **You will see** that gradient of the same images under the four trainings, with its l1 norm, l2 norm and
 # participation number; and, over all networks, two of these sizes against the accuracy under PGD.

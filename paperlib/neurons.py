@@ -2,7 +2,8 @@
 
     m[t] = τ·v[t-1] + I[t]      s[t] = 1(m[t] ≥ θ)      v[t] = (1 - s[t])·m[t]      (section 2 of the paper notes)
 
-The fast path is one autograd function that keeps a single tensor for backward, the membrane potential before reset.
+The fast path is one autograd function.  For backward it keeps the membrane potential before reset and its own spikes,
+which the next layer keeps anyway.
 The reference path steps `snntorch.Leaky`; it is slower, and it can be differentiated twice.
 """
 
@@ -109,27 +110,27 @@ class _FusedLIF(torch.autograd.Function):
                 m.copy_(i)
             else:
                 torch.add(kept if tau == 1 else kept.mul_(tau), i, out=m)
-            s.copy_(fires(m, threshold))
+            fires(m, threshold, out=s)
             kept = torch.addcmul(m, m, s, value=-1)  # v = (1 - s)·m
-        ctx.save_for_backward(membrane)
-        ctx.constants = tau, threshold, fires, rule, detach_reset
+        ctx.save_for_backward(membrane, spikes)
+        ctx.constants = tau, threshold, rule, detach_reset
         return spikes
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_spikes: Tensor):
-        (membrane,) = ctx.saved_tensors
-        tau, threshold, fires, rule, detach_reset = ctx.constants
+        membrane, spikes = ctx.saved_tensors
+        tau, threshold, rule, detach_reset = ctx.constants
         grad_current = torch.empty_like(membrane)
         grad_kept = None
-        steps = zip(membrane.unbind(0), grad_spikes.unbind(0), grad_current.unbind(0), strict=True)
-        for m, grad, out in reversed(list(steps)):
+        steps = zip(*(x.unbind(0) for x in (membrane, spikes, grad_spikes, grad_current)), strict=True)
+        for m, s, grad, out in reversed(list(steps)):
             slope = rule.derivative(m - threshold)  # ∂s/∂m
             if grad_kept is None:  # nothing reads the last step's v
                 torch.mul(slope, grad, out=out)
             else:  # ∂v/∂m = (1 - s) - m·∂s/∂m, the second term only where the reset is attached
                 if not detach_reset:
                     grad = torch.addcmul(grad, grad_kept, m, value=-1)
-                torch.addcmul(grad_kept.masked_fill_(fires(m, threshold), 0), slope, grad, out=out)
-            grad_kept = out.clone() if tau == 1 else out * tau
+                torch.addcmul(torch.addcmul(grad_kept, grad_kept, s, value=-1), slope, grad, out=out)
+            grad_kept = out if tau == 1 else out * tau
         return grad_current, None, None, None, None, None

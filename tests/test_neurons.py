@@ -163,6 +163,11 @@ def test_three_steps_by_hand():
     assert gradient.flatten().tolist() == [0.5 * -0.9375 * 0.75, 0.5 * -0.9375, 0.5]
 
 
+def test_the_paper_is_the_default():
+    current = torch.full((4, 2, 3), 0.5, dtype=torch.double)  # meets the threshold exactly at every second step
+    assert_same(with_gradient(lambda i: by_the_paper(i)[0], current), with_gradient(LIF(rules.triangle()), current))
+
+
 def test_the_forward_pass_does_not_depend_on_the_rule():
     current = currents(8, 50)
     spikes, gradients = zip(*(with_gradient(LIF(rules.build(name)), current) for name in rules.RULES), strict=True)

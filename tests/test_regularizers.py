@@ -28,7 +28,7 @@ def network(network):
 
 
 def slow_sr(network, images, labels, preset):
-    """Section 4 read aloud: the forwards are batched, since BatchNorm may couple the samples; all else is one by one."""
+    """Section 4 read aloud: the forwards are batched, as BatchNorm may couple the samples; all else is one by one."""
     images = images.clone().requires_grad_()
     z = network(images)
     rivals, first = [], []

@@ -1,0 +1,297 @@
+"""Verdicts on records made by hand: what the rules fixed in advance must answer, and what the sentences say."""
+
+import pytest
+
+from paperlib import claims, records
+from paperlib.claims import INCONCLUSIVE, NOT_MEASURED, NOT_SUPPORTED, SUPPORTED
+
+CLEAR, UNSURE, AGAINST, ONE_SEED = (0.2, 0.1, 0.3), (0.1, -0.1, 0.3), (-0.2, -0.3, -0.1), (0.2, None, None)
+
+
+def row(quantity, value, low=None, high=None, *, n=100, seeds=(0, 1, 2), experiments=(), **labels):
+    measured = {"value": value, "low": low, "high": high, "method": "by hand", "n": n}
+    kept = {"seeds": list(seeds), "experiments": list(experiments), "published": None}
+    return {"quantity": quantity, **labels, **measured, **kept}
+
+
+def record(artifact, rows, arrays=None):
+    """A checked record around `rows`, of 100 made-up images."""
+    data = {"name": "tiny", "title": "Stripes", "sha256": "0" * 64}
+    provenance = {"profile": "smoke", "parameters": {"samples": 100, "device": "auto"}, "data": data, "recipe": 1}
+    provenance |= {"code": "f" * 40, "clean": True, "packages": {"python": "3"}, "device": "cpu"}
+    content = {"artifact": artifact, "schema": 1, "provenance": provenance, "rows": rows}
+    return records.check(content | ({"arrays": arrays} if arrays else {}))
+
+
+def verdict(id, *made):
+    """(verdict, reason) of one line of the ledger, given these records."""
+    (found,) = (v for v in claims.verdicts({r["artifact"]: r for r in made}) if v.claim.id == id)
+    return found.verdict, found.reason
+
+
+# ---- the ledger --------------------------------------------------------------------------------------------------
+
+
+def test_every_claim_of_the_paper_has_its_lines_and_the_four_words():
+    parts = [claim.id.partition(",")[0] for claim in claims.LEDGER]
+    assert [parts.count(c) for c in ("C1", "C2", "C3", "C4", "C5")] == [2, 2, 2, 1, 1] and len(parts) == 8
+    assert len({claim.id for claim in claims.LEDGER}) == len(claims.LEDGER)
+    words = {"supported", "not supported", "inconclusive at this scale", "not measured"}
+    assert {SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE, NOT_MEASURED} == words
+
+
+def test_without_records_nothing_is_measured():
+    found = claims.verdicts({})
+    assert [v.claim for v in found] == list(claims.LEDGER)
+    assert {v.verdict for v in found} == {NOT_MEASURED}
+    assert all(v.reason.startswith(v.claim.artifact) for v in found)
+
+
+# ---- C1 ----------------------------------------------------------------------------------------------------------
+
+
+def random_record(gaps, clean=0.95, attacked=None, law="uniform", others=()):
+    """`gaps`: ε → interval of accuracy(noise at 4ε) - accuracy(attack at ε); `attacked`: ε → accuracy, else 0.5."""
+    rows = [row("mean accuracy", clean, training="vanilla", attack="clean", eps_255=0.0)]
+    for eps, gap in gaps.items():
+        labels = {"training": "vanilla", "attack": "PGD-20", "eps_255": eps}
+        left = (attacked or {}).get(eps, 0.5)
+        rows += [row("mean accuracy", left, **labels), row("mean gap", *gap, **labels, noise=law, factor=4)]
+        noisy = {"training": "vanilla", "attack": f"{law} noise", "eps_255": 4 * eps}
+        rows.append(row("mean accuracy", left + gap[0], **noisy))
+    return record("fig-random-vs-adversarial", [*rows, *others])
+
+
+@pytest.mark.parametrize(
+    ("gaps", "expected"),
+    [
+        ({8: CLEAR, 16: CLEAR}, SUPPORTED),
+        ({8: CLEAR, 16: UNSURE}, INCONCLUSIVE),
+        ({8: UNSURE, 16: AGAINST}, NOT_SUPPORTED),
+        ({8: CLEAR, 16: AGAINST}, NOT_SUPPORTED),  # "at every ε"
+        ({8: ONE_SEED, 16: ONE_SEED}, INCONCLUSIVE),
+        ({8: (0.1, 0.0, 0.2)}, INCONCLUSIVE),  # touching 0 is not clear of it
+        ({8: (-0.1, -0.2, 0.0)}, INCONCLUSIVE),
+    ],
+)
+@pytest.mark.parametrize(("law", "id"), [("uniform", "C1, uniform noise"), ("sign", "C1, random signs")])
+def test_c1_asks_every_costly_radius(gaps, expected, law, id):
+    assert verdict(id, random_record(gaps, law=law))[0] == expected
+
+
+def test_c1_passes_over_radii_at_which_the_attack_costs_little():
+    gaps = {2: AGAINST, 8: CLEAR}
+    made = random_record(gaps, attacked={2: 0.91, 8: 0.6})  # a cost of 4 points, and one of 35
+    found, reason = verdict("C1, uniform noise", made)
+    assert found == SUPPORTED
+    assert "+20.0 points [+10.0, +30.0] at 8/255" in reason and "2/255" not in reason
+
+
+@pytest.mark.parametrize(("clean", "attacked"), [(0.55, 0.5), (0.95, 0.9), (0.47, 0.42)])
+def test_c1_counts_a_cost_of_exactly_five_points(clean, attacked):
+    made = random_record({8: CLEAR}, clean=clean, attacked={8: attacked})
+    assert verdict("C1, uniform noise", made)[0] == SUPPORTED
+
+
+def test_c1_without_a_costly_radius_is_inconclusive_and_says_why():
+    found, reason = verdict("C1, uniform noise", random_record({8: CLEAR}, attacked={8: 0.93}))
+    assert found == INCONCLUSIVE and "No radius costs 5 points or more" in reason
+
+
+def test_c1_without_noise_at_four_epsilon_does_not_blame_the_attack():
+    gap = row("mean gap", *CLEAR, training="vanilla", attack="PGD-20", eps_255=8, noise="uniform", factor=2)
+    attacked = row("mean accuracy", 0.1, training="vanilla", attack="PGD-20", eps_255=8)
+    found, reason = verdict("C1, uniform noise", random_record({}, others=[attacked, gap]))
+    assert found in (INCONCLUSIVE, NOT_MEASURED) and "No radius costs" not in reason  # this one costs 85 points
+
+
+def test_c1_hears_noise_of_four_epsilon_and_of_its_own_law_alone():
+    labels = {"training": "vanilla", "attack": "PGD-20", "eps_255": 8}
+    others = [row("mean gap", *AGAINST, **labels, noise="uniform", factor=2)]
+    others += [row("mean gap", *AGAINST, **labels, noise="sign", factor=4)]
+    others += [row("gap", *AGAINST, **labels, noise="uniform", factor=4)]  # of one network
+    made = random_record({8: CLEAR}, others=others)
+    assert verdict("C1, uniform noise", made)[0] == SUPPORTED
+    assert verdict("C1, random signs", made)[0] == NOT_SUPPORTED
+
+
+# ---- C2 ----------------------------------------------------------------------------------------------------------
+
+
+def ratio_record(*shares, zero=0.0):
+    rows = []
+    for seed, share in enumerate(shares):
+        of = {"training": "vanilla", "seeds": [seed]}
+        rows += [row("linear ratio", 40.0 + seed, 30.0, 50.0, **of), row("upper bound", 2000.0, 1900.0, 2100.0, **of)]
+        rows += [row("within both bounds", share, 0.9, 1.0, **of), row("zero gradient", zero, 0.0, 0.1, **of)]
+    return record("thm-ratio", rows)
+
+
+def test_c2_the_statement_needs_every_sample():
+    found, reason = verdict("C2, the statement", ratio_record(1.0, 1.0, zero=0.03))
+    assert found == SUPPORTED
+    assert reason.startswith("200 of 200 gradients of 2 networks") and "6 more are exactly 0" in reason
+    found, reason = verdict("C2, the statement", ratio_record(1.0, 0.99))
+    assert found == NOT_SUPPORTED and reason.startswith("199 of 200")
+
+
+def test_c2_about_networks_and_c4_are_not_measured_yet():
+    made = ratio_record(1.0), ablation_record(CLEAR, CLEAR), random_record({8: CLEAR})
+    assert [verdict(id, *made)[0] for id in ("C2, the networks", "C4")] == [NOT_MEASURED] * 2
+
+
+# ---- C3 ----------------------------------------------------------------------------------------------------------
+
+
+def ablation_record(alone, with_at, clean=(-0.02, -0.03, -0.01)):
+    """Differences under PGD-20 at 16/255: SR - vanilla and AT+SR - AT, each an interval or a list of them."""
+    rows = []
+    for training, against, found in (("sr", "vanilla", alone), ("at+sr", "at", with_at)):
+        of = {"training": training, "against": against}
+        rows.append(row("difference", *clean, **of, attack="clean", eps_255=0.0))
+        for i, interval in enumerate(found if isinstance(found, list) else [found]):
+            rows.append(row("difference", *interval, **of, attack="PGD-20", eps_255=16 * (i + 1)))
+            rows.append(row("difference", *AGAINST, **of, attack="FGSM", eps_255=16 * (i + 1)))  # weaker: no say
+            rows.append(row("difference", *AGAINST, **of, attack="sign noise", eps_255=16 * (i + 1)))
+    return record("tab-ablation", rows)
+
+
+@pytest.mark.parametrize(
+    ("interval", "expected"),
+    [
+        (CLEAR, SUPPORTED),
+        (UNSURE, INCONCLUSIVE),
+        (AGAINST, NOT_SUPPORTED),
+        (ONE_SEED, INCONCLUSIVE),
+        ([CLEAR, CLEAR], SUPPORTED),
+        ([CLEAR, UNSURE], INCONCLUSIVE),
+        ([CLEAR, AGAINST], NOT_SUPPORTED),
+    ],
+)
+def test_c3_has_two_verdicts_decided_by_the_strongest_attack(interval, expected):
+    assert verdict("C3, alone", ablation_record(interval, UNSURE))[0] == expected
+    assert verdict("C3, alone", ablation_record(UNSURE, interval))[0] == INCONCLUSIVE
+    assert verdict("C3, with AT", ablation_record(UNSURE, interval))[0] == expected
+
+
+def test_c3_prints_what_it_costs_on_clean_images():
+    for id in ("C3, alone", "C3, with AT"):
+        reason = verdict(id, ablation_record(CLEAR, CLEAR))[1]
+        assert "PGD-20: +20.0 points [+10.0, +30.0] at 16/255" in reason
+        assert reason.endswith("clean accuracy: -2.0 points [-3.0, -1.0].")
+
+
+# ---- C5 ----------------------------------------------------------------------------------------------------------
+
+HELPS, HURTS, NEITHER = (-0.8, -0.95, -0.4), (0.7, 0.3, 0.9), (-0.1, -0.5, 0.3)
+
+
+def maps_record(number, size, n=29):
+    attack = {"attack": "PGD-20", "eps_255": 32.0, "n": n}
+    rows = [
+        row("rank correlation", *interval, sparsity=name, **attack)
+        for name, interval in (("l1", size), ("l2", AGAINST), ("participation number", number))
+    ]
+    rows += [
+        row("participation number", 60.0, 50.0, 70.0, training=t, experiments=[t], seeds=[0]) for t in claims.TITLES
+    ]
+    return record("fig-gradient-maps", rows, arrays={"images": [], "maps": {t: [] for t in claims.TITLES}})
+
+
+@pytest.mark.parametrize(
+    ("number", "size", "expected", "magnitude"),
+    [
+        (HELPS, HELPS, SUPPORTED, False),
+        (HELPS, NEITHER, SUPPORTED, False),
+        (NEITHER, HELPS, INCONCLUSIVE, True),
+        (HURTS, HELPS, NOT_SUPPORTED, True),
+        (HURTS, HURTS, NOT_SUPPORTED, False),
+        (NEITHER, NEITHER, INCONCLUSIVE, False),
+        (NEITHER, HURTS, INCONCLUSIVE, False),
+        ((-1.0, None, None), (-1.0, None, None), INCONCLUSIVE, False),  # fewer than five networks
+        ((None, None, None), (None, None, None), INCONCLUSIVE, False),  # every network equally robust
+        ((None, None, None), HELPS, INCONCLUSIVE, True),
+    ],
+)
+def test_c5_is_about_the_participation_number(number, size, expected, magnitude):
+    found, reason = verdict("C5", maps_record(number, size))
+    assert found == expected
+    assert ("magnitude and not sparsity" in reason) == magnitude
+    assert "PGD-20 at 32/255" in reason and "29 networks" in reason
+
+
+def test_c5_tells_both_correlations():
+    reason = verdict("C5", maps_record(HELPS, NEITHER))[1]
+    assert "participation number -0.80 [-0.95, -0.40], l1 -0.10 [-0.50, 0.30]" in reason
+
+
+# ---- sentences ---------------------------------------------------------------------------------------------------
+
+
+def test_shares_and_points_are_percentages_with_their_intervals():
+    assert claims.percent(row("accuracy", 0.471, 0.44, 0.5019)) == "47.1 % [44.0, 50.2]"
+    assert claims.percent(row("accuracy", 1.0)) == "100.0 %"
+    assert claims.points(row("difference", -0.012, -0.05, 0.026)) == "-1.2 points [-5.0, +2.6]"
+    assert claims.points(row("difference", 0.2)) == "+20.0 points"
+
+
+def test_a_finding_holds_headline_caption_and_exactly_its_own_verdicts():
+    made = ablation_record(CLEAR, UNSURE)
+    text = claims.finding(made)
+    assert text.startswith(f"**{claims.headline(made)}** ({claims.caption(made)})\n\n")
+    lines = text.splitlines()[2:]
+    assert [line[2:].partition(":")[0] for line in lines] == ["C3, alone", "C3, with AT"]
+    for line, (claim, found, reason) in zip(lines, claims.verdicts({"tab-ablation": made})[4:6], strict=True):
+        assert claim.statement in line and f"**{found.capitalize()}.** {reason}" in line
+    assert "Supported" in lines[0] and "Inconclusive" in lines[1]
+
+
+def test_an_artifact_that_decides_no_claim_has_a_finding_too():
+    made = lambda_record(0.01, 0.01)
+    assert claims.finding(made) == f"**{claims.headline(made)}** ({claims.caption(made)})"
+
+
+def test_the_caption_counts_images_and_seeds_and_names_split_and_profile():
+    assert claims.caption(ablation_record(CLEAR, CLEAR)) == (
+        "Stripes, 100 test images, 3 seeds, 95 % intervals, profile smoke"
+    )
+    assert claims.caption(lambda_record(0.01, 0.01)).startswith("Stripes, 100 validation images, 1 seed, ")
+
+
+def lambda_record(chosen, used):
+    return record("fig-lambda", [row("chosen λ", chosen, seeds=[0]), row("used λ", used, seeds=[0])])
+
+
+def test_the_headline_of_lambda_says_whether_choice_and_use_agree():
+    assert claims.headline(lambda_record(0.01, 0.01)) == (
+        "Validation data choose λ = 0.01, as this companion uses"
+    )
+    assert claims.headline(lambda_record(0.003, 0.01)).endswith("λ = 0.003, while 0.01 is in use")
+
+
+def test_the_headline_of_noise_tells_the_widest_gap():
+    made = random_record({8: (0.2, 0.1, 0.3), 16: (0.6, 0.5, 0.7), 32: (0.1, 0.0, 0.2)}, attacked={8: 0.7, 16: 0.3})
+    assert claims.headline(made) == (
+        "PGD-20 at ε = 16/255 leaves 30 % accuracy, uniform noise of 4ε leaves 90 %"
+    )
+
+
+def test_the_headline_of_the_ablation_tells_the_largest_change_of_either_sign():
+    made = ablation_record([(0.02, 0.01, 0.03), (-0.11, -0.2, -0.02)], [(0.04, None, None), (0.01, None, None)])
+    assert claims.headline(made) == (
+        "What SR changes under PGD-20, where most: SR against vanilla: -11 points at 32/255; "
+        "AT+SR against AT: +4 points at 16/255"
+    )
+
+
+def test_the_headline_of_the_quotient_tells_the_best_defined_h():
+    def made(*correlations):
+        found = zip((1e-3, 1e-2, 1e-1), correlations, strict=True)
+        return record("prop-finite-difference", [row("rank correlation", r, training="vanilla", h=h) for h, r in found])
+
+    assert claims.headline(made(None, 0.8, 0.7)).endswith("at h = 0.01, with a rank correlation of 0.80")
+    assert claims.headline(made(None, None, None))  # no image moved at any h: said, and no crash
+
+
+def test_the_headline_of_noise_does_without_noise_of_four_epsilon():
+    assert claims.headline(random_record({}))

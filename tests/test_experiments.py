@@ -1,0 +1,530 @@
+"""Experiments and their store: keys that stay, networks trained once, flags computed once, and nothing damaged used."""
+
+import errno
+import hashlib
+import json
+import math
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, fields, replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from paperlib import attacks, evaluation, experiments, images, networks, paths, training
+from paperlib.errors import Refused
+from paperlib.experiments import Evaluation, Experiment
+from paperlib.training import Schedule
+
+FIXED = Experiment(
+    data={"name": "mnist5k", "train": 500},
+    network="conv-2-4",
+    T=4,
+    tau=1.0,
+    rule="triangle",
+    defense="at+sr",
+    options={"eps": 0.1, "alpha": 0.125, "steps": 1, "lam": 0.001},
+    schedule=Schedule(epochs=2, batch_size=10, lr=0.1, momentum=0.9, weight_decay=5e-4),
+    seed=0,
+    recipe=1,
+)
+OTHER = {
+    "data": {"name": "mnist5k", "train": 501},
+    "network": "conv-2-5",
+    "T": 5,
+    "tau": 0.5,
+    "rule": "atan",
+    "defense": "sr",
+    "options": {"eps": 0.1, "alpha": 0.125, "steps": 1, "lam": 0.002},
+    "schedule": replace(FIXED.schedule, epochs=3),
+    "seed": 1,
+    "recipe": 2,
+}
+PGD = attacks.standard("pgd", 0.1, steps=3)
+
+
+@pytest.fixture(scope="session")
+def drawings(tmp_path_factory):
+    """A folder of 3 classes of 20 images, 8×8: a bright row whose height tells the class."""
+    root, rng = tmp_path_factory.mktemp("drawings"), np.random.RandomState(0)
+    for label, name in enumerate(("high", "low", "middle")):
+        (root / name).mkdir()
+        for i in range(20):
+            pixels = rng.randint(0, 120, (8, 8))
+            pixels[1 + 2 * label] += 60
+            Image.fromarray(pixels.astype(np.uint8)).save(root / name / f"{i:02}.png")
+    return root
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """An empty folder for checkpoints."""
+    monkeypatch.setattr(paths, "CHECKPOINTS", tmp_path / "checkpoints")
+    images._load.cache_clear()
+    return tmp_path / "checkpoints"
+
+
+@pytest.fixture
+def experiment(store, drawings):
+    return replace(FIXED, data={"name": f"folder:{drawings}"}, defense="vanilla", options={})
+
+
+def trained(experiment):
+    return experiments.trained(experiment, device="cpu", progress=False)
+
+
+def evaluated(wanted, given=(None, PGD), **options):
+    options = {"samples": 12, "device": "cpu", "progress": False} | options
+    return experiments.evaluated(wanted, given, **options)
+
+
+@pytest.fixture
+def trainings(monkeypatch):
+    """One entry for each call of the training loop."""
+    calls, real = [], training.epochs
+
+    def epochs(*args, **options):
+        calls.append(options["seed"])
+        return real(*args, **options)
+
+    monkeypatch.setattr(training, "epochs", epochs)
+    return calls
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """One entry for each forward pass of any network."""
+    calls, real = [], networks.Network.forward
+    monkeypatch.setattr(networks.Network, "forward", lambda self, x: calls.append(len(x)) or real(self, x))
+    return calls
+
+
+def weights(network):
+    return torch.cat([value.flatten().double() for value in network.state_dict().values()])
+
+
+def same(a, b):
+    return torch.equal(weights(a), weights(b))
+
+
+def leftovers(folder):
+    return [file.name for file in folder.rglob("*") if file.name.endswith(".tmp")]
+
+
+# Keys --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_key_stays_what_it_was():
+    # checkpoints that people keep are found under it; if it changes, all of them are lost
+    assert FIXED.key == "11a06f945b7e6c3a"
+
+
+def test_a_key_hashes_the_canonical_json():
+    text = json.dumps(asdict(FIXED), sort_keys=True)
+    assert FIXED.key == hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def test_every_field_is_in_the_key():
+    assert set(OTHER) == {field.name for field in fields(Experiment)}
+    schedules = [replace(FIXED.schedule, **{f.name: getattr(FIXED.schedule, f.name) * 2}) for f in fields(Schedule)]
+    changed = [replace(FIXED, **{name: value}) for name, value in OTHER.items()]
+    changed += [replace(FIXED, schedule=schedule) for schedule in schedules]
+    assert len({experiment.key for experiment in [FIXED, *changed]}) == 1 + len(changed)
+
+
+def test_no_order_is_in_the_key():
+    content = {field.name: getattr(FIXED, field.name) for field in fields(Experiment)}
+    backwards = Experiment(**dict(reversed(content.items())))
+    options = replace(FIXED, options=dict(reversed(FIXED.options.items())))
+    assert backwards.key == options.key == replace(FIXED).key == FIXED.key
+
+
+def test_the_recipe_is_the_codes_unless_it_is_given():
+    content = {field.name: getattr(FIXED, field.name) for field in fields(Experiment) if field.name != "recipe"}
+    assert Experiment(**content).recipe == experiments.RECIPE
+
+
+def test_labels_name_the_training_and_not_the_seed():
+    assert FIXED.labels == {"training": "at+sr", "lam": 0.001}
+    assert replace(FIXED, options={}).labels == {"training": "at+sr"}
+    attacked = Evaluation(FIXED, attacks.standard("pgd", 8 / 255), np.array([True]))
+    assert attacked.labels == FIXED.labels | {"attack": "PGD-20", "eps_255": 8}
+    assert Evaluation(FIXED, None, np.array([True])).labels == FIXED.labels | {"attack": "clean", "eps_255": 0}
+
+
+# Training once -----------------------------------------------------------------------------------------------------
+
+
+def test_a_network_is_trained_once_and_then_loaded(experiment, trainings, capsys):
+    assert not experiments.is_trained(experiment)
+    first = trained(experiment)
+    assert experiments.is_trained(experiment)
+    assert "vanilla, seed 0: epoch 2/2, loss" in capsys.readouterr().out
+    again = trained(experiment)
+    assert len(trainings) == 1
+    assert same(first, again)
+    assert not same(first, experiment.build())
+    assert not again.training
+    assert sorted(f.name for f in experiment.folder.iterdir()) == [".lock", "checkpoint.json", "weights.pt"]
+
+
+def test_a_checkpoint_says_what_it_is(experiment):
+    trained(experiment)
+    content = json.loads((experiment.folder / "checkpoint.json").read_text())
+    assert (
+        Experiment(**content["experiment"] | {"schedule": Schedule(**content["experiment"]["schedule"])}) == experiment
+    )
+    digest = hashlib.sha256((experiment.folder / "weights.pt").read_bytes()).hexdigest()
+    assert content["weights_sha256"] == digest
+    assert content["data_sha256"] == experiment.load_data().sha256
+    assert [row["epoch"] for row in content["history"]] == [1, 2]
+
+
+def test_the_same_experiment_gives_the_same_bytes(experiment, monkeypatch, store):
+    trained(experiment)
+    first = (experiment.folder / "weights.pt").read_bytes()
+    monkeypatch.setattr(paths, "CHECKPOINTS", store / "elsewhere")
+    torch.manual_seed(99)
+    trained(experiment)
+    assert (experiment.folder / "weights.pt").read_bytes() == first
+
+
+def test_building_leaves_torchs_own_chance_alone(experiment):
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    network = experiment.build()
+    assert torch.equal(torch.rand(3), expected)
+    assert same(network, experiment.build())
+    assert not same(network, replace(experiment, seed=1).build())
+
+
+def test_an_interrupted_training_goes_on_where_it_was(experiment, monkeypatch, store):
+    trained(experiment)
+    whole = (experiment.folder / "weights.pt").read_bytes()
+    monkeypatch.setattr(paths, "CHECKPOINTS", store / "second")
+    with monkeypatch.context() as patch:
+        patch.setattr(experiments.defenses, "build", lambda *_: SimpleNamespace(loss=interrupted_at(5)))
+        with pytest.raises(KeyboardInterrupt):
+            trained(experiment)
+    assert (experiment.folder / "state.pt").exists()
+    assert not experiments.is_trained(experiment)
+    trained(experiment)
+    assert (experiment.folder / "weights.pt").read_bytes() == whole
+    assert not (experiment.folder / "state.pt").exists()
+
+
+def interrupted_at(last):
+    """The vanilla loss, `last` times (42 training images in batches of 10 are 4 steps an epoch)."""
+    steps = iter(range(last))
+
+    def loss(network, batch):
+        if next(steps, None) is None:
+            raise KeyboardInterrupt
+        return torch.nn.functional.cross_entropy(network(batch.images), batch.labels)
+
+    return loss
+
+
+@pytest.mark.parametrize("file", ["state.pt", "weights.pt", "checkpoint.json"])
+def test_a_full_disk_leaves_nothing_half_written(experiment, full_disk, monkeypatch, store, file):
+    trained(experiment)
+    expected = (experiment.folder / "weights.pt").read_bytes()
+    monkeypatch.setattr(paths, "CHECKPOINTS", store / "full")
+    with full_disk(file), pytest.raises(Refused, match=f"Could not write .*{file}: no space left .* free .* kB"):
+        trained(experiment)
+    assert not experiments.is_trained(experiment)
+    assert not (experiment.folder / file).exists()
+    assert not leftovers(store)
+    trained(experiment)
+    assert (experiment.folder / "weights.pt").read_bytes() == expected
+
+
+# What is refused, and what is set aside ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: b"", lambda data: data[:-1], lambda data: data[:99] + b"?" + data[100:]]
+)
+def test_damaged_weights_are_named_set_aside_and_trained_again(experiment, trainings, capsys, damage):
+    first = trained(experiment)
+    file = experiment.folder / "weights.pt"
+    good = file.read_bytes()
+    bad = damage(good)
+    file.write_bytes(bad)
+    capsys.readouterr()
+    assert same(trained(experiment), first)
+    said = capsys.readouterr().out
+    assert f"{experiment.folder}: weights do not match their checksum" in said
+    assert "kept as weights.pt.damaged" in said
+    assert file.read_bytes() == good
+    assert file.with_name("weights.pt.damaged").read_bytes() == bad
+    assert len(trainings) == 2
+    trained(experiment)
+    assert len(trainings) == 2
+
+
+def test_missing_weights_are_trained_again(experiment, trainings):
+    first = trained(experiment)
+    (experiment.folder / "weights.pt").unlink()
+    assert same(trained(experiment), first)
+    assert len(trainings) == 2
+
+
+def test_a_damaged_description_does_not_stop_anybody(experiment):
+    first = trained(experiment)
+    file = experiment.folder / "checkpoint.json"
+    file.write_bytes(file.read_bytes()[:100])
+    assert same(trained(experiment), first)
+
+
+def test_a_checkpoint_of_another_experiment_is_refused(experiment):
+    other = replace(experiment, seed=1)
+    trained(other)
+    shutil.copytree(other.folder, experiment.folder)
+    with pytest.raises(Refused, match=f"{experiment.key} holds a checkpoint of another experiment: .*'seed': 1"):
+        trained(experiment)
+
+
+def put_weights(experiment, state):
+    """Weights with a checksum that is right."""
+    data = training.to_bytes(state)
+    (experiment.folder / "weights.pt").write_bytes(data)
+    file = experiment.folder / "checkpoint.json"
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps(content | {"weights_sha256": hashlib.sha256(data).hexdigest()}))
+
+
+def test_weights_of_another_network_are_refused(experiment):
+    trained(experiment)
+    put_weights(experiment, replace(experiment, network="conv-3-4").build().state_dict())
+    with pytest.raises(Refused, match=f"{experiment.key} holds weights of another network than conv-2-4"):
+        trained(experiment)
+
+
+def test_changed_data_are_refused(experiment, drawings, tmp_path):
+    moved = replace(experiment, data={"name": f"folder:{tmp_path / 'mine'}"})
+    shutil.copytree(drawings, tmp_path / "mine")
+    trained(moved)
+    Image.new("L", (8, 8)).save(tmp_path / "mine" / "low" / "07.png")
+    images._load.cache_clear()
+    with pytest.raises(Refused, match="trained on other bytes of folder:.*mine than are there now"):
+        trained(moved)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("data", {"name": "minst"}, "no image set 'minst'. Allowed: mnist5k"),
+        ("network", "conv-x", "no network 'conv-x'. Allowed: vgg11"),
+        ("rule", "square", "no backward rule 'square'. Allowed: triangle"),
+        ("defense", "srs", "no defense 'srs'. Allowed: vanilla"),
+        ("options", {"lam": 1}, "'vanilla' cannot take {'lam': 1}"),
+        ("T", 0, "T is 0"),
+        ("tau", 1.5, "tau is 1.5"),
+    ],
+)
+def test_an_experiment_that_cannot_be_is_refused_before_anything_is_kept(experiment, field, value, message):
+    wrong = replace(experiment, **{field: value})
+    with pytest.raises(Refused, match=message):
+        trained(wrong)
+    assert not experiments.is_trained(wrong)
+    assert [file.name for file in wrong.folder.iterdir()] == [".lock"]
+
+
+def test_unknown_and_absent_devices_are_refused(experiment, monkeypatch):
+    for device in ("tpu", "cuda:7", None):
+        with pytest.raises(Refused, match="no device .*Allowed: auto, cpu, cuda, mps"):
+            experiments.trained(experiment, device=device)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert experiments.resolve("auto") == "cpu"
+    with pytest.raises(Refused, match="Device 'cuda' is not on this machine. Here: cpu."):
+        evaluated([experiment], device="cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert experiments.resolve("auto") == "cuda"
+    assert not experiment.folder.exists()
+
+
+# Flags -------------------------------------------------------------------------------------------------------------
+
+
+def test_flags_are_computed_once(experiment, passes):
+    other = replace(experiment, seed=1)
+    found = evaluated([experiment, other])
+    assert [(e.experiment, e.attack) for e in found] == [(x, a) for x in (experiment, other) for a in (None, PGD)]
+    data, network = experiment.load_data(), trained(experiment)
+    for attack, result in zip((None, PGD), found, strict=False):
+        direct = evaluation.flags(network, data.test.take(12), attack, bounds=data.bounds, num_classes=3)
+        assert result.flags.dtype == bool
+        assert result.flags.tolist() == direct.tolist()
+    passes.clear()
+    again = evaluated([experiment, other])
+    assert passes == []
+    assert [e.flags.tolist() for e in again] == [e.flags.tolist() for e in found]
+
+
+def test_other_attacks_samples_and_splits_are_other_evaluations(experiment, passes):
+    evaluated([experiment])
+    for given, options in (
+        ((attacks.standard("pgd", 0.11, steps=3),), {}),
+        ((attacks.standard("pgd", 0.1, steps=4),), {}),
+        ((attacks.standard("fgsm", 0.1),), {}),
+        ((None,), {"samples": 11}),
+        ((None,), {"samples": 6, "split": "validation"}),
+        ((None,), {"samples": 6, "split": "test"}),
+    ):
+        passes.clear()
+        (result,) = evaluated([experiment], given, **options)
+        assert len(result.flags) == options.get("samples", 12)
+        assert passes
+    assert len(list((experiment.folder / "evaluations").glob("*.json"))) == 8
+
+
+def test_an_interrupted_evaluation_keeps_what_it_has(experiment, monkeypatch):
+    real = evaluation.flags
+
+    def flags(network, samples, attack, **options):
+        if attack is not None:
+            raise KeyboardInterrupt
+        return real(network, samples, attack, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "flags", flags)
+        with pytest.raises(KeyboardInterrupt):
+            evaluated([experiment])
+    attacked = []
+    monkeypatch.setattr(
+        evaluation, "flags", lambda *args, **options: attacked.append(args[2]) or real(*args, **options)
+    )
+    assert len(evaluated([experiment])) == 2
+    assert attacked == [PGD]
+
+
+def test_flags_of_other_weights_are_not_taken(experiment, passes):
+    before = evaluated([experiment])
+    state = trained(experiment).state_dict()
+    for name in ("head.weight", "head.bias"):
+        state[name] = -state[name]
+    put_weights(experiment, state)
+    passes.clear()
+    after = evaluated([experiment])
+    assert passes
+    assert after[0].flags.tolist() != before[0].flags.tolist()
+    passes.clear()
+    evaluated([experiment])
+    assert not passes
+
+
+def test_a_full_disk_leaves_no_half_written_flags(experiment, full_disk, store):
+    (found,) = evaluated([experiment], [None])
+    (file,) = (experiment.folder / "evaluations").glob("*.json")
+    file.unlink()
+    with full_disk(file.name), pytest.raises(Refused, match="Could not write .*: no space left"):
+        evaluated([experiment], [None])
+    assert not file.exists()
+    assert not leftovers(store)
+    assert evaluated([experiment], [None])[0].flags.tolist() == found.flags.tolist()
+
+
+def test_damaged_flags_are_computed_again(experiment):
+    (found,) = evaluated([experiment], [None])
+    (file,) = (experiment.folder / "evaluations").glob("*.json")
+    file.write_bytes(file.read_bytes()[:40])
+    assert evaluated([experiment], [None])[0].flags.tolist() == found.flags.tolist()
+
+
+def test_flags_of_other_data_are_not_taken(experiment, drawings, tmp_path):
+    moved = replace(experiment, data={"name": f"folder:{tmp_path / 'mine'}"})
+    shutil.copytree(drawings, tmp_path / "mine")
+    evaluated([moved], [None])
+    Image.new("L", (8, 8)).save(tmp_path / "mine" / "low" / "07.png")
+    images._load.cache_clear()
+    with pytest.raises(Refused, match="other bytes"):
+        evaluated([moved], [None])
+
+
+def test_splits_and_counts_that_are_not_there_are_refused(experiment):
+    with pytest.raises(Refused, match="no split 'train'. Allowed: test, validation"):
+        evaluated([experiment], split="train")
+    assert not experiment.folder.exists()
+    for samples in (0, 13):
+        with pytest.raises(Refused, match=f"{samples} samples were asked for; there can be 1 to 12"):
+            evaluated([experiment], [None], samples=samples)
+
+
+# Many networks -----------------------------------------------------------------------------------------------------
+
+
+def test_networks_are_copied_with_what_describes_them(experiment, trainings, monkeypatch, store, tmp_path):
+    other, never = replace(experiment, seed=1), replace(experiment, seed=2)
+    networks = [trained(experiment), trained(other)]
+    target = tmp_path / "published"
+    assert experiments.copy_networks([experiment, other, never], store, target) == 2
+    assert sorted(path.name for path in target.iterdir()) == sorted([experiment.key, other.key])
+    assert {file.name for file in target.glob("*/*")} == {"weights.pt", "checkpoint.json"}
+    assert experiments.copy_networks([experiment, other, never], store, target) == 0  # what is there stays
+    monkeypatch.setattr(paths, "CHECKPOINTS", target)
+    trainings.clear()
+    assert same(trained(experiment), networks[0])
+    assert same(trained(other), networks[1])
+    assert not trainings
+
+
+@pytest.mark.parametrize("half", ["weights.pt", "checkpoint.json"])
+def test_a_full_disk_leaves_no_half_copied_network(experiment, store, tmp_path, monkeypatch, full_disk, half):
+    def copyfile(source, target):
+        target.write_bytes(source.read_bytes()[: 50 if target.name == half else None])
+        if target.name == half:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    trained(experiment)
+    target = tmp_path / "published"
+    with monkeypatch.context() as patch, full_disk(half), pytest.raises(Refused, match="no space left"):
+        patch.setattr(shutil, "copyfile", copyfile)
+        experiments.copy_networks([experiment], store, target)
+    assert not list(target.rglob(half))
+    experiments.copy_networks([experiment], store, target)
+    for name in ("weights.pt", "checkpoint.json"):
+        assert (target / experiment.key / name).read_bytes() == (experiment.folder / name).read_bytes()
+
+
+def test_two_workers_train_what_one_does(drawings, store, tmp_path, experiment):
+    # in a copy of the package, whose root the spawned processes find by themselves
+    copy, plan = tmp_path / "copy", [replace(experiment, seed=seed) for seed in range(3)]
+    shutil.copytree(paths.ROOT / "paperlib", copy / "paperlib")
+    for one in plan:
+        trained(one)
+    shutil.copytree(plan[0].folder, copy / "checkpoints" / plan[0].key)
+    program = (
+        "from paperlib.experiments import Experiment, Schedule, train_all\n"
+        f"train_all({plan!r}, workers=2, device='cpu')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=copy, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "3 networks: 1 trained already, 2 to train." in done.stdout
+    assert "[2/2] vanilla, seed 2: epoch 2/2, loss" in done.stdout
+    for one in plan:
+        theirs = copy / "checkpoints" / one.key
+        assert (theirs / "weights.pt").read_bytes() == (one.folder / "weights.pt").read_bytes()
+        assert sorted(file.name for file in theirs.iterdir()) == [".lock", "checkpoint.json", "weights.pt"]
+
+
+def test_where_all_is_trained_no_worker_starts(experiment, capsys, monkeypatch):
+    trained(experiment)
+    monkeypatch.setattr(experiments, "ProcessPoolExecutor", lambda *_: pytest.fail("a worker was started"))
+    capsys.readouterr()
+    experiments.train_all([experiment], workers=2, device="cpu")
+    assert capsys.readouterr().out == "1 networks: 1 trained already, 0 to train.\n"
+
+
+def test_a_loss_that_becomes_nan_leaves_no_checkpoint(experiment):
+    wild = replace(experiment, schedule=replace(experiment.schedule, lr=1e38))
+    with pytest.raises(Refused, match="The loss became (nan|inf) in epoch 1, step [1-4], at learning rate"):
+        trained(wild)
+    assert not experiments.is_trained(wild)
+    assert math.isfinite(weights(trained(experiment)).sum())

@@ -1,0 +1,113 @@
+"""Golden numbers behind `experiments.RECIPE`: if one moves, networks trained before are no longer what they say."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from paperlib import attacks, defenses, experiments, images, training
+from paperlib.attacks.core import uniform_noise
+from paperlib.experiments import Experiment
+from paperlib.networks import Network
+from paperlib.training import Schedule
+
+PGD = {"eps": 0.1, "alpha": 0.125, "steps": 2}
+DEFENSES = {  # training: defense, options, the losses of three steps
+    "vanilla": ("vanilla", {}, 2.37388876, 2.25782054, 2.12701206),
+    "SR, released": ("sr", {"lam": 0.05}, 6.48605682, 4.04607310, 4.11633514),
+    "SR, paper": ("sr", {"lam": 0.05, "preset": "paper"}, 2.53672562, 2.40512907, 2.26787546),
+    "AT": ("at", PGD, 2.64272492, 2.50774373, 2.38773671),
+    "AT+SR": ("at+sr", PGD | {"lam": 0.05}, 4.66838164, 3.54147559, 3.59817674),
+}
+WEIGHTS = {  # sum of magnitudes before training
+    "stem.0.weight": 6.51075863,
+    "stem.0.bias": 0.79140985,
+    "body.1.1.weight": 39.22765096,
+    "head.weight": 98.27712043,
+}
+ATTACKS = {  # loss at eps = 0.1 under the standard attack
+    "uniform": 1.93037999,
+    "sign": 1.93823783,
+    "fgsm": 2.19863099,
+    "rfgsm": 2.14014971,
+    "pgd": 2.14417791,
+}
+
+
+def moved(what: str, found: float, golden: float) -> str:
+    return (
+        f"{what} is {found:.8f}; it was {golden:.8f}. If numbers are meant to change, raise experiments.RECIPE by one "
+        "(every network is then trained again under a new key) and write the new number here; if not, this is a bug."
+    )
+
+
+def experiment(defense: str = "vanilla", options: dict | None = None) -> Experiment:
+    return Experiment(
+        data={"name": "mnist5k", "train": 16, "validation": 2, "test": 16},
+        network="conv-4-8",
+        T=4,
+        tau=1.0,
+        rule="triangle",
+        defense=defense,
+        options=options or {},
+        schedule=Schedule(epochs=3, batch_size=16, lr=0.1, momentum=0.9, weight_decay=0.05),  # one step an epoch
+        seed=0,
+    )
+
+
+def portable(network: Network) -> Network:
+    """`network` in float64, with weights that are the same on every processor: no spike crosses its threshold there."""
+    rng = np.random.RandomState(0)
+    with torch.no_grad():
+        for weight in network.double().parameters():
+            if weight.dim() > 1:
+                weight.copy_(torch.from_numpy(rng.uniform(-1, 1, weight.shape)) * math.sqrt(6 / weight[0].numel()))
+    return network
+
+
+def test_the_first_weights():
+    network = experiment().build()
+    for name, golden in WEIGHTS.items():
+        found = network.get_parameter(name).detach().double().abs().sum().item()
+        assert found == pytest.approx(golden, rel=1e-4), moved(f"The sum of |{name}| at seed 0", found, golden)
+
+
+@pytest.mark.parametrize("name", DEFENSES)
+def test_three_steps_of_training(name):
+    defense, options, *golden = DEFENSES[name]
+    one = experiment(defense, options)
+    network, built = portable(one.build()), defenses.build(defense, options)
+    rows = training.epochs(network, built, one.load_data(), one.schedule, seed=one.seed, progress=False)
+    for step, (row, expected) in enumerate(zip(rows, golden, strict=True), 1):
+        what = f"The loss of {name} in step {step}"
+        assert row["loss"] == pytest.approx(expected, rel=1e-4), moved(what, row["loss"], expected)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_the_loss_under_attack(name):
+    data, network = experiment().load_data(), portable(experiment().build()).eval()
+    perturb = attacks.standard(name, 0.1, steps=4).bind(seed=0, index=data.test.index, batch_size=16)
+    pixels = data.test.pixels().double()
+    labels = network(pixels).argmax(1)  # as if all were classified correctly: each is attacked until that changes
+    loss = cross_entropy(network(perturb(network, pixels, labels, bounds=data.bounds)), labels).item()
+    assert loss == pytest.approx(ATTACKS[name], rel=1e-4), moved(f"The loss under {name}", loss, ATTACKS[name])
+
+
+def test_each_samples_noise():
+    expected = [-0.396211982, 0.0249795914, 0.693146944]
+    noise = uniform_noise(torch.zeros(1, 1, 1, 3), 5, torch.tensor([7])).flatten().tolist()
+    assert noise == pytest.approx(expected, rel=1e-6), moved("The noise of seed 5, index 7", noise[0], expected[0])
+
+
+def test_crops_and_mirror_images():
+    ramp = torch.arange(1.0, 4 * 36 + 1).view(4, 1, 6, 6)
+    found = images.augment(ramp, torch.Generator().manual_seed(3)).sum((1, 2, 3)).tolist()
+    expected = [306.0, 1425.0, 990.0, 2450.0]
+    assert found == expected, moved("The first augmented image's sum", found[0], expected[0])
+
+
+def test_the_recipe_is_in_every_experiment():
+    assert dataclasses.asdict(experiment())["recipe"] == experiments.RECIPE
