@@ -20,12 +20,13 @@ endif
 RUN       = $(PYTHON) -m paperlib
 BUILD    := build/$(PROFILE)
 PARAMS   := params/$(PROFILE).yml
-ARTIFACTS := $(basename $(notdir $(wildcard notebooks/*.py)))
+# the longest first, so that no core waits for it in the end
+ARTIFACTS := tab-ablation $(filter-out tab-ablation,$(basename $(notdir $(wildcard notebooks/*.py))))
 DRAWN    := $(ARTIFACTS:%=$(BUILD)/%.drawn)
 
 # A change of these redraws in seconds; a change of any other module executes the notebooks again.
 DRAWING  := $(addprefix paperlib/,claims.py plots.py tables.py)
-AROUND   := $(addprefix paperlib/,__main__.py environment.py notebooks.py report.py)
+AROUND   := $(addprefix paperlib/,__main__.py environment.py notebooks.py report.py runner.py)
 CODE     := $(filter-out $(DRAWING) $(AROUND),$(wildcard paperlib/*.py paperlib/*/*.py))
 
 # Inside `make -jN` the jobserver already shares the cores out.

@@ -113,13 +113,13 @@ def keep(arguments) -> None:
 
 def run(arguments) -> None:
     """Execute one notebook with a profile's parameters; a failed one leaves no record behind."""
-    from paperlib import notebooks, profiles
+    from paperlib import notebooks, profiles, runner
 
     errors.one_of("notebook", arguments.artifact, notebooks.names())
     profile = profiles.load(arguments.profile)
     output = paths.BUILD / profile.name / f"{arguments.artifact}.ipynb"
     try:
-        notebooks.execute(arguments.artifact, profile.parameters(arguments.artifact), output, origin=profile.origin)
+        runner.execute(arguments.artifact, profile.parameters(arguments.artifact), output, origin=profile.origin)
     except errors.Refused:
         record = _record(profile.name, arguments.artifact)
         for stale in (record, record.with_suffix(".csv"), record.with_suffix(".run.json"), _figure(arguments)):

@@ -234,8 +234,9 @@ def _ablation_headline(record: dict) -> str:
 
 def _maps_headline(record: dict) -> str:
     def typical(training: str, quantity: str) -> float:
-        rows = [r for r in select(record, training=training, quantity=quantity)]
-        return sorted(r["value"] for r in rows)[len(rows) // 2]
+        rows = select(record, training=training, quantity=quantity)
+        own = [r["value"] for r in rows if r.get("lam") == rows[0].get("lam")]  # the profile's λ stands first
+        return sorted(own)[len(own) // 2]
 
     told = [
         f"{TITLES[training]} {typical(training, 'participation number'):.0f}" for training in record["arrays"]["maps"]
@@ -252,10 +253,10 @@ def _lambda_headline(record: dict) -> str:
 def _ratio_headline(record: dict) -> str:
     rows, bounds = select(record, quantity="linear ratio"), select(record, quantity="upper bound")
     low, high = min(r["value"] for r in rows), max(r["value"] for r in rows)
-    bound = sorted(r["value"] for r in bounds)[len(bounds) // 2]
+    smallest, largest = min(r["value"] for r in bounds), max(r["value"] for r in bounds)
     return (
-        f"Median linear ratios of {low:.0f} to {high:.0f}: above 3, and far below the bound 3‖g‖₀ ≈ {bound:.0f}, "
-        "which hardly differs between trainings"
+        f"The linear ratio lies between its bounds: its median is {low:.0f} to {high:.0f} from network to network, "
+        f"that of the upper bound 3‖g‖₀ is {smallest:.0f} to {largest:.0f}"
     )
 
 

@@ -96,7 +96,7 @@ class AT:
     def __post_init__(self):
         errors.number("eps", self.eps, above=0)
         errors.number("alpha", self.alpha, above=0)
-        errors.number("steps", self.steps, at_least=1)
+        errors.count("steps", self.steps)
 
     def loss(self, network: nn.Module, batch: Batch) -> Tensor:
         network.eval()

@@ -27,3 +27,16 @@ def number(what: str, given: object, *, above: float | None = None, at_least: fl
     real = isinstance(given, (int, float)) and not isinstance(given, bool) and math.isfinite(given)
     if not real or (above is not None and given <= above) or (at_least is not None and given < at_least):
         raise Refused(f"{what} is {given!r}; it must be a finite number{bound}.")
+
+
+def count(what: str, given: object, *, at_least: int = 1) -> None:
+    """Refuse `given` unless it is a whole number of at least that many."""
+    if not isinstance(given, int) or isinstance(given, bool) or given < at_least:
+        raise Refused(f"{what} is {given!r}; it must be a whole number of at least {at_least}.")
+
+
+def unit(what: str, given: object) -> None:
+    """Refuse `given` unless it is a number in [0, 1]."""
+    number(what, given, at_least=0)
+    if given > 1:
+        raise Refused(f"{what} is {given!r}; it must lie in [0, 1].")

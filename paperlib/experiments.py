@@ -8,7 +8,6 @@ checkpoints/<key>/evaluations/<hash>.json          one flag a sample for one att
 import hashlib
 import io
 import json
-import shutil
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -50,6 +49,14 @@ class Experiment:
     seed: int
     recipe: int = RECIPE
 
+    def __post_init__(self):
+        networks.architecture(self.network)
+        errors.count("T", self.T)
+        errors.unit("tau", self.tau)
+        rules.build(self.rule)
+        defenses.build(self.defense, self.options)
+        errors.count("seed", self.seed, at_least=0)
+
     @cached_property
     def key(self) -> str:
         """Hash of the canonical JSON: the experiment's name on disk and in records."""
@@ -74,7 +81,6 @@ class Experiment:
     def build(self) -> Network:
         """The untrained network; its weights are drawn from the seed."""
         data = self.load_data()
-        defenses.build(self.defense, self.options)  # refuse wrong options before anything is made
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             return networks.build(
@@ -175,30 +181,17 @@ def evaluated(
     `attacks` may hold None for clean images; `split` is "test" or "validation".
     """
     errors.one_of("split", split, ("test", "validation"))
-    device, found = resolve(device), []
-    pairs = [(e, a) for e in experiments for a in attacks]
-    for experiment, attack in tqdm(pairs, "networks × attacks", disable=not progress):
-        trained_on = json.loads((experiment.folder / "checkpoint.json").read_text()) if is_trained(experiment) else None
-        spec = {"attack": None if attack is None else asdict(attack), "split": split, "samples": samples}
-        path = experiment.folder / "evaluations" / f"{_hash(spec)}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_suffix(".lock")):
-            flags = _known_flags(path, trained_on)
-            if flags is None:
-                network = trained(experiment, device=device, progress=progress)
-                data = experiment.load_data()
-                flags = evaluation.flags(
-                    network,
-                    getattr(data, split).take(samples),
-                    attack,
-                    bounds=data.bounds,
-                    num_classes=data.num_classes,
-                    device=device,
-                ).numpy()
-                weights = json.loads((experiment.folder / "checkpoint.json").read_text())["weights_sha256"]
-                kept = spec | {"weights_sha256": weights, "flags": "".join("01"[int(flag)] for flag in flags)}
-                records.write_atomically(path, json.dumps(kept, indent=1).encode())
-        found.append(Evaluation(experiment, attack, flags))
+    experiments, device, found = list(experiments), resolve(device), []
+    with tqdm(total=len(experiments) * len(attacks), desc="networks × attacks", disable=not progress) as bar:
+        for experiment in experiments:
+            network = trained(experiment, device=device, progress=progress)
+            clean = _flags(experiment, network, None, None, split=split, samples=samples, device=device)
+            for attack in attacks:
+                flags = clean
+                if attack is not None:
+                    flags = _flags(experiment, network, attack, clean, split=split, samples=samples, device=device)
+                found.append(Evaluation(experiment, attack, flags))
+                bar.update()
     return found
 
 
@@ -208,9 +201,8 @@ def copy_networks(experiments: Iterable[Experiment], source: Path, target: Path)
     for experiment in experiments:
         here, there = source / experiment.key, target / experiment.key
         if (here / "checkpoint.json").exists() and not (there / "checkpoint.json").exists():
-            there.mkdir(parents=True, exist_ok=True)
             for name in ("weights.pt", "checkpoint.json"):
-                shutil.copyfile(here / name, there / name)
+                records.write_atomically(there / name, (here / name).read_bytes())
             copied += 1
     return copied
 
@@ -270,14 +262,39 @@ def _load(experiment: Experiment, device: str) -> Network:
     return network.to(device).eval()
 
 
-def _known_flags(path: Path, checkpoint: dict | None) -> np.ndarray | None:
-    """Flags kept for exactly these weights, or None."""
-    if checkpoint is None or not path.exists():
-        return None
-    kept = json.loads(path.read_text())
-    if kept["weights_sha256"] != checkpoint["weights_sha256"]:
-        return None
-    return np.array([flag == "1" for flag in kept["flags"]])
+def _flags(
+    experiment: Experiment,
+    network: Network,
+    attack: Attack | None,
+    clean: np.ndarray | None,
+    *,
+    split: str,
+    samples: int,
+    device: str,
+) -> np.ndarray:
+    """The flags of exactly these weights under this attack: from disk, or computed and kept."""
+    spec = {"attack": None if attack is None else asdict(attack), "split": split, "samples": samples}
+    path = experiment.folder / "evaluations" / f"{_hash(spec)}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    weights = json.loads((experiment.folder / "checkpoint.json").read_text())["weights_sha256"]
+    with FileLock(path.with_suffix(".lock")):  # two notebooks may ask for the same flags at once
+        if path.exists():
+            kept = json.loads(path.read_text())
+            if kept["weights_sha256"] == weights:
+                return np.array([flag == "1" for flag in kept["flags"]])
+        data = experiment.load_data()
+        flags = evaluation.flags(
+            network,
+            getattr(data, split).take(samples),
+            attack,
+            correct=None if clean is None else torch.from_numpy(clean),
+            bounds=data.bounds,
+            num_classes=data.num_classes,
+            device=device,
+        ).numpy()
+        kept = spec | {"weights_sha256": weights, "flags": "".join("01"[int(flag)] for flag in flags)}
+        records.write_atomically(path, json.dumps(kept, indent=1).encode())
+        return flags
 
 
 def _hash(content: dict) -> str:

@@ -52,8 +52,7 @@ class Network(nn.Module):
     def __init__(self, stem: nn.Module, body: nn.Module, head: nn.Module, *, T: int, mean, std):
         super().__init__()
         self.stem, self.body, self.head, self.T = stem, body, head, T
-        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+        self.mean, self.std = mean, std  # plain numbers, so that they are exact in every precision
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -62,7 +61,8 @@ class Network(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W), unnormalised → logits (B, K)."""
-        current = self.stem((images - self.mean) / self.std)  # (B, C₁, H, W)
+        mean, std = (images.new_tensor(per_channel).view(-1, 1, 1) for per_channel in (self.mean, self.std))
+        current = self.stem((images - mean) / std)  # (B, C₁, H, W)
         spikes = self.body(current.expand(self.T, *current.shape))  # (T, B, ...)
         return self.head(spikes.mean(0))  # linear, so the mean over time may be taken first
 
@@ -71,12 +71,12 @@ class Network(nn.Module):
         """Step `snntorch.Leaky` instead of the fused neuron; slower, and twice differentiable."""
         neurons = [module for module in self.modules() if isinstance(module, LIF)]
         for neuron in neurons:
-            neuron.use_reference(True)
+            neuron.reference = True
         try:
             yield
         finally:
             for neuron in neurons:
-                neuron.use_reference(False)
+                neuron.reference = False
 
 
 def build(
@@ -100,9 +100,9 @@ def build(
     wide.  `rule` defaults to triangle(1); `mean` and `std`, per channel, to 0 and 1.  Refuses unknown names, fewer than
     one step, and images too small for the pools.
     """
-    if T < 1:
-        raise errors.Refused(f"T is {T}; a network needs at least one time step.")
-    groups, hidden, pooled_end = _architecture(name)
+    for what, given in (("T", T), ("in_channels", in_channels), ("num_classes", num_classes)):
+        errors.count(what, given)
+    groups, hidden, pooled_end = architecture(name)
     pools = len(groups) if pooled_end else len(groups) - 1
     size = image_size // 2**pools  # of the last feature map
     if size < 1:
@@ -134,8 +134,8 @@ def build(
     return network.to(memory_format=torch.channels_last)  # a third less time per step on a CPU
 
 
-def _architecture(name: str) -> tuple[tuple[tuple[int, ...], ...], tuple[int, ...], bool]:
-    """Groups of convolutions, hidden linear layers, and whether a pool follows the last group."""
+def architecture(name: str) -> tuple[tuple[tuple[int, ...], ...], tuple[int, ...], bool]:
+    """Groups of convolutions, hidden linear layers, whether a pool follows the last group; refuses unknown names."""
     if name == "vgg11":
         return VGG11, VGG11_HIDDEN, False
     kind, *widths = name.split("-")

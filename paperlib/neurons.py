@@ -30,22 +30,27 @@ class LIF(nn.Module):
     ):
         super().__init__()
         errors.one_of("fire_at", fire_at, FIRES)
-        errors.number("tau", tau, at_least=0)
-        if tau > 1:
-            raise errors.Refused(f"tau is {tau}; a membrane keeps at most all of itself, so it must lie in [0, 1].")
+        errors.unit("tau", tau)
         errors.number("threshold", threshold, above=0)
         self.rule, self.tau, self.threshold = rule, float(tau), float(threshold)
         self.fire_at, self.detach_reset = fire_at, detach_reset
-        self._leaky: snn.Leaky | None = None  # set while the reference path is chosen
+        self.reference = False  # whether to step `snntorch.Leaky`
 
     @classmethod
     def from_leaky(cls, leaky: snn.Leaky) -> "LIF":
-        """The same neuron as `leaky`, which must reset to zero and hold one beta and one threshold per layer."""
-        if leaky._reset_mechanism != "zero" or leaky.beta.numel() > 1 or leaky.threshold.numel() > 1:
-            raise errors.Refused(
-                f"This Leaky has reset_mechanism={leaky._reset_mechanism!r}, {leaky.beta.numel()} beta and "
-                f"{leaky.threshold.numel()} threshold; allowed is reset_mechanism='zero' with one of each."
-            )
+        """The same neuron as `leaky`: it must reset to zero, hold one beta and one threshold, and spike plainly."""
+        has = {
+            "reset_mechanism": leaky._reset_mechanism,
+            "betas": leaky.beta.numel(),
+            "thresholds": leaky.threshold.numel(),
+            "graded_spikes_factor": float(leaky.graded_spikes_factor),
+            "inhibition": bool(leaky.inhibition),
+            "state_quant": bool(leaky.state_quant),
+        }
+        takes = dict(zip(has, ("zero", 1, 1, 1.0, False, False), strict=True))
+        if has != takes:
+            wrong = ", ".join(f"{name} = {value!r}" for name, value in has.items() if value != takes[name])
+            raise errors.Refused(f"This Leaky has {wrong}. Only a plain one can be taken over: {takes}.")
         at_threshold = bool(leaky.spike_grad(torch.zeros(1)) > 0)
         return cls(
             rules.from_surrogate(leaky.spike_grad),
@@ -58,23 +63,20 @@ class LIF(nn.Module):
     def to_leaky(self) -> snn.Leaky:
         """An `snntorch.Leaky` that, stepped with explicit `mem`, gives the same spikes and gradients."""
         return snn.Leaky(
-            beta=self.tau,
-            threshold=self.threshold,
+            beta=torch.tensor(self.tau, dtype=torch.float64),  # exact in either precision
+            threshold=torch.tensor(self.threshold, dtype=torch.float64),
             spike_grad=lambda u: _Spike.apply(u, FIRES[self.fire_at], self.rule),
             reset_mechanism="zero",
             reset_delay=self.detach_reset,
         )
 
-    def use_reference(self, chosen: bool) -> None:
-        """Choose the reference path (True) or the fast one (False)."""
-        self._leaky = self.to_leaky() if chosen else None
-
     def forward(self, current: Tensor) -> Tensor:
         """Currents (T, B, ...) → spikes (T, B, ...) in {0, 1}."""
-        if self._leaky is None:
+        if not self.reference:
             fires = FIRES[self.fire_at]
             return _FusedLIF.apply(current, self.tau, self.threshold, fires, self.rule, self.detach_reset)
-        leaky = self._leaky.to(current)
+        leaky = self.to_leaky().to(current.device)
+        snn.SpikingNeuron.instances.remove(leaky)  # snnTorch's own list would keep it, and this graph, for ever
         membrane, spikes = torch.zeros_like(current[0]), []
         for step in current.unbind(0):
             spike, membrane = leaky(step, membrane)

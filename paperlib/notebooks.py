@@ -1,4 +1,4 @@
-"""The runner: notebooks/<artifact>.py executed strictly, and its twin, badges and setup cell kept in step with it.
+"""Sources, twins, badges: what is rendered from notebooks/*.py, and how stale copies of it are found.
 
 People edit the py:percent source; the `.ipynb` twin is what GitHub, Colab and Binder open.  Everything of the two
 that no author writes (the header down to the setup cell, the whole twin but its outputs) is rendered here.
@@ -7,21 +7,12 @@ that no author writes (the header down to the setup cell, the whole twin but its
 import ast
 import os
 import re
-import time
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import jupytext
 import nbformat
-import papermill
-from ipykernel.kernelspec import get_kernel_dict
-from jupyter_client import AsyncKernelManager
-from jupyter_client.kernelspec import KernelSpec
 from nbformat import NotebookNode
-from papermill.exceptions import PapermillExecutionError
 
 from paperlib import environment, parameters, paths
 from paperlib.errors import Refused, one_of
@@ -111,17 +102,19 @@ def badge_table() -> str:
     """A Markdown list for the README: each notebook's title, linked, with its badges."""
     lines = []
     for name in names():
-        found = re.search(r"^# # (.+)$", _source(name).read_text(encoding="utf-8"), flags=re.MULTILINE)
+        found = re.search(r"^# # (.+)$", source_of(name).read_text(encoding="utf-8"), flags=re.MULTILINE)
         title, both = found[1] if found else name, badges(name).replace("\n", " ")
         lines.append(f"* [{title}](notebooks/{name}.ipynb) {both}\n")
     return "".join(lines)
 
 
-def _source(artifact: str) -> Path:
+def source_of(artifact: str) -> Path:
+    """The py:percent file of a notebook."""
     return paths.NOTEBOOKS / f"{artifact}.py"
 
 
-def _shown(path: Path) -> str:
+def shown(path: Path) -> str:
+    """A path as messages name it: relative to the project where it lies inside."""
     return os.path.relpath(path, paths.ROOT) if path.is_relative_to(paths.ROOT) else str(path)
 
 
@@ -143,8 +136,8 @@ def stale() -> list[str]:
     """A sentence for each file that `sync` would write, and for each twin whose source is gone."""
     behind = [path for path, text in _wanted().items() if _differs(path, text)]
     orphans = sorted(path for path in paths.NOTEBOOKS.glob("*.ipynb") if not path.with_suffix(".py").exists())
-    return [f"{_shown(path)} is not up to date. {REPAIR}" for path in behind] + [
-        f"{_shown(path)} has no source {path.stem}.py beside it. Remove it." for path in orphans
+    return [f"{shown(path)} is not up to date. {REPAIR}" for path in behind] + [
+        f"{shown(path)} has no source {path.stem}.py beside it. Remove it." for path in orphans
     ]
 
 
@@ -154,19 +147,19 @@ def publish(artifact: str, executed: Path) -> Path:
     Refuses a run of another version of the source, or one with parameters that are not the source's own.
     """
     one_of("notebook", artifact, names())
-    run, source = _read(executed), _source(artifact)
+    run, source = _read(executed), source_of(artifact)
     injected = [cell.source for cell in run.cells if "injected-parameters" in cell.metadata.get("tags", [])]
     run.cells = [cell for cell in run.cells if cell.source not in injected]
-    own = _notebook(source.read_text(encoding="utf-8"))
+    own = parse(source.read_text(encoding="utf-8"))
     if [cell.source for cell in run.cells] != [cell.source for cell in own.cells]:
-        raise Refused(f"{_shown(executed)} was executed from another version of {_shown(source)}. Execute it again.")
+        raise Refused(f"{shown(executed)} was executed from another version of {shown(source)}. Execute it again.")
     defaults = {parameter.name: parameter.default for parameter in parameters.declared(source).values()}
     for node in ast.parse("\n".join(injected)).body:
         name, value = node.targets[0].id, ast.literal_eval(node.value)
         if value != defaults[name]:
-            raise Refused(f"{_shown(executed)} ran with {name} = {value!r}; a twin shows its own {defaults[name]!r}.")
+            raise Refused(f"{shown(executed)} ran with {name} = {value!r}; a twin shows its own {defaults[name]!r}.")
     twin = source.with_suffix(".ipynb")
-    write_atomically(twin, _text(_with_outputs(own, run)).encode())
+    write_atomically(twin, render(_with_outputs(own, run)).encode())
     return twin
 
 
@@ -189,10 +182,10 @@ def _wanted() -> dict[Path, str]:
     """What each source, each twin and the README should hold."""
     wanted = {}
     for name in names():
-        source, twin = _source(name), _source(name).with_suffix(".ipynb")
+        source, twin = source_of(name), source_of(name).with_suffix(".ipynb")
         cells = parameters.cells(source.read_text(encoding="utf-8"))
         wanted[source] = header(name) + "".join(cell for tags, cell in cells if not {"badges", "setup"} & set(tags))
-        wanted[twin] = _text(_with_outputs(_notebook(wanted[source]), _read(twin) if twin.exists() else None))
+        wanted[twin] = render(_with_outputs(parse(wanted[source]), _read(twin) if twin.exists() else None))
     readme = paths.ROOT / "README.md"
     if readme.exists():
         wanted[readme] = README_BADGES.sub(lambda _: badge_table(), readme.read_text(encoding="utf-8"))
@@ -203,7 +196,7 @@ def _differs(path: Path, text: str) -> bool:
     return not path.exists() or path.read_text(encoding="utf-8") != text
 
 
-def _notebook(text: str) -> NotebookNode:
+def parse(text: str) -> NotebookNode:
     """A py:percent text as a notebook, with the same bytes whatever jupytext's version."""
     notebook = jupytext.reads(text, fmt="py:percent")
     kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
@@ -231,147 +224,11 @@ def _read(path: Path) -> NotebookNode:
         return nbformat.read(path, as_version=4)
     except (ValueError, nbformat.ValidationError) as error:
         reason = type(error).__name__
-        raise Refused(f"{_shown(path)} is not a notebook ({reason}); remove it and make it again.") from None
+        raise Refused(f"{shown(path)} is not a notebook ({reason}); remove it and make it again.") from None
 
 
-def _text(notebook: NotebookNode) -> str:
+def render(notebook: NotebookNode) -> str:
     """A notebook's file, with cell ids in order: the ones it comes with are random."""
     for number, cell in enumerate(notebook.cells, start=1):
         cell.id = f"cell-{number:02}"
     return nbformat.writes(notebook).rstrip("\n") + "\n"
-
-
-# ---- execution ---------------------------------------------------------------------------------------------------
-
-_print = partial(print, flush=True)  # through make's pipes too, a line shows when it comes
-
-
-def execute(
-    artifact: str,
-    given: dict[str, Any],
-    output: Path,
-    *,
-    origin: str = "",
-    echo: Callable[[str], None] = _print,
-) -> Path:
-    """Execute a notebook with the parameters `given` over its own; `echo` gets its printed lines as they come.
-
-    Writes `output` in one step and only if every cell ran: no times, no stderr (progress is shown, not kept), so the
-    same run gives the same bytes.  Otherwise removes any older `output`, keeps what there is as `*.failed.ipynb`
-    beside it and raises `Refused` with the cell and the reason.  An interrupted run leaves nothing.
-    `origin` says where `given` came from, for the sentence that refuses it.
-    """
-    one_of("notebook", artifact, names())
-    source, output = _source(artifact), output.absolute()
-    parameters.check(artifact, parameters.declared(source), given, origin=origin)
-    running, failed = output.with_name(f".{output.stem}.running.ipynb"), output.with_suffix(".failed.ipynb")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.unlink(missing_ok=True)
-    started = time.monotonic()
-
-    def say(line: str) -> None:
-        echo(f"{artifact}: {line}")
-
-    out, err = _Lines(say), _Lines(say)
-    say("running")
-    try:
-        reason = ""
-        try:
-            notebook = papermill.execute_notebook(
-                _notebook(source.read_text(encoding="utf-8")),
-                running,
-                given,
-                cwd=paths.ROOT,
-                progress_bar=False,
-                kernel_manager_class=_Kernel,
-                record_timing=False,
-                stdout_file=out,
-                stderr_file=err,
-            )
-            if notebook.metadata.papermill.exception:  # papermill takes `sys.exit()` for success
-                reason = "SystemExit: it stopped before its last cell"
-        except PapermillExecutionError as error:
-            reason = f"{error.ename}: {error.evalue}"
-        except Exception as error:  # a kernel that died or never started, a full disk
-            reason = f"{type(error).__name__}: {error}"
-        out.close()
-        err.close()
-        if reason:
-            cell, last = _last_started(running), reason.strip().splitlines()[-1]
-            running.replace(failed)
-            raise Refused(f"{_shown(source)}: the cell {cell!r} failed: {last}. Its evidence is {_shown(failed)}.")
-        write_atomically(output, _text(_settled(notebook)).encode())
-        failed.unlink(missing_ok=True)
-    finally:
-        running.unlink(missing_ok=True)
-    say(f"{_shown(output)} made in {time.monotonic() - started:.0f} s")
-    return output
-
-
-class _Kernel(AsyncKernelManager):
-    """This interpreter whatever kernels are registered, this tree's paperlib, one thread, inline figures."""
-
-    @property
-    def kernel_spec(self) -> KernelSpec:
-        path = [str(paths.ROOT), os.environ.get("PYTHONPATH")]
-        env = {
-            "PYTHONPATH": os.pathsep.join(filter(None, path)),
-            "OMP_NUM_THREADS": "1",  # two processes with two threads each are many times slower on two cores
-            "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-        }
-        quiet = ["--log-level=ERROR"]  # each start warns that the kernel talks to this process unencrypted
-        return KernelSpec(**get_kernel_dict(quiet) | {"env": env})
-
-
-class _Lines:
-    """A text stream that hands whole lines to `say`, and of a progress bar one state every ten seconds."""
-
-    def __init__(self, say: Callable[[str], None], every: float = 10):
-        self.say, self.every, self.rest, self.shown = say, every, "", time.monotonic()
-
-    def write(self, text: str) -> None:
-        *lines, self.rest = (self.rest + text).split("\n")
-        for line in lines:
-            self._tell(line)
-        if "\r" in self.rest and time.monotonic() - self.shown > self.every:
-            self._tell(self.rest)
-
-    def _tell(self, line: str) -> None:
-        state = line.rstrip().split("\r")[-1].rstrip()
-        if state:
-            self.say(state)
-            self.shown = time.monotonic()
-
-    def flush(self) -> None:
-        """papermill calls this after each write; a line that has not ended yet stays."""
-
-    def close(self) -> None:
-        self._tell(self.rest)
-
-
-def _last_started(running: Path) -> str:
-    """The first line of the cell that was running last, or "" if that is not known."""
-    try:
-        cells = nbformat.read(running, as_version=4).cells
-    except (OSError, ValueError):
-        return ""
-    started = [cell.source for cell in cells if cell.metadata.get("papermill", {}).get("start_time")]
-    return started[-1].partition("\n")[0] if started else ""
-
-
-def _settled(notebook: NotebookNode) -> NotebookNode:
-    """An executed notebook without what differs between equal runs: papermill's metadata, times, how streams came."""
-    notebook.metadata.pop("papermill", None)
-    for cell in notebook.cells:
-        cell.metadata.pop("papermill", None)
-        if not cell.metadata.get("tags"):
-            cell.metadata.pop("tags", None)
-        kept = []
-        for item in cell.get("outputs", []):
-            if item.output_type == "stream" and kept and kept[-1].output_type == "stream" and item.name == "stdout":
-                kept[-1].text += item.text
-            elif item.output_type != "stream" or item.name == "stdout":
-                kept.append(item)
-        if cell.cell_type == "code":
-            cell.outputs = kept
-    return notebook

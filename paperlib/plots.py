@@ -13,6 +13,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from paperlib.claims import TITLES, caption, headline, select
 
@@ -27,7 +28,11 @@ def draw(record: dict) -> Figure:
     with sns.axes_style("whitegrid", {"grid.color": ".9"}), matplotlib.rc_context(STYLE):
         figure = DRAWINGS[record["artifact"]](record)
         figure.suptitle(
-            "\n".join(textwrap.wrap(headline(record), 88)), fontsize=11, fontweight="bold", x=0.02, ha="left"
+            "\n".join(textwrap.wrap(headline(record), int(9.6 * figure.get_figwidth()))),
+            fontsize=11,
+            fontweight="bold",
+            x=0.02,
+            ha="left",
         )
         figure.supxlabel(caption(record), fontsize=8, color=".35", x=0.02, ha="left")
     plt.close(figure)  # a notebook shows what a cell returns; an open figure would be shown twice
@@ -121,7 +126,7 @@ def _dots(panel: Axes, rows: list[dict], y: np.ndarray, colour: str, label: str)
 def _maps(record: dict) -> Figure:
     images = np.array(record["arrays"]["images"])  # (N, C, H, W)
     maps = {training: np.array(m) for training, m in record["arrays"]["maps"].items()}
-    figure = plt.figure(figsize=(9, 4.6), layout="constrained")
+    figure = plt.figure(figsize=(9.6, 6.4), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(3, 2.1))
     panels = left.subplots(len(images), 1 + len(maps), squeeze=False)
     for row, image in zip(panels, images, strict=True):
@@ -149,6 +154,9 @@ def _maps(record: dict) -> Figure:
         (correlation,) = select(record, quantity="rank correlation", sparsity=name)
         panel.set_title(f"rank correlation {correlation['value']:.2f}", fontsize=8, loc="right")
         panel.set(xlabel=f"median {'‖g‖₁' if name == 'l1' else name}", xscale="log")
+        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.xaxis.set_major_formatter("{x:g}")
+        panel.xaxis.set_minor_locator(NullLocator())
     scatters[0].set_ylabel(f"accuracy under {correlation['attack']}\nat {correlation['eps_255']:g}/255, %", y=0)
     return figure
 
@@ -175,24 +183,19 @@ def _lambda(record: dict) -> Figure:
 def _ratio(record: dict) -> Figure:
     figure, panel = plt.subplots(figsize=(7.2, 4), layout="constrained")
     bounds = 3.0, 3.0 * record["arrays"]["pixels"]
-    bins = np.geomspace(2.5, 1.3 * bounds[1], 60)
+    bins = np.geomspace(2.5, 1.3 * bounds[1], 80)
     for training, colour in COLOURS.items():
         ratios = [r for r in record["arrays"][training] if r is not None]
         panel.hist(ratios, bins, histtype="stepfilled", color=colour, alpha=0.25)
-        panel.hist(ratios, bins, histtype="step", color=colour, linewidth=1.4, label=TITLES[training])
-    for bound, name in zip(bounds, ("3", "3·(number of pixels)\nno ratio lies above"), strict=True):
-        panel.axvline(bound, color=ATTACK, linestyle="--", linewidth=1)
-        panel.text(
-            bound,
-            panel.get_ylim()[1],
-            f" {name} ",
-            color=ATTACK,
-            fontsize=8,
-            va="top",
-            ha="left" if bound == 3 else "right",
-        )
+        counts, _, _ = panel.hist(ratios, bins, histtype="step", color=colour, linewidth=1.4)
+        panel.text(np.median(ratios), counts.max() + 2, TITLES[training], color=colour, ha="center", fontweight="bold")
+    panel.margins(y=0.2)  # room for what is written at the bounds
+    panel.axvline(bounds[0], color=ATTACK, linestyle="--", linewidth=1)
+    panel.axvline(bounds[1], color=ATTACK, linestyle="--", linewidth=1)
+    text = {"y": 0.98, "transform": panel.get_xaxis_transform(), "color": ATTACK, "fontsize": 8, "va": "top"}
+    panel.text(bounds[0], s=" 3, the lower bound", ha="left", **text)
+    panel.text(bounds[1], s="3·pixels, above every upper bound ", ha="right", **text)
     panel.set(xscale="log", xlabel="linear ratio 3‖g‖₁²/‖g‖₂² of one test image (first seed)", ylabel="images")
-    panel.legend(loc="upper center", fontsize=8)
     return figure
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from paperlib import defenses, errors, parameters, paths
+from paperlib import errors, parameters, paths
 from paperlib.experiments import Experiment
 from paperlib.training import Schedule
 
@@ -86,11 +86,11 @@ def load(name: str) -> Profile:
     _same_keys(path, "network", content["network"], {"name", "T", "tau", "rule"})
     _same_keys(path, "schedule", content["schedule"], {field.name for field in fields(Schedule)})
     _same_keys(path, "cost", content["cost"], {"minutes", "disk_mb", "download_mb"})
+    _same_keys(path, "data", content["data"], {"name"}, {"train", "validation", "test"})
     profile = Profile(name=name, **content)
     try:
-        Schedule(**profile.schedule)
-        for training, options in profile.trainings.items():
-            defenses.build(training, _in_pixels(options))
+        for training in profile.trainings:
+            profile.experiments(training)
     except errors.Refused as problem:
         raise errors.Refused(f"{profile.origin}: {problem}") from None
     for artifact in profile.notebooks:
@@ -98,12 +98,13 @@ def load(name: str) -> Profile:
     return profile
 
 
-def _same_keys(path: Path, what: str, given: Any, takes: set[str]) -> None:
+def _same_keys(path: Path, what: str, given: Any, needs: set[str], may: set[str] = frozenset()) -> None:
     given = set(given) if isinstance(given, dict) else set()
-    if given != takes:
-        wrong = [f"lacks {', '.join(sorted(takes - given))}"] * bool(takes - given)
-        wrong += [f"has no use for {', '.join(sorted(given - takes))}"] * bool(given - takes)
-        raise errors.Refused(f"params/{path.name}: {what} {' and '.join(wrong)}. It takes: {', '.join(sorted(takes))}.")
+    if needs - given or given - needs - may:
+        wrong = [f"lacks {', '.join(sorted(needs - given))}"] * bool(needs - given)
+        wrong += [f"has no use for {', '.join(sorted(given - needs - may))}"] * bool(given - needs - may)
+        takes = ", ".join(sorted(needs | may))
+        raise errors.Refused(f"params/{path.name}: {what} {' and '.join(wrong)}. It takes: {takes}.")
 
 
 def _in_pixels(options: dict) -> dict:

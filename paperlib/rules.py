@@ -45,8 +45,8 @@ def from_surrogate(spike_grad: Callable[[Tensor], Tensor]) -> Rule:
 
     def derivative(u: Tensor) -> Tensor:
         with torch.enable_grad():
-            leaf = u.detach().requires_grad_()
-            return torch.autograd.grad(spike_grad(leaf).sum(), leaf)[0]
+            point = u if u.requires_grad else u.detach().requires_grad_()
+            return torch.autograd.grad(spike_grad(point).sum(), point, create_graph=u.requires_grad)[0]
 
     return Rule("snntorch", derivative)
 

@@ -30,8 +30,8 @@ class Schedule:
     weight_decay: float
 
     def __post_init__(self):
-        errors.number("epochs", self.epochs, at_least=1)
-        errors.number("batch_size", self.batch_size, at_least=2)  # BatchNorm has no variance of one sample
+        errors.count("epochs", self.epochs)
+        errors.count("batch_size", self.batch_size, at_least=2)  # BatchNorm has no variance of one sample
         errors.number("lr", self.lr, above=0)
         errors.number("momentum", self.momentum, at_least=0)
         errors.number("weight_decay", self.weight_decay, at_least=0)

@@ -241,7 +241,8 @@ def test_a_finding_holds_headline_caption_and_exactly_its_own_verdicts():
     assert text.startswith(f"**{claims.headline(made)}** ({claims.caption(made)})\n\n")
     lines = text.splitlines()[2:]
     assert [line[2:].partition(":")[0] for line in lines] == ["C3, alone", "C3, with AT"]
-    for line, (claim, found, reason) in zip(lines, claims.verdicts({"tab-ablation": made})[4:6], strict=True):
+    own = [v for v in claims.verdicts({"tab-ablation": made}) if v.claim.id.startswith("C3")]
+    for line, (claim, found, reason) in zip(lines, own, strict=True):
         assert claim.statement in line and f"**{found.capitalize()}.** {reason}" in line
     assert "Supported" in lines[0] and "Inconclusive" in lines[1]
 
@@ -263,17 +264,13 @@ def lambda_record(chosen, used):
 
 
 def test_the_headline_of_lambda_says_whether_choice_and_use_agree():
-    assert claims.headline(lambda_record(0.01, 0.01)) == (
-        "Validation data choose λ = 0.01, as this companion uses"
-    )
+    assert claims.headline(lambda_record(0.01, 0.01)) == ("Validation data choose λ = 0.01, as this companion uses")
     assert claims.headline(lambda_record(0.003, 0.01)).endswith("λ = 0.003, while 0.01 is in use")
 
 
 def test_the_headline_of_noise_tells_the_widest_gap():
     made = random_record({8: (0.2, 0.1, 0.3), 16: (0.6, 0.5, 0.7), 32: (0.1, 0.0, 0.2)}, attacked={8: 0.7, 16: 0.3})
-    assert claims.headline(made) == (
-        "PGD-20 at ε = 16/255 leaves 30 % accuracy, uniform noise of 4ε leaves 90 %"
-    )
+    assert claims.headline(made) == ("PGD-20 at ε = 16/255 leaves 30 % accuracy, uniform noise of 4ε leaves 90 %")
 
 
 def test_the_headline_of_the_ablation_tells_the_largest_change_of_either_sign():
@@ -282,6 +279,25 @@ def test_the_headline_of_the_ablation_tells_the_largest_change_of_either_sign():
         "What SR changes under PGD-20, where most: SR against vanilla: -11 points at 32/255; "
         "AT+SR against AT: +4 points at 16/255"
     )
+
+
+def test_the_headline_of_the_ratio_tells_its_range_and_the_bound():
+    told = claims.headline(ratio_record(1.0, 1.0, 1.0))
+    assert "40 to 42" in told and "2000" in told and "inf" not in told
+
+
+def test_the_headline_of_the_maps_tells_a_participation_number_a_training():
+    told = claims.headline(maps_record(HELPS, HELPS))
+    assert told.endswith(": vanilla 60, SR 60, AT 60, AT+SR 60")
+
+
+def test_the_headline_of_the_maps_hears_no_network_of_the_sweep():
+    """Of SR, three seeds at the λ in use, which stands first, and five at others."""
+    made = maps_record(HELPS, HELPS)
+    made["rows"] = [r for r in made["rows"] if r.get("training") != "sr"]
+    for i, (lam, number) in enumerate([(0.01, 61.0), (0.01, 40.0), (0.01, 50.0)] + [(0.03, 9.0)] * 5):
+        made["rows"].append(row("participation number", number, training="sr", lam=lam, seeds=[i]))
+    assert claims.headline(records.check(made)).endswith(": vanilla 60, SR 50, AT 60, AT+SR 60")
 
 
 def test_the_headline_of_the_quotient_tells_the_best_defined_h():

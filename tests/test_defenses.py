@@ -13,6 +13,7 @@ from paperlib.errors import Refused
 
 PGD = {"eps": 0.1, "alpha": 0.04, "steps": 3}
 LAM = 0.05
+BUG = pytest.mark.xfail(strict=True, reason="known bug: a count may be a fraction, and fails later with a traceback")
 
 
 @pytest.fixture
@@ -50,11 +51,17 @@ def test_vanilla_is_cross_entropy_in_one_pass(network, batch, calls):
 
 @pytest.mark.parametrize("preset", ["released", "paper"])
 def test_sr_is_cross_entropy_and_penalty_in_two_passes(network, batch, calls, preset):
+    oracle = copy.deepcopy(network)
     loss = defenses.build("sr", {"lam": LAM, "preset": preset, "h": 0.02}).loss(network, batch)
     assert [training for training, _ in calls] == [True, True]
-    logits, penalty = regularizers.sr(network, batch.images, batch.labels, preset=preset, h=0.02)
-    assert loss.item() == pytest.approx((cross_entropy(logits, batch.labels) + LAM * penalty).item(), rel=1e-12)
+    logits, penalty = regularizers.sr(oracle, batch.images, batch.labels, preset=preset, h=0.02)
+    expected = cross_entropy(logits, batch.labels) + LAM * penalty
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
     assert penalty > 0.01
+    loss.backward()
+    expected.backward()
+    for ours, theirs in zip(network.parameters(), oracle.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)
 
 
 def test_sr_is_by_default_the_released_form(network, batch):
@@ -112,6 +119,11 @@ def test_at_with_sr_takes_both_terms_at_the_adversarial_batch(network, batch, ca
     assert loss.item() == pytest.approx((cross_entropy(logits, batch.labels) + LAM * penalty).item(), rel=1e-12)
 
 
+def test_at_with_sr_hands_its_options_on():
+    built = defenses.build("at+sr", PGD | {"lam": LAM, "h": 0.02, "preset": "paper"})
+    assert built == defenses.AT(**PGD, then=defenses.SR(LAM, 0.02, "paper"))
+
+
 def test_lambda_zero_is_the_same_loss_at_a_second_pass(network, batch, calls):
     with_pass = defenses.build("sr", {"lam": 0}).loss(network, batch)
     assert len(calls) == 2
@@ -135,6 +147,7 @@ def test_lambda_zero_is_the_same_loss_at_a_second_pass(network, batch, calls):
         ("at", PGD | {"alpha": "1"}, "alpha is '1'"),
         ("at+sr", PGD | {"lam": 1, "steps": 0}, "steps is 0"),
         ("at+sr", PGD | {"lam": -1}, "lam is -1"),
+        pytest.param("at", PGD | {"steps": 1.5}, "steps is 1.5", marks=BUG),
     ],
 )
 def test_unknown_names_and_options_are_refused_in_one_sentence(name, options, message):

@@ -125,8 +125,7 @@ def layer_shapes(name, *, channels, size, classes, T):
                         (type(m).__name__, tuple(given[0].shape[2 if type(m) is LIF else 1 :]))
                     )
                 )
-        height, width = (size, size) if isinstance(size, int) else size
-        assert network.eval()(torch.rand(2, channels, height, width)).shape == (2, classes)
+        assert network.eval()(torch.rand(2, channels, size, size)).shape == (2, classes)
     return seen, network
 
 
@@ -156,8 +155,7 @@ def test_vgg11_has_the_papers_layers():
         ("conv-16-32", 28, 32 * 7 * 7),
         ("conv-8", 5, 8 * 2 * 2),  # an odd row is dropped by the pool
         ("conv-4-4-6", 8, 6),
-        ("conv-16-32", (12, 20), 32 * 3 * 5),
-        ("vgg11", (48, 48), 4096),
+        ("vgg11", 48, 4096),
     ],
 )
 def test_shapes_of_small_networks(name, size, readout):
@@ -165,12 +163,6 @@ def test_shapes_of_small_networks(name, size, readout):
     assert seen[-1] == ("Linear", (readout,))
     if name == "vgg11":
         assert ("Linear", (512 * 36,)) in seen  # as for event frames
-
-
-def test_height_and_width_may_differ():
-    torch.manual_seed(0)
-    network = networks.build("conv-4-6", in_channels=1, image_size=(9, 14), num_classes=5, T=2)
-    assert network(torch.rand(3, 1, 9, 14)).shape == (3, 5)
 
 
 # What goes in, what comes out ---------------------------------------------------------------------------------------
@@ -312,10 +304,9 @@ def test_a_checkpoint_does_not_depend_on_the_path():
         (dict(name="conv-16-x"), "no network 'conv-16-x'"),
         (dict(name="conv-16-0"), "no network 'conv-16-0'"),
         (dict(T=0), "T is 0"),
-        (dict(T=-3), "T is -3"),
+        (dict(T=2.5), "T is 2.5.*whole number"),
+        (dict(num_classes=0), "num_classes is 0"),
         (dict(image_size=3), "conv-4-6 halves its input 2 times.*3.*too small"),
-        (dict(image_size=(16, 3)), "too small"),
-        (dict(image_size=(3, 16)), "too small"),
         (dict(image_size=0), "too small"),
         (dict(image_size=-16), "too small"),
         (dict(name="vgg11", image_size=7), "vgg11 halves its input 3 times.*7.*too small"),

@@ -96,7 +96,7 @@ def test_exactly_at_the_threshold(fire_at, spikes):
     # constant input 1: `>=` fires at m = 1 and starts again; `>` waits for m = 2
     lif = LIF(rules.triangle(), fire_at=fire_at)
     for reference in (False, True):
-        lif.use_reference(reference)
+        lif.reference = reference
         assert lif(torch.ones(6, 1, 1)).flatten().tolist() == spikes
 
 
@@ -148,7 +148,7 @@ def test_ties_follow_the_papers_loop(current, tau):
         expected = with_gradient(lambda i, f=fire_at: by_the_paper(i, tau=tau, fire_at=f)[0], current)
         lif = LIF(rules.triangle(), tau=tau, fire_at=fire_at)
         assert_same(expected, with_gradient(lif, current), rtol=1e-12)
-        lif.use_reference(True)
+        lif.reference = True
         assert_same(expected, with_gradient(lif, current), rtol=1e-12)
 
 
@@ -186,7 +186,7 @@ def test_reference_path_is_the_fast_path(tau, fire_at, detach, dtype):
     lif = LIF(rules.atan(), tau=tau, threshold=0.8, fire_at=fire_at, detach_reset=detach)
     current = currents(8, 3, 4, dtype=dtype)
     fast = with_gradient(lif, current)
-    lif.use_reference(True)
+    lif.reference = True
     slow = with_gradient(lif, current)
     assert fast[0].dtype == slow[0].dtype == slow[1].dtype == dtype
     assert_same(fast, slow, rtol=1e-5 if dtype == torch.float else 1e-12)
@@ -216,7 +216,7 @@ def test_double_backward_of_the_reference_path(name, detach):
     expected = (slope(x + h * v) - slope(x - h * v)) / (2 * h)
 
     lif = LIF(rule, tau=0.5, detach_reset=detach)
-    lif.use_reference(True)
+    lif.reference = True
     leaf = x.clone().requires_grad_()
     (first,) = torch.autograd.grad((lif(leaf) * c).sum(), leaf, create_graph=True)
     (second,) = torch.autograd.grad((first * v).sum(), leaf)
@@ -227,7 +227,7 @@ def test_double_backward_of_the_reference_path(name, detach):
 def test_double_backward_through_an_snntorch_surrogate():
     leaky = snn.Leaky(beta=0.5, spike_grad=snn.surrogate.atan(), reset_mechanism="zero", reset_delay=False)
     lif = LIF.from_leaky(leaky)
-    lif.use_reference(True)
+    lif.reference = True
     seconds = []
     for layer in (lif, lambda i: stepped(leaky, i)):
         leaf = currents(4, 2, 3).requires_grad_()
@@ -250,7 +250,7 @@ def test_fast_path_refuses_a_second_backward():
 def test_no_state_outlives_a_call(reference):
     a, b = LIF(rules.triangle(), tau=0.9), LIF(rules.triangle(), tau=0.5)
     for lif in (a, b):
-        lif.use_reference(reference)
+        lif.reference = reference
     charge, small = torch.full((3, 2, 4), 0.9), torch.full((3, 2, 4), 0.2)  # after `charge`, 0.2 more would fire
     alone = a(small), b(small)
     a(charge), b(charge), a(torch.full((5, 7, 1), 0.9))
@@ -272,9 +272,9 @@ def test_the_graph_of_a_call_is_freed(reference):
     marked = Mark.apply(currents(3, 2).requires_grad_())
     node = weakref.ref(marked.grad_fn)
     lif = LIF(rules.triangle())
-    lif.use_reference(reference)
+    lif.reference = reference
     lif(marked)
-    lif.use_reference(False)
+    lif.reference = False
     del marked
     gc.collect()
     assert node() is None
@@ -338,10 +338,10 @@ def test_refused(options, sentence):
 @pytest.mark.parametrize(
     "options, sentence",
     [
-        (dict(), "reset_mechanism='subtract'.*'zero'"),
-        (dict(reset_mechanism="none"), "reset_mechanism='none'"),
-        (dict(reset_mechanism="zero", beta=torch.rand(3)), "3 beta"),
-        (dict(reset_mechanism="zero", threshold=torch.rand(4)), "4 threshold"),
+        (dict(), "reset_mechanism = 'subtract'.*'zero'"),
+        (dict(reset_mechanism="none"), "reset_mechanism = 'none'"),
+        (dict(reset_mechanism="zero", beta=torch.rand(3)), "betas = 3"),
+        (dict(reset_mechanism="zero", threshold=torch.rand(4)), "thresholds = 4"),
         (dict(reset_mechanism="zero", graded_spikes_factor=2.0), "graded_spikes_factor"),
         (dict(reset_mechanism="zero", inhibition=True), "inhibition"),
         (dict(reset_mechanism="zero", state_quant=torch.round), "state_quant"),

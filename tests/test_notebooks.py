@@ -15,7 +15,7 @@ import nbformat
 import papermill
 import pytest
 
-from paperlib import environment, notebooks, parameters, paths
+from paperlib import environment, notebooks, parameters, paths, runner
 from paperlib.errors import Refused
 
 SIMPLE = """\
@@ -93,7 +93,7 @@ def test_the_same_run_gives_the_same_bytes(tmp_path, tree, notebook, monkeypatch
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "fig-t.failed.ipynb").touch()
-        output = notebooks.execute("fig-t", {"samples": 5}, tmp_path / folder / "fig-t.ipynb", echo=lines.append)
+        output = runner.execute("fig-t", {"samples": 5}, tmp_path / folder / "fig-t.ipynb", echo=lines.append)
         assert left_in(tmp_path / folder) == ["fig-t.ipynb"]
         runs.append(output.read_bytes())
     assert runs[0] == runs[1]
@@ -118,7 +118,7 @@ def test_a_failing_cell_leaves_its_evidence_and_no_output(tmp_path, notebook):
     output.parent.mkdir()
     output.write_text("an older result")
     with pytest.raises(Refused) as refusal:
-        notebooks.execute("fig-t", {}, output, echo=lambda line: None)
+        runner.execute("fig-t", {}, output, echo=lambda line: None)
     assert left_in(output.parent) == ["fig-t.failed.ipynb"]
     message = str(refusal.value)
     assert "fig-t.py: the cell '# the boom' failed: the last line. " in message
@@ -136,7 +136,7 @@ def test_a_failing_cell_leaves_its_evidence_and_no_output(tmp_path, notebook):
 def test_a_kernel_that_ends_early_is_a_failure_too(tmp_path, notebook, cell, reason):
     notebook(SIMPLE.replace('print("samples", samples)', cell))
     with pytest.raises(Refused, match=reason) as refusal:
-        notebooks.execute("fig-t", {}, tmp_path / "out" / "fig-t.ipynb", echo=lambda line: None)
+        runner.execute("fig-t", {}, tmp_path / "out" / "fig-t.ipynb", echo=lambda line: None)
     assert repr(cell) in str(refusal.value)
     assert left_in(tmp_path / "out") == ["fig-t.failed.ipynb"]
 
@@ -147,8 +147,8 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, notebook):
     output.parent.mkdir()
     output.write_text("an older result")
     code = (
-        "import pathlib, sys; from paperlib import notebooks, paths; paths.NOTEBOOKS = pathlib.Path(sys.argv[1]); "
-        "notebooks.execute('fig-t', {}, pathlib.Path(sys.argv[2]))"
+        "import pathlib, sys; from paperlib import paths, runner; paths.NOTEBOOKS = pathlib.Path(sys.argv[1]); "
+        "runner.execute('fig-t', {}, pathlib.Path(sys.argv[2]))"
     )
     command = [sys.executable, "-c", code, str(paths.NOTEBOOKS), str(output)]
     with subprocess.Popen(command, cwd=paths.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
@@ -178,16 +178,16 @@ def test_wrong_parameters_are_refused_before_anything_runs(tmp_path, notebook, g
     output = tmp_path / "fig-t.ipynb"
     output.write_text("an older result")
     with pytest.raises(Refused) as refusal:
-        notebooks.execute("fig-t", given, output, origin="params/x.yml", echo=pytest.fail)
+        runner.execute("fig-t", given, output, origin="params/x.yml", echo=pytest.fail)
     assert str(refusal.value) == words and output.read_text() == "an older result"
 
 
 def test_a_notebook_that_is_not_there_or_takes_nothing_is_refused(tmp_path, notebook):
     notebook(SIMPLE.replace(' tags=["parameters"]', ""))
     with pytest.raises(Refused, match="fig-t: 0 cells are tagged parameters"):
-        notebooks.execute("fig-t", {"samples": 3}, tmp_path / "fig-t.ipynb", echo=pytest.fail)
+        runner.execute("fig-t", {"samples": 3}, tmp_path / "fig-t.ipynb", echo=pytest.fail)
     with pytest.raises(Refused, match="no notebook 'fig-u'. Allowed: fig-t"):
-        notebooks.execute("fig-u", {}, tmp_path / "fig-u.ipynb", echo=pytest.fail)
+        runner.execute("fig-u", {}, tmp_path / "fig-u.ipynb", echo=pytest.fail)
 
 
 def test_inside_a_kernel_a_name_that_papermill_only_warns_of_is_refused(tmp_path, notebook):
@@ -198,7 +198,7 @@ def test_inside_a_kernel_a_name_that_papermill_only_warns_of_is_refused(tmp_path
     )
     source = notebook(SIMPLE.replace('print("samples", samples)', check))
     notebooks.sync()
-    options = {"progress_bar": False, "kernel_manager_class": notebooks._Kernel}
+    options = {"progress_bar": False, "kernel_manager_class": runner._Kernel}
     with pytest.raises(papermill.PapermillExecutionError, match="no parameter 'epsilon'. It takes: samples, eps_255"):
         papermill.execute_notebook(source.with_suffix(".ipynb"), None, {"epsilon": 3}, **options)
     papermill.execute_notebook(source.with_suffix(".ipynb"), None, {"samples": 4}, **options)  # IPython's names pass
@@ -207,7 +207,7 @@ def test_inside_a_kernel_a_name_that_papermill_only_warns_of_is_refused(tmp_path
 def test_progress_bars_become_occasional_lines(monkeypatch):
     now, lines = [0.0], []
     monkeypatch.setattr(notebooks.time, "monotonic", lambda: now[0])
-    stream = notebooks._Lines(lines.append, every=10)
+    stream = runner._Lines(lines.append, every=10)
     for second in range(25):
         now[0] = second
         stream.write(f"\r{second} of 25")

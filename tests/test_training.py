@@ -11,6 +11,7 @@ from paperlib import defenses, images, training
 from paperlib.errors import Refused
 from paperlib.training import Schedule
 
+BUG = pytest.mark.xfail(strict=True, reason="known bug: a count may be a fraction, and fails later with a traceback")
 SCHEDULE = Schedule(epochs=3, batch_size=16, lr=0.1, momentum=0.9, weight_decay=5e-4)  # 100 images: 6 steps an epoch
 DEFENSES = {
     "vanilla": {},
@@ -176,6 +177,7 @@ def test_a_damaged_state_is_refused_by_name(tiny, fresh, tmp_path, damage):
     train(fresh(), tiny, state=state)
 
 
+@pytest.mark.xfail(strict=True, reason="known bug: torch's whole message stands in the sentence")
 def test_a_damaged_state_is_refused_in_one_sentence(tiny, fresh, tmp_path):
     state = tmp_path / "state.pt"
     train(fresh(), tiny, state=state)
@@ -186,6 +188,7 @@ def test_a_damaged_state_is_refused_in_one_sentence(tiny, fresh, tmp_path):
     assert "weights_only" not in str(refusal.value)  # torch's own text advises to load it unsafely
 
 
+@pytest.mark.xfail(strict=True, reason="known bug: a state file has no checksum")
 def test_one_flipped_bit_in_a_state_is_noticed(tiny, fresh, tmp_path):
     network, state = fresh(), tmp_path / "state.pt"
     train(network, tiny, state=state)
@@ -233,6 +236,8 @@ def test_a_batch_that_the_data_does_not_fill_is_refused(tiny, fresh):
         ("momentum", -0.1),
         ("weight_decay", -1),
         ("weight_decay", "5e-4"),
+        pytest.param("epochs", 1.5, marks=BUG),
+        pytest.param("batch_size", 16.0, marks=BUG),
     ],
 )
 def test_a_schedule_refuses_what_it_cannot_be(field, value):

@@ -71,7 +71,7 @@ def pgd(
     strong as judging the last iterate only, and cheaper the weaker the network.
     """
     errors.number("alpha", alpha, at_least=0)
-    errors.number("steps", steps, at_least=1)
+    errors.count("steps", steps)
     ball = Ball(images, eps, bounds)
     x = ball.project(images + eps * uniform_noise(images, seed, index)) if random_start else images.clone()
     rows = torch.arange(len(x), device=x.device)  # samples still moving

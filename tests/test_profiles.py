@@ -1,0 +1,257 @@
+"""Profiles: every file under params/ means what it says, and one that does not is refused in a sentence."""
+
+import copy
+import re
+
+import pytest
+import yaml
+
+from paperlib import notebooks, parameters, paths, profiles
+from paperlib.errors import Refused
+
+GOOD = yaml.safe_load("""
+title: two seeds of stripes
+cost: {minutes: 1, disk_mb: 1, download_mb: 0}
+data: {name: mnist5k, train: 500}
+network: {name: conv-4-8, T: 2, tau: 1.0, rule: triangle}
+schedule: {epochs: 1, batch_size: 50, lr: 0.1, momentum: 0.9, weight_decay: 0.0005}
+seeds: [0, 1]
+trainings:
+  vanilla: {}
+  sr: {lam: 0.01, h: 0.02, preset: released}
+  at: {eps_255: 32, alpha_255: 40, steps: 1}
+  at+sr: {eps_255: 32, alpha_255: 40, steps: 1, lam: 0.01, h: 0.02, preset: released}
+notebooks:
+  fig-gradient-maps: {samples: 60}
+  fig-lambda: {seeds: [0, 1], lambdas: [0.01, 0.1]}
+  tab-ablation: {samples: 60}
+  thm-ratio: {samples: 60}
+""")
+ALL = profiles.names()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_cached():
+    profiles.load.cache_clear()
+    yield
+    profiles.load.cache_clear()
+
+
+@pytest.fixture
+def params(tmp_path, monkeypatch):
+    """A function that writes params/mine.yml, out of a profile or of text, into a folder of its own."""
+    monkeypatch.setattr(paths, "PARAMS", tmp_path)
+
+    def write(content):
+        text = content if isinstance(content, str) else yaml.safe_dump(content, sort_keys=False)
+        (tmp_path / "mine.yml").write_text(text, encoding="utf-8")
+
+    return write
+
+
+def changed(*where, to):
+    """A good profile with one entry changed; `to` may be `...` to take it out."""
+    content = copy.deepcopy(GOOD)
+    *path, last = where
+    part = content
+    for key in path:
+        part = part[key]
+    if to is ...:
+        del part[last]
+    else:
+        part[last] = to
+    return content
+
+
+# ---- the profiles there are --------------------------------------------------------------------------------------
+
+
+def test_there_are_the_four_profiles():
+    assert {"smoke", "laptop", "cifar", "paper"} <= set(ALL)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_it_loads_and_gives_every_notebook_its_parameters(name):
+    profile = profiles.load(name)
+    assert profile.name == name and profile.origin == f"params/{name}.yml" and profile.title
+    for artifact in notebooks.names():
+        values = profile.parameters(artifact)
+        assert values["profile"] == name
+        assert list(values) == list(parameters.declared(paths.NOTEBOOKS / f"{artifact}.py"))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_its_plan_holds_every_network_once_and_all_that_notebooks_ask_for(name):
+    profile = profiles.load(name)
+    plan = [e.key for e in profile.plan()]
+    assert len(set(plan)) == len(plan)
+    asked = [e for training in profile.trainings for e in profile.experiments(training)]
+    own = profile.parameters("fig-lambda")
+    asked += profile.experiments("vanilla", seeds=own["seeds"]) + profile.sweep(own["lambdas"], own["seeds"])
+    assert set(plan) == {e.key for e in asked}
+    assert set(profile.trainings) == {"vanilla", "sr", "at", "at+sr"}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_count_in_its_cost_table_is_that_of_its_plan(name):
+    text = (paths.PARAMS / f"{name}.yml").read_text(encoding="utf-8")
+    assert int(re.search(r"training (\d+) networks", text)[1]) == len(profiles.load(name).plan())
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_its_choice_of_lambda_can_find_the_one_in_use(name):
+    profile = profiles.load(name)
+    assert profile.trainings["sr"]["lam"] in profile.parameters("fig-lambda")["lambdas"]
+    assert profile.trainings["sr"]["lam"] == profile.trainings["at+sr"]["lam"]
+
+
+@pytest.mark.parametrize("artifact", notebooks.names())
+def test_a_parameters_cell_carries_the_laptop_values(artifact):
+    declared = parameters.declared(paths.NOTEBOOKS / f"{artifact}.py")
+    assert profiles.load("laptop").parameters(artifact) == {p.name: p.default for p in declared.values()}
+
+
+def test_parameters_of_the_file_override_the_notebooks_by_name(mine):
+    values = mine.parameters("thm-ratio")
+    assert values == {"profile": "mine", "samples": 60, "device": "auto"}
+    assert mine.parameters("prop-finite-difference")["samples"] == 500
+
+
+# ---- experiments -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mine(params):
+    params(GOOD)
+    return profiles.load("mine")
+
+
+def test_lengths_in_pixels_become_shares_of_the_range(mine):
+    first = mine.experiments("at+sr")[0]
+    lengths = {"eps": 32 / 255, "alpha": 40 / 255}
+    assert first.options == lengths | {"steps": 1, "lam": 0.01, "h": 0.02, "preset": "released"}
+
+
+def test_an_experiment_is_made_of_what_the_file_says(mine):
+    first, second = mine.experiments("vanilla")
+    assert (first.data, first.network, first.T, first.tau) == (GOOD["data"], "conv-4-8", 2, 1.0)
+    assert (first.rule, first.defense, first.options) == ("triangle", "vanilla", {})
+    assert {key: getattr(first.schedule, key) for key in GOOD["schedule"]} == GOOD["schedule"]
+    assert (first.seed, second.seed) == (0, 1) and first.key != second.key
+
+
+def test_seeds_and_options_can_be_others(mine):
+    (made,) = mine.experiments("sr", seeds=[7], lam=0.5)
+    assert (made.seed, made.options["lam"], made.options["h"]) == (7, 0.5, 0.02)
+    swept = mine.sweep([0.5, 0.01], [3, 4])
+    assert [(e.options["lam"], e.seed) for e in swept] == [(0.5, 3), (0.5, 4), (0.01, 3), (0.01, 4)]
+    assert mine.experiments("sr")[0].options["lam"] == 0.01  # the profile itself is unchanged
+
+
+def test_a_plan_holds_shared_networks_once_and_the_costliest_first(mine):
+    told = [str(e) for e in mine.plan()]
+    assert told == [
+        f"{name}, seed {s}" for name in ("at+sr, λ = 0.01", "at", "sr, λ = 0.01", "vanilla") for s in (0, 1)
+    ] + [f"sr, λ = 0.1, seed {s}" for s in (0, 1)]
+
+
+def test_a_training_that_the_profile_lacks_is_refused(mine):
+    with pytest.raises(Refused) as refusal:
+        mine.experiments("trades")
+    message = str(refusal.value)
+    assert "params/mine.yml" in message and "'trades'" in message and "vanilla, sr, at, at+sr" in message
+
+
+# ---- bad files ---------------------------------------------------------------------------------------------------
+
+
+def refused(name="mine"):
+    """The sentence with which a profile is refused when it is loaded, or when its plan is asked for."""
+    with pytest.raises(Refused) as refusal:
+        profiles.load(name).plan()
+    message = str(refusal.value)
+    assert "\n" not in message and message.endswith(".")
+    return message
+
+
+def test_an_unknown_profile_is_refused_with_those_there_are(params):
+    params(GOOD)
+    assert refused("nope") == "There is no profile 'nope'. Allowed: mine."
+
+
+KEYS = "cost, data, network, notebooks, schedule, seeds, title, trainings"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (changed("lamda", to=1), f"the profile has no use for lamda. It takes: {KEYS}."),
+        (changed("seeds", to=...), f"the profile lacks seeds. It takes: {KEYS}."),
+        (changed("network", "beta", to=1), "network has no use for beta. It takes: T, name, rule, tau."),
+        (changed("schedule", "epochs", to=...), "schedule lacks epochs. It takes: batch_size, epochs,"),
+        (changed("cost", to={}), "cost lacks disk_mb, download_mb, minutes."),
+        (changed("network", to=None), "network lacks T, name, rule, tau."),
+        (changed("schedule", "lr", to=-1), "lr is -1; it must be a finite number above 0."),
+        (changed("schedule", "lr", to="fast"), "lr is 'fast'; it must be a finite number above 0."),
+        (changed("trainings", "madry", to={}), "'madry'. Allowed: vanilla, sr, at, at+sr."),
+        (changed("trainings", "sr", "mu", to=1), "'mu'. It takes (lam: float"),
+        (changed("trainings", "sr", "preset", to="new"), "'new'. Allowed: "),
+        (changed("trainings", "at", "eps_255", to=-8), "it must be a finite number above 0."),
+        (changed("trainings", "at", "eps_255", to=float("nan")), "it must be a finite number above 0."),
+        (changed("trainings", "at", "eps_255", to="8/255"), "it must be a finite number above 0."),
+        (changed("notebooks", "fig-nope", to={}), "no notebook 'fig-nope'. Allowed: fig-gradient-maps, "),
+        (changed("notebooks", "thm-ratio", "eps", to=1), "notebook thm-ratio has no parameter 'eps'. It takes: pro"),
+        (changed("notebooks", "thm-ratio", "samples", to="all"), "notebook thm-ratio takes samples: int"),
+        (changed("data", "trian", to=3), "trian"),
+        (changed("trainings", "sr", to=None), "sr"),
+        (changed("trainings", to=["sr"]), "trainings"),
+        (changed("notebooks", to=None), "notebooks"),
+        (changed("notebooks", "thm-ratio", to=None), "thm-ratio"),
+        (changed("seeds", to=3), "seeds"),
+        (changed("seeds", to=[]), "seeds"),
+        (changed("data", to=None), "data"),
+        ("title: [", "is not YAML"),
+        ("a: b: c", "is not YAML"),
+        ("- a list", f"the profile lacks {KEYS}."),
+        ("", f"the profile lacks {KEYS}."),
+    ],
+    ids=lambda given: given if isinstance(given, str) else "",
+)
+def test_a_bad_file_is_refused_by_name_with_what_is_allowed(params, content, words):
+    params(content)
+    message = refused()
+    assert message.startswith("params/mine.yml") and words in message
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (changed("network", "name", to="resnet"), "no network 'resnet'. Allowed: vgg11, conv-"),
+        (changed("network", "rule", to="cubic"), "'cubic'. Allowed: triangle"),
+        (changed("network", "T", to=0), "T is 0"),
+        (changed("network", "T", to="two"), "T is 'two'"),
+        (changed("network", "tau", to=-1), "tau is -1"),
+        (changed("data", "name", to="imagenet"), "'imagenet'. Allowed: mnist5k, "),
+        (changed("schedule", "epochs", to=1.5), "epochs is 1.5"),
+    ],
+    ids=lambda given: given if isinstance(given, str) else "",
+)
+def test_a_network_or_data_set_that_cannot_be_is_refused_before_training_starts(params, content, words):
+    params(content)
+    with pytest.raises(Refused, match=re.escape(words)):
+        profiles.load("mine").plan()[0].build()
+
+
+@pytest.mark.parametrize(
+    ("artifact", "eps"), [("fig-gradient-maps", -8), ("tab-ablation", [16, -8]), ("fig-lambda", -0.5)]
+)
+def test_a_negative_radius_of_a_notebook_is_refused_before_anything_is_trained(params, artifact, eps):
+    params(changed("notebooks", artifact, "eps_255", to=eps))
+    message = refused()
+    assert message.startswith("params/mine.yml") and artifact in message and "eps_255" in message
+
+
+def test_a_good_file_of_ones_own_needs_no_notebook_overrides(params):
+    params(changed("notebooks", to={}))
+    assert profiles.load("mine").parameters("thm-ratio")["samples"] == 500
+    assert profiles.names() == ["mine"]

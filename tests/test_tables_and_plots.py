@@ -1,0 +1,318 @@
+"""Tables, drawings and headlines of every artifact, over ordinary records and extreme ones."""
+
+import copy
+import math
+import re
+import warnings
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation
+from test_claims import record, row
+
+from paperlib import claims, measures, notebooks, plots, records, report, tables, theory
+from paperlib.attacks import standard
+from paperlib.errors import Refused
+from paperlib.experiments import Evaluation, Experiment
+from paperlib.training import Schedule
+
+ARTIFACTS = notebooks.names()
+LAMBDAS = (0.01, 0.1)  # the first is the trainings' own
+
+
+def evaluations(trainings, attacks, *, seeds, share, n=50):
+    """One a training (defense, λ), seed and attack, with flags that fall with ε; `share` fixes them all instead."""
+    made = []
+    for i, (defense, lam) in enumerate(trainings):
+        for seed in seeds:
+            options = {"eps": 0.1, "alpha": 0.1, "steps": 1} if defense.startswith("at") else {}
+            options |= {} if lam is None else {"lam": lam}
+            schedule = Schedule(1, 10, 0.1, 0.9, 0.0)
+            of = Experiment({"name": "tiny"}, "conv-2-4", 4, 1.0, "triangle", defense, options, schedule, seed)
+            for attack in attacks:
+                cost = 0 if attack is None else attack.eps * (8 - i if attack.name == "pgd" else 1)
+                right = 0.9 - 0.02 * seed - cost if share is None else share
+                made.append(Evaluation(of, attack, np.arange(n) < round(n * min(1, max(0, right)))))
+    return made
+
+
+def gradient(experiment, scale):
+    """(30, 1, 4, 4), of another sparsity in every network; the first vanishes."""
+    drawn = torch.randn(30, 1, 4, 4, generator=torch.Generator().manual_seed(len(str(experiment)) + experiment.seed))
+    drawn = drawn * (drawn.abs() > 0.2 * experiment.seed) * scale
+    drawn[0] = 0
+    return drawn
+
+
+@cache
+def made(artifact, *, seeds=(0, 1, 2), share=None, eps_255=(8, 16), scale=1.0):
+    """The record that the artifact's notebook would make, from hand-made flags and gradients."""
+    four = [("vanilla", None), ("sr", 0.01), ("at", None), ("at+sr", 0.01)]
+    how, attacked = {"seeds": seeds, "share": share}, [standard("pgd", e / 255) for e in eps_255]
+    nets = [e.experiment for e in evaluations(four, [None], **how)]
+    if artifact == "fig-random-vs-adversarial":
+        noise = [standard(law, k * e / 255) for law in ("uniform", "sign") for e in eps_255 for k in (1, 2, 4)]
+        noise = list({(a.name, round(a.eps, 9)): a for a in noise}.values())
+        clean, noisy, under = (evaluations(four[:1], a, **how) for a in ([None], noise, attacked))
+        rows = measures.mean_rows(clean + noisy + under) + measures.accuracy_rows(clean + noisy + under)
+        rows += measures.gap_rows(noisy, under, factors=[1, 2, 4])
+        rows += [
+            row("noise energy kept", 0.5, 0.4, 0.6, attack=a.title, eps_255=round(a.eps * 255, 6), seeds=[])
+            for a in noise
+        ]
+        return record(artifact, rows)
+    if artifact == "tab-ablation":
+        found = evaluations(four, measures.ladder(eps_255, steps=20), **how)
+        rows = measures.mean_rows(found) + measures.difference_rows(found, "sr", "vanilla")
+        return record(artifact, rows + measures.difference_rows(found, "at+sr", "at") + measures.accuracy_rows(found))
+    if artifact == "fig-gradient-maps":
+        swept = [*four, ("sr", LAMBDAS[1])]
+        robust = evaluations(swept, attacked[-1:], **how)
+        found = {e.experiment.key: gradient(e.experiment, scale) for e in robust}
+        rows = [r for e in robust for r in measures.sparsity_rows(e.experiment, found[e.experiment.key])]
+        rows += measures.correlation_rows(rows, robust) + measures.accuracy_rows(robust)
+        first = {e.defense: e.key for e in reversed(nets)}
+        maps = {name: records.array(found[first[name]][:2]) for name, _ in four}
+        return record(artifact, rows, {"images": np.linspace(0, 1, 32).reshape(2, 1, 4, 4).tolist(), "maps": maps})
+    if artifact == "fig-lambda":
+        swept = [("vanilla", None), *(("sr", lam) for lam in LAMBDAS)]
+        found = evaluations(swept, [None, attacked[-1]], **how)
+        rows = measures.mean_rows(found) + measures.accuracy_rows(found)
+        return record(artifact, rows + measures.choice_rows(found, 0.02, used=0.01))
+    if artifact == "thm-ratio":
+        rows = [r for e in nets for r in measures.ratio_rows(e, gradient(e, scale))]
+        ratios = {e.defense: records.array(theory.linear_ratio(gradient(e, scale))) for e in reversed(nets)}
+        return record(artifact, rows, ratios | {"pixels": 16})
+    assert artifact == "prop-finite-difference", f"the tests know no record of {artifact} yet"
+    rows = []
+    for training in ("vanilla", "sr"):
+        for h, r in ((1e-5, None), (1e-2, 0.4 if share is None else None), (1e-1, 0.6)):
+            labels = {"training": training, "h": h, "scheme": "forward", "seeds": [0]}
+            rows.append(row("rank correlation", r, r and r - 0.1, r and r + 0.1, **labels))
+            rows += [
+                row("quotient over l1", 2.0, 1.0, 3.0, **labels),
+                row("probability moved", 0.5, 0.4, 0.6, **labels),
+            ]
+    return record(artifact, rows)
+
+
+def without_intervals(artifact):
+    """Every bound null, as with one seed."""
+    found = copy.deepcopy(made(artifact))
+    for entry in found["rows"]:
+        entry["low"] = entry["high"] = None
+    return found
+
+
+EXTREMES = {
+    "ordinary": made,
+    "all right": lambda artifact: made(artifact, share=1),
+    "all broken, one seed and radius": lambda artifact: made(artifact, share=0, seeds=(4,), eps_255=(2.5,)),
+    "no intervals": without_intervals,
+}
+
+
+# ---- every artifact, whatever was measured -----------------------------------------------------------------------
+
+
+def test_every_notebook_has_a_table_a_drawing_and_a_headline():
+    assert set(ARTIFACTS) == set(tables.TABLES) == set(plots.DRAWINGS) == set(claims.HEADLINES)
+    assert set(report.READING_ORDER) == set(ARTIFACTS)
+    decided = {claim.artifact for claim in claims.LEDGER if claim.judge}
+    assert decided <= set(ARTIFACTS)
+
+
+@pytest.mark.parametrize("extreme", EXTREMES)
+@pytest.mark.parametrize("artifact", ARTIFACTS)
+def test_it_is_drawn_told_and_tabled_without_a_warning(artifact, extreme, tmp_path):
+    looks_right(EXTREMES[extreme](artifact), tmp_path)
+
+
+@pytest.mark.parametrize("artifact", ["fig-gradient-maps", "thm-ratio"])
+def test_networks_without_any_gradient_are_shown_too(artifact, tmp_path):
+    looks_right(made(artifact, scale=0.0), tmp_path)
+
+
+def looks_right(found, tmp_path):
+    before = copy.deepcopy(found)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = plots.draw(found)
+        figure.savefig(tmp_path / "figure.png", dpi=50)
+        text = claims.finding(found)
+        table = tables.markdown(found)
+    assert isinstance(figure, Figure)
+    title = re.sub(r"\s+", " ", figure.get_suptitle())
+    assert title == claims.headline(found)
+    assert figure.get_supxlabel() == claims.caption(found)
+    assert claims.headline(found) in text
+    assert not re.search(r"\b(nan|None|inf)\b", text + figure.get_suptitle())
+    assert not re.search(r"\bNone\b", table)
+    assert found == before
+
+
+@pytest.mark.parametrize("artifact", ARTIFACTS)
+def test_with_one_seed_nothing_about_networks_is_decided(artifact):
+    found = made(artifact, seeds=(4,))
+    verdicts = [v for v in claims.verdicts({artifact: found}) if v.claim.judge and v.claim.artifact == artifact]
+    for v in verdicts:
+        expected = claims.SUPPORTED if v.claim.id == "C2, the statement" else claims.INCONCLUSIVE
+        assert v.verdict == expected
+
+
+@pytest.mark.parametrize("artifact", ARTIFACTS)
+def test_equal_records_give_equal_bytes(artifact, tmp_path):
+    found = made(artifact)
+    plots.save(found, tmp_path / "a" / "one.png")
+    plots.save(copy.deepcopy(found), tmp_path / "two.png")
+    one, two = (tmp_path / "a" / "one.png").read_bytes(), (tmp_path / "two.png").read_bytes()
+    assert one == two and one.startswith(b"\x89PNG") and b"tEXt" not in one
+
+
+def test_a_drawn_figure_is_not_left_open():
+    plots.plt.close("all")
+    plots.draw(made("fig-lambda"))
+    assert plots.plt.get_fignums() == []
+
+
+def test_a_figure_is_saved_in_its_own_resolution_whatever_the_reader_has_set(tmp_path):
+    with plots.matplotlib.rc_context({"savefig.dpi": 30, "font.size": 30}):
+        plots.save(made("fig-lambda"), tmp_path / "figure.png")
+    width = int.from_bytes((tmp_path / "figure.png").read_bytes()[16:20])
+    assert width == pytest.approx(6.4 * plots.STYLE["savefig.dpi"], abs=1)
+
+
+def test_a_full_disk_leaves_the_older_figure_whole(tmp_path, full_disk):
+    path = tmp_path / "figure.png"
+    path.write_bytes(b"older")
+    with full_disk("figure.png"), pytest.raises(Refused, match="figure.png"):
+        plots.save(made("fig-lambda"), path)
+    assert path.read_bytes() == b"older" and [p.name for p in tmp_path.iterdir()] == ["figure.png"]
+
+
+# ---- what is drawn -----------------------------------------------------------------------------------------------
+
+
+def test_each_training_has_one_colour_of_its_own():
+    assert set(plots.COLOURS) == set(claims.TITLES) and len(set(plots.COLOURS.values())) == 4
+    figure = plots.draw(made("tab-ablation"))
+    bars, dots = figure.axes
+    for container in bars.containers:
+        if container.get_label() in claims.TITLES.values():
+            (training,) = (t for t, title in claims.TITLES.items() if title == container.get_label())
+            assert {to_hex(bar.get_facecolor()) for bar in container} == {plots.COLOURS[training]}
+    assert [text.get_text() for text in bars.get_legend().get_texts()] == list(claims.TITLES.values())
+
+
+def test_the_bars_of_the_ablation_are_the_means():
+    found = made("tab-ablation")
+    bars = plots.draw(found).axes[0]
+    heights = {c.get_label(): [bar.get_height() for bar in c] for c in bars.containers if hasattr(c, "patches")}
+    for training, title in claims.TITLES.items():
+        own = claims.select(found, quantity="mean accuracy", training=training)
+        shown = [r for r in own if not r["attack"].endswith("noise")]
+        order = {"clean": 0, "FGSM": 1, "PGD-20": 2}
+        shown.sort(key=lambda r: (order[r["attack"]], r["eps_255"]))
+        assert heights[title] == pytest.approx([100 * r["value"] for r in shown])
+
+
+def test_noise_is_drawn_at_the_epsilon_whose_multiple_it_is():
+    found = made("fig-random-vs-adversarial")
+    for panel, law in zip(plots.draw(found).axes, ("uniform", "sign"), strict=True):
+        lines = [line for line in panel.lines if line.get_marker() == "o"]
+        ends = [text.get_text() for text in panel.texts if isinstance(text, Annotation)]
+        named = dict(zip(ends, lines, strict=True))
+        for k, name in ((1, "noise, ε"), (2, "noise, 2ε"), (4, "noise, 4ε")):
+            wanted = [
+                claims.select(found, quantity="mean accuracy", attack=f"{law} noise", eps_255=k * eps)[0]["value"]
+                for eps in (8, 16)
+            ]
+            assert list(named[name].get_xdata()) == [8, 16]
+            assert list(named[name].get_ydata()) == pytest.approx(100 * np.array(wanted))
+        under = claims.select(found, quantity="mean accuracy", attack="PGD-20")
+        assert list(named["PGD-20, ε"].get_ydata()) == pytest.approx([100 * r["value"] for r in under])
+
+
+def test_the_chosen_lambda_is_marked():
+    found = made("fig-lambda")
+    (panel,) = plots.draw(found).axes
+    (chosen,) = claims.select(found, quantity="chosen λ")
+    (line,) = (line for line in panel.lines if line.get_linestyle() == "--")
+    names = [text.get_text() for text in panel.get_xticklabels()]
+    assert names[int(line.get_xdata()[0])] == (f"{chosen['value']:g}" if chosen["value"] else "0\n(vanilla)")
+
+
+def test_the_maps_say_the_sizes_of_what_they_show():
+    found = made("fig-gradient-maps")
+    labels = [panel.get_xlabel() for panel in plots.draw(found).axes]
+    g = np.array(found["arrays"]["maps"]["sr"][1])
+    l1, l2 = np.abs(g).sum(), math.sqrt((g**2).sum())
+    assert f"l1 {l1:.2g}, l2 {l2:.1g}\nPN {l1**2 / l2**2:.0f}" in labels
+    assert sum(label.startswith("l1 0, l2 0\n") for label in labels) == 4  # the first image's vanish everywhere
+
+
+# ---- tables ------------------------------------------------------------------------------------------------------
+
+
+def cells(table):
+    """Rows of a Markdown table as lists of cells, without the ruler."""
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    return [line for line in lines if not set("".join(line)) <= set(":-")]
+
+
+def test_the_table_of_the_ablation_holds_every_mean_and_every_difference():
+    found = made("tab-ablation")
+    means, differences = map(cells, tables.markdown(found).split("\n\n"))
+    assert means[0] == ["", "vanilla", "SR", "AT", "AT+SR"] and len(means) == 1 + 1 + 2 * 4
+    assert differences[0] == ["", "SR - vanilla", "AT+SR - AT"] and len(differences) == len(means)
+    for head, *line in means[1:]:
+        attack, _, radius = head.partition(", ")
+        eps = float(radius.removesuffix("/255") or 0)
+        rows = claims.select(found, quantity="mean accuracy", attack=attack, eps_255=eps)
+        assert line == [claims.percent(r) for r in rows] and len(rows) == 4
+    (pgd,) = (line for line in differences if line[0] == "PGD-20, 16/255")
+    (sr,) = claims.select(found, quantity="difference", training="sr", attack="PGD-20", eps_255=16)
+    assert pgd[1] == claims.points(sr)
+
+
+def test_the_table_of_noise_puts_each_multiple_beside_the_attack():
+    found = made("fig-random-vs-adversarial")
+    accuracy, energy = map(cells, tables.markdown(found).split("\n\n"))
+    assert accuracy[0] == ["ε", "PGD-20"] + [f"{law} noise, {k}ε" for law in ("uniform", "sign") for k in (1, 2, 4)]
+    (noise,) = claims.select(found, quantity="mean accuracy", attack="sign noise", eps_255=64)
+    assert accuracy[2][0] == "16/255" and accuracy[2][-1] == claims.percent(noise)
+    assert energy[1] == ["uniform noise", "8/255", "50.0 % [40.0, 60.0]"] and len(energy) == 1 + 2 * 4
+
+
+def test_the_table_of_the_maps_keeps_the_sweep_apart_from_the_trainings():
+    found = made("fig-gradient-maps")
+    head, *lines = cells(tables.markdown(found))
+    assert head[:2] == ["training", "networks"] and [line[1] for line in lines] == ["3"] * 5
+    assert {line[0] for line in lines} == {"vanilla", "SR, λ = 0.01", "SR, λ = 0.1", "AT", "AT+SR, λ = 0.01"}
+    rows = claims.select(found, quantity="l1", training="sr", lam=0.1)
+    (line,) = (line for line in lines if line[0] == "SR, λ = 0.1")
+    assert float(line[head.index("l1")]) == pytest.approx(np.mean([r["value"] for r in rows]), rel=0.01)
+    assert line[head.index("zero gradient")].endswith("%")
+
+
+def test_the_table_of_lambda_has_vanilla_as_zero():
+    lines = cells(tables.markdown(made("fig-lambda")))
+    assert lines[0] == ["λ", "clean", "PGD-20, 16/255"]
+    assert [line[0] for line in lines[1:]] == ["0 (vanilla)", "0.01", "0.1"]
+
+
+def test_the_table_of_ratios_has_a_line_a_network():
+    lines = cells(tables.markdown(made("thm-ratio")))
+    assert lines[0] == ["training", "seed", "linear ratio", "upper bound", "within both bounds", "zero gradient"]
+    assert [line[:2] for line in lines[1:]] == [[t, s] for t in claims.TITLES.values() for s in "012"]
+    assert lines[1][4].startswith("100.0 % [")
+
+
+def test_the_table_of_quotients_calls_undefined_what_is_undefined():
+    lines = cells(tables.markdown(made("prop-finite-difference")))
+    assert lines[1] == ["vanilla", "1e-05", "undefined", "2 [1, 3]", "50.0 % [40.0, 60.0]"]
+    assert lines[3][2] == "0.6 [0.5, 0.7]" and len(lines) == 1 + 2 * 3
