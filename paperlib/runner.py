@@ -77,8 +77,6 @@ def execute(
             running.replace(failed)
             where, evidence = notebooks.shown(source), notebooks.shown(failed)
             raise Refused(f"{where}: the cell {cell!r} failed: {last}. Its evidence is {evidence}.")
-                f"{notebooks.shown(source)}: the cell {cell!r} failed: {last}. Its evidence is {notebooks.shown(failed)}."
-            )
         write_atomically(output, notebooks.render(_settled(notebook)).encode())
         failed.unlink(missing_ok=True)
     finally:
