@@ -53,7 +53,7 @@ def execute(
     try:
         reason = ""
         try:
-            notebook = papermill.executenotebooks.parse(
+            notebook = papermill.execute_notebook(
                 notebooks.parse(source.read_text(encoding="utf-8")),
                 running,
                 given,
@@ -74,9 +74,11 @@ def execute(
         err.close()
         if reason:
             cell, last = _last_started(running), reason.strip().splitlines()[-1]
-            running.replace(failed)
-            where, evidence = notebooks.shown(source), notebooks.shown(failed)
-            raise Refused(f"{where}: the cell {cell!r} failed: {last}. Its evidence is {evidence}.")
+            where, evidence = f"{notebooks.shown(source)}: the cell {cell!r} failed", "none"
+            if running.exists():
+                running.replace(failed)
+                evidence = notebooks.shown(failed)
+            raise Refused(f"{where}: {last}. Evidence: {evidence}.")
         write_atomically(output, notebooks.render(_settled(notebook)).encode())
         failed.unlink(missing_ok=True)
     finally:

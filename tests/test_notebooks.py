@@ -206,7 +206,7 @@ def test_inside_a_kernel_a_name_that_papermill_only_warns_of_is_refused(tmp_path
 
 def test_progress_bars_become_occasional_lines(monkeypatch):
     now, lines = [0.0], []
-    monkeypatch.setattr(notebooks.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(runner.time, "monotonic", lambda: now[0])
     stream = runner._Lines(lines.append, every=10)
     for second in range(25):
         now[0] = second
