@@ -186,9 +186,8 @@ def _wanted() -> dict[Path, str]:
         cells = parameters.cells(source.read_text(encoding="utf-8"))
         wanted[source] = header(name) + "".join(cell for tags, cell in cells if not {"badges", "setup"} & set(tags))
         wanted[twin] = render(_with_outputs(parse(wanted[source]), _read(twin) if twin.exists() else None))
-    readme = paths.ROOT / "README.md"
-    if readme.exists():
-        wanted[readme] = README_BADGES.sub(lambda _: badge_table(), readme.read_text(encoding="utf-8"))
+    if paths.README.exists():
+        wanted[paths.README] = README_BADGES.sub(lambda _: badge_table(), paths.README.read_text(encoding="utf-8"))
     return wanted
 
 

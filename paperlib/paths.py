@@ -4,6 +4,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent  # the checkout: params, published and notebooks lie beside the package
 
+README = ROOT / "README.md"
 NOTEBOOKS = ROOT / "notebooks"
 PARAMS = ROOT / "params"
 PUBLISHED = ROOT / "published"

@@ -39,6 +39,7 @@ REAL = sorted(path.stem for path in paths.NOTEBOOKS.glob("*.py"))
 def notebook(tmp_path, monkeypatch):
     """Write the notebook fig-t into a folder of its own; returns the path of its source."""
     monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.setattr(paths, "README", tmp_path / "README.md")
     paths.NOTEBOOKS.mkdir()
 
     def write(text=SIMPLE, name="fig-t"):
