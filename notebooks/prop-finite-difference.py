@@ -15,7 +15,7 @@
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/sparse-gradients-companion/blob/main/notebooks/prop-finite-difference.ipynb)
 # [![Open in Binder](https://mybinder.org/badge_logo.svg)](https://mybinder.org/v2/gh/OWNER/sparse-gradients-companion/main?labpath=notebooks%2Fprop-finite-difference.ipynb)
 
-# %% tags=["setup"]
+# %% tags=["setup"] jupyter={"source_hidden": true}
 import sys
 
 if "google.colab" in sys.modules:  # Colab opens this file alone: fetch the rest; torch is there already
@@ -23,32 +23,10 @@ if "google.colab" in sys.modules:  # Colab opens this file alone: fetch the rest
     import subprocess
 
     _url, _home = "https://github.com/OWNER/sparse-gradients-companion", "/content/sparse-gradients-companion"
-    _pip = [sys.executable, "-m", "pip", "install", "--quiet"]
     if not os.path.exists(_home):
         subprocess.run(["git", "clone", "--depth=1", _url, _home], check=True)
     os.chdir(_home)
-    subprocess.run(
-        [
-            *_pip,
-            "snntorch==1.0.0",
-            "mlxtend==0.23.4",
-            "scipy>=1.14",
-            "pandas>=2.2",
-            "tabulate>=0.9",
-            "matplotlib>=3.10",
-            "seaborn>=0.13.2",
-            "pillow>=11",
-            "papermill>=2.6",
-            "jupytext>=1.16",
-            "nbformat>=5.10",
-            "pyyaml>=6.0",
-            "filelock>=3.15",
-            "tqdm>=4.66",
-            "markdown-it-py>=3.0",
-        ],
-        check=True,
-    )
-    subprocess.run([*_pip, "--no-deps", "--editable", "."], check=True)
+    subprocess.run([sys.executable, "-m", "paperlib.environment", "--colab"], check=True)
     sys.path.insert(0, _home)
 
 # %% [markdown]

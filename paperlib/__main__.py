@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -108,6 +109,7 @@ def keep(arguments) -> None:
 
     target = paths.RESULTS / arguments.profile / "networks"
     planned = profiles.load(arguments.profile).plan()
+    shutil.rmtree(target, ignore_errors=True)  # of an older plan, or trained again since
     print(f"{experiments.copy_networks(planned, paths.CHECKPOINTS, target)} of {len(planned)} networks kept.")
 
 

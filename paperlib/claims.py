@@ -43,7 +43,7 @@ def verdicts(records: Mapping[str, dict]) -> list[Verdict]:
 def judged(claim: Claim, record: dict | None) -> Verdict:
     """The verdict of one record, or that there is none."""
     if claim.judge is None:
-        return Verdict(claim, NOT_MEASURED, f"{claim.artifact} is not part of this companion yet.")
+        return Verdict(claim, NOT_MEASURED, "No notebook measures this yet.")
     if record is None:
         return Verdict(claim, NOT_MEASURED, f"{claim.artifact} has no record in this profile.")
     return Verdict(claim, *claim.judge(record))

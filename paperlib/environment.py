@@ -3,6 +3,7 @@
     python -m paperlib.environment            write requirements.lock and environment.yml
     python -m paperlib.environment --check    compare them instead; exit code 1 if one is stale
     python -m paperlib.environment --install  install the locked versions for this interpreter
+    python -m paperlib.environment --colab    install what Colab lacks beside its own torch
 
 Imports nothing beyond the standard library, so that it runs in an environment that is still empty.
 """
@@ -92,15 +93,23 @@ def install() -> None:
     subprocess.run([*pip, "--no-deps", *project()["tool"]["companion"]["without-dependencies"]], cwd=ROOT, check=True)
 
 
+def install_on_colab() -> None:
+    """Install the companion beside Colab's own torch, which stays."""
+    pip = [sys.executable, "-m", "pip", "install", "--quiet"]
+    subprocess.run([*pip, *colab_requirements()], cwd=ROOT, check=True)
+    subprocess.run([*pip, "--no-deps", "--editable", "."], cwd=ROOT, check=True)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser("python -m paperlib.environment", description="Write what pip and conda read.")
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--check", action="store_true", help="compare instead; exit code 1 if a file is stale")
     action.add_argument("--install", action="store_true", help="install the locked versions for this interpreter")
+    action.add_argument("--colab", action="store_true", help="install what Colab lacks beside its own torch")
     choice = parser.parse_args()
     try:
-        if choice.install:
-            install()
+        if choice.install or choice.colab:
+            install() if choice.install else install_on_colab()
             return 0
         files = {LOCK: lock(), CONDA: environment_yml(project())}
     except (subprocess.CalledProcessError, KeyboardInterrupt) as error:

@@ -14,7 +14,7 @@ import jupytext
 import nbformat
 from nbformat import NotebookNode
 
-from paperlib import environment, parameters, paths
+from paperlib import environment, parameters, paths, report
 from paperlib.errors import Refused, one_of
 from paperlib.records import write_atomically
 
@@ -47,7 +47,7 @@ HEADER = """\
 # %% [markdown] tags=["badges"]
 {badges}
 
-# %% tags=["setup"]
+# %% tags=["setup"] jupyter={{"source_hidden": true}}
 import sys
 
 if "google.colab" in sys.modules:  # Colab opens this file alone: fetch the rest; torch is there already
@@ -55,18 +55,10 @@ if "google.colab" in sys.modules:  # Colab opens this file alone: fetch the rest
     import subprocess
 
     _url, _home = "{url}", "/content/{name}"
-    _pip = [sys.executable, "-m", "pip", "install", "--quiet"]
     if not os.path.exists(_home):
         subprocess.run(["git", "clone", "--depth=1", _url, _home], check=True)
     os.chdir(_home)
-    subprocess.run(
-        [
-            *_pip,
-{requirements}
-        ],
-        check=True,
-    )
-    subprocess.run([*_pip, "--no-deps", "--editable", "."], check=True)
+    subprocess.run([sys.executable, "-m", "paperlib.environment", "--colab"], check=True)
     sys.path.insert(0, _home)
 
 """
@@ -94,14 +86,13 @@ def header(artifact: str) -> str:
         badges="\n".join(f"# {line}" for line in badges(artifact).splitlines()),
         name=url.rsplit("/", 1)[-1],
         url=url,
-        requirements="\n".join(f'            "{line}",' for line in environment.colab_requirements()),
     )
 
 
 def badge_table() -> str:
-    """A Markdown list for the README: each notebook's title, linked, with its badges."""
+    """A Markdown list for the README, in reading order: each notebook's title, linked, with its badges."""
     lines = []
-    for name in names():
+    for name in report.artifacts():
         found = re.search(r"^# # (.+)$", source_of(name).read_text(encoding="utf-8"), flags=re.MULTILINE)
         title, both = found[1] if found else name, badges(name).replace("\n", " ")
         lines.append(f"* [{title}](notebooks/{name}.ipynb) {both}\n")

@@ -6,12 +6,12 @@ import subprocess
 import sys
 
 import pytest
+from test_claims import record, row
 
 from paperlib import __main__ as command_line
 from paperlib import experiments, notebooks, paths, profiles, records
 from paperlib import report as reports
 from paperlib.errors import Refused
-from test_claims import record, row
 
 OF_PROFILES = ("reproduce", "plan", "train", "restore", "keep", "report", "compare")
 

@@ -100,7 +100,14 @@ def test_check_names_the_stale_file(monkeypatch, tmp_path, capsys):
     assert stale.read_text() == environment.environment_yml(PYPROJECT)
 
 
-def test_colab_keeps_its_own_torch():
+def test_colab_keeps_its_own_torch(monkeypatch):
+    commands = []
+    monkeypatch.setattr(environment.subprocess, "run", lambda command, **_: commands.append(command))
+    environment.install_on_colab()
+    needed, editable = commands
+    assert needed[-1] == environment.colab_requirements()[-1]
+    assert not any(environment.name(part) in ("torch", "torchvision") for part in needed if part[0].isalpha())
+    assert editable[-3:] == ["--no-deps", "--editable", "."]
     asked = {environment.name(r) for r in environment.colab_requirements()}
     assert asked.isdisjoint({"torch", "torchvision", "numpy"})
     assert {"snntorch", "mlxtend", "papermill"} <= asked

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 from filelock import FileLock
+from test_tables_and_plots import made
 
 from paperlib import parameters, paths, records
-from test_tables_and_plots import made
 
 KEPT = ("fig-lambda", "tab-ablation")  # a real one and a stub
 OURS = ("PROFILE", "PYTHON", "CACHED", "JOBS", "REPO", "MAKEFLAGS", "MFLAGS", "MAKELEVEL", "PYTHONPATH")

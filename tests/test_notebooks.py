@@ -382,18 +382,16 @@ def test_the_setup_cell_does_nothing_elsewhere():
     assert set(namespace) == {"__builtins__", "sys"} and (os.getcwd(), sys.path) == before
 
 
-def test_on_colab_the_setup_cell_fetches_the_rest_and_never_torch(monkeypatch):
+def test_on_colab_the_setup_cell_fetches_the_rest(monkeypatch):
     commands, folders, namespace = [], [], {}
     monkeypatch.setitem(sys.modules, "google.colab", ModuleType("google.colab"))
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(os, "chdir", folders.append)
     monkeypatch.setattr(subprocess, "run", lambda command, check: commands.append(command))
     exec(setup_cell(), namespace)
-    clone, install, editable = commands
+    clone, install = commands
     assert clone[:2] == ["git", "clone"] and clone[-2:] == [environment.repository(), folders[0]]
-    assert install[1:4] == ["-m", "pip", "install"] and install[-1] == environment.colab_requirements()[-1]
-    assert not any(re.match("torch(vision)?\\b", requirement) for requirement in install)
-    assert editable[-3:] == ["--no-deps", "--editable", "."] and sys.path[0] == folders[0]
+    assert install == [sys.executable, "-m", "paperlib.environment", "--colab"] and sys.path[0] == folders[0]
     public = {name for name in namespace if not name.startswith("_")}
     assert public == {"sys", "os", "subprocess"}  # modules: `from_namespace` would refuse a variable
 

@@ -6,10 +6,10 @@ import re
 import sys
 
 import pytest
+from test_tables_and_plots import made
 
 from paperlib import __main__ as command_line
 from paperlib import claims, notebooks, paths, records, report
-from test_tables_and_plots import made
 
 ARTIFACTS = notebooks.names()
 GONE = "tab-ablation"  # the artifact that is missing or damaged
