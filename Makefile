@@ -39,7 +39,7 @@ help:  ## this list
 	@echo "PROFILE=$(PROFILE) (there are: $(basename $(notdir $(wildcard params/*.yml)))), PYTHON= to use another interpreter, CACHED=1 to take kept networks"
 
 reproduce: known-profile  ## rebuild everything of a profile: train, run the notebooks, draw, report
-	@if $(MORE) -q $(BUILD)/report >/dev/null 2>&1; then \
+	+@if $(MORE) -q $(BUILD)/report >/dev/null 2>&1; then \
 	  echo "Nothing to do: profile $(PROFILE) is up to date. Its report is results/$(PROFILE)/REPORT.md."; \
 	else \
 	  sed -n 's/^cost: {minutes: \(.*\), disk_mb: \(.*\), download_mb: \(.*\)}/Profile $(PROFILE): about \1 minutes on two cores, \2 MB of disk and \3 MB of download, after installation./p' $(PARAMS); \
@@ -48,7 +48,7 @@ reproduce: known-profile  ## rebuild everything of a profile: train, run the not
 	fi
 
 $(ARTIFACTS): %: known-profile
-	@$(MORE) $(BUILD)/$*.drawn
+	+@$(MORE) $(BUILD)/$*.drawn
 
 known-profile:
 	@[ -e $(PARAMS) ] || { echo "There is no profile '$(PROFILE)'. Allowed: $(basename $(notdir $(wildcard params/*.yml)))." >&2; exit 2; }
@@ -61,6 +61,7 @@ $(BUILD)/trained: $(PARAMS) $(CODE) notebooks/fig-lambda.py | $(READY)
 	@touch $@
 
 $(BUILD)/%.done: notebooks/%.py $(PARAMS) $(BUILD)/trained $(CODE) | $(READY)
+	@rm -f $@ $(@:.done=.drawn)  # a failed run leaves no older stamp
 	@$(RUN) run $* --profile $(PROFILE)
 	@touch $@
 
@@ -92,7 +93,7 @@ lab: $(READY)  ## open JupyterLab on the notebooks
 	@$(PYTHON) -m jupyter lab notebooks
 
 notebooks: $(READY)  ## put the laptop outputs into the committed .ipynb twins
-	@$(MORE) PROFILE=laptop $(ARTIFACTS:%=build/laptop/%.done)
+	+@$(MORE) PROFILE=laptop $(ARTIFACTS:%=build/laptop/%.done)
 	@for artifact in $(ARTIFACTS); do $(RUN) publish $$artifact || exit 1; done
 	@$(RUN) keep --profile laptop
 

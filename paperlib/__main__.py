@@ -13,6 +13,10 @@ from paperlib import errors, paths, records
 def main() -> int:
     arguments = _parser().parse_args()
     try:
+        if "profile" in arguments:
+            errors.one_of("profile", arguments.profile, sorted(path.stem for path in paths.PARAMS.glob("*.yml")))
+        if "jobs" in arguments:
+            errors.count("jobs", arguments.jobs)
         return arguments.run(arguments) or 0
     except errors.Refused as problem:
         print(problem, file=sys.stderr)

@@ -83,12 +83,12 @@ def select(record: dict, **labels) -> list[dict]:
 
 def percent(row: dict) -> str:
     """A share with its interval: "47.1 % [44.0, 50.2]"."""
-    return f"{100 * row['value']:.1f} %" + _bounds(row)
+    return "undefined" if row["value"] is None else f"{100 * row['value']:.1f} %" + _bounds(row)
 
 
 def points(row: dict) -> str:
     """A difference of shares in percentage points, signed, with its interval."""
-    return f"{100 * row['value']:+.1f} points" + _bounds(row, "+")
+    return "undefined" if row["value"] is None else f"{100 * row['value']:+.1f} points" + _bounds(row, "+")
 
 
 def _bounds(row: dict, sign: str = "") -> str:
@@ -115,7 +115,7 @@ def _clear(row: dict) -> int:
 def _costly_radii(record: dict) -> list[float]:
     clean = select(record, quantity="mean accuracy", attack="clean")[0]["value"]
     attacked = [r for r in select(record, quantity="mean accuracy") if r["attack"].startswith("PGD")]
-    return [r["eps_255"] for r in attacked if clean - r["value"] >= COST]
+    return [r["eps_255"] for r in attacked if round(clean - r["value"], 9) >= COST]
 
 
 def _random_against_adversarial(law: str) -> Callable[[dict], tuple[str, str]]:
@@ -123,19 +123,21 @@ def _random_against_adversarial(law: str) -> Callable[[dict], tuple[str, str]]:
         radii = _costly_radii(record)
         gaps = select(record, quantity="mean gap", noise=law, factor=NOISE_FACTOR)
         rows = [row for row in gaps if row["eps_255"] in radii]
+        if not radii:
+            return INCONCLUSIVE, f"No radius costs {100 * COST:g} points or more."
+        if not rows:
+            return NOT_MEASURED, f"No noise was {NOISE_FACTOR} times larger than an attack that costs anything."
         told = ", ".join(f"{points(row)} at {row['eps_255']:g}/255" for row in rows)
-        return _decide(rows), f"Accuracy under the noise minus accuracy under the attack: {told}." if rows else (
-            f"No radius costs {100 * COST:g} points or more."
-        )
+        return _decide(rows), f"Accuracy under the noise minus accuracy under the attack: {told}."
 
     return judge
 
 
 def _within_bounds(record: dict) -> tuple[str, str]:
     rows, zero = select(record, quantity="within both bounds"), select(record, quantity="zero gradient")
-    inside, total = sum(round(r["value"] * r["n"]) for r in rows), sum(r["n"] for r in rows)
+    inside, total = sum(round((r["value"] or 0) * r["n"]) for r in rows), sum(r["n"] for r in rows)
     vanished = sum(round(r["value"] * r["n"]) for r in zero)
-    verdict = SUPPORTED if inside == total and total else NOT_SUPPORTED
+    verdict = INCONCLUSIVE if not total else SUPPORTED if inside == total else NOT_SUPPORTED
     return verdict, (
         f"{inside:,} of {total:,} gradients of {len(rows)} networks lie within both bounds; "
         f"{vanished:,} more are exactly 0 and have no ratio."
@@ -166,7 +168,7 @@ def _sparsity_matters(record: dict) -> tuple[str, str]:
 
 def _plain(row: dict) -> str:
     bounds = "" if row["low"] is None else f" [{row['low']:.2f}, {row['high']:.2f}]"
-    return f"{row['value']:.2f}{bounds}"
+    return "undefined" if row["value"] is None else f"{row['value']:.2f}{bounds}"
 
 
 LEDGER = (
@@ -233,14 +235,13 @@ def _ablation_headline(record: dict) -> str:
 
 
 def _maps_headline(record: dict) -> str:
-    def typical(training: str, quantity: str) -> float:
-        rows = select(record, training=training, quantity=quantity)
+    def typical(training: str) -> str:
+        rows = select(record, training=training, quantity="participation number")
         own = [r["value"] for r in rows if r.get("lam") == rows[0].get("lam")]  # the profile's λ stands first
-        return sorted(own)[len(own) // 2]
+        known = sorted(value for value in own if value is not None)
+        return f"{known[len(known) // 2]:.0f}" if known else "undefined"
 
-    told = [
-        f"{TITLES[training]} {typical(training, 'participation number'):.0f}" for training in record["arrays"]["maps"]
-    ]
+    told = [f"{TITLES[training]} {typical(training)}" for training in record["arrays"]["maps"]]
     return f"Equal pixels that would share the gradient alike (participation number): {', '.join(told)}"
 
 
@@ -251,12 +252,15 @@ def _lambda_headline(record: dict) -> str:
 
 
 def _ratio_headline(record: dict) -> str:
-    rows, bounds = select(record, quantity="linear ratio"), select(record, quantity="upper bound")
-    low, high = min(r["value"] for r in rows), max(r["value"] for r in rows)
-    smallest, largest = min(r["value"] for r in bounds), max(r["value"] for r in bounds)
+    medians, bounds = (
+        [r["value"] for r in select(record, quantity=quantity) if r["value"] is not None]
+        for quantity in ("linear ratio", "upper bound")
+    )
+    if not medians:
+        return "Every gradient is exactly 0, so no ratio is defined"
     return (
-        f"The linear ratio lies between its bounds: its median is {low:.0f} to {high:.0f} from network to network, "
-        f"that of the upper bound 3‖g‖₀ is {smallest:.0f} to {largest:.0f}"
+        f"The linear ratio lies between its bounds: its median is {min(medians):.0f} to {max(medians):.0f} from "
+        f"network to network, that of the upper bound 3‖g‖₀ is {min(bounds):.0f} to {max(bounds):.0f}"
     )
 
 
@@ -265,6 +269,8 @@ def _quotient_headline(record: dict) -> str:
         record, quantity="rank correlation"
     )
     known = [row for row in rows if row["value"] is not None]
+    if not known:
+        return "The quotient follows ‖∇f‖₁ at no h: nothing varies from image to image"
     best = max(known, key=lambda row: row["value"])
     return f"The quotient follows ‖∇f‖₁ best at h = {best['h']:g}, with a rank correlation of {best['value']:.2f}"
 

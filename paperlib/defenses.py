@@ -80,7 +80,6 @@ class SR:
         return F.cross_entropy(logits, batch.labels) + self.lam * penalty
 
 
-@register("at")
 @dataclass(frozen=True)
 class AT:
     """Adversarial training: PGD examples, made in eval mode, take the images' place in the loss `then`.
@@ -113,6 +112,12 @@ class AT:
         )
         network.train()
         return self.then.loss(network, replace(batch, images=adversarial))
+
+
+@register("at")
+def at(*, eps: float, alpha: float, steps: int) -> AT:
+    """Cross-entropy on adversarial examples alone."""
+    return AT(eps, alpha, steps)
 
 
 @register("at+sr")

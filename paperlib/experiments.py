@@ -8,8 +8,10 @@ checkpoints/<key>/evaluations/<hash>.json          one flag a sample for one att
 import hashlib
 import io
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from multiprocessing import get_context
@@ -53,6 +55,7 @@ class Experiment:
         networks.architecture(self.network)
         errors.count("T", self.T)
         errors.unit("tau", self.tau)
+        object.__setattr__(self, "tau", float(self.tau))  # 1 and 1.0 are the same experiment
         rules.build(self.rule)
         defenses.build(self.defense, self.options)
         errors.count("seed", self.seed, at_least=0)
@@ -137,10 +140,11 @@ def trained(experiment: Experiment, *, device: str = "auto", progress: bool = Tr
         try:
             return _load(experiment, device)
         except Damaged as damage:
-            aside = folder / "weights.pt.damaged"
-            (folder / "weights.pt").replace(aside)
-            (folder / "checkpoint.json").unlink()
-            print(f"{damage} It will be trained again; the old file is kept as {aside.name}.")
+            aside = [path for path in (folder / "weights.pt", folder / "checkpoint.json") if path.exists()]
+            for path in aside:
+                path.replace(path.with_name(path.name + ".damaged"))
+            kept = ", ".join(f"{path.name}.damaged" for path in aside)
+            print(f"{damage} It will be trained again; what there was is kept as {kept}.", file=sys.stderr)
             _train(experiment, device, progress)
             return _load(experiment, device)
 
@@ -151,7 +155,7 @@ def is_trained(experiment: Experiment) -> bool:
 
 
 def train_all(experiments: Sequence[Experiment], *, workers: int, device: str = "auto") -> None:
-    """Train what is missing, `workers` processes of one thread each side by side; a line an epoch on stdout."""
+    """Train what is missing, `workers` processes of one thread each side by side; a line an epoch on stderr."""
     missing = [e for e in experiments if not is_trained(e)]
     print(f"{len(experiments)} networks: {len(experiments) - len(missing)} trained already, {len(missing)} to train.")
     if not missing:
@@ -219,6 +223,7 @@ def _train(experiment: Experiment, device: str, progress: bool, tag: str = "") -
         print(
             f"{tag} {experiment}: epoch {row['epoch']}/{experiment.schedule.epochs}, loss {row['loss']:.3f}, "
             f"validation {row['validation_accuracy']:.1%}, {row['seconds']:.0f} s".strip(),
+            file=sys.stderr,  # a notebook keeps its stdout, which must not differ from run to run
             flush=True,
         )
     weights = training.to_bytes({name: value.cpu() for name, value in network.state_dict().items()})
@@ -239,26 +244,35 @@ def _train_quietly(experiment: Experiment, device: str, tag: str) -> None:
             _train(experiment, resolve(device), progress=False, tag=tag)
 
 
+def _description(experiment: Experiment) -> dict:
+    """What checkpoint.json says."""
+    try:
+        return json.loads((experiment.folder / "checkpoint.json").read_text())
+    except ValueError:
+        raise Damaged(f"{paths.shown(experiment.folder)}: checkpoint.json is damaged.") from None
+
+
 def _load(experiment: Experiment, device: str) -> Network:
     folder = experiment.folder
-    content = json.loads((folder / "checkpoint.json").read_text())
+    content = _description(experiment)
     if content["experiment"] != json.loads(json.dumps(asdict(experiment))):
-        raise errors.Refused(f"{folder} holds a checkpoint of another experiment: {content['experiment']}.")
+        raise errors.Refused(
+            f"{paths.shown(folder)} holds a checkpoint of another experiment: {content['experiment']}."
+        )
     if content["data_sha256"] != experiment.load_data().sha256:
         raise errors.Refused(
-            f"{folder}: this network was trained on other bytes of {experiment.data['name']} than are there now. "
-            "Restore the data, or delete the folder to train again."
+            f"{paths.shown(folder)}: trained on other bytes of {experiment.data['name']} than are there "
+            "now. Restore the data, or delete the folder to train again."
         )
     weights = (folder / "weights.pt").read_bytes() if (folder / "weights.pt").exists() else b""
     if records.sha256(weights) != content["weights_sha256"]:
-        raise Damaged(f"{folder}: weights do not match their checksum (damaged file?).")
+        raise Damaged(f"{paths.shown(folder)}: weights do not match their checksum (damaged file?).")
     network = experiment.build()
     try:
         network.load_state_dict(torch.load(io.BytesIO(weights), weights_only=True))
     except RuntimeError as problem:
-        raise errors.Refused(
-            f"{folder} holds weights of another network than {experiment.network}: {problem}"
-        ) from None
+        where, told = paths.shown(folder), " ".join(str(problem).split())
+        raise errors.Refused(f"{where} holds weights of another network than {experiment.network}: {told}") from None
     return network.to(device).eval()
 
 
@@ -276,9 +290,9 @@ def _flags(
     spec = {"attack": None if attack is None else asdict(attack), "split": split, "samples": samples}
     path = experiment.folder / "evaluations" / f"{_hash(spec)}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    weights = json.loads((experiment.folder / "checkpoint.json").read_text())["weights_sha256"]
+    weights = _description(experiment)["weights_sha256"]
     with FileLock(path.with_suffix(".lock")):  # two notebooks may ask for the same flags at once
-        if path.exists():
+        with suppress(FileNotFoundError, ValueError):  # not evaluated yet, or a damaged file: it is written anew
             kept = json.loads(path.read_text())
             if kept["weights_sha256"] == weights:
                 return np.array([flag == "1" for flag in kept["flags"]])

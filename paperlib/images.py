@@ -202,7 +202,9 @@ def _cifar(kind: str, title: str, known: tuple) -> _Source:
         _download(kind, folder, f"unpack {kind.url} there")
     for file, md5 in (*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])):
         if not check_integrity(folder / file, md5):
-            raise Refused(f"{_shown(folder / file)} is missing or damaged; delete {_shown(folder)} and fetch it again.")
+            raise Refused(
+                f"{paths.shown(folder / file)} is missing or damaged; delete {paths.shown(folder)} and fetch it again."
+            )
     own, tested = (kind(paths.DATA, train=train) for train in (True, False))
     images = np.concatenate([own.data, tested.data]).transpose(0, 3, 1, 2)
     labels = np.array(own.targets + tested.targets, np.int64)
@@ -214,7 +216,7 @@ def _download(kind: type, wanted: Path, remedy: str) -> None:
         kind(paths.DATA, download=True)
     except Exception as error:  # whatever stands between here and the server
         raise Refused(
-            f"{_shown(wanted)} is missing and could not be downloaded ({type(error).__name__}): {remedy}, "
+            f"{paths.shown(wanted)} is missing and could not be downloaded ({type(error).__name__}): {remedy}, "
             "or choose mnist5k or folder:PATH, which need no network."
         ) from error
 
@@ -224,11 +226,11 @@ def _folder(given: str) -> _Source:
     divided = (root / "train").is_dir() and (root / "test").is_dir()
     own, tested = (_class_files(root / "train"), _class_files(root / "test")) if divided else (_class_files(root), {})
     if strangers := [root / "test" / name for name in tested if name not in own]:
-        raise Refused(f"{_shown(strangers[0])} is a class that train lacks; its classes are {', '.join(own)}.")
+        raise Refused(f"{paths.shown(strangers[0])} is a class that train lacks; its classes are {', '.join(own)}.")
     fewest = min(map(len, own.values()))
     if len(own) < 2 or fewest < 5:  # five per class, so that each part of a split can have some
         raise Refused(
-            f"{_shown(root)} has {len(own)} classes to train on, the smallest with {fewest} images; "
+            f"{paths.shown(root)} has {len(own)} classes to train on, the smallest with {fewest} images; "
             "it needs two classes and five images in each."
         )
     files = [(file, label) for part in (own, tested) for label, name in enumerate(own) for file in part.get(name, [])]
@@ -249,11 +251,11 @@ def _folder(given: str) -> _Source:
 def _class_files(folder: Path) -> dict[str, list[Path]]:
     """The image files of each class folder, all in sorted order; hidden ones are not meant."""
     if not folder.is_dir():
-        raise Refused(f"There is no folder {_shown(folder)}. {LAYOUT}")
+        raise Refused(f"There is no folder {paths.shown(folder)}. {LAYOUT}")
     inner = sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
     found = {f.name: sorted(p for p in f.iterdir() if p.suffix.lower() in SUFFIXES and p.name[0] != ".") for f in inner}
     if empty := [folder / name for name in found if not found[name]] or [folder][: not found]:
-        raise Refused(f"{_shown(empty[0])} holds no images ({' '.join(SUFFIXES)}). {LAYOUT}")
+        raise Refused(f"{paths.shown(empty[0])} holds no images ({' '.join(SUFFIXES)}). {LAYOUT}")
     return found
 
 
@@ -269,7 +271,7 @@ def _decode(files: list[Path]) -> np.ndarray:
     for file, kind in zip(files, kinds, strict=True):
         if kind != expected:
             wanted = "{} × {} {} as most are".format(*expected) if expected else "square, and L (greyscale) or RGB"
-            raise Refused("{} is {} × {} {}; it must be {}.".format(_shown(file), *kind, wanted))
+            raise Refused("{} is {} × {} {}; it must be {}.".format(paths.shown(file), *kind, wanted))
     stack = np.stack(arrays)  # (n, H, W) or (n, H, W, 3)
     return stack[:, None] if stack.ndim == 3 else stack.transpose(0, 3, 1, 2)
 
@@ -312,11 +314,7 @@ def _reading(path: Path) -> Iterator[Path]:
     try:
         yield path
     except Exception as error:  # damaged bytes make readers raise anything from EOFError to SyntaxError
-        raise Refused(f"{_shown(path)} is damaged or unreadable ({type(error).__name__}).") from error
-
-
-def _shown(path: Path) -> Path:
-    return path.relative_to(paths.ROOT) if path.is_relative_to(paths.ROOT) else path
+        raise Refused(f"{paths.shown(path)} is damaged or unreadable ({type(error).__name__}).") from error
 
 
 def _within(what: str, asked: int, there: int) -> None:

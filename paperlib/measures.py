@@ -12,6 +12,7 @@ from paperlib.experiments import Evaluation, Experiment
 from paperlib.images import Split
 
 BATCH = 100  # images whose gradients are taken at once
+NOTHING = statistics.Interval(np.nan, np.nan, np.nan, 0, "no sample has a gradient")
 
 
 # ---- from flags --------------------------------------------------------------------------------------------------
@@ -121,8 +122,7 @@ def sparsity_rows(experiment: Experiment, gradient: Tensor) -> list[dict]:
     rows = []
     for name, measure in SPARSITIES.items():
         values = measure(gradient)
-        values = values[values.isfinite()].numpy()
-        rows.append(_row(statistics.bootstrap_median(values, seed=0), [experiment], quantity=name, **experiment.labels))
+        rows.append(_row(_median(values[values.isfinite()]), [experiment], quantity=name, **experiment.labels))
     vanished = statistics.wilson((gradients.l1(gradient) == 0).numpy())
     return [*rows, _row(vanished, [experiment], quantity="zero gradient", **experiment.labels)]
 
@@ -135,17 +135,14 @@ def ratio_rows(experiment: Experiment, gradient: Tensor) -> list[dict]:
     ratio = theory.linear_ratio(gradient)
     defined = ratio.isfinite()
     ratio, support = ratio[defined], theory.l0(gradient[defined], threshold=0.0)
-    labels = experiment.labels
     inside = (ratio >= 3 * (1 - 1e-5)) & (ratio <= 3 * support * (1 + 1e-5))
-    undefined = statistics.wilson((~defined).numpy())
-    return [
-        _row(statistics.bootstrap_median(ratio.numpy(), seed=0), [experiment], quantity="linear ratio", **labels),
-        _row(
-            statistics.bootstrap_median(3.0 * support.numpy(), seed=0), [experiment], quantity="upper bound", **labels
-        ),
-        _row(statistics.wilson(inside.numpy()), [experiment], quantity="within both bounds", **labels),
-        _row(undefined, [experiment], quantity="zero gradient", **labels),
-    ]
+    measured = {
+        "linear ratio": _median(ratio),
+        "upper bound": _median(3.0 * support),
+        "within both bounds": statistics.wilson(inside.numpy()) if len(inside) else NOTHING,
+        "zero gradient": statistics.wilson((~defined).numpy()),
+    }
+    return [_row(interval, [experiment], quantity=name, **experiment.labels) for name, interval in measured.items()]
 
 
 def quotient_rows(
@@ -182,10 +179,12 @@ def correlation_rows(sparsity: list[dict], evaluations: Sequence[Evaluation]) ->
     robust = {e.experiment.key: e for e in evaluations}
     rows = []
     for name in SPARSITIES:
-        chosen = [r for r in sparsity if r["quantity"] == name]
+        chosen = [r for r in sparsity if r["quantity"] == name and r["value"] is not None]
         found = [robust[r["experiments"][0]] for r in chosen]
-        interval = statistics.rank_correlation([r["value"] for r in chosen], [e.flags.mean() for e in found])
-        attack = {key: found[0].labels[key] for key in ("attack", "eps_255")}
+        interval = NOTHING
+        if chosen:
+            interval = statistics.rank_correlation([r["value"] for r in chosen], [e.flags.mean() for e in found])
+        attack = {key: evaluations[0].labels[key] for key in ("attack", "eps_255")}
         labels = {"quantity": "rank correlation", "sparsity": name} | attack
         rows.append(_row(interval, [e.experiment for e in found], **labels))
     return rows
@@ -225,6 +224,10 @@ def _grouped(evaluations: Iterable[Evaluation]):
     for e in evaluations:
         groups.setdefault(repr(e.labels), (e.labels, []))[1].append(e)
     return groups.values()
+
+
+def _median(values: Tensor) -> statistics.Interval:
+    return statistics.bootstrap_median(values.numpy(), seed=0) if len(values) else NOTHING
 
 
 def _row(interval: statistics.Interval, of: Sequence[Experiment], **labels) -> dict:

@@ -5,7 +5,6 @@ that no author writes (the header down to the setup cell, the whole twin but its
 """
 
 import ast
-import os
 import re
 from pathlib import Path
 from urllib.parse import quote
@@ -104,11 +103,6 @@ def source_of(artifact: str) -> Path:
     return paths.NOTEBOOKS / f"{artifact}.py"
 
 
-def shown(path: Path) -> str:
-    """A path as messages name it: relative to the project where it lies inside."""
-    return os.path.relpath(path, paths.ROOT) if path.is_relative_to(paths.ROOT) else str(path)
-
-
 # ---- twins -------------------------------------------------------------------------------------------------------
 
 
@@ -127,8 +121,8 @@ def stale() -> list[str]:
     """A sentence for each file that `sync` would write, and for each twin whose source is gone."""
     behind = [path for path, text in _wanted().items() if _differs(path, text)]
     orphans = sorted(path for path in paths.NOTEBOOKS.glob("*.ipynb") if not path.with_suffix(".py").exists())
-    return [f"{shown(path)} is not up to date. {REPAIR}" for path in behind] + [
-        f"{shown(path)} has no source {path.stem}.py beside it. Remove it." for path in orphans
+    return [f"{paths.shown(path)} is not up to date. {REPAIR}" for path in behind] + [
+        f"{paths.shown(path)} has no source {path.stem}.py beside it. Remove it." for path in orphans
     ]
 
 
@@ -143,12 +137,16 @@ def publish(artifact: str, executed: Path) -> Path:
     run.cells = [cell for cell in run.cells if cell.source not in injected]
     own = parse(source.read_text(encoding="utf-8"))
     if [cell.source for cell in run.cells] != [cell.source for cell in own.cells]:
-        raise Refused(f"{shown(executed)} was executed from another version of {shown(source)}. Execute it again.")
+        raise Refused(
+            f"{paths.shown(executed)} was executed from another version of {paths.shown(source)}. Execute it again."
+        )
     defaults = {parameter.name: parameter.default for parameter in parameters.declared(source).values()}
     for node in ast.parse("\n".join(injected)).body:
         name, value = node.targets[0].id, ast.literal_eval(node.value)
         if value != defaults[name]:
-            raise Refused(f"{shown(executed)} ran with {name} = {value!r}; a twin shows its own {defaults[name]!r}.")
+            raise Refused(
+                f"{paths.shown(executed)} ran with {name} = {value!r}; a twin shows its own {defaults[name]!r}."
+            )
     twin = source.with_suffix(".ipynb")
     write_atomically(twin, render(_with_outputs(own, run)).encode())
     return twin
@@ -214,7 +212,7 @@ def _read(path: Path) -> NotebookNode:
         return nbformat.read(path, as_version=4)
     except (ValueError, nbformat.ValidationError) as error:
         reason = type(error).__name__
-        raise Refused(f"{shown(path)} is not a notebook ({reason}); remove it and make it again.") from None
+        raise Refused(f"{paths.shown(path)} is not a notebook ({reason}); remove it and make it again.") from None
 
 
 def render(notebook: NotebookNode) -> str:

@@ -13,3 +13,8 @@ FIGURES = ROOT / "figures"
 BUILD = ROOT / "build"
 CHECKPOINTS = ROOT / "checkpoints"
 DATA = ROOT / "data"
+
+
+def shown(path: Path) -> str:
+    """A path as messages name it: relative to the project where it lies inside."""
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)

@@ -3,6 +3,7 @@
 `draw(record)` is the whole door: the notebooks show what it returns and `make` writes the same figure to a file.
 """
 
+import io
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -15,12 +16,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
+from paperlib import records
 from paperlib.claims import TITLES, caption, headline, select
 
 COLOURS = {"vanilla": "#4d4d4d", "sr": "#0072b2", "at": "#e69f00", "at+sr": "#009e73"}
 NOISE = {"uniform": "#56b4e9", "sign": "#cc79a7"}
 ATTACK = "#d55e00"
-STYLE = {"font.size": 9, "axes.titlesize": 9, "legend.frameon": False, "figure.dpi": 110, "savefig.dpi": 160}
+STYLE = {"font.size": 9, "axes.titlesize": 9, "legend.frameon": False, "figure.dpi": 110}
+DPI = 160  # of the files
 
 
 def draw(record: dict) -> Figure:
@@ -41,8 +44,9 @@ def draw(record: dict) -> Figure:
 
 def save(record: dict, path: Path) -> None:
     """Write the artifact's figure as PNG, without a date or a version, so that equal records give equal bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draw(record).savefig(path, metadata={"Software": None})
+    picture = io.BytesIO()
+    draw(record).savefig(picture, format="png", dpi=DPI, metadata={"Software": None})
+    records.write_atomically(path, picture.getvalue())
 
 
 def _random(record: dict) -> Figure:
@@ -138,9 +142,9 @@ def _maps(record: dict) -> Figure:
             shown = gradient.sum(0)  # channels added; each map on its own scale, since l1 differs by orders
             limit = np.abs(shown).max() or 1
             row[column].imshow(shown, cmap="RdBu_r", vmin=-limit, vmax=limit)
-            l1 = np.abs(gradient).sum()
-            number = l1**2 / (gradient**2).sum() if l1 else np.nan
-            row[column].set_xlabel(f"l1 {l1:.2g}, l2 {np.sqrt((gradient**2).sum()):.1g}\nPN {number:.0f}", fontsize=6)
+            l1, l2 = np.abs(gradient).sum(), np.sqrt((gradient**2).sum())
+            number = f"{(l1 / l2) ** 2:.0f}" if l2 else "undefined"
+            row[column].set_xlabel(f"l1 {l1:.2g}, l2 {l2:.1g}\nPN {number}", fontsize=6)
     for panel in panels.flat:
         panel.set(xticks=[], yticks=[])
         sns.despine(ax=panel, left=True, bottom=True)
@@ -148,15 +152,18 @@ def _maps(record: dict) -> Figure:
     robust = {r["experiments"][0]: r for r in select(record, quantity="accuracy")}
     for panel, name in zip(scatters, ("participation number", "l1"), strict=True):
         for training, colour in COLOURS.items():
-            rows = select(record, quantity=name, training=training)
+            rows = [r for r in select(record, quantity=name, training=training) if r["value"] is not None]
             accuracy = [100 * robust[r["experiments"][0]]["value"] for r in rows]
             panel.plot([r["value"] for r in rows], accuracy, "o", color=colour, markersize=4, alpha=0.8)
         (correlation,) = select(record, quantity="rank correlation", sparsity=name)
-        panel.set_title(f"rank correlation {correlation['value']:.2f}", fontsize=8, loc="right")
-        panel.set(xlabel=f"median {'‖g‖₁' if name == 'l1' else name}", xscale="log")
-        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        panel.xaxis.set_major_formatter("{x:g}")
-        panel.xaxis.set_minor_locator(NullLocator())
+        known = "undefined" if correlation["value"] is None else f"{correlation['value']:.2f}"
+        panel.set_title(f"rank correlation {known}", fontsize=8, loc="right")
+        panel.set_xlabel(f"median {'‖g‖₁' if name == 'l1' else name}")
+        if any(r["value"] for r in select(record, quantity=name)):
+            panel.set_xscale("log")
+            panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            panel.xaxis.set_major_formatter("{x:g}")
+            panel.xaxis.set_minor_locator(NullLocator())
     scatters[0].set_ylabel(f"accuracy under {correlation['attack']}\nat {correlation['eps_255']:g}/255, %", y=0)
     return figure
 
@@ -186,6 +193,8 @@ def _ratio(record: dict) -> Figure:
     bins = np.geomspace(2.5, 1.3 * bounds[1], 80)
     for training, colour in COLOURS.items():
         ratios = [r for r in record["arrays"][training] if r is not None]
+        if not ratios:
+            continue
         panel.hist(ratios, bins, histtype="stepfilled", color=colour, alpha=0.25)
         counts, _, _ = panel.hist(ratios, bins, histtype="step", color=colour, linewidth=1.4)
         panel.text(np.median(ratios), counts.max() + 2, TITLES[training], color=colour, ha="center", fontweight="bold")

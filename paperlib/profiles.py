@@ -3,13 +3,15 @@
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin, get_type_hints
 
 import yaml
 
 from paperlib import errors, parameters, paths
 from paperlib.experiments import Experiment
 from paperlib.training import Schedule
+
+LENGTHS = {"eps_255", "lambdas", "tolerance"}  # notebook parameters that no sign belongs to
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,11 @@ class Profile:
         """All parameters of a notebook in this profile, checked against what the notebook declares."""
         declared = parameters.declared(paths.NOTEBOOKS / f"{artifact}.py")
         given = {"profile": self.name} | self.notebooks.get(artifact, {})
-        return parameters.check(artifact, declared, given, origin=self.origin)
+        values = parameters.check(artifact, declared, given, origin=self.origin)
+        for name in LENGTHS & set(values):
+            for value in values[name] if isinstance(values[name], list) else [values[name]]:
+                errors.number(f"{self.origin}: {artifact}'s {name}", value, at_least=0)
+        return values
 
     def experiments(self, training: str, *, seeds: list[int] | None = None, **options: Any) -> list[Experiment]:
         """One experiment a seed for a training of this profile; `options` override the defense's own."""
@@ -63,7 +69,7 @@ class Profile:
         """Every network that the profile's notebooks ask for, each once, the costliest trainings first."""
         planned = [e for training in reversed(self.trainings) for e in self.experiments(training)]
         asked = self.parameters("fig-lambda")
-        planned += self.sweep(asked["lambdas"], asked["seeds"])
+        planned += self.experiments("vanilla", seeds=asked["seeds"]) + self.sweep(asked["lambdas"], asked["seeds"])
         return list({e.key: e for e in planned}.values())
 
 
@@ -80,22 +86,36 @@ def load(name: str) -> Profile:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as problem:
-        raise errors.Refused(f"params/{path.name} is not YAML: {problem}") from None
-    takes = {field.name for field in fields(Profile)} - {"name"}
-    _same_keys(path, "the profile", content, takes)
+        raise errors.Refused(f"params/{path.name} is not YAML: {' '.join(str(problem).split())}.") from None
+    kinds = {name: get_origin(kind) or kind for name, kind in get_type_hints(Profile).items() if name != "name"}
+    _same_keys(path, "the profile", content, set(kinds))
+    for key, kind in kinds.items():
+        _of_kind(path, key, content[key], kind)
+    for part in ("trainings", "notebooks"):
+        for key, value in content[part].items():
+            _of_kind(path, f"{part}: {key}", value, dict)
+    _same_keys(path, "data", content["data"], {"name"}, {"train", "validation", "test"})
     _same_keys(path, "network", content["network"], {"name", "T", "tau", "rule"})
     _same_keys(path, "schedule", content["schedule"], {field.name for field in fields(Schedule)})
     _same_keys(path, "cost", content["cost"], {"minutes", "disk_mb", "download_mb"})
-    _same_keys(path, "data", content["data"], {"name"}, {"train", "validation", "test"})
     profile = Profile(name=name, **content)
+    if not profile.seeds:
+        raise errors.Refused(f"{profile.origin}: seeds is empty; there must be one at least.")
     try:
         for training in profile.trainings:
             profile.experiments(training)
+        for artifact in profile.notebooks:
+            profile.parameters(artifact)
     except errors.Refused as problem:
-        raise errors.Refused(f"{profile.origin}: {problem}") from None
-    for artifact in profile.notebooks:
-        profile.parameters(artifact)
+        said = str(problem).removeprefix(f"{profile.origin}: ")
+        raise errors.Refused(f"{profile.origin}: {said}") from None
     return profile
+
+
+def _of_kind(path: Path, what: str, given: Any, kind: type) -> None:
+    if not isinstance(given, kind):
+        names = {dict: "a table of keys and values", list: "a list", str: "text"}
+        raise errors.Refused(f"params/{path.name}: {what} is {given!r}; it must be {names[kind]}.")
 
 
 def _same_keys(path: Path, what: str, given: Any, needs: set[str], may: set[str] = frozenset()) -> None:
@@ -109,4 +129,9 @@ def _same_keys(path: Path, what: str, given: Any, needs: set[str], may: set[str]
 
 def _in_pixels(options: dict) -> dict:
     """`eps_255: 32` → `eps: 32/255`."""
-    return {key.removesuffix("_255"): value / 255 if key.endswith("_255") else value for key, value in options.items()}
+    lengths = {key: value for key, value in options.items() if key.endswith("_255")}
+    for key, value in lengths.items():
+        errors.number(key, value, at_least=0)
+    return {key: value for key, value in options.items() if key not in lengths} | {
+        key.removesuffix("_255"): value / 255 for key, value in lengths.items()
+    }

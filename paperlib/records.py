@@ -116,13 +116,15 @@ def load(path) -> dict:
     try:
         return check(json.loads(Path(path).read_text(encoding="utf-8")))
     except FileNotFoundError as error:
-        raise Refused(f"{path}: there is no such record; build its artifact first.") from error
+        raise Refused(f"{paths.shown(Path(path))}: there is no such record; build its artifact first.") from error
     except OSError as error:
-        raise Refused(f"{path}: cannot be read ({_reason(error)}).") from error
+        raise Refused(f"{paths.shown(Path(path))}: cannot be read ({_reason(error)}).") from error
     except Refused as error:
-        raise Refused(f"{path}: {error}") from error
+        raise Refused(f"{paths.shown(Path(path))}: {error}") from error
     except ValueError as error:  # not UTF-8 or not JSON
-        raise Refused(f"{path}: damaged, not valid JSON ({error}). Delete it and build its artifact again.") from error
+        raise Refused(
+            f"{paths.shown(Path(path))}: damaged, not valid JSON ({error}). Delete it and build its artifact again."
+        ) from error
 
 
 def save_run(path, *, seconds: float) -> None:
@@ -149,8 +151,10 @@ def write_atomically(path, data: bytes) -> None:
             raise
     except OSError as error:
         remedy = f"free {len(data) // 1000 + 1:,} kB" if error.errno == errno.ENOSPC else "see to that"
-        sentence = f"Could not write {path}: {_reason(error)}. Nothing half-written was left; {remedy} and start again."
-        raise Refused(sentence) from error
+        raise Refused(
+            f"Could not write {paths.shown(path)}: {_reason(error)}. "
+            f"Nothing half-written was left; {remedy} and start again."
+        ) from error
 
 
 def sha256(data: bytes) -> str:

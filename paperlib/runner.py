@@ -74,16 +74,16 @@ def execute(
         err.close()
         if reason:
             cell, last = _last_started(running), reason.strip().splitlines()[-1]
-            where, evidence = f"{notebooks.shown(source)}: the cell {cell!r} failed", "none"
+            where, evidence = f"{paths.shown(source)}: the cell {cell!r} failed", "none"
             if running.exists():
                 running.replace(failed)
-                evidence = notebooks.shown(failed)
+                evidence = paths.shown(failed)
             raise Refused(f"{where}: {last}. Evidence: {evidence}.")
         write_atomically(output, notebooks.render(_settled(notebook)).encode())
         failed.unlink(missing_ok=True)
     finally:
         running.unlink(missing_ok=True)
-    say(f"{notebooks.shown(output)} made in {time.monotonic() - started:.0f} s")
+    say(f"{paths.shown(output)} made in {time.monotonic() - started:.0f} s")
     return output
 
 

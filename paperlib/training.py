@@ -3,6 +3,7 @@
 All chance is drawn from (seed, epoch), so a state file needs weights, momentum and the epoch's number only.
 """
 
+import hashlib
 import io
 import math
 import time
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from paperlib import errors, evaluation, images, records
+from paperlib import errors, evaluation, images, paths, records
 from paperlib.defenses import Batch, Defense
 from paperlib.images import ImageSet
 
@@ -100,7 +101,8 @@ def epochs(
         )
         if state is not None:
             content = {"network": network.state_dict(), "optimiser": optimiser.state_dict(), "history": history}
-            records.write_atomically(state, to_bytes(content))
+            packed = to_bytes(content)
+            records.write_atomically(state, hashlib.sha256(packed).digest() + packed)
         yield history[-1]
 
 
@@ -114,11 +116,15 @@ def to_bytes(content: object) -> bytes:
 def _resume(network: nn.Module, optimiser: torch.optim.Optimizer, state: Path | None, device: str) -> list[dict]:
     if state is None or not state.exists():
         return []
+    digest, data = state.read_bytes()[:32], state.read_bytes()[32:]
+    if hashlib.sha256(data).digest() != digest:
+        raise errors.Refused(f"{paths.shown(state)} is damaged. Delete it; this training then starts anew.")
+    content = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
     try:
-        content = torch.load(state, map_location=device, weights_only=True)
-    except Exception as problem:  # torch raises several kinds for a damaged file
-        raise errors.Refused(f"{state} is damaged ({problem}). Delete it; this training then starts anew.") from problem
-    network.load_state_dict(content["network"])
+        network.load_state_dict(content["network"])
+    except RuntimeError as problem:
+        told = " ".join(str(problem).split())
+        raise errors.Refused(f"{paths.shown(state)} belongs to another network: {told}") from None
     optimiser.load_state_dict(content["optimiser"])
     return content["history"]
 

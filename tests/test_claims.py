@@ -44,7 +44,7 @@ def test_without_records_nothing_is_measured():
     found = claims.verdicts({})
     assert [v.claim for v in found] == list(claims.LEDGER)
     assert {v.verdict for v in found} == {NOT_MEASURED}
-    assert all(v.reason.startswith(v.claim.artifact) for v in found)
+    assert all(v.reason.startswith(v.claim.artifact if v.claim.judge else "No notebook") for v in found)
 
 
 # ---- C1 ----------------------------------------------------------------------------------------------------------

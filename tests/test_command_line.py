@@ -9,7 +9,7 @@ import pytest
 from test_claims import record, row
 
 from paperlib import __main__ as command_line
-from paperlib import experiments, notebooks, paths, profiles, records
+from paperlib import experiments, notebooks, paths, profiles, records, runner
 from paperlib import report as reports
 from paperlib.errors import Refused
 
@@ -157,7 +157,7 @@ def test_a_failed_run_leaves_no_record_and_no_figure_behind(call, folders, monke
     for path in stale + others:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    monkeypatch.setattr(notebooks, "execute", failing)
+    monkeypatch.setattr(runner, "execute", failing)
     assert call("run", "thm-ratio", "--profile", "smoke") == (2, "", "the cell failed.\n")
     assert not any(path.exists() for path in stale) and all(path.exists() for path in others)
 

@@ -80,6 +80,17 @@ def test_a_misclassified_sample_stays_broken_and_is_not_attacked(network, tiny, 
     assert torch.equal(torch.cat(attacked), tiny.test.pixels()[clean])
 
 
+@EACH
+def test_known_clean_flags_are_not_found_again(network, tiny, attack):
+    clean, calls = flags(network, tiny.test, None), []
+    expected = flags(network, tiny.test, attack)
+    assert torch.equal(flags(network, tiny.test, attack, correct=clean), expected)
+    none = torch.zeros_like(clean)
+    network.register_forward_hook(lambda *_: calls.append(1))
+    assert not flags(network, tiny.test, attack, correct=none).any()
+    assert not calls
+
+
 def test_where_everything_is_wrong_nothing_is_attacked(network, tiny, attack_with):
     wrong = Split(tiny.test.images, (predictions(network, tiny.test) + 1) % 3, tiny.test.index)
     assert not flags(network, wrong, attack_with(lambda *_: pytest.fail("it was attacked"))).any()

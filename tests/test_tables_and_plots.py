@@ -183,7 +183,7 @@ def test_a_figure_is_saved_in_its_own_resolution_whatever_the_reader_has_set(tmp
     with plots.matplotlib.rc_context({"savefig.dpi": 30, "font.size": 30}):
         plots.save(made("fig-lambda"), tmp_path / "figure.png")
     width = int.from_bytes((tmp_path / "figure.png").read_bytes()[16:20])
-    assert width == pytest.approx(6.4 * plots.STYLE["savefig.dpi"], abs=1)
+    assert width == pytest.approx(6.4 * plots.DPI, abs=1)
 
 
 def test_a_full_disk_leaves_the_older_figure_whole(tmp_path, full_disk):

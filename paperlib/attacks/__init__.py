@@ -15,6 +15,7 @@ from paperlib.attacks.noise import sign, uniform
 RANDOM = {"uniform": uniform, "sign": sign}
 GRADIENT = {"fgsm": fgsm, "rfgsm": rfgsm, "pgd": pgd}
 ATTACKS = RANDOM | GRADIENT
+GIVEN = ("network", "images", "labels", "eps", "bounds", "seed", "index", "batch_size")  # by whoever calls
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,9 @@ class Attack:
     def __post_init__(self):
         errors.one_of("attack", self.name, ATTACKS)
         errors.number("eps", self.eps, at_least=0)
+        takes = [name for name in inspect.signature(ATTACKS[self.name]).parameters if name not in GIVEN]
+        for option in self.options:
+            errors.one_of(f"option of {self.name}", option, takes)
 
     @property
     def title(self) -> str:
@@ -52,6 +56,8 @@ def standard(name: str, eps: float, *, steps: int = 20) -> Attack:
     PGD: α = 2.5·ε/steps, random start, a sample counts as broken at its first misclassified iterate.
     RFGSM: α = ε/2, one step.
     """
+    errors.number("eps", eps, at_least=0)
+    errors.count("steps", steps)
     options = {
         "pgd": {"alpha": 2.5 * eps / steps, "steps": steps, "until_broken": True},
         "rfgsm": {"alpha": eps / 2},

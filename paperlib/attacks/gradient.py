@@ -39,10 +39,11 @@ def rfgsm(
     batch_size: int | None = None,
 ) -> Tensor:
     """A random corner at distance α, then `steps` of length ε - α along sign ∇ₓCE (Tramèr et al., arXiv 1705.07204)."""
+    ball = Ball(images, eps, bounds)
     errors.number("alpha", alpha, at_least=0)
+    errors.count("steps", steps)
     if alpha > eps:
         raise errors.Refused(f"RFGSM's alpha is {alpha}; its random step must not be longer than eps = {eps}.")
-    ball = Ball(images, eps, bounds)
     x = ball.project(images + alpha * sign_noise(images, seed, index))
     for _ in range(steps):
         _, gradient = loss_gradient(network, x, labels, batch_size)
@@ -70,9 +71,9 @@ def pgd(
     With `until_broken` a sample stops at its first misclassified iterate and costs nothing afterwards: at least as
     strong as judging the last iterate only, and cheaper the weaker the network.
     """
+    ball = Ball(images, eps, bounds)
     errors.number("alpha", alpha, at_least=0)
     errors.count("steps", steps)
-    ball = Ball(images, eps, bounds)
     x = ball.project(images + eps * uniform_noise(images, seed, index)) if random_start else images.clone()
     rows = torch.arange(len(x), device=x.device)  # samples still moving
     for _ in range(steps):
