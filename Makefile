@@ -54,7 +54,7 @@ known-profile:
 	@[ -e $(PARAMS) ] || { echo "There is no profile '$(PROFILE)'. Allowed: $(basename $(notdir $(wildcard params/*.yml)))." >&2; exit 2; }
 
 # fig-lambda's own parameters are part of the plan
-$(BUILD)/trained: $(PARAMS) $(CODE) notebooks/fig-lambda.py | $(READY)
+$(BUILD)/trained: $(PARAMS) $(CODE) notebooks/fig-lambda.py requirements.lock | $(READY)
 	@mkdir -p $(@D)
 	@$(if $(CACHED),$(RUN) restore --profile $(PROFILE))
 	@$(RUN) train --profile $(PROFILE) --jobs $(JOBS)

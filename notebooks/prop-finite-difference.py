@@ -64,7 +64,7 @@ test = run.data.test.take(samples)
 rows = [row for e in networks for row in measures.quotient_rows(e, test, steps, scheme="forward", device=device)]
 
 # %%
-record = run.save(rows)
+record = run.save(rows, arrays={"used_h": run.profile.trainings["sr"]["h"]})
 plots.draw(record)
 
 # %% [markdown]

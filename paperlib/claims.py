@@ -76,6 +76,11 @@ def caption(record: dict) -> str:
     )
 
 
+def title(training: str) -> str:
+    """A training's name in tables and figures; one that the paper does not have keeps its own."""
+    return TITLES.get(training, training)
+
+
 def select(record: dict, **labels) -> list[dict]:
     """The rows that carry all of `labels`."""
     return [row for row in record["rows"] if all(row.get(key) == value for key, value in labels.items())]
@@ -104,8 +109,8 @@ def _decide(rows: list[dict], direction: int = 1) -> str:
 
 
 def _clear(row: dict) -> int:
-    if row["low"] is None or row["low"] <= 0 <= row["high"]:
-        return 0
+    if row["low"] is None or row["low"] == row["high"] or row["low"] <= 0 <= row["high"]:
+        return 0  # an interval without width says that seeds happen to agree, not that the mean is known
     return 1 if row["low"] > 0 else -1
 
 
@@ -227,7 +232,7 @@ def _ablation_headline(record: dict) -> str:
         rows = [r for r in select(record, quantity="difference", training=training) if r["attack"].startswith("PGD")]
         widest = max(rows, key=lambda row: abs(row["value"]))
         told.append(
-            f"{TITLES[training]} against {TITLES[against]}: {100 * widest['value']:+.0f} points "
+            f"{title(training)} against {title(against)}: {100 * widest['value']:+.0f} points "
             f"at {widest['eps_255']:g}/255"
         )
     attack = rows[0]["attack"]
@@ -241,7 +246,7 @@ def _maps_headline(record: dict) -> str:
         known = sorted(value for value in own if value is not None)
         return f"{known[len(known) // 2]:.0f}" if known else "undefined"
 
-    told = [f"{TITLES[training]} {typical(training)}" for training in record["arrays"]["maps"]]
+    told = [f"{title(training)} {typical(training)}" for training in record["arrays"]["maps"]]
     return f"Equal pixels that would share the gradient alike (participation number): {', '.join(told)}"
 
 

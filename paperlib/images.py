@@ -101,9 +101,14 @@ def load(name: str, *, train: int | None = None, validation: int | None = None, 
     The result is kept and shared between calls: its tensors are read-only.  Raises `Refused` for an unknown name,
     missing or damaged files, images of differing size or mode, and caps above what is there.
     """
+    refuse_unknown(name)
+    return _load(name, train, validation, test)
+
+
+def refuse_unknown(name: str) -> None:
+    """Refuse a name that `load` does not know, without reading anything."""
     if not (isinstance(name, str) and name.startswith("folder:")):
         one_of("image set", name, [*_SOURCES, "folder:PATH"])
-    return _load(name, train, validation, test)
 
 
 @lru_cache(maxsize=4)

@@ -17,9 +17,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from paperlib import records
-from paperlib.claims import TITLES, caption, headline, select
+from paperlib.claims import caption, headline, select, title
 
 COLOURS = {"vanilla": "#4d4d4d", "sr": "#0072b2", "at": "#e69f00", "at+sr": "#009e73"}
+OTHER = "#882255"  # of a training that the paper does not have
 NOISE = {"uniform": "#56b4e9", "sign": "#cc79a7"}
 ATTACK = "#d55e00"
 STYLE = {"font.size": 9, "axes.titlesize": 9, "legend.frameon": False, "figure.dpi": 110}
@@ -88,14 +89,15 @@ def _ablation(record: dict) -> Figure:
     rows = [r for r in select(record, quantity="mean accuracy") if not r["attack"].endswith("noise")]
     columns = list(dict.fromkeys((r["attack"], r["eps_255"]) for r in rows))
     columns.sort(key=lambda c: (("clean", "FGSM").index(c[0]) if c[0] in ("clean", "FGSM") else 2, c[1]))
-    width = 0.8 / len(TITLES)
-    for i, (training, title) in enumerate(TITLES.items()):
+    trainings = _trainings(record)
+    width = 0.8 / len(trainings)
+    for i, training in enumerate(trainings):
         own = {(r["attack"], r["eps_255"]): r for r in rows if r["training"] == training}
-        x = np.arange(len(columns)) + (i - 1.5) * width
+        x = np.arange(len(columns)) + (i - (len(trainings) - 1) / 2) * width
         values = [100 * own[c]["value"] for c in columns]
         errors = [[100 * (own[c]["value"] - max(0, _or(own[c], "low"))) for c in columns]]
         errors += [[100 * (min(1, _or(own[c], "high")) - own[c]["value"]) for c in columns]]
-        left.bar(x, values, width * 0.92, color=COLOURS[training], label=title)
+        left.bar(x, values, width * 0.92, color=COLOURS.get(training, OTHER), label=title(training))
         left.errorbar(x, values, np.maximum(errors, 0), fmt="none", ecolor=".15", elinewidth=0.8)
     names = [a if a == "clean" else f"{a}\n{e:g}/255" for a, e in columns]
     left.set_xticks(range(len(columns)), names, fontsize=8)
@@ -111,7 +113,7 @@ def _ablation(record: dict) -> Figure:
             if r["attack"] == "clean" or r["attack"].startswith("PGD")
         ]
         y = np.arange(len(own)) + (0.12 if i else -0.12)
-        _dots(right, own, y, COLOURS[training], f"{TITLES[training]} - {TITLES[against]}")
+        _dots(right, own, y, COLOURS.get(training, OTHER), f"{title(training)} - {title(against)}")
     right.axvline(0, color=".4", linewidth=0.8)
     right.set_yticks(range(len(own)), [r["attack"] if r["attack"] == "clean" else f"{r['eps_255']:g}/255" for r in own])
     attack = next(r["attack"] for r in own if r["attack"] != "clean")
@@ -137,7 +139,7 @@ def _maps(record: dict) -> Figure:
         row[0].imshow(image.transpose(1, 2, 0).squeeze(), cmap="gray_r", vmin=0, vmax=1)
     panels[0, 0].set_title("image", fontsize=8)
     for column, (training, gradients) in enumerate(maps.items(), start=1):
-        panels[0, column].set_title(TITLES[training], color=COLOURS[training], fontsize=8, fontweight="bold")
+        panels[0, column].set_title(title(training), color=COLOURS.get(training, OTHER), fontsize=8, fontweight="bold")
         for row, gradient in zip(panels, gradients, strict=True):
             shown = gradient.sum(0)  # channels added; each map on its own scale, since l1 differs by orders
             limit = np.abs(shown).max() or 1
@@ -151,10 +153,12 @@ def _maps(record: dict) -> Figure:
     scatters = right.subplots(2, 1, sharey=True)
     robust = {r["experiments"][0]: r for r in select(record, quantity="accuracy")}
     for panel, name in zip(scatters, ("participation number", "l1"), strict=True):
-        for training, colour in COLOURS.items():
+        for training in _trainings(record):
             rows = [r for r in select(record, quantity=name, training=training) if r["value"] is not None]
             accuracy = [100 * robust[r["experiments"][0]]["value"] for r in rows]
-            panel.plot([r["value"] for r in rows], accuracy, "o", color=colour, markersize=4, alpha=0.8)
+            panel.plot(
+                [r["value"] for r in rows], accuracy, "o", color=COLOURS.get(training, OTHER), markersize=4, alpha=0.8
+            )
         (correlation,) = select(record, quantity="rank correlation", sparsity=name)
         known = "undefined" if correlation["value"] is None else f"{correlation['value']:.2f}"
         panel.set_title(f"rank correlation {known}", fontsize=8, loc="right")
@@ -191,13 +195,14 @@ def _ratio(record: dict) -> Figure:
     figure, panel = plt.subplots(figsize=(7.2, 4), layout="constrained")
     bounds = 3.0, 3.0 * record["arrays"]["pixels"]
     bins = np.geomspace(2.5, 1.3 * bounds[1], 80)
-    for training, colour in COLOURS.items():
+    for training in _trainings(record):
+        colour = COLOURS.get(training, OTHER)
         ratios = [r for r in record["arrays"][training] if r is not None]
         if not ratios:
             continue
         panel.hist(ratios, bins, histtype="stepfilled", color=colour, alpha=0.25)
         counts, _, _ = panel.hist(ratios, bins, histtype="step", color=colour, linewidth=1.4)
-        panel.text(np.median(ratios), counts.max() + 2, TITLES[training], color=colour, ha="center", fontweight="bold")
+        panel.text(np.median(ratios), counts.max() + 2, title(training), color=colour, ha="center", fontweight="bold")
     panel.margins(y=0.2)  # room for what is written at the bounds
     panel.axvline(bounds[0], color=ATTACK, linestyle="--", linewidth=1)
     panel.axvline(bounds[1], color=ATTACK, linestyle="--", linewidth=1)
@@ -211,23 +216,38 @@ def _ratio(record: dict) -> Figure:
 def _quotient(record: dict) -> Figure:
     figure, panels = plt.subplots(1, 3, figsize=(9.6, 3.6), layout="constrained")
     shown = (("rank correlation", "rank correlation with ‖g‖₁"), ("quotient over l1", "mean quotient over mean ‖g‖₁"))
-    for panel, (quantity, title) in zip(
-        panels, (*shown, ("probability moved", "share of images that moved")), strict=True
-    ):
+    shown = (*shown, ("probability moved", "share of images that moved"))
+    used = record["arrays"]["used_h"]
+    for panel, (quantity, heading) in zip(panels, shown, strict=True):
         for training in dict.fromkeys(r["training"] for r in record["rows"]):
             rows = [r for r in select(record, quantity=quantity, training=training) if r["value"] is not None]
             h = [r["h"] for r in rows]
             panel.plot(
-                h, [r["value"] for r in rows], "o-", color=COLOURS[training], markersize=3, label=TITLES[training]
+                h,
+                [r["value"] for r in rows],
+                "o-",
+                color=COLOURS.get(training, OTHER),
+                markersize=3,
+                label=title(training),
             )
             panel.fill_between(
-                h, [_or(r, "low") for r in rows], [_or(r, "high") for r in rows], color=COLOURS[training], alpha=0.18
+                h,
+                [_or(r, "low") for r in rows],
+                [_or(r, "high") for r in rows],
+                color=COLOURS.get(training, OTHER),
+                alpha=0.18,
             )
-        panel.axvline(0.01, color=".5", linestyle=":", linewidth=1)
-        panel.set(xscale="log", xlabel="h (dotted: SR's, 0.01)", title=title)
+        panel.axvline(used, color=".5", linestyle=":", linewidth=1)
+        panel.set(xscale="log", xlabel=f"h (dotted: SR's, {used:g})", title=heading)
     panels[1].axhline(1, color=".6", linewidth=0.8)
     panels[0].legend(fontsize=8)
     return figure
+
+
+def _trainings(record: dict) -> list[str]:
+    """The trainings in `record`: the paper's in their order, then any others."""
+    found = dict.fromkeys(row["training"] for row in record["rows"] if "training" in row)
+    return sorted(found, key=lambda t: list(COLOURS).index(t) if t in COLOURS else len(COLOURS))
 
 
 def _or(row: dict, bound: str) -> float:

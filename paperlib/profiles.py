@@ -7,10 +7,11 @@ from typing import Any, get_origin, get_type_hints
 
 import yaml
 
-from paperlib import errors, parameters, paths
+from paperlib import errors, images, parameters, paths
 from paperlib.experiments import Experiment
 from paperlib.training import Schedule
 
+NEEDED = {"vanilla", "sr", "at", "at+sr"}
 LENGTHS = {"eps_255", "lambdas", "tolerance"}  # notebook parameters that no sign belongs to
 
 
@@ -35,7 +36,7 @@ class Profile:
     def parameters(self, artifact: str) -> dict[str, Any]:
         """All parameters of a notebook in this profile, checked against what the notebook declares."""
         declared = parameters.declared(paths.NOTEBOOKS / f"{artifact}.py")
-        given = {"profile": self.name} | self.notebooks.get(artifact, {})
+        given = self.notebooks.get(artifact, {}) | {"profile": self.name}
         values = parameters.check(artifact, declared, given, origin=self.origin)
         for name in LENGTHS & set(values):
             for value in values[name] if isinstance(values[name], list) else [values[name]]:
@@ -85,7 +86,7 @@ def load(name: str) -> Profile:
     path = paths.PARAMS / f"{name}.yml"
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as problem:
+    except (yaml.YAMLError, UnicodeDecodeError) as problem:
         raise errors.Refused(f"params/{path.name} is not YAML: {' '.join(str(problem).split())}.") from None
     kinds = {name: get_origin(kind) or kind for name, kind in get_type_hints(Profile).items() if name != "name"}
     _same_keys(path, "the profile", content, set(kinds))
@@ -101,7 +102,12 @@ def load(name: str) -> Profile:
     profile = Profile(name=name, **content)
     if not profile.seeds:
         raise errors.Refused(f"{profile.origin}: seeds is empty; there must be one at least.")
+    if missing := NEEDED - set(profile.trainings):
+        raise errors.Refused(
+            f"{profile.origin}: trainings lacks {', '.join(sorted(missing))}, which the claims compare."
+        )
     try:
+        images.refuse_unknown(profile.data["name"])
         for training in profile.trainings:
             profile.experiments(training)
         for artifact in profile.notebooks:
@@ -132,6 +138,8 @@ def _in_pixels(options: dict) -> dict:
     lengths = {key: value for key, value in options.items() if key.endswith("_255")}
     for key, value in lengths.items():
         errors.number(key, value, at_least=0)
+        if key.removesuffix("_255") in options:
+            raise errors.Refused(f"{key} and {key.removesuffix('_255')} are one length; give one of them.")
     return {key: value for key, value in options.items() if key not in lengths} | {
         key.removesuffix("_255"): value / 255 for key, value in lengths.items()
     }

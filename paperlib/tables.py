@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from paperlib.claims import TITLES, percent, points, select
+from paperlib.claims import percent, points, select, title
 
 
 def markdown(record: dict) -> str:
@@ -33,9 +33,9 @@ def _random(record: dict) -> list[pd.DataFrame]:
 def _ablation(record: dict) -> list[pd.DataFrame]:
     means, differences = {}, {}
     for row in select(record, quantity="mean accuracy"):
-        means.setdefault(_column(row), {"": _column(row)})[TITLES[row["training"]]] = percent(row)
+        means.setdefault(_column(row), {"": _column(row)})[title(row["training"])] = percent(row)
     for row in select(record, quantity="difference"):
-        name = f"{TITLES[row['training']]} - {TITLES[row['against']]}"
+        name = f"{title(row['training'])} - {title(row['against'])}"
         differences.setdefault(_column(row), {"": _column(row)})[name] = points(row)
     return [pd.DataFrame(means.values()), pd.DataFrame(differences.values())]
 
@@ -44,7 +44,7 @@ def _maps(record: dict) -> list[pd.DataFrame]:
     lines = {}
     for row in record["rows"]:
         if row["quantity"] in ("l1", "l2", "participation number", "zero gradient", "accuracy"):
-            name = TITLES[row["training"]] + (f", λ = {row['lam']:g}" if "lam" in row else "")
+            name = title(row["training"]) + (f", λ = {row['lam']:g}" if "lam" in row else "")
             lines.setdefault(name, {}).setdefault(_title(row), []).append(row["value"])
     table = [
         {"training": name, "networks": len(next(iter(columns.values())))}
@@ -66,7 +66,7 @@ def _ratio(record: dict) -> list[pd.DataFrame]:
     lines: dict[tuple, dict] = {}
     for row in record["rows"]:
         who = row["training"], row["seeds"][0]
-        line = lines.setdefault(who, {"training": TITLES[row["training"]], "seed": row["seeds"][0]})
+        line = lines.setdefault(who, {"training": title(row["training"]), "seed": row["seeds"][0]})
         share = row["quantity"] in ("within both bounds", "zero gradient")
         line[row["quantity"]] = percent(row) if share else _number(row)
     return [pd.DataFrame(lines.values())]
@@ -75,9 +75,7 @@ def _ratio(record: dict) -> list[pd.DataFrame]:
 def _quotient(record: dict) -> list[pd.DataFrame]:
     lines: dict[tuple, dict] = {}
     for row in record["rows"]:
-        line = lines.setdefault(
-            (row["training"], row["h"]), {"training": TITLES[row["training"]], "h": f"{row['h']:g}"}
-        )
+        line = lines.setdefault((row["training"], row["h"]), {"training": title(row["training"]), "h": f"{row['h']:g}"})
         line[row["quantity"]] = percent(row) if row["quantity"] == "probability moved" else _number(row)
     return [pd.DataFrame(lines.values())]
 

@@ -79,6 +79,10 @@ def test_c1_asks_every_costly_radius(gaps, expected, law, id):
     assert verdict(id, random_record(gaps, law=law))[0] == expected
 
 
+def test_an_interval_without_width_decides_nothing():
+    assert verdict("C1, uniform noise", random_record({8: (0.2, 0.2, 0.2)}))[0] == INCONCLUSIVE
+
+
 def test_c1_passes_over_radii_at_which_the_attack_costs_little():
     gaps = {2: AGAINST, 8: CLEAR}
     made = random_record(gaps, attacked={2: 0.91, 8: 0.6})  # a cost of 4 points, and one of 35

@@ -19,6 +19,7 @@ from paperlib import parameters, paths, records
 
 KEPT = ("fig-lambda", "tab-ablation")  # a real one and a stub
 OURS = ("PROFILE", "PYTHON", "CACHED", "JOBS", "REPO", "MAKEFLAGS", "MFLAGS", "MAKELEVEL", "PYTHONPATH")
+STEP = {"eps_255": 8, "alpha_255": 10, "steps": 1}
 PROFILE = {
     "title": "sixty digits",
     "cost": "{minutes: 1, disk_mb: 2, download_mb: 0}",
@@ -26,7 +27,7 @@ PROFILE = {
     "network": {"name": "conv-2-2", "T": 1, "tau": 1.0, "rule": "triangle"},
     "schedule": {"epochs": 1, "batch_size": 20, "lr": 0.1, "momentum": 0.9, "weight_decay": 0.0005},
     "seeds": [0],
-    "trainings": {"vanilla": {}, "sr": {"lam": 0.01}},
+    "trainings": {"vanilla": {}, "sr": {"lam": 0.01}, "at": STEP, "at+sr": STEP | {"lam": 0.01}},
     "notebooks": {"fig-lambda": {"samples": 20, "pgd_steps": 1, "seeds": [0], "lambdas": [0.01]}},
 }
 STUB = """
@@ -178,7 +179,7 @@ def test_reproduce_says_its_cost_and_builds_everything_on_two_cores(first):
     provenance = records.load(tree / "results" / "smoke" / "fig-lambda.json")["provenance"]
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=tree, capture_output=True, text=True).stdout.strip()
     assert (provenance["code"], provenance["clean"], provenance["profile"]) == (head, True, "smoke")
-    assert len(list((tree / "checkpoints").glob("*/weights.pt"))) == 2
+    assert len(list((tree / "checkpoints").glob("*/weights.pt"))) == 4
 
 
 def test_the_second_time_there_is_nothing_to_do(tree):
@@ -291,5 +292,5 @@ def test_kept_networks_are_restored_in_place_of_training(tree):
     (tree / "build" / "smoke" / "trained").unlink()
     done = make(tree, "build/smoke/trained", "CACHED=1")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["2 of 2 networks restored.", "2 networks: 2 trained already, 0 to train."]
+    assert done.stdout.splitlines() == ["4 of 4 networks restored.", "4 networks: 4 trained already, 0 to train."]
     assert weights == {path.parent.name: path.read_bytes() for path in (tree / "checkpoints").glob("*/weights.pt")}

@@ -1,6 +1,7 @@
 """Tables, drawings and headlines of every artifact, over ordinary records and extreme ones."""
 
 import copy
+import json
 import math
 import re
 import warnings
@@ -97,7 +98,7 @@ def made(artifact, *, seeds=(0, 1, 2), share=None, eps_255=(8, 16), scale=1.0):
                 row("quotient over l1", 2.0, 1.0, 3.0, **labels),
                 row("probability moved", 0.5, 0.4, 0.6, **labels),
             ]
-    return record(artifact, rows)
+    return record(artifact, rows, {"used_h": 0.01})
 
 
 def without_intervals(artifact):
@@ -171,6 +172,19 @@ def test_equal_records_give_equal_bytes(artifact, tmp_path):
     plots.save(copy.deepcopy(found), tmp_path / "two.png")
     one, two = (tmp_path / "a" / "one.png").read_bytes(), (tmp_path / "two.png").read_bytes()
     assert one == two and one.startswith(b"\x89PNG") and b"tEXt" not in one
+
+
+@pytest.mark.parametrize("artifact", ["tab-ablation", "fig-gradient-maps", "thm-ratio"])
+def test_a_training_of_the_readers_own_is_shown_under_its_own_name(artifact, tmp_path):
+    found = json.loads(json.dumps(made(artifact)))
+    mine = [r | {"training": "mine"} for r in found["rows"] if r.get("training") == "vanilla"]
+    if "maps" in found.get("arrays", {}):
+        found["arrays"]["maps"]["mine"] = found["arrays"]["maps"]["vanilla"]
+    elif artifact == "thm-ratio":
+        found["arrays"]["mine"] = found["arrays"]["vanilla"]
+    found["rows"] += mine
+    looks_right(found, tmp_path)
+    assert "mine" in tables.markdown(found)
 
 
 def test_a_drawn_figure_is_not_left_open():
