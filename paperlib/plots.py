@@ -150,6 +150,7 @@ def _maps(record: dict) -> Figure:
     for panel in panels.flat:
         panel.set(xticks=[], yticks=[])
         sns.despine(ax=panel, left=True, bottom=True)
+    left.supxlabel("∇f by pixel, each on its own scale; red: brighter makes the true class likelier", fontsize=7)
     scatters = right.subplots(2, 1, sharey=True)
     robust = {r["experiments"][0]: r for r in select(record, quantity="accuracy")}
     for panel, name in zip(scatters, ("participation number", "l1"), strict=True):
