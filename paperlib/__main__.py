@@ -11,6 +11,7 @@ from paperlib import errors, paths, records
 
 
 def main() -> int:
+    """Run one command; 0 if it did its work, 1 if something is missing or moved, 2 for bad input, 130 interrupted."""
     arguments = _parser().parse_args()
     try:
         if "profile" in arguments:

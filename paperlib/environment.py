@@ -101,6 +101,7 @@ def install_on_colab() -> None:
 
 
 def main() -> int:
+    """Run the command line; 0 unless an installation failed or, with --check, a file is stale."""
     parser = argparse.ArgumentParser("python -m paperlib.environment", description="Write what pip and conda read.")
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--check", action="store_true", help="compare instead; exit code 1 if a file is stale")

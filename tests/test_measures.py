@@ -382,4 +382,5 @@ def test_every_kind_of_row_fits_into_a_record():
     rows = measures.accuracy_rows(made) + measures.mean_rows(made) + measures.difference_rows(made, "sr", "vanilla")
     rows += [row for s in range(2) for row in measures.ratio_rows(experiment(seed=s), GRADIENT)]
     data = {"name": "tiny", "title": "stripes", "sha256": "0"}
-    records.build("tab-ablation", profile="smoke", parameters={}, data=data, recipe=1, device="cpu", rows=rows)
+    built = records.build("tab-ablation", profile="smoke", parameters={}, data=data, recipe=1, device="cpu", rows=rows)
+    assert len(built["rows"]) == len(rows)

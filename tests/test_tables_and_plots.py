@@ -130,15 +130,15 @@ def test_every_notebook_has_a_table_a_drawing_and_a_headline():
 @pytest.mark.parametrize("extreme", EXTREMES)
 @pytest.mark.parametrize("artifact", ARTIFACTS)
 def test_it_is_drawn_told_and_tabled_without_a_warning(artifact, extreme, tmp_path):
-    looks_right(EXTREMES[extreme](artifact), tmp_path)
+    assert_looks_right(EXTREMES[extreme](artifact), tmp_path)
 
 
 @pytest.mark.parametrize("artifact", ["fig-gradient-maps", "thm-ratio"])
 def test_networks_without_any_gradient_are_shown_too(artifact, tmp_path):
-    looks_right(made(artifact, scale=0.0), tmp_path)
+    assert_looks_right(made(artifact, scale=0.0), tmp_path)
 
 
-def looks_right(found, tmp_path):
+def assert_looks_right(found, tmp_path):
     before = copy.deepcopy(found)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -183,7 +183,7 @@ def test_a_training_of_the_readers_own_is_shown_under_its_own_name(artifact, tmp
     elif artifact == "thm-ratio":
         found["arrays"]["mine"] = found["arrays"]["vanilla"]
     found["rows"] += mine
-    looks_right(found, tmp_path)
+    assert_looks_right(found, tmp_path)
     assert "mine" in tables.markdown(found)
 
 
