@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ from paperlib import errors, paths, records
 def main() -> int:
     """Run one command; 0 if it did its work, 1 if something is missing or moved, 2 for bad input, 130 interrupted."""
     arguments = _parser().parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # being ended is being interrupted
     try:
         if "profile" in arguments:
             errors.one_of("profile", arguments.profile, sorted(path.stem for path in paths.PARAMS.glob("*.yml")))

@@ -14,7 +14,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 import numpy as np
@@ -167,6 +167,8 @@ def train_all(experiments: Sequence[Experiment], *, workers: int, device: str = 
             for job in as_completed(jobs):
                 job.result()
         except BaseException:
+            for worker in active_children():  # else they would finish what they train; whole epochs are kept
+                worker.terminate()
             pool.shutdown(cancel_futures=True)
             raise
 

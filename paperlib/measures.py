@@ -24,13 +24,16 @@ def accuracy_rows(evaluations: Iterable[Evaluation]) -> list[dict]:
 
 
 def mean_rows(evaluations: Iterable[Evaluation]) -> list[dict]:
-    """One row a training and attack: the mean of that share over seeds, with Student's t interval cut to [0, 1]."""
+    """One row a training and attack: the mean of that share over seeds, with Student's t interval cut to [0, 1].
+
+    A single seed has no such interval; its row is that network's own, over samples, and its method says so.
+    """
     rows = []
     for labels, group in _grouped(evaluations):
         mean = statistics.t_interval([e.flags.mean() for e in group])
         low, high = np.clip([mean.low, mean.high], 0, 1)
-        of = [e.experiment for e in group]
-        rows.append(_row(mean._replace(low=float(low), high=float(high)), of, quantity="mean accuracy", **labels))
+        mean = mean._replace(low=float(low), high=float(high)) if len(group) > 1 else statistics.wilson(group[0].flags)
+        rows.append(_row(mean, [e.experiment for e in group], quantity="mean accuracy", **labels))
     return rows
 
 

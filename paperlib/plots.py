@@ -58,15 +58,17 @@ def _random(record: dict) -> Figure:
     widths = {1: 0.9, 2: 1.6, 4: 2.6}
     for panel, (law, colour) in zip(panels, NOISE.items(), strict=True):
         panel.axhline(100 * clean["value"], color=".6", linestyle=":", linewidth=1)
-        gaps = select(record, quantity="mean gap", noise=law)
+        gaps, ends = select(record, quantity="mean gap", noise=law), []
         for k in dict.fromkeys(gap["factor"] for gap in gaps):
             radii = [gap["eps_255"] for gap in gaps if gap["factor"] == k]
             rows = [
                 select(record, quantity="mean accuracy", attack=f"{law} noise", eps_255=round(k * eps, 6))[0]
                 for eps in radii
             ]
-            _curve(panel, radii, rows, colour, f"noise, {k}ε" if k > 1 else "noise, ε", width=widths.get(k, 1.2))
-        _curve(panel, [r["eps_255"] for r in attacked], attacked, ATTACK, attacked[0]["attack"] + ", ε", width=1.8)
+            end = _curve(panel, radii, rows, colour, width=widths.get(k, 1.2))
+            ends.append((end, f"noise, {k}ε" if k > 1 else "noise, ε", colour))
+        end = _curve(panel, [r["eps_255"] for r in attacked], attacked, ATTACK, width=1.8)
+        _name_ends(panel, attacked[-1]["eps_255"], [*ends, (end, f"{attacked[0]['attack']}, ε", ATTACK)])
         panel.set(title={"uniform": "Uniform noise", "sign": "Random signs"}[law], xlabel="ε of the attack, in 1/255")
         panel.set_xlim(0, 1.22 * attacked[-1]["eps_255"])
     panels[0].set(ylabel="accuracy, %", ylim=(0, 101))
@@ -74,14 +76,21 @@ def _random(record: dict) -> Figure:
     return figure
 
 
-def _curve(panel: Axes, x: list[float], rows: list[dict], colour: str, label: str, *, width: float) -> None:
-    """A line with its interval as a band, named at its right end."""
+def _curve(panel: Axes, x: list[float], rows: list[dict], colour: str, *, width: float) -> float:
+    """A line of percentages with its interval as a band; returns the height at which it ends."""
     values = np.array([[100 * r["value"], 100 * _or(r, "low"), 100 * _or(r, "high")] for r in rows]).T
     panel.plot(x, values[0], color=colour, linewidth=width, marker="o", markersize=3)
     panel.fill_between(x, values[1], values[2], color=colour, alpha=0.18, linewidth=0)
-    panel.annotate(
-        label, (x[-1], values[0, -1]), (4, 0), textcoords="offset points", va="center", color=colour, fontsize=8
-    )
+    return values[0, -1]
+
+
+def _name_ends(panel: Axes, x: float, ends: list[tuple[float, str, str]], apart: float = 4.5) -> None:
+    """Write (height, name, colour) beside the lines' ends at `x`, from the top down, moved apart where too close."""
+    below = np.inf
+    for height, name, colour in sorted(ends, reverse=True):
+        below = min(height, below - apart * (1 + name.count("\n")))
+        where = {"textcoords": "offset points", "va": "center", "color": colour, "fontsize": 8}
+        panel.annotate(name, (x, below), (4, 0), **where)
 
 
 def _ablation(record: dict) -> Figure:
@@ -178,13 +187,18 @@ def _lambda(record: dict) -> Figure:
     (chosen,) = select(record, quantity="chosen λ")
     means = select(record, quantity="mean accuracy")
     lambdas = sorted({r.get("lam", 0.0) for r in means})
-    places = {lam: i for i, lam in enumerate(lambdas)}  # equal steps: λ = 0 has no place on a logarithmic axis
+    ends, places = (
+        [],
+        {lam: i for i, lam in enumerate(lambdas)},
+    )  # equal steps: λ = 0 has no place on a logarithmic axis
     for attack, colour in dict.fromkeys((r["attack"], "#4d4d4d" if r["attack"] == "clean" else ATTACK) for r in means):
         rows = sorted((r for r in means if r["attack"] == attack), key=lambda r: r.get("lam", 0.0))
         name = attack if attack == "clean" else f"{attack}\n{rows[0]['eps_255']:g}/255"
-        _curve(panel, [places[r.get("lam", 0.0)] for r in rows], rows, colour, name, width=1.8)
+        end = _curve(panel, [places[r.get("lam", 0.0)] for r in rows], rows, colour, width=1.8)
+        ends.append((end, name, colour))
         for row in select(record, quantity="accuracy", attack=attack):
             panel.plot(places[row.get("lam", 0.0)], 100 * row["value"], ".", color=colour, markersize=4, alpha=0.6)
+    _name_ends(panel, len(lambdas) - 1, ends)
     panel.axvline(places[chosen["value"]], color=COLOURS["sr"], linestyle="--", linewidth=1)
     panel.text(places[chosen["value"]], 2, " chosen", color=COLOURS["sr"], fontsize=8)
     panel.set_xticks(range(len(lambdas)), [f"{lam:g}" if lam else "0\n(vanilla)" for lam in lambdas])

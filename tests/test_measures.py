@@ -63,11 +63,13 @@ def test_the_mean_over_three_seeds_by_hand():
     assert entry["seeds"] == [0, 1, 2] and len(entry["experiments"]) == 3
 
 
-def test_a_mean_is_cut_to_what_a_share_can_be_and_one_seed_has_no_interval():
+def test_a_mean_is_cut_to_what_a_share_can_be_and_one_seed_has_its_samples_interval():
     (two,) = measures.mean_rows([evaluation(experiment(seed=s), right=5 + 5 * s) for s in range(2)])
     assert (two["value"], *bounds(two)) == (0.75, 0.0, 1.0)  # 0.75 ± 0.25 · 12.7
     (one,) = measures.mean_rows([evaluation(experiment())])
-    assert (one["value"], *bounds(one)) == (0.5, None, None)
+    # Wilson, k = 5 of n = 10, z = 1.96: (0.5 + z²/20 ± z·√(0.025 + z²/400)) / (1 + z²/10)
+    assert (one["value"], *bounds(one)) == (0.5, pytest.approx(0.2366, abs=1e-4), pytest.approx(0.7634, abs=1e-4))
+    assert one["method"] == "Wilson 95 %" and one["seeds"] == [0]
 
 
 def test_means_are_taken_over_seeds_and_nothing_else():
