@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from multiprocessing import active_children, get_context
 from pathlib import Path
+from threading import RLock
 
 import numpy as np
 import torch
@@ -161,7 +162,7 @@ def train_all(experiments: Sequence[Experiment], *, workers: int, device: str = 
     if not missing:
         return
     context = get_context("spawn")  # a forked torch may deadlock
-    with ProcessPoolExecutor(min(workers, len(missing)), context, torch.set_num_threads, (1,)) as pool:
+    with ProcessPoolExecutor(min(workers, len(missing)), context, _start_worker) as pool:
         jobs = [pool.submit(_train_quietly, e, device, f"[{i}/{len(missing)}]") for i, e in enumerate(missing, 1)]
         try:
             for job in as_completed(jobs):
@@ -238,6 +239,11 @@ def _train(experiment: Experiment, device: str, progress: bool, tag: str = "") -
     records.write_atomically(experiment.folder / "weights.pt", weights)
     records.write_atomically(experiment.folder / "checkpoint.json", json.dumps(content, indent=1).encode())
     state.unlink(missing_ok=True)
+
+
+def _start_worker() -> None:
+    torch.set_num_threads(1)  # two processes with two threads each are many times slower on two cores
+    tqdm.set_lock(RLock())  # its own lock spans processes, and a worker that is ended would leave it behind
 
 
 def _train_quietly(experiment: Experiment, device: str, tag: str) -> None:
