@@ -1,6 +1,7 @@
 # What is built is stamped under build/<profile>/, never by committed files, so a fresh clone builds everything.
 PROFILE ?= laptop
 JOBS    ?= $(shell getconf _NPROCESSORS_ONLN)
+DEVICE  ?= auto
 SHELL   := /bin/sh
 
 # glibc would give every large tensor's pages back and fault them in again: a seventh of a training step.
@@ -36,7 +37,7 @@ MORE      = $(MAKE) --no-print-directory PROFILE=$(PROFILE)
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 	@echo "  make <artifact>   one of: $(ARTIFACTS)"
-	@echo "PROFILE=$(PROFILE) (there are: $(basename $(notdir $(wildcard params/*.yml)))), PYTHON= to use another interpreter, CACHED=1 to take kept networks"
+	@echo "PROFILE=$(PROFILE) (there are: $(basename $(notdir $(wildcard params/*.yml)))), PYTHON= to use another interpreter, CACHED=1 to take kept networks, DEVICE= for training"
 
 reproduce: known-profile  ## rebuild everything of a profile: train, run the notebooks, draw, report
 	+@if $(MORE) -q $(BUILD)/report >/dev/null 2>&1; then \
@@ -57,7 +58,7 @@ known-profile:
 $(BUILD)/trained: $(PARAMS) $(CODE) notebooks/fig-lambda.py requirements.lock | $(READY)
 	@mkdir -p $(@D)
 	@$(if $(CACHED),$(RUN) restore --profile $(PROFILE))
-	@$(RUN) train --profile $(PROFILE) --jobs $(JOBS)
+	@$(RUN) train --profile $(PROFILE) --jobs $(JOBS) --device $(DEVICE)
 	@touch $@
 
 $(BUILD)/%.done: notebooks/%.py $(PARAMS) $(BUILD)/trained $(CODE) | $(READY)

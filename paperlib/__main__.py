@@ -42,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--profile", default="laptop", help="a file under params/ (default: laptop)")
         if jobs:
             sub.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes side by side")
+            sub.add_argument("--device", default="auto", help="auto, cpu, cuda or mps, for training")
         return sub
 
     command("reproduce", reproduce, jobs=True)
@@ -98,7 +99,8 @@ def train(arguments) -> None:
     """Train every network of a profile that is missing."""
     from paperlib import experiments, profiles
 
-    experiments.train_all(profiles.load(arguments.profile).plan(), workers=arguments.jobs)
+    planned = profiles.load(arguments.profile).plan()
+    experiments.train_all(planned, workers=arguments.jobs, device=arguments.device)
 
 
 def restore(arguments) -> None:

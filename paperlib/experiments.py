@@ -157,7 +157,7 @@ def is_trained(experiment: Experiment) -> bool:
 
 def train_all(experiments: Sequence[Experiment], *, workers: int, device: str = "auto") -> None:
     """Train what is missing, `workers` processes of one thread each side by side; a line an epoch on stderr."""
-    missing = [e for e in experiments if not is_trained(e)]
+    device, missing = resolve(device), [e for e in experiments if not is_trained(e)]
     print(f"{len(experiments)} networks: {len(experiments) - len(missing)} trained already, {len(missing)} to train.")
     if not missing:
         return
@@ -249,7 +249,7 @@ def _start_worker() -> None:
 def _train_quietly(experiment: Experiment, device: str, tag: str) -> None:
     with FileLock(experiment.folder / ".lock"):
         if not is_trained(experiment):
-            _train(experiment, resolve(device), progress=False, tag=tag)
+            _train(experiment, device, progress=False, tag=tag)
 
 
 def _description(experiment: Experiment) -> dict:

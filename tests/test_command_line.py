@@ -84,6 +84,11 @@ def test_less_than_one_job_is_refused(call, folders, jobs):
     assert code == 2 and "jobs" in err.splitlines()[-1] and jobs in err.splitlines()[-1]
 
 
+def test_a_device_that_is_not_one_is_refused_before_anything_is_trained(call, folders):
+    code, _, err = call("train", "--profile", "smoke", "--device", "tpu")
+    assert code == 2 and err.splitlines()[-1] == "There is no device 'tpu'. Allowed: auto, cpu, cuda, mps."
+
+
 def test_help_names_every_command_and_what_it_does(call, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     code, out, _ = call("--help")
