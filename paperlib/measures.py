@@ -1,6 +1,7 @@
 """Flags and gradients → the rows of a record, each with its interval: what every notebook measures."""
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -102,8 +103,7 @@ def probability_gradients(experiment: Experiment, samples: Split, *, device: str
     network = experiments.trained(experiment, device=device)
     parts = []
     for x, y, _ in samples.batches(BATCH):
-        y = y.to(device)
-        value = lambda images, y=y: gradients.true_probability(network, images, y)  # noqa: E731
+        value = partial(gradients.true_probability, network, labels=y.to(device))
         parts.append(gradients.input_gradient(value, x.to(device)).cpu())
     return torch.cat(parts)
 
@@ -205,12 +205,10 @@ def choice_rows(evaluations: Sequence[Evaluation], tolerance: float, *, used: fl
         means.setdefault(labels.get("lam", 0.0), {})[labels["attack"] == "clean"] = accuracy
     allowed = [lam for lam, mean in means.items() if mean[True] >= means[0.0][True] - tolerance]
     chosen = max(allowed, key=lambda lam: means[lam][False])
-    n, method = (
-        len(evaluations[0].flags),
-        f"best under attack within {tolerance:g} of clean accuracy, on validation data",
-    )
+    n, of = len(evaluations[0].flags), [e.experiment for e in evaluations]
+    method = f"best under attack within {tolerance:g} of clean accuracy, on validation data"
     return [
-        _row(statistics.Interval(value, np.nan, np.nan, n, how), [e.experiment for e in evaluations], quantity=name)
+        _row(statistics.Interval(value, np.nan, np.nan, n, how), of, quantity=name)
         for name, value, how in (("chosen λ", chosen, method), ("used λ", used, "set in the profile"))
     ]
 

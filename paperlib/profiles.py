@@ -46,14 +46,13 @@ class Profile:
     def experiments(self, training: str, *, seeds: list[int] | None = None, **options: Any) -> list[Experiment]:
         """One experiment a seed for a training of this profile; `options` override the defense's own."""
         errors.one_of(f"training in {self.origin}", training, self.trainings)
-        network = dict(self.network)
         return [
             Experiment(
                 data=self.data,
-                network=network["name"],
-                T=network["T"],
-                tau=network["tau"],
-                rule=network["rule"],
+                network=self.network["name"],
+                T=self.network["T"],
+                tau=self.network["tau"],
+                rule=self.network["rule"],
                 defense=training,
                 options=_in_pixels(self.trainings[training]) | options,
                 schedule=Schedule(**self.schedule),

@@ -67,7 +67,8 @@ def epochs(
         raise errors.Refused(f"{len(data.train)} training images do not fill one batch of {schedule.batch_size}.")
     for epoch in range(len(history), schedule.epochs):
         started, total = time.perf_counter(), 0.0
-        draw = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        epoch_seed = seed * 1_000_003 + epoch
+        draw = torch.Generator().manual_seed(epoch_seed)
         batches = tqdm(
             data.train.batches(schedule.batch_size, draw),
             f"epoch {epoch + 1}/{schedule.epochs}",
@@ -84,7 +85,7 @@ def epochs(
             lr = schedule.lr / 2 * (1 + math.cos(math.pi * (epoch * steps + step) / (schedule.epochs * steps)))
             for group in optimiser.param_groups:
                 group["lr"] = lr
-            batch = Batch(x.to(device), y.to(device), index, data.bounds, seed=seed * 1_000_003 + epoch)
+            batch = Batch(x.to(device), y.to(device), index, data.bounds, seed=epoch_seed)
             loss = defense.loss(network, batch)
             total += _finite(loss, epoch, step, lr)
             optimiser.zero_grad()
@@ -116,7 +117,8 @@ def to_bytes(content: object) -> bytes:
 def _resume(network: nn.Module, optimiser: torch.optim.Optimizer, state: Path | None, device: str) -> list[dict]:
     if state is None or not state.exists():
         return []
-    digest, data = state.read_bytes()[:32], state.read_bytes()[32:]
+    kept = state.read_bytes()
+    digest, data = kept[:32], kept[32:]
     if hashlib.sha256(data).digest() != digest:
         raise errors.Refused(f"{paths.shown(state)} is damaged. Delete it; this training then starts anew.")
     content = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
