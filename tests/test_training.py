@@ -166,7 +166,7 @@ def test_a_loss_that_is_not_finite_is_refused_by_epoch_step_and_rate(tiny, fresh
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda data: b"", lambda data: data[: len(data) // 2], lambda data: b"x" + data[1:]]
+    "damage", [lambda data: b"", lambda data: data[: len(data) // 2], lambda data: bytes([data[0] ^ 1]) + data[1:]]
 )
 def test_a_damaged_state_is_refused_by_name(tiny, fresh, tmp_path, damage):
     state = tmp_path / "state.pt"
@@ -181,7 +181,7 @@ def test_a_damaged_state_is_refused_by_name(tiny, fresh, tmp_path, damage):
 def test_a_damaged_state_is_refused_in_one_sentence(tiny, fresh, tmp_path):
     state = tmp_path / "state.pt"
     train(fresh(), tiny, state=state)
-    state.write_bytes(b"x" + state.read_bytes()[1:])
+    state.write_bytes(bytes([state.read_bytes()[0] ^ 1]) + state.read_bytes()[1:])
     with pytest.raises(Refused) as refusal:
         train(fresh(), tiny, state=state)
     assert "\n" not in str(refusal.value)
