@@ -1,6 +1,5 @@
 """Trainings: each turns a batch into a loss.  Built by name from an experiment; `register` adds your own."""
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -44,11 +43,7 @@ def register(name: str):
 def build(name: str, options: dict) -> Defense:
     """The defense `name` with `options`; refuses unknown names and options, and says which it takes."""
     errors.one_of("defense", name, DEFENSES)
-    takes = inspect.signature(DEFENSES[name])
-    try:
-        takes.bind(**options)
-    except TypeError as problem:
-        raise errors.Refused(f"Defense {name!r} cannot take {options}: {problem}. It takes {takes}.") from None
+    errors.takes(f"Defense {name!r}", DEFENSES[name], options)
     return DEFENSES[name](**options)
 
 

@@ -1,7 +1,8 @@
 """Bad input, refused where it enters: one sentence with what was given and what is allowed."""
 
+import inspect
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 
 class Refused(ValueError):
@@ -40,3 +41,12 @@ def unit(what: str, given: object) -> None:
     number(what, given, at_least=0)
     if given > 1:
         raise Refused(f"{what} is {given!r}; it must lie in [0, 1].")
+
+
+def takes(what: str, function: Callable, options: dict) -> None:
+    """Refuse `options` unless `function` can be called with them as keywords."""
+    signature = inspect.signature(function)
+    try:
+        signature.bind(**options)
+    except TypeError as problem:
+        raise Refused(f"{what} cannot take {options}: {problem}. It takes {signature}.") from None

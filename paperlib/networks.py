@@ -1,42 +1,24 @@
 """Spiking networks with direct encoding: images (B, C, H, W) in the data's bounds → logits (B, K).
 
-The normalised image is fed at each of T steps, so the first convolution and its BatchNorm run once.  Between the
-neurons time is folded into the batch.  The last linear layer does not spike; logits are its mean over time.
+The normalised image is fed at each of T steps, so the first convolution runs once.  Between the neurons time is folded
+into the batch.  The last linear layer does not spike; logits are its mean over time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from paperlib import errors, rules
-from paperlib.neurons import LIF
-from paperlib.rules import Rule
+from paperlib.neurons import LIF, NormedLIF
+from paperlib.rules import Rate, Rule
 
 VGG11 = ((64,), (128, 256), (512, 512, 512), (512, 512))  # a 2×2 average pool between the groups
 VGG11_HIDDEN = (4096, 4096)
-
-
-class RepeatedBatchNorm2d(nn.BatchNorm2d):
-    """BatchNorm on (B, C, H, W), with the running statistics of the same batch seen `repeats` times.
-
-    Repetition changes neither mean nor biased variance; only the factor N/(N - 1) of the running variance differs.
-    """
-
-    def __init__(self, channels: int, repeats: int):
-        super().__init__(channels)
-        self.repeats = repeats
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return super().forward(x)
-        kept = (1 - self.momentum) * self.running_var
-        y = super().forward(x)
-        count = x.numel() // x.shape[1]
-        factor = self.repeats * (count - 1) / (self.repeats * count - 1)
-        self.running_var = kept + (self.running_var - kept) * factor  # a new tensor: backward still reads the old one
-        return y
+WRN16 = (64, 128, 256)  # two blocks of each width; from the second width on the first of them halves the image
+WRN16_STEM = 16
+PRECISIONS = ("float32", "bfloat16")
 
 
 class TimeFolded(nn.Sequential):
@@ -46,13 +28,39 @@ class TimeFolded(nn.Sequential):
         return super().forward(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
-class Network(nn.Module):
-    """`stem` sees the normalised image once, `body` spikes over (T, B, ...), `head` reads the mean over time."""
+class WideBlock(nn.Module):
+    """BatchNorm, neuron, 3×3 convolution, twice; mixed with a shortcut by two learned scalars (section 2 of the notes).
 
-    def __init__(self, stem: nn.Module, body: nn.Module, head: nn.Module, *, T: int, mean, std):
+    Where the width changes the shortcut is a 1×1 convolution of the activated input, else it is the raw input.
+    """
+
+    def __init__(self, channels: int, width: int, stride: int, neuron: Callable[[], LIF], T: int):
+        super().__init__()
+        self.norm1 = NormedLIF(channels, neuron(), steps=T)
+        self.conv1 = TimeFolded(nn.Conv2d(channels, width, 3, stride, padding=1, bias=False))
+        self.norm2 = NormedLIF(width, neuron(), steps=T)
+        self.conv2 = TimeFolded(nn.Conv2d(width, width, 3, padding=1, bias=False))
+        self.shortcut = None if channels == width else TimeFolded(nn.Conv2d(channels, width, 1, stride, bias=False))
+        self.mix = nn.Parameter(torch.full((2,), 0.5))  # shortcut, residual
+
+    def forward(self, x: Tensor) -> Tensor:
+        active = self.norm1(x)
+        shortcut = x if self.shortcut is None else self.shortcut(active)
+        return self.mix[0] * shortcut + self.mix[1] * self.conv2(self.norm2(self.conv1(active)))
+
+
+class Network(nn.Module):
+    """`stem` sees the normalised image once, `body` spikes over (T, B, ...), `head` reads the mean over time.
+
+    `precision` "bfloat16" runs the convolutions and matrix products of `body` in 16 bits; stem, membranes, statistics
+    and head stay in 32, so that no perturbation of an image is rounded away.
+    """
+
+    def __init__(self, stem: nn.Module, body: nn.Module, head: nn.Module, *, T: int, mean, std, precision: str):
         super().__init__()
         self.stem, self.body, self.head, self.T = stem, body, head, T
         self.mean, self.std = mean, std  # plain numbers, so that they are exact in every precision
+        self.precision = precision
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -63,19 +71,38 @@ class Network(nn.Module):
         """Images (B, C, H, W), unnormalised → logits (B, K)."""
         mean, std = (images.new_tensor(per_channel).view(-1, 1, 1) for per_channel in (self.mean, self.std))
         current = self.stem((images - mean) / std)  # (B, C₁, H, W)
-        spikes = self.body(current.expand(self.T, *current.shape))  # (T, B, ...)
-        return self.head(spikes.mean(0))  # linear, so the mean over time may be taken first
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            spikes = self.body(current[None])  # (1, B, C₁, H, W): the first neurons take it at every step
+        return self.head(spikes.to(images.dtype).mean(0))  # linear, so the mean over time may be taken first
+
+    def neurons(self) -> list[LIF]:
+        return [module for module in self.modules() if isinstance(module, LIF)]
+
+    @contextmanager
+    def backward_rule(self, name: str, **options: float) -> Iterator[None]:
+        """Differentiate spikes by another rule, such as ("sigmoid", slope=4.0), for forward passes inside the block.
+
+        The forward pass stays what it is.  Names and options are those of `rules.RULES`.
+        """
+        rule = rules.build(name, **options)
+        before = [(neuron, neuron.rule) for neuron in self.neurons()]
+        try:
+            for neuron, _ in before:
+                neuron.rule = rule
+            yield
+        finally:
+            for neuron, own in before:
+                neuron.rule = own
 
     @contextmanager
     def reference_path(self) -> Iterator[None]:
         """Step `snntorch.Leaky` instead of the fused neuron; slower, and twice differentiable."""
-        neurons = [module for module in self.modules() if isinstance(module, LIF)]
-        for neuron in neurons:
-            neuron.reference = True
         try:
+            for neuron in self.neurons():
+                neuron.reference = True
             yield
         finally:
-            for neuron in neurons:
+            for neuron in self.neurons():
                 neuron.reference = False
 
 
@@ -87,58 +114,81 @@ def build(
     num_classes: int,
     T: int,
     tau: float = 1.0,
-    rule: Rule | None = None,
+    rule: Rule | Rate | None = None,
     fire_at: str = ">=",
     detach_reset: bool = False,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
+    precision: str = "float32",
 ) -> Network:
     """A fresh network.  Weights come from torch's global generator.
 
-    `name` is "vgg11" (section 2 of the paper notes) or "conv-16-32": one 3×3 convolution, BatchNorm, neuron and 2×2
-    average pool per number, then a linear readout.  Images are square, `image_size` pixels
-    wide.  `rule` defaults to triangle(1); `mean` and `std`, per channel, to 0 and 1.  Refuses unknown names, fewer than
-    one step, and images too small for the pools.
+    `name` is "vgg11" or "wrn16" (section 2 of the paper notes) or "conv-16-32": one 3×3 convolution, BatchNorm, neuron
+    and 2×2 average pool per number, then a linear readout.  Images are square, `image_size` pixels wide.  `rule`
+    defaults to triangle(1); `mean` and `std`, per channel, to 0 and 1; `precision` is one of `PRECISIONS`.  Refuses
+    unknown names, fewer than one step, and images too small for the pools.
     """
     for what, given in (("T", T), ("in_channels", in_channels), ("num_classes", num_classes)):
         errors.count(what, given)
-    groups, hidden, pooled_end = architecture(name)
-    pools = len(groups) if pooled_end else len(groups) - 1
-    size = image_size // 2**pools  # of the last feature map
-    if size < 1:
-        raise errors.Refused(f"{name} halves its input {pools} times; images of {image_size} pixels are too small.")
+    errors.one_of("precision", precision, PRECISIONS)
+    family, *shape = architecture(name)
 
     def neuron() -> LIF:
         return LIF(rule or rules.triangle(), tau=tau, fire_at=fire_at, detach_reset=detach_reset)
 
-    first = groups[0][0]
-    stem = nn.Sequential(nn.Conv2d(in_channels, first, 3, padding=1), RepeatedBatchNorm2d(first, repeats=T))
-    body, memoryless, channels = [neuron()], [], first  # `memoryless` gathers layers until the next neuron
-    for g, group in enumerate(groups):
-        for wider in group if g else group[1:]:
-            memoryless += [nn.Conv2d(channels, wider, 3, padding=1), nn.BatchNorm2d(wider)]
-            body += [TimeFolded(*memoryless), neuron()]
-            memoryless, channels = [], wider
-        if g < pools:
-            memoryless.append(nn.AvgPool2d(2))
-    memoryless.append(nn.Flatten())
-    inputs = channels * size * size
-    for features in hidden:
-        memoryless.append(nn.Linear(inputs, features))
-        body += [TimeFolded(*memoryless), neuron()]
-        memoryless, inputs = [], features
-    if memoryless:
-        body.append(TimeFolded(*memoryless))
+    stem, body, features = family(name, *shape, in_channels=in_channels, image_size=image_size, neuron=neuron, T=T)
     mean, std = mean or (0.0,) * in_channels, std or (1.0,) * in_channels
-    network = Network(stem, nn.Sequential(*body), nn.Linear(inputs, num_classes), T=T, mean=mean, std=std)
+    head = nn.Linear(features, num_classes)
+    network = Network(stem, nn.Sequential(*body), head, T=T, mean=mean, std=std, precision=precision)
     return network.to(memory_format=torch.channels_last)  # a third less time per step on a CPU
 
 
-def architecture(name: str) -> tuple[tuple[tuple[int, ...], ...], tuple[int, ...], bool]:
-    """Groups of convolutions, hidden linear layers, whether a pool follows the last group; refuses unknown names."""
+def architecture(name: str) -> tuple:
+    """The function that lays out a network of that name, and its widths; refuses unknown names."""
     if name == "vgg11":
-        return VGG11, VGG11_HIDDEN, False
+        return _plain, VGG11, VGG11_HIDDEN, False
+    if name == "wrn16":
+        return _wide, WRN16
     kind, *widths = name.split("-")
     if kind != "conv" or not widths or not all(width.isdecimal() and int(width) for width in widths):
-        errors.one_of("network", name, ["vgg11", "conv-A-B-... (channels of each convolution, such as conv-16-32)"])
-    return tuple((int(width),) for width in widths), (), True
+        allowed = ["vgg11", "wrn16", "conv-A-B-... (channels of each convolution, such as conv-16-32)"]
+        errors.one_of("network", name, allowed)
+    return _plain, tuple((int(width),) for width in widths), (), True
+
+
+def _plain(name, groups, hidden, pooled_end, *, in_channels, image_size, neuron, T):
+    """Groups of convolutions, a pool behind each (the last only where `pooled_end`), then hidden linear layers."""
+    pools = len(groups) if pooled_end else len(groups) - 1
+    size = image_size // 2**pools  # of the last feature map
+    if size < 1:
+        raise errors.Refused(f"{name} halves its input {pools} times; images of {image_size} pixels are too small.")
+    stem, body, channels = None, [], in_channels
+    for g, group in enumerate(groups):
+        for place, width in enumerate(group, 1):
+            convolution = nn.Conv2d(channels, width, 3, padding=1)
+            if stem is None:
+                stem = convolution
+            else:
+                body.append(TimeFolded(convolution))
+            body.append(NormedLIF(width, neuron(), steps=T, pool=place == len(group) and g < pools))
+            channels = width
+    body.append(TimeFolded(nn.Flatten()))
+    features = channels * size * size
+    for width in hidden:
+        body += [TimeFolded(nn.Linear(features, width)), neuron()]
+        features = width
+    return stem, body, features
+
+
+def _wide(name, widths, *, in_channels, image_size, neuron, T):
+    """A WideResNet of two blocks a width: convolution, blocks, BatchNorm, neuron, average over the feature map."""
+    if image_size < 2 ** (len(widths) - 1):
+        raise errors.Refused(f"{name} halves its input {len(widths) - 1} times; {image_size} pixels are too few.")
+    stem, body, channels = nn.Conv2d(in_channels, WRN16_STEM, 3, padding=1, bias=False), [], WRN16_STEM
+    for g, width in enumerate(widths):
+        for place in range(2):
+            stride = 2 if g and place == 0 else 1
+            body.append(WideBlock(channels, width, stride, neuron, T))
+            channels = width
+    body += [NormedLIF(channels, neuron(), steps=T), TimeFolded(nn.AdaptiveAvgPool2d(1), nn.Flatten())]
+    return stem, body, channels

@@ -23,7 +23,7 @@ class Profile:
     title: str  # one line, shown in reports
     cost: dict  # minutes on two cores, disk_mb, download_mb: said before anything starts
     data: dict  # arguments of `images.load`
-    network: dict  # name, T, tau, rule
+    network: dict  # name, T, tau, rule, precision
     schedule: dict  # fields of `training.Schedule`
     trainings: dict[str, dict]  # defense → its options; lengths in pixels may be given as `<name>_255`
     seeds: list[int]
@@ -53,6 +53,7 @@ class Profile:
                 T=self.network["T"],
                 tau=self.network["tau"],
                 rule=self.network["rule"],
+                precision=self.network["precision"],
                 defense=training,
                 options=_in_pixels(self.trainings[training]) | options,
                 schedule=Schedule(**self.schedule),
@@ -95,7 +96,7 @@ def load(name: str) -> Profile:
         for key, value in content[part].items():
             _of_kind(path, f"{part}: {key}", value, dict)
     _same_keys(path, "data", content["data"], {"name"}, {"train", "validation", "test"})
-    _same_keys(path, "network", content["network"], {"name", "T", "tau", "rule"})
+    _same_keys(path, "network", content["network"], {"name", "T", "tau", "rule", "precision"})
     _same_keys(path, "schedule", content["schedule"], {field.name for field in fields(Schedule)})
     _same_keys(path, "cost", content["cost"], {"minutes", "disk_mb", "download_mb"})
     profile = Profile(name=name, **content)

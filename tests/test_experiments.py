@@ -26,6 +26,7 @@ FIXED = Experiment(
     T=4,
     tau=1.0,
     rule="triangle",
+    precision="float32",
     defense="at+sr",
     options={"eps": 0.1, "alpha": 0.125, "steps": 1, "lam": 0.001},
     schedule=Schedule(epochs=2, batch_size=10, lr=0.1, momentum=0.9, weight_decay=5e-4),

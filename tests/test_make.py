@@ -24,7 +24,7 @@ PROFILE = {
     "title": "sixty digits",
     "cost": "{minutes: 1, disk_mb: 2, download_mb: 0}",
     "data": {"name": "mnist5k", "train": 60, "validation": 20, "test": 20},
-    "network": {"name": "conv-2-2", "T": 1, "tau": 1.0, "rule": "triangle"},
+    "network": {"name": "conv-2-2", "T": 1, "tau": 1.0, "rule": "triangle", "precision": "float32"},
     "schedule": {"epochs": 1, "batch_size": 20, "lr": 0.1, "momentum": 0.9, "weight_decay": 0.0005},
     "seeds": [0],
     "trainings": {"vanilla": {}, "sr": {"lam": 0.01}, "at": STEP, "at+sr": STEP | {"lam": 0.01}},

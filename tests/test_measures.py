@@ -21,7 +21,7 @@ SCHEDULE = Schedule(epochs=1, batch_size=10, lr=0.1, momentum=0.9, weight_decay=
 def experiment(training="vanilla", seed=0, **options):
     needed = {"sr": {"lam": 0.1}, "at": {"eps": 0.1, "alpha": 0.1, "steps": 1}}
     options = needed.get(training, {}) | options
-    return Experiment({"name": "tiny"}, "conv-2-4", 4, 1.0, "triangle", training, options, SCHEDULE, seed)
+    return Experiment({"name": "tiny"}, "conv-2-4", 4, 1.0, "triangle", "float32", training, options, SCHEDULE, seed)
 
 
 def flags(right, n=10):

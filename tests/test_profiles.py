@@ -13,7 +13,7 @@ GOOD = yaml.safe_load("""
 title: two seeds of stripes
 cost: {minutes: 1, disk_mb: 1, download_mb: 0}
 data: {name: mnist5k, train: 500}
-network: {name: conv-4-8, T: 2, tau: 1.0, rule: triangle}
+network: {name: conv-4-8, T: 2, tau: 1.0, rule: triangle, precision: float32}
 schedule: {epochs: 1, batch_size: 50, lr: 0.1, momentum: 0.9, weight_decay: 0.0005}
 seeds: [0, 1]
 trainings:

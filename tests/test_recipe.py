@@ -23,9 +23,9 @@ DEFENSES = {  # training: defense, options, the mean losses of two epochs
     "AT+SR": ("at+sr", PGD | {"lam": 0.05}, 4.30882726, 3.89860032),
 }
 WEIGHTS = {  # sum of magnitudes before training
-    "stem.0.weight": 6.46890791,
-    "stem.0.bias": 0.64578389,
-    "body.1.1.weight": 37.92925766,
+    "stem.weight": 6.46890791,
+    "stem.bias": 0.64578389,
+    "body.1.0.weight": 37.92925766,
     "head.weight": 98.84255929,
 }
 ATTACKS = {  # loss at eps = 0.1 under the standard attack
@@ -51,6 +51,7 @@ def experiment(defense: str = "vanilla", options: dict | None = None) -> Experim
         T=4,
         tau=1.0,
         rule="triangle",
+        precision="float32",
         defense=defense,
         options=options or {},
         schedule=Schedule(epochs=2, batch_size=16, lr=0.1, momentum=0.9, weight_decay=0.05),  # two steps each

@@ -33,7 +33,9 @@ def evaluations(trainings, attacks, *, seeds, share, n=50):
             options = {"eps": 0.1, "alpha": 0.1, "steps": 1} if defense.startswith("at") else {}
             options |= {} if lam is None else {"lam": lam}
             schedule = Schedule(1, 10, 0.1, 0.9, 0.0)
-            of = Experiment({"name": "tiny"}, "conv-2-4", 4, 1.0, "triangle", defense, options, schedule, seed)
+            of = Experiment(
+                {"name": "tiny"}, "conv-2-4", 4, 1.0, "triangle", "float32", defense, options, schedule, seed
+            )
             for attack in attacks:
                 cost = 0 if attack is None else attack.eps * (8 - i if attack.name == "pgd" else 1)
                 right = 0.9 - 0.02 * seed - cost if share is None else share

@@ -1,0 +1,64 @@
+"""The neuron in C (`neuron.c`): compiled in a fraction of a second by whatever C compiler the machine has.
+
+Without one, or where it fails, `neurons` computes the same bits with torch's own operations, and slower.
+"""
+
+import ctypes
+import os
+import shlex
+import subprocess
+import tempfile
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+SOURCE = Path(__file__).with_name("neuron.c")
+NUMBERS = {torch.float32: "-DREAL=float", torch.float64: "-DREAL=double", torch.bfloat16: "-DBFLOAT16"}
+FLAGS = ["-O3", "-march=native", "-ffp-contract=off", "-fno-trapping-math", "-shared", "-fPIC"]
+
+
+class Layer(ctypes.Structure):
+    """`Layer` of neuron.c, field by field."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("steps", "samples", "height", "width", "channels")),
+        *((name, ctypes.c_int64) for name in ("constant", "pool", "detach")),
+        *((name, ctypes.c_double) for name in ("tau", "threshold", "fires", "gamma")),
+    ]
+
+
+@cache
+def library(dtype: torch.dtype) -> ctypes.CDLL | None:
+    """The compiled neuron for tensors of `dtype`, one of `NUMBERS`; None where there is no compiler."""
+    with tempfile.TemporaryDirectory() as folder:  # never kept: another machine may lack this one's instructions
+        target = Path(folder) / "neuron.so"
+        command = [*shlex.split(os.environ.get("CC", "cc")), *FLAGS, NUMBERS[dtype], str(SOURCE), "-o", str(target)]
+        try:
+            subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+            return ctypes.CDLL(str(target))
+        except (OSError, subprocess.SubprocessError) as problem:
+            told = " ".join((getattr(problem, "stderr", "") or str(problem)).split())
+            warnings.warn(f"The neuron stays uncompiled, which is slower: {told[:300]}", stacklevel=2)
+            return None
+
+
+def run(name: str, layer: Layer, *tensors: Tensor) -> None:
+    """Call `forward` or `backward` of neuron.c on contiguous tensors, its rows shared out over torch's threads."""
+    function = getattr(library(tensors[0].dtype), name)
+    pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
+    rows = layer.samples * (layer.height // layer.pool)
+    threads = max(1, min(torch.get_num_threads(), rows))
+    edges = [ctypes.c_int64(rows * part // threads) for part in range(threads + 1)]
+    parts = zip(edges[:-1], edges[1:], strict=True)
+    calls = _pool(threads).map if threads > 1 else map  # ctypes lets go of the interpreter's lock
+    if any(calls(lambda part: function(ctypes.byref(layer), *pointers, *part), parts)):
+        raise MemoryError("The compiled neuron found no memory for one row of membranes.")
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads)
