@@ -68,7 +68,7 @@ evaluations = experiments.evaluated(networks, [None, attack], samples=samples, s
 record = run.save(
     measures.mean_rows(evaluations)
     + measures.accuracy_rows(evaluations)
-    + measures.choice_rows(evaluations, tolerance, used=run.profile.trainings["sr"]["lam"])
+    + measures.choice_rows(evaluations, tolerance, used=run.profile.trainings["sr"].get("lam", float("nan")))
 )
 plots.draw(record)
 

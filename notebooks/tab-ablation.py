@@ -60,7 +60,7 @@ run = artifacts.begin("tab-ablation", globals())
 # all four; the cost of a step is not (SR needs two forward and three backward passes where vanilla needs one and one).
 
 # %%
-networks = [e for training in run.profile.trainings for e in run.profile.experiments(training)]
+networks = run.profile.all()
 ladder = measures.ladder(eps_255, steps=pgd_steps)
 evaluations = experiments.evaluated(networks, ladder, samples=samples, device=device)
 

@@ -62,7 +62,7 @@ run = artifacts.begin("thm-ratio", globals())
 # this notebook checks the statement in the linear regime, where it must hold for every sample.
 
 # %%
-networks = [e for training in run.profile.trainings for e in run.profile.experiments(training)]
+networks = run.profile.all()
 test = run.data.test.take(samples)
 gradients = {e.key: measures.probability_gradients(e, test, device=device) for e in networks}
 

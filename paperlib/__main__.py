@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 from paperlib import errors, paths, records
 
@@ -33,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m paperlib", description="The companion's command line.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name, run, *, profile=True, artifact=False, jobs=False):
+    def command(name, run, *, profile=True, artifact=False, jobs=False, device=False):
         sub = commands.add_parser(name, help=run.__doc__.splitlines()[0], description=run.__doc__)
         sub.set_defaults(run=run)
         if artifact:
@@ -42,12 +43,18 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--profile", default="laptop", help="a file under params/ (default: laptop)")
         if jobs:
             sub.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes side by side")
+        if jobs or device:
             sub.add_argument("--device", default="auto", help="auto, cpu, cuda or mps, for training")
         return sub
 
     command("reproduce", reproduce, jobs=True)
-    command("plan", plan)
+    command("plan", plan, device=True)
     command("train", train, jobs=True)
+    released = command("import-released", import_released, profile=False)
+    released.add_argument("files", nargs="+", metavar="TRAINING=FILE", help="vanilla=, sr=, at= or at+sr= a state dict")
+    released.add_argument("--network", required=True, help="vgg11 or wrn16")
+    released.add_argument("--dataset", required=True, help="cifar10 or cifar100: what they were trained on")
+    released.add_argument("--data", help="images to look at, as profiles name them (default: the data set)")
     command("restore", restore)
     command("keep", keep)
     command("run", run, artifact=True)
@@ -63,9 +70,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def reproduce(arguments) -> int:
     """Everything of a profile: train, execute every notebook, draw, report."""
+    from paperlib import profiles
     from paperlib.report import artifacts
 
-    plan(arguments)
+    cost = profiles.load(arguments.profile).cost
+    print(
+        f"Profile {arguments.profile}: about {cost['minutes']} minutes on two cores, {cost['disk_mb']} MB of disk and "
+        f"{cost['download_mb']} MB of download, after installation."
+    )
     train(arguments)
     failed = []
     for arguments.artifact in artifacts():
@@ -79,20 +91,27 @@ def reproduce(arguments) -> int:
 
 
 def plan(arguments) -> None:
-    """What a profile trains, what of it is there already, and what it costs."""
-    from paperlib import experiments, profiles
+    """Every training and evaluation of a profile, what is there, and what the rest costs on this machine."""
+    from paperlib import costs, experiments, profiles
 
-    profile = profiles.load(arguments.profile)
-    planned = profile.plan()
-    missing = [e for e in planned if not experiments.is_trained(e)]
-    cost = profile.cost
-    print(f"{profile.title}.")
-    print(
-        f"In all about {cost['minutes']} minutes on two cores, {cost['disk_mb']} MB of disk, "
-        f"{cost['download_mb']} MB of download. {len(planned) - len(missing)} of {len(planned)} networks are trained."
-    )
-    for e in missing:
-        print(f"  to train: {e} ({e.network}, {e.schedule.epochs} epochs)")
+    total = 0.0
+    for name in profiles.family(arguments.profile):
+        profile = profiles.load(name)
+        planned, attacked = profile.plan(), costs.evaluations(profile)
+        there = sum(map(experiments.is_trained, planned)), sum(one.is_there for one in attacked)
+        print(f"{name}: {profile.title}.")
+        print(f"  {there[0]} of {len(planned)} networks and {there[1]} of {len(attacked)} evaluations are there.")
+        bill = costs.bill(profile, arguments.device)
+        for e, seconds in bill.trainings:
+            print(f"  train {e} ({e.network}, {e.schedule.epochs} epochs): {costs.duration(seconds)}")
+        alike: dict[str, list[float]] = {}
+        for one, seconds in bill.evaluations:
+            alike.setdefault(str(one), []).append(seconds)
+        for what, seconds in alike.items():
+            print(f"  evaluate {len(seconds)} networks, {what}: {costs.duration(sum(seconds))} at most")
+        total += bill.seconds
+    if total:
+        print(f"In all {costs.duration(total)} on {experiments.resolve(arguments.device)}, by steps timed just now.")
 
 
 def train(arguments) -> None:
@@ -101,6 +120,28 @@ def train(arguments) -> None:
 
     planned = profiles.load(arguments.profile).plan()
     experiments.train_all(planned, workers=arguments.jobs, device=arguments.device)
+
+
+def import_released(arguments) -> None:
+    """Take over networks that the released code trained, and write a profile that looks at them.
+
+    Trainings for which no file is given are our own, by the recipe of the profile "paper".
+    """
+    from paperlib import experiments, profiles
+
+    name = f"released-{arguments.network}-{arguments.dataset}"
+    files = dict(given.partition("=")[::2] for given in arguments.files)
+    for training in files:
+        errors.one_of("training", training, sorted(profiles.NEEDED))
+    data, trainings = {"name": arguments.data or arguments.dataset}, {}
+    for training, file in files.items():
+        imported = experiments.import_released(
+            Path(file), arguments.network, arguments.dataset, defense=training, data=data
+        )
+        trainings[training] = {"imported": imported.sha256, "dataset": arguments.dataset}
+        print(f"{file} is now {paths.shown(imported.folder)}.")
+    print(f"{paths.shown(profiles.of_imported(name, arguments.network, data, trainings))} written.")
+    print(f"Next: make reproduce PROFILE={name}, or one notebook: make tab-ablation PROFILE={name}")
 
 
 def restore(arguments) -> None:

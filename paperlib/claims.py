@@ -252,6 +252,8 @@ def _maps_headline(record: dict) -> str:
 
 def _lambda_headline(record: dict) -> str:
     (chosen,), (used,) = select(record, quantity="chosen λ"), select(record, quantity="used λ")
+    if used["value"] is None:
+        return f"Of the λ that were trained here, validation data choose {chosen['value']:g}; SR's own is not known"
     agree = "as this companion uses" if chosen["value"] == used["value"] else f"while {used['value']:g} is in use"
     return f"Validation data choose λ = {chosen['value']:g}, {agree}"
 

@@ -17,13 +17,14 @@ from functools import cached_property
 from multiprocessing import active_children, get_context
 from pathlib import Path
 from threading import RLock
+from typing import ClassVar
 
 import numpy as np
 import torch
 from filelock import FileLock
 from tqdm import tqdm
 
-from paperlib import defenses, errors, evaluation, images, networks, paths, records, rules, training
+from paperlib import defenses, errors, evaluation, images, networks, paths, records, released, rules, training
 from paperlib.attacks import Attack
 from paperlib.images import ImageSet
 from paperlib.networks import Network
@@ -37,8 +38,26 @@ class Damaged(errors.Refused):
     """A checkpoint whose bytes are not those that were written."""
 
 
+class _Stored:
+    """What every experiment has: a key, which is its name on disk and in records, and its images."""
+
+    data: dict
+
+    @cached_property
+    def key(self) -> str:
+        """Hash of the canonical JSON."""
+        return _hash(asdict(self))
+
+    @property
+    def folder(self) -> Path:
+        return paths.CHECKPOINTS / self.key
+
+    def load_data(self) -> ImageSet:
+        return images.load(**self.data)
+
+
 @dataclass(frozen=True)
-class Experiment:
+class Experiment(_Stored):
     """Everything that determines a trained network."""
 
     data: dict  # arguments of `images.load`
@@ -63,15 +82,6 @@ class Experiment:
         defenses.build(self.defense, self.options)
         errors.count("seed", self.seed, at_least=0)
 
-    @cached_property
-    def key(self) -> str:
-        """Hash of the canonical JSON: the experiment's name on disk and in records."""
-        return _hash(asdict(self))
-
-    @property
-    def folder(self) -> Path:
-        return paths.CHECKPOINTS / self.key
-
     @property
     def labels(self) -> dict:
         """What a record's row says of the training, the seed left out."""
@@ -80,9 +90,6 @@ class Experiment:
     def __str__(self) -> str:
         lam = f", λ = {self.options['lam']:g}" if "lam" in self.options else ""
         return f"{self.defense}{lam}, seed {self.seed}"
-
-    def load_data(self) -> ImageSet:
-        return images.load(**self.data)
 
     def build(self) -> Network:
         """The untrained network; its weights are drawn from the seed."""
@@ -104,10 +111,34 @@ class Experiment:
 
 
 @dataclass(frozen=True)
+class Imported(_Stored):
+    """A network that the released code trained: a file, and which training it is held to be."""
+
+    sha256: str  # of the file
+    network: str  # "vgg11" or "wrn16"
+    dataset: str  # "cifar10" or "cifar100": classes and normalisation
+    defense: str  # "vanilla", "sr", "at" or "at+sr"; λ and schedule are not in the file
+    data: dict  # arguments of `images.load`: what it is evaluated on
+    recipe: int = RECIPE
+    seed: ClassVar[int] = 42  # the released code's own (section 4 of the paper notes)
+
+    @property
+    def labels(self) -> dict:
+        """What a record's row says of the training."""
+        return {"training": self.defense}
+
+    def __str__(self) -> str:
+        return f"{self.defense}, imported from {self.sha256[:8]}"
+
+    def build(self) -> Network:
+        return released.empty(self.network, self.dataset)
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """What one attack left of one network: `flags` (N,) bool, True where a sample is still classified correctly."""
 
-    experiment: Experiment
+    experiment: Experiment | Imported
     attack: Attack | None  # None: clean images
     flags: np.ndarray
 
@@ -131,7 +162,7 @@ def resolve(device: str) -> str:
     return device
 
 
-def trained(experiment: Experiment, *, device: str = "auto", progress: bool = True) -> Network:
+def trained(experiment: Experiment | Imported, *, device: str = "auto", progress: bool = True) -> Network:
     """The experiment's network in eval mode: loaded, or trained first (resuming where it was interrupted).
 
     A damaged checkpoint is named, set aside as `*.damaged` and trained again.
@@ -153,15 +184,29 @@ def trained(experiment: Experiment, *, device: str = "auto", progress: bool = Tr
             return _load(experiment, device)
 
 
-def is_trained(experiment: Experiment) -> bool:
+def import_released(source: Path, network: str, dataset: str, *, defense: str, data: dict) -> Imported:
+    """Keep a checkpoint of the released code beside our own; refuses what `released.load` refuses."""
+    imported = Imported(records.sha256(source.read_bytes()), network, dataset, defense, data)
+    _keep(imported, released.load(source, network, dataset), data_sha256=None, history=[])
+    return imported
+
+
+def is_trained(experiment: Experiment | Imported) -> bool:
     """Whether a finished checkpoint is there (its checksum is verified when it is loaded)."""
     return (experiment.folder / "checkpoint.json").exists()
+
+
+def is_evaluated(experiment: Experiment | Imported, attack: Attack | None, *, samples: int, split: str) -> bool:
+    """Whether the flags are there."""
+    return _evaluation(experiment, attack, split=split, samples=samples)[1].exists()
 
 
 def train_all(experiments: Sequence[Experiment], *, workers: int, device: str = "auto") -> None:
     """Train what is missing, `workers` processes of one thread each side by side; a line an epoch on stderr."""
     device, missing = resolve(device), [e for e in experiments if not is_trained(e)]
     print(f"{len(experiments)} networks: {len(experiments) - len(missing)} trained already, {len(missing)} to train.")
+    for experiment in missing:
+        _refuse_imported(experiment)
     if not missing:
         return
     context = get_context("spawn")  # a forked torch may deadlock
@@ -217,7 +262,16 @@ def copy_networks(experiments: Iterable[Experiment], source: Path, target: Path)
     return copied
 
 
-def _train(experiment: Experiment, device: str, progress: bool, tag: str = "") -> None:
+def _refuse_imported(experiment: Experiment | Imported) -> None:
+    if isinstance(experiment, Imported):
+        raise errors.Refused(
+            f"There is no network {experiment}, and none can be trained in its place. "
+            f"Import the file: python -m paperlib import-released {experiment.defense}=FILE ..."
+        )
+
+
+def _train(experiment: Experiment | Imported, device: str, progress: bool, tag: str = "") -> None:
+    _refuse_imported(experiment)
     network, data = experiment.build(), experiment.load_data()
     defense = defenses.build(experiment.defense, experiment.options)
     state = experiment.folder / "state.pt"
@@ -232,16 +286,21 @@ def _train(experiment: Experiment, device: str, progress: bool, tag: str = "") -
             file=sys.stderr,  # a notebook keeps its stdout, which must not differ from run to run
             flush=True,
         )
+    _keep(experiment, network, data_sha256=data.sha256, history=history)
+    state.unlink(missing_ok=True)
+
+
+def _keep(experiment: Experiment | Imported, network: Network, *, data_sha256: str | None, history: list) -> None:
     weights = training.to_bytes({name: value.cpu() for name, value in network.state_dict().items()})
     content = {
         "experiment": asdict(experiment),
         "weights_sha256": records.sha256(weights),
-        "data_sha256": data.sha256,
+        "data_sha256": data_sha256,  # what it was trained on; None where that is not known
         "history": history,
     }
+    experiment.folder.mkdir(parents=True, exist_ok=True)
     records.write_atomically(experiment.folder / "weights.pt", weights)
     records.write_atomically(experiment.folder / "checkpoint.json", json.dumps(content, indent=1).encode())
-    state.unlink(missing_ok=True)
 
 
 def _start_worker() -> None:
@@ -270,7 +329,7 @@ def _load(experiment: Experiment, device: str) -> Network:
         raise errors.Refused(
             f"{paths.shown(folder)} holds a checkpoint of another experiment: {content['experiment']}."
         )
-    if content["data_sha256"] != experiment.load_data().sha256:
+    if content["data_sha256"] not in (None, experiment.load_data().sha256):
         raise errors.Refused(
             f"{paths.shown(folder)}: trained on other bytes of {experiment.data['name']} than are there "
             "now. Restore the data, or delete the folder to train again."
@@ -298,8 +357,7 @@ def _flags(
     device: str,
 ) -> np.ndarray:
     """The flags of exactly these weights under this attack: from disk, or computed and kept."""
-    spec = {"attack": None if attack is None else asdict(attack), "split": split, "samples": samples}
-    path = experiment.folder / "evaluations" / f"{_hash(spec)}.json"
+    spec, path = _evaluation(experiment, attack, split=split, samples=samples)
     path.parent.mkdir(parents=True, exist_ok=True)
     weights = _description(experiment)["weights_sha256"]
     with FileLock(path.with_suffix(".lock")):  # two notebooks may ask for the same flags at once
@@ -320,6 +378,12 @@ def _flags(
         kept = spec | {"weights_sha256": weights, "flags": "".join("01"[int(flag)] for flag in flags)}
         records.write_atomically(path, json.dumps(kept, indent=1).encode())
         return flags
+
+
+def _evaluation(experiment: Experiment | Imported, attack: Attack | None, **of) -> tuple[dict, Path]:
+    """What determines an evaluation, and the file that keeps it."""
+    spec = {"attack": None if attack is None else asdict(attack)} | of
+    return spec, experiment.folder / "evaluations" / f"{_hash(spec)}.json"
 
 
 def _hash(content: dict) -> str:

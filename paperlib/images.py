@@ -28,6 +28,9 @@ CIFAR100 = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
 MNIST = (0.1307,), (0.3081,)
 FASHION = (0.2860,), (0.3530,)
 
+# channels, pixels, classes and training images of sets that must be downloaded before they can be read
+OUTLINES = {"cifar10": (3, 32, 10, 45_000), "cifar100": (3, 32, 100, 45_000)}
+
 
 @dataclass(frozen=True, eq=False)
 class Split:

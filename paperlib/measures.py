@@ -213,9 +213,9 @@ def choice_rows(evaluations: Sequence[Evaluation], tolerance: float, *, used: fl
     ]
 
 
-def ladder(eps_255: Sequence[float], *, noise: bool = True, steps: int) -> list[Attack | None]:
+def ladder(eps_255: Sequence[float], *, steps: int) -> list[Attack | None]:
     """Clean, then at each radius uniform and sign noise, FGSM and PGD: the columns of the tables."""
-    names = [*(attacks.RANDOM if noise else ()), "fgsm", "pgd"]
+    names = [*attacks.RANDOM, "fgsm", "pgd"]
     return [None, *(attacks.standard(name, e / 255, steps=steps) for e in eps_255 for name in names)]
 
 

@@ -8,7 +8,7 @@ from typing import Any, get_origin, get_type_hints
 import yaml
 
 from paperlib import errors, images, parameters, paths
-from paperlib.experiments import Experiment
+from paperlib.experiments import Experiment, Imported
 from paperlib.training import Schedule
 
 NEEDED = {"vanilla", "sr", "at", "at+sr"}
@@ -17,7 +17,7 @@ LENGTHS = {"eps_255", "lambdas", "tolerance"}  # notebook parameters that no sig
 
 @dataclass(frozen=True)
 class Profile:
-    """One file under params/; its keys are these fields."""
+    """One file under params/; its keys are these fields, and `base` for a profile whose entries it takes over."""
 
     name: str
     title: str  # one line, shown in reports
@@ -43,9 +43,17 @@ class Profile:
                 errors.number(f"{self.origin}: {artifact}'s {name}", value, at_least=0)
         return values
 
-    def experiments(self, training: str, *, seeds: list[int] | None = None, **options: Any) -> list[Experiment]:
-        """One experiment a seed for a training of this profile; `options` override the defense's own."""
+    def experiments(
+        self, training: str, *, seeds: list[int] | None = None, **options: Any
+    ) -> list[Experiment] | list[Imported]:
+        """One experiment a seed for a training of this profile; `options` override the defense's own.
+
+        A training that is imported has one network, whatever the seeds; with other options it is one of our own.
+        """
         errors.one_of(f"training in {self.origin}", training, self.trainings)
+        own = _in_pixels(self.trainings[training])
+        if "imported" in own and not options:
+            return [Imported(own["imported"], self.network["name"], own["dataset"], training, self.data)]
         return [
             Experiment(
                 data=self.data,
@@ -55,12 +63,16 @@ class Profile:
                 rule=self.network["rule"],
                 precision=self.network["precision"],
                 defense=training,
-                options=_in_pixels(self.trainings[training]) | options,
+                options={name: value for name, value in own.items() if name not in ("imported", "dataset")} | options,
                 schedule=Schedule(**self.schedule),
                 seed=seed,
             )
             for seed in (self.seeds if seeds is None else seeds)
         ]
+
+    def all(self) -> list[Experiment | Imported]:
+        """Every training with every seed."""
+        return [e for training in self.trainings for e in self.experiments(training)]
 
     def sweep(self, lambdas: list[float], seeds: list[int]) -> list[Experiment]:
         """SR networks over λ."""
@@ -84,10 +96,10 @@ def load(name: str) -> Profile:
     """The profile in params/`name`.yml, checked; refuses unknown names, keys, options and values that cannot be."""
     errors.one_of("profile", name, names())
     path = paths.PARAMS / f"{name}.yml"
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as problem:
-        raise errors.Refused(f"params/{path.name} is not YAML: {' '.join(str(problem).split())}.") from None
+    content = _read(path)
+    if isinstance(content, dict) and "base" in content:
+        errors.one_of(f"base of params/{path.name}", content["base"], [other for other in names() if other != name])
+        content = _read(paths.PARAMS / f"{content.pop('base')}.yml") | content
     kinds = {name: get_origin(kind) or kind for name, kind in get_type_hints(Profile).items() if name != "name"}
     _same_keys(path, "the profile", content, set(kinds))
     for key, kind in kinds.items():
@@ -116,6 +128,42 @@ def load(name: str) -> Profile:
         said = str(problem).removeprefix(f"{profile.origin}: ")
         raise errors.Refused(f"{profile.origin}: {said}") from None
     return profile
+
+
+def of_imported(name: str, network: str, data: dict, trainings: dict[str, dict]) -> Path:
+    """Write params/`name`.yml: the profile "paper" with imported networks in place of some trainings.
+
+    Nothing of its own is swept: the released files say nothing of other λ.
+    """
+    paper = _read(paths.PARAMS / "paper.yml")
+    kept = {training: {k: v for k, v in paper["trainings"][training].items() if k == "h"} for training in trainings}
+    content = {
+        "base": "paper",
+        "title": f"{network} as the released code trained it: {', '.join(trainings)}",
+        "data": data,
+        "network": paper["network"] | {"name": network},
+        "seeds": [Imported.seed],
+        "trainings": paper["trainings"] | {training: own | kept[training] for training, own in trainings.items()},
+        "notebooks": paper["notebooks"]
+        | {"fig-lambda": paper["notebooks"]["fig-lambda"] | {"lambdas": [], "seeds": [Imported.seed]}},
+    }
+    path = paths.PARAMS / f"{name}.yml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    load.cache_clear()
+    load(name)
+    return path
+
+
+def family(name: str) -> list[str]:
+    """A profile and those that take it as their base."""
+    return [name] + [other for other in names() if (_read(paths.PARAMS / f"{other}.yml") or {}).get("base") == name]
+
+
+def _read(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as problem:
+        raise errors.Refused(f"params/{path.name} is not YAML: {' '.join(str(problem).split())}.") from None
 
 
 def _of_kind(path: Path, what: str, given: Any, kind: type) -> None:

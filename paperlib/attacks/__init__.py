@@ -40,6 +40,11 @@ class Attack:
             return f"{self.name} noise"
         return self.name.upper() + (f"-{self.options['steps']}" if "steps" in self.options else "")
 
+    @property
+    def gradients(self) -> int:
+        """How many gradients a sample costs at most."""
+        return 0 if self.name in RANDOM else self.options.get("steps", 1)
+
     def bind(self, **context) -> Callable:
         """The attack as a function of (network, images, labels, bounds), with whatever of `context` it has a use for.
 

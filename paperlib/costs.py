@@ -1,0 +1,184 @@
+"""What a profile has still to do, and how long that takes on this machine, from steps that are timed here and now.
+
+Nothing is downloaded, trained or evaluated: the steps run on random images of the right shape.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from tqdm import tqdm
+
+from paperlib import attacks, defenses, experiments, images, measures, networks, rules
+from paperlib.attacks import Attack
+from paperlib.attacks.core import in_batches, loss_gradient
+from paperlib.defenses import Batch
+from paperlib.experiments import Experiment, Imported
+from paperlib.networks import Network
+from paperlib.profiles import Profile
+
+BATCH = 8  # images in a timed step; time grows in proportion (benchmarks/README.md)
+QUICK = 1.0  # seconds; a step that takes less is timed a second time, warm
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One network under one attack (None: clean images)."""
+
+    experiment: Experiment | Imported
+    attack: Attack | None
+    samples: int
+    split: str
+
+    @property
+    def is_there(self) -> bool:
+        return experiments.is_evaluated(self.experiment, self.attack, samples=self.samples, split=self.split)
+
+    def __str__(self) -> str:
+        attack = "clean" if self.attack is None else f"{self.attack.title} at {self.attack.eps * 255:g}/255"
+        return f"{attack}, {self.samples} {self.split} images"
+
+
+def evaluations(profile: Profile) -> list[Evaluation]:
+    """Everything that the profile's notebooks attack, each once; continuous integration holds this to what they do."""
+    found = {}
+    for artifact, asked in ASKED.items():
+        given = profile.parameters(artifact)
+        subjects, ladder, split = asked(profile, given)
+        for experiment in subjects:
+            for attack in [None, *ladder]:  # clean flags come first: what is wrong already is not attacked
+                one = Evaluation(experiment, attack, given["samples"], split)
+                found.setdefault((experiment.key, repr(attack), one.samples, split), one)
+    return list(found.values())
+
+
+def _random_and_adversarial(profile: Profile, given: dict):
+    radii = given["eps_255"]
+    louder = sorted({k * eps for k in given["factors"] for eps in radii})
+    noise = [attacks.standard(law, eps / 255) for law in attacks.RANDOM for eps in louder]
+    return profile.experiments(given["training"]), noise + [_pgd(given, eps) for eps in radii], "test"
+
+
+def _ablation(profile: Profile, given: dict):
+    return profile.all(), measures.ladder(given["eps_255"], steps=given["pgd_steps"])[1:], "test"
+
+
+def _maps(profile: Profile, given: dict):
+    return profile.plan(), [_pgd(given, given["eps_255"])], "test"
+
+
+def _lambda(profile: Profile, given: dict):
+    subjects = profile.experiments("vanilla", seeds=given["seeds"]) + profile.sweep(given["lambdas"], given["seeds"])
+    return subjects, [_pgd(given, given["eps_255"])], "validation"
+
+
+def _pgd(given: dict, eps_255: float) -> Attack:
+    return attacks.standard("pgd", eps_255 / 255, steps=given["pgd_steps"])
+
+
+ASKED = {  # artifact: networks, attacks and part of the data, from a profile and the notebook's parameters
+    "fig-random-vs-adversarial": _random_and_adversarial,
+    "tab-ablation": _ablation,
+    "fig-gradient-maps": _maps,
+    "fig-lambda": _lambda,
+}
+
+
+@dataclass(frozen=True)
+class Bill:
+    """What is missing of a profile, each with its seconds on this machine; evaluations are bounded from above."""
+
+    trainings: list[tuple[Experiment, float]]
+    evaluations: list[tuple[Evaluation, float]]
+
+    @property
+    def seconds(self) -> float:
+        return sum(seconds for _, seconds in (*self.trainings, *self.evaluations))
+
+
+def bill(profile: Profile, device: str) -> Bill:
+    """Time one step of each kind that is missing, on `device`."""
+    stopwatch = _Stopwatch(profile, experiments.resolve(device))
+    to_train = [e for e in profile.plan() if not experiments.is_trained(e) and isinstance(e, Experiment)]
+    to_attack = [one for one in evaluations(profile) if not one.is_there]
+    progress = tqdm(total=len(to_train) + len(to_attack), desc="timing one step of each kind", leave=False)
+    result = Bill([], [])
+    with progress:
+        for e in to_train:
+            result.trainings.append((e, stopwatch.training(e)))
+            progress.update()
+        for one in to_attack:
+            result.evaluations.append((one, stopwatch.evaluation(one)))
+            progress.update()
+    return result
+
+
+class _Stopwatch:
+    """Seconds of a profile's parts; equal steps are timed once."""
+
+    def __init__(self, profile: Profile, device: str):
+        data = profile.data
+        if data["name"] in images.OUTLINES:
+            self.channels, self.pixels, self.classes, self.train = images.OUTLINES[data["name"]]
+            self.train = min(self.train, data.get("train") or self.train)
+        else:
+            there = images.load(**data)
+            self.channels, self.pixels = there.in_channels, there.image_size
+            self.classes, self.train = there.num_classes, len(there.train)
+        self.profile, self.device, self.known = profile, device, {}
+
+    def training(self, e: Experiment) -> float:
+        options = {name: value for name, value in e.options.items() if name != "lam"}
+        kind = e.defense, repr(options)
+        if kind not in self.known:
+            network, defense, batch = self._network().train(), defenses.build(e.defense, e.options), self._batch()
+            optimiser = torch.optim.SGD(network.parameters(), lr=e.schedule.lr, momentum=0.9)
+
+            def step():
+                optimiser.zero_grad()
+                defense.loss(network, batch).backward()
+                optimiser.step()
+
+            self.known[kind] = self._seconds(step)
+        steps = self.train // e.schedule.batch_size
+        return self.known[kind] * e.schedule.batch_size / BATCH * steps * e.schedule.epochs
+
+    def evaluation(self, one: Evaluation) -> float:
+        if "forward" not in self.known:
+            network, batch = self._network().eval(), self._batch()
+            self.known["forward"] = self._seconds(lambda: in_batches(network, batch.images, None))
+            self.known["gradient"] = self._seconds(lambda: loss_gradient(network, batch.images, batch.labels, None))
+        gradients = 0 if one.attack is None else one.attack.gradients
+        return one.samples / BATCH * (self.known["forward"] + gradients * self.known["gradient"])
+
+    def _network(self) -> Network:
+        of = self.profile.network
+        size = {"in_channels": self.channels, "image_size": self.pixels, "num_classes": self.classes}
+        neuron = {"T": of["T"], "tau": of["tau"], "rule": rules.build(of["rule"])}
+        return networks.build(of["name"], **size, **neuron, precision=of["precision"]).to(self.device)
+
+    def _batch(self) -> Batch:
+        pixels = torch.rand(BATCH, self.channels, self.pixels, self.pixels, device=self.device)
+        labels = torch.arange(BATCH, device=self.device) % self.classes
+        return Batch(pixels, labels, torch.arange(BATCH), (0.0, 1.0), seed=0)
+
+    def _seconds(self, step: Callable[[], object]) -> float:
+        for _ in range(2):
+            started = time.perf_counter()
+            step()
+            if self.device == "cuda":
+                torch.cuda.synchronize()
+            seconds = time.perf_counter() - started
+            if seconds > QUICK:
+                break
+        return seconds
+
+
+def duration(seconds: float) -> str:
+    """In words, to two units at most."""
+    for unit, length, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
+        if seconds >= length:
+            whole, rest = divmod(seconds, length)
+            return f"{whole:.0f} {unit} {rest // part:.0f} {smaller}"
+    return f"{seconds:.0f} s"
