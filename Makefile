@@ -21,6 +21,7 @@ endif
 RUN       = $(PYTHON) -m paperlib
 BUILD    := build/$(PROFILE)
 PARAMS   := params/$(PROFILE).yml
+BASE     := $(patsubst %,params/%.yml,$(shell sed -n 's/^base: *//p' $(PARAMS) 2>/dev/null))
 # the longest first, so that no core waits for it in the end
 ARTIFACTS := tab-ablation $(filter-out tab-ablation,$(basename $(notdir $(wildcard notebooks/*.py))))
 DRAWN    := $(ARTIFACTS:%=$(BUILD)/%.drawn)
@@ -55,13 +56,13 @@ known-profile:
 	@[ -e $(PARAMS) ] || { echo "There is no profile '$(PROFILE)'. Allowed: $(basename $(notdir $(wildcard params/*.yml)))." >&2; exit 2; }
 
 # fig-lambda's own parameters are part of the plan
-$(BUILD)/trained: $(PARAMS) $(CODE) notebooks/fig-lambda.py requirements.lock | $(READY)
+$(BUILD)/trained: $(PARAMS) $(BASE) $(CODE) notebooks/fig-lambda.py requirements.lock | $(READY)
 	@mkdir -p $(@D)
 	@$(if $(CACHED),$(RUN) restore --profile $(PROFILE))
 	@$(RUN) train --profile $(PROFILE) --jobs $(JOBS) --device $(DEVICE)
 	@touch $@
 
-$(BUILD)/%.done: notebooks/%.py $(PARAMS) $(BUILD)/trained $(CODE) | $(READY)
+$(BUILD)/%.done: notebooks/%.py $(PARAMS) $(BASE) $(BUILD)/trained $(CODE) | $(READY)
 	@rm -f $@ $(@:.done=.drawn)  # a failed run leaves no older stamp
 	@$(RUN) run $* --profile $(PROFILE)
 	@touch $@
@@ -76,8 +77,8 @@ $(BUILD)/report: $(DRAWN) paperlib/report.py $(wildcard published/*.csv)
 
 .PRECIOUS: $(BUILD)/%.done $(BUILD)/%.drawn
 
-plan: known-profile $(READY)  ## what a profile trains, what is there already, what it costs
-	@$(RUN) plan --profile $(PROFILE)
+plan: known-profile $(READY)  ## every training and evaluation of a profile, what is there, what the rest costs here
+	@$(RUN) plan --profile $(PROFILE) --device $(DEVICE)
 
 compare: known-profile $(READY)  ## this run against the committed one, number by number
 	@$(RUN) compare --profile $(PROFILE)
@@ -89,6 +90,10 @@ lint: $(READY)  ## ruff, and whether every notebook's twin is in step
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m ruff format --check .
 	@$(RUN) check
+
+bench: $(READY)  ## time and memory of a training step against two other ways of writing it, on an idle machine
+	@$(PYTHON) benchmarks/bench.py
+	@$(PYTHON) benchmarks/accuracy.py
 
 lab: $(READY)  ## open JupyterLab on the notebooks
 	@$(PYTHON) -m jupyter lab notebooks
@@ -115,4 +120,4 @@ clean:  ## forget what was built; trained networks stay
 	@.venv/bin/python -m paperlib.environment --install
 	@mv .venv/unfinished $@
 
-.PHONY: help reproduce known-profile plan compare test lint lab notebooks links clean $(ARTIFACTS)
+.PHONY: help reproduce known-profile plan compare test lint bench lab notebooks links clean $(ARTIFACTS)

@@ -158,17 +158,20 @@ def quotient_rows(
     """
     device = experiments.resolve(device)
     network = experiments.trained(experiment, device=device)
-    x, y = samples.pixels().to(device), samples.labels.to(device)
 
     def f(images: Tensor) -> Tensor:
         return torch.softmax(network(images), dim=1)
 
-    exact = gradients.l1(theory.true_class_gradient(f, x, y)).cpu().numpy()
+    def over_batches(measure: Callable[[Tensor, Tensor], Tensor]) -> np.ndarray:
+        parts = [measure(x.to(device), y.to(device)) for x, y, _ in samples.batches(BATCH)]
+        return torch.cat(parts).cpu().numpy()
+
+    exact = over_batches(lambda x, y: gradients.l1(theory.true_class_gradient(f, x, y)))
     rows = []
     for h in steps:
-        quotient = theory.finite_difference_l1(f, x, y, h, scheme).cpu().numpy()
+        quotient = over_batches(partial(theory.finite_difference_l1, f, h=h, scheme=scheme))
         labels = experiment.labels | {"h": h, "scheme": scheme}
-        bias = statistics.bootstrap_mean(quotient / exact.mean(), seed=0)
+        bias = statistics.bootstrap_mean(quotient / exact.mean(), seed=0) if exact.any() else NOTHING
         rows += [
             _row(statistics.rank_correlation(quotient, exact), [experiment], quantity="rank correlation", **labels),
             _row(bias, [experiment], quantity="quotient over l1", **labels),

@@ -140,6 +140,7 @@ def of_imported(name: str, network: str, data: dict, trainings: dict[str, dict])
     content = {
         "base": "paper",
         "title": f"{network} as the released code trained it: {', '.join(trainings)}",
+        "cost": paper["cost"],
         "data": data,
         "network": paper["network"] | {"name": network},
         "seeds": [Imported.seed],
@@ -148,7 +149,8 @@ def of_imported(name: str, network: str, data: dict, trainings: dict[str, dict])
         | {"fig-lambda": paper["notebooks"]["fig-lambda"] | {"lambdas": [], "seeds": [Imported.seed]}},
     }
     path = paths.PARAMS / f"{name}.yml"
-    path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=1000)
+    path.write_text(text, encoding="utf-8")  # one line a table, as the Makefile reads the cost
     load.cache_clear()
     load(name)
     return path

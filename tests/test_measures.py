@@ -274,7 +274,15 @@ def test_probability_gradients_against_one_sample_at_a_time(monkeypatch, trained
     assert found.shape == (20, 1, 8, 8) and found.abs().sum() > 0
 
 
-def test_quotients_against_a_direct_computation(trained, tiny):
+def test_quotients_of_a_network_without_gradients_are_undefined_and_not_refused(trained, tiny):
+    torch.nn.init.zeros_(trained.head.weight)
+    found = values(measures.quotient_rows(experiment(), tiny.test.take(8), [0.01], scheme="forward", device="cpu"))
+    assert found["probability moved"] == (0.0, 8)
+    assert found["quotient over l1"] == (None, 0) and found["rank correlation"] == (None, 8)
+
+
+def test_quotients_against_a_direct_computation(monkeypatch, trained, tiny):
+    monkeypatch.setattr(measures, "BATCH", 7)
     samples, h = tiny.test.take(60), 0.05
     x, y = samples.pixels(), samples.labels
     rows = measures.quotient_rows(experiment(), samples, [h, 1e-12], scheme="central", device="cpu")
