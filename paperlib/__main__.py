@@ -130,9 +130,13 @@ def import_released(arguments) -> None:
     from paperlib import experiments, profiles
 
     name = f"released-{arguments.network}-{arguments.dataset}"
-    files = dict(given.partition("=")[::2] for given in arguments.files)
-    for training in files:
+    files = {}
+    for given in arguments.files:
+        training, _, file = given.partition("=")
         errors.one_of("training", training, sorted(profiles.NEEDED))
+        if not file or training in files:
+            raise errors.Refused(f"{given!r} must be TRAINING=FILE, one file for each training.")
+        files[training] = file
     data, trainings = {"name": arguments.data or arguments.dataset}, {}
     for training, file in files.items():
         imported = experiments.import_released(

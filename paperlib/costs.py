@@ -177,8 +177,9 @@ class _Stopwatch:
 
 def duration(seconds: float) -> str:
     """In words, to two units at most."""
+    seconds = round(seconds)
     for unit, length, smaller, part in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
         if seconds >= length:
             whole, rest = divmod(seconds, length)
-            return f"{whole:.0f} {unit} {rest // part:.0f} {smaller}"
-    return f"{seconds:.0f} s"
+            return f"{whole} {unit} {rest // part} {smaller}"
+    return f"{seconds} s"

@@ -175,6 +175,7 @@ def trained(experiment: Experiment | Imported, *, device: str = "auto", progress
         try:
             return _load(experiment, device)
         except Damaged as damage:
+            _refuse_imported(experiment, str(damage))
             aside = [path for path in (folder / "weights.pt", folder / "checkpoint.json") if path.exists()]
             for path in aside:
                 path.replace(path.with_name(path.name + ".damaged"))
@@ -186,8 +187,10 @@ def trained(experiment: Experiment | Imported, *, device: str = "auto", progress
 
 def import_released(source: Path, network: str, dataset: str, *, defense: str, data: dict) -> Imported:
     """Keep a checkpoint of the released code beside our own; refuses what `released.load` refuses."""
+    images.refuse_unknown(data["name"])
+    loaded = released.load(source, network, dataset)
     imported = Imported(records.sha256(source.read_bytes()), network, dataset, defense, data)
-    _keep(imported, released.load(source, network, dataset), data_sha256=None, history=[])
+    _keep(imported, loaded, data_sha256=None, history=[])
     return imported
 
 
@@ -262,12 +265,10 @@ def copy_networks(experiments: Iterable[Experiment], source: Path, target: Path)
     return copied
 
 
-def _refuse_imported(experiment: Experiment | Imported) -> None:
+def _refuse_imported(experiment: Experiment | Imported, why: str = "There is no such network.") -> None:
     if isinstance(experiment, Imported):
-        raise errors.Refused(
-            f"There is no network {experiment}, and none can be trained in its place. "
-            f"Import the file: python -m paperlib import-released {experiment.defense}=FILE ..."
-        )
+        command = f"python -m paperlib import-released {experiment.defense}=FILE ..."
+        raise errors.Refused(f"{experiment}: {why} None can be trained in its place; import the file: {command}")
 
 
 def _train(experiment: Experiment | Imported, device: str, progress: bool, tag: str = "") -> None:

@@ -36,7 +36,7 @@ def library(dtype: torch.dtype) -> ctypes.CDLL | None:
     """The compiled neuron for tensors of `dtype`, one of `NUMBERS`; None where there is no compiler."""
     with tempfile.TemporaryDirectory() as folder:  # never kept: another machine may lack this one's instructions
         target = Path(folder) / "neuron.so"
-        command = [*shlex.split(os.environ.get("CC", "cc")), *FLAGS, NUMBERS[dtype], str(SOURCE), "-o", str(target)]
+        command = [*shlex.split(os.environ.get("CC") or "cc"), *FLAGS, NUMBERS[dtype], str(SOURCE), "-o", str(target)]
         try:
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
             return ctypes.CDLL(str(target))

@@ -5,7 +5,7 @@ into the batch.  The last linear layer does not spike; logits are its mean over 
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -71,11 +71,13 @@ class Network(nn.Module):
         """Images (B, C, H, W), unnormalised → logits (B, K)."""
         mean, std = (images.new_tensor(per_channel).view(-1, 1, 1) for per_channel in (self.mean, self.std))
         current = self.stem((images - mean) / std)  # (B, C₁, H, W)
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+        narrow = self.precision == "bfloat16"
+        with torch.autocast(images.device.type, torch.bfloat16) if narrow else nullcontext():
             spikes = self.body(current[None])  # (1, B, C₁, H, W): the first neurons take it at every step
         return self.head(spikes.to(images.dtype).mean(0))  # linear, so the mean over time may be taken first
 
     def neurons(self) -> list[LIF]:
+        """All of them, from the first layer to the last."""
         return [module for module in self.modules() if isinstance(module, LIF)]
 
     @contextmanager
@@ -84,26 +86,26 @@ class Network(nn.Module):
 
         The forward pass stays what it is.  Names and options are those of `rules.RULES`.
         """
-        rule = rules.build(name, **options)
-        before = [(neuron, neuron.rule) for neuron in self.neurons()]
-        try:
-            for neuron, _ in before:
-                neuron.rule = rule
+        with self._set("rule", rules.build(name, **options)):
             yield
-        finally:
-            for neuron, own in before:
-                neuron.rule = own
 
     @contextmanager
     def reference_path(self) -> Iterator[None]:
         """Step `snntorch.Leaky` instead of the fused neuron; slower, and twice differentiable."""
+        with self._set("reference", True):
+            yield
+
+    @contextmanager
+    def _set(self, attribute: str, value: object) -> Iterator[None]:
+        """Every neuron's attribute inside the block; its own again behind it."""
+        before = [(neuron, getattr(neuron, attribute)) for neuron in self.neurons()]
         try:
-            for neuron in self.neurons():
-                neuron.reference = True
+            for neuron, _ in before:
+                setattr(neuron, attribute, value)
             yield
         finally:
-            for neuron in self.neurons():
-                neuron.reference = False
+            for neuron, own in before:
+                setattr(neuron, attribute, own)
 
 
 def build(

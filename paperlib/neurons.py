@@ -100,11 +100,12 @@ class LIF(nn.Module):
     def _step(self, current: Tensor) -> Tensor:
         leaky = self.to_leaky().to(current.device)
         snn.SpikingNeuron.instances.remove(leaky)  # snnTorch's own list would keep it, and this graph, for ever
-        membrane, spikes = torch.zeros_like(current[0]), []
-        for step in current.unbind(0):
+        steps = current.to(_real(current)).unbind(0)
+        membrane, spikes = torch.zeros_like(steps[0]), []
+        for step in steps:
             spike, membrane = leaky(step, membrane)
             spikes.append(spike)
-        return torch.stack(spikes)
+        return torch.stack(spikes).to(current.dtype)
 
     def extra_repr(self) -> str:
         return f"{self.rule.name}, tau={self.tau}, threshold={self.threshold}, fire_at={self.fire_at!r}"
@@ -122,6 +123,7 @@ class NormedLIF(nn.BatchNorm2d):
         self.neuron, self.steps, self.pool = neuron, steps, pool
 
     def forward(self, x: Tensor) -> Tensor:
+        self._check(x)
         if self.neuron.reference:
             mean, var = _Statistics.apply(x) if self.training else (self.running_mean, self.running_var)
         elif self.training:
@@ -133,16 +135,23 @@ class NormedLIF(nn.BatchNorm2d):
         if not self.neuron.reference:
             cell = self.neuron._cell(self.steps, x)
             return _NormedSpikes.apply(x, self.weight, self.bias, mean, var, self.eps, self.training, cell, self.pool)
-        scale, shift = _affine(self.weight, self.bias, mean, var, self.eps)
+        scale, shift = _affine(self.weight, self.bias, mean, var, self.eps, _real(x))
         current = x * scale.view(-1, 1, 1) + shift.view(-1, 1, 1)
-        spikes = self.neuron(current.expand(self.steps, *x.shape[1:]))
+        spikes = self.neuron(current.expand(self.steps, *x.shape[1:])).to(x.dtype)
         return F.avg_pool2d(spikes.flatten(0, 1), 2).unflatten(0, spikes.shape[:2]) if self.pool else spikes
+
+    def _check(self, x: Tensor) -> None:
+        steps, samples, _, height, width = x.shape
+        if steps not in (1, self.steps):
+            raise errors.Refused(f"The input has {steps} steps; it must have 1 or {self.steps}.")
+        if self.pool and min(height, width) < 2:
+            raise errors.Refused(f"A map of {height}×{width} cells is too small for a 2×2 pool.")
+        if self.training and self.steps * samples * height * width < 2:
+            raise errors.Refused("BatchNorm in training mode needs at least two values per channel.")
 
     def _remember(self, mean: Tensor, var: Tensor, x: Tensor) -> None:
         """Move the running statistics; a sample's variance counts N/(N - 1), N over all steps."""
         count = self.steps * x[0, :, 0].numel()
-        if count == self.steps:
-            raise errors.Refused("BatchNorm in training mode was given one value per channel; it needs at least two.")
         self.running_mean.lerp_(mean, self.momentum)
         self.running_var.lerp_(var * (count / (count - 1)), self.momentum)
         self.num_batches_tracked.add_(1)
@@ -211,7 +220,7 @@ class _NormedSpikes(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, weight, bias, mean, var, eps: float, batch_statistics: bool, cell: _Cell, pool: bool) -> Tensor:
-        scale, shift = _affine(weight, bias, mean, var, eps)
+        scale, shift = _affine(weight, bias, mean, var, eps, _real(x))
         ctx.save_for_backward(x, weight, mean, var, scale, shift)
         ctx.constants = eps, batch_statistics, cell, pool
         return _channels_first(_spikes(_channels_last(x), scale, shift, cell, pool))
@@ -220,6 +229,8 @@ class _NormedSpikes(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad: Tensor):
         x, weight, mean, var, scale, shift = ctx.saved_tensors
+        if not x.numel():  # torch's own backward would divide by zero
+            return torch.zeros_like(x), torch.zeros_like(weight), torch.zeros_like(weight), *[None] * 6
         eps, batch_statistics, cell, pool = ctx.constants
         grad = _grad_current(_channels_last(x), scale, shift, _channels_last(grad), cell, pool)
         grad_x, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
@@ -260,10 +271,10 @@ def _identity(x: Tensor) -> tuple[Tensor, Tensor]:
     return ones, torch.zeros_like(ones)
 
 
-def _affine(weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """BatchNorm as x·scale + shift."""
+def _affine(weight, bias, mean, var, eps: float, real: torch.dtype) -> tuple[Tensor, Tensor]:
+    """BatchNorm as x·scale + shift, both (C,) of type `real`."""
     scale = weight * (var + eps).rsqrt()
-    return scale, bias - mean * scale
+    return scale.to(real), (bias - mean * scale).to(real)
 
 
 def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:

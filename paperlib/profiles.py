@@ -98,8 +98,11 @@ def load(name: str) -> Profile:
     path = paths.PARAMS / f"{name}.yml"
     content = _read(path)
     if isinstance(content, dict) and "base" in content:
-        errors.one_of(f"base of params/{path.name}", content["base"], [other for other in names() if other != name])
-        content = _read(paths.PARAMS / f"{content.pop('base')}.yml") | content
+        base = content.pop("base")
+        errors.one_of(f"base of params/{path.name}", base, [other for other in names() if other != name])
+        taken = _read(paths.PARAMS / f"{base}.yml")
+        _of_kind(path, f"base {base}", taken, dict)
+        content = taken | content
     kinds = {name: get_origin(kind) or kind for name, kind in get_type_hints(Profile).items() if name != "name"}
     _same_keys(path, "the profile", content, set(kinds))
     for key, kind in kinds.items():
@@ -111,6 +114,10 @@ def load(name: str) -> Profile:
     _same_keys(path, "network", content["network"], {"name", "T", "tau", "rule", "precision"})
     _same_keys(path, "schedule", content["schedule"], {field.name for field in fields(Schedule)})
     _same_keys(path, "cost", content["cost"], {"minutes", "disk_mb", "download_mb"})
+    for training, options in content["trainings"].items():
+        if "imported" in options or "dataset" in options:
+            what = f"the imported training {training}"
+            _same_keys(path, what, options, {"imported", "dataset"}, {"h", "lam", "preset"})
     profile = Profile(name=name, **content)
     if not profile.seeds:
         raise errors.Refused(f"{profile.origin}: seeds is empty; there must be one at least.")
@@ -152,13 +159,25 @@ def of_imported(name: str, network: str, data: dict, trainings: dict[str, dict])
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=1000)
     path.write_text(text, encoding="utf-8")  # one line a table, as the Makefile reads the cost
     load.cache_clear()
-    load(name)
+    try:
+        load(name)
+    except errors.Refused:
+        path.unlink()
+        raise
     return path
 
 
 def family(name: str) -> list[str]:
     """A profile and those that take it as their base."""
-    return [name] + [other for other in names() if (_read(paths.PARAMS / f"{other}.yml") or {}).get("base") == name]
+
+    def base(other: str) -> str | None:
+        try:
+            content = _read(paths.PARAMS / f"{other}.yml")
+        except errors.Refused:  # it is refused by name where it is asked for
+            return None
+        return content.get("base") if isinstance(content, dict) else None
+
+    return [name] + [other for other in names() if base(other) == name]
 
 
 def _read(path: Path) -> Any:

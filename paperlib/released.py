@@ -35,9 +35,11 @@ def load(source: str | Path | Mapping[str, Tensor], network: str, dataset: str) 
     problems = [f"missing {key}" for key in expected if key not in state]
     problems += [f"unknown {key}" for key in state if key not in expected]
     for key, (_, shape) in expected.items():
-        given = getattr(state.get(key), "shape", None)
-        if key in state and given != shape:
-            problems.append(f"{key} of shape {given and tuple(given)} instead of {tuple(shape)}")
+        given = state.get(key)
+        if key in state and not isinstance(given, Tensor):
+            problems.append(f"{key} is a {type(given).__name__} and no tensor")
+        elif key in state and given.shape != shape:
+            problems.append(f"{key} of shape {tuple(given.shape)} instead of {tuple(shape)}")
     if problems:
         raise errors.Refused(f"This is no released {network} for {dataset}: {'; '.join(problems)}.")
     ours.to(next((value.dtype for value in state.values() if value.is_floating_point()), torch.float32))
@@ -59,8 +61,7 @@ def _read(path: Path) -> Mapping[str, Tensor]:
     except FileNotFoundError:
         raise errors.Refused(f"There is no file {path}.") from None
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as problem:
-        told = " ".join(str(problem).split())[:200]
-        raise errors.Refused(f"{path} is no PyTorch state dict: {told}") from None
+        raise errors.Refused(f"{path} is no PyTorch state dict ({type(problem).__name__} on reading it).") from None
     if not isinstance(state, Mapping):
         raise errors.Refused(f"{path} holds a {type(state).__name__}; it must be a state dict.")
     return state

@@ -1,18 +1,26 @@
 """The command line: exit codes, one sentence instead of a traceback, and runs held against committed ones."""
 
 import copy
+import hashlib
 import os
+import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import torch
+import yaml
+from PIL import Image
 from test_claims import record, row
+from test_released import theirs
 
 from paperlib import __main__ as command_line
-from paperlib import experiments, notebooks, paths, profiles, records, runner
+from paperlib import costs, experiments, images, notebooks, paths, profiles, records, released, runner
 from paperlib import report as reports
 from paperlib.errors import Refused
 
+PARAMS = paths.PARAMS
 OF_PROFILES = ("reproduce", "plan", "train", "restore", "keep", "report", "compare")
 
 
@@ -93,8 +101,9 @@ def test_help_names_every_command_and_what_it_does(call, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     code, out, _ = call("--help")
     assert code == 0
-    for name in (*OF_PROFILES, "run", "draw", "publish", "sync", "check", "links"):
-        assert f"{name} {getattr(command_line, name).__doc__.splitlines()[0]}" in " ".join(out.split())
+    for name in (*OF_PROFILES, "import-released", "run", "draw", "publish", "sync", "check", "links"):
+        run = getattr(command_line, name.replace("-", "_"))
+        assert f"{name} {run.__doc__.splitlines()[0]}" in " ".join(out.split())
 
 
 def test_a_bad_address_is_refused(call):
@@ -120,16 +129,64 @@ def finished(experiment, folder, weights=b"weights"):
     (folder / experiment.key / "checkpoint.json").write_text("{}")
 
 
-def test_the_plan_says_cost_and_what_is_missing(call, folders):
+@pytest.fixture
+def own_params(folders, monkeypatch):
+    """A function that copies profiles into a folder of their own, to which commands then write."""
+    monkeypatch.setattr(paths, "PARAMS", folders / "params")
+    (folders / "params").mkdir()
+    profiles.load.cache_clear()
+    yield lambda name: shutil.copy(PARAMS / f"{name}.yml", folders / "params")
+    profiles.load.cache_clear()
+
+
+@pytest.fixture
+def a_second_a_step(monkeypatch):
+    monkeypatch.setattr(costs._Stopwatch, "_seconds", lambda self, step: 1.0)
+
+
+def test_the_plan_says_what_is_there_and_what_the_rest_costs(call, folders, a_second_a_step):
     profile = profiles.load("smoke")
     first, *missing = profile.plan()
     finished(first, paths.CHECKPOINTS)
-    code, out, _ = call("plan", "--profile", "smoke")
-    title, cost, *lines = out.splitlines()
-    assert code == 0 and title == f"{profile.title}."
-    assert f"about {profile.cost['minutes']} minutes" in cost and f"{profile.cost['disk_mb']} MB of disk" in cost
-    assert f"{profile.cost['download_mb']} MB of download. 1 of {1 + len(missing)} networks are trained." in cost
-    assert lines == [f"  to train: {e} ({e.network}, {e.schedule.epochs} epochs)" for e in missing]
+    code, out, _ = call("plan", "--profile", "smoke", "--device", "cpu")
+    title, there, *lines, total = out.splitlines()
+    assert code == 0 and title == f"smoke: {profile.title}."
+    assert there == f"  1 of {1 + len(missing)} networks and 0 of 96 evaluations are there."
+    # a second for 8 images: 500 images are 10 batches of 50, so 62.5 s for the one epoch of each network
+    assert lines[:9] == [f"  train {e} (conv-4-8, 1 epochs): 1 min 2 s" for e in missing]
+    # 60 images: 7.5 s for a forward pass and for each gradient of a network
+    costly = {line.partition(": ")[0]: line.partition(": ")[2] for line in lines[9:]}
+    assert costly["  evaluate 10 networks, clean, 60 test images"] == "1 min 15 s at most"
+    assert costly["  evaluate 10 networks, PGD-3 at 32/255, 60 test images"] == "5 min 0 s at most"
+    assert costly["  evaluate 8 networks, FGSM at 16/255, 60 test images"] == "2 min 0 s at most"
+    assert costly["  evaluate 2 networks, sign noise at 128/255, 60 test images"] == "15 s at most"
+    assert costly["  evaluate 6 networks, PGD-3 at 32/255, 60 validation images"] == "3 min 0 s at most"
+    assert len(costly) == len(lines) - 9 == 15  # clean twice, 2 · 4 noises, 2 FGSM, PGD at 16, at 32 twice
+    assert total == "In all 32 min 22 s on cpu, by steps timed just now."  # 9 · 62.5 s, and 184 · 7.5 s
+
+
+def test_the_plan_of_a_base_is_that_of_its_family(call, own_params, a_second_a_step):
+    own_params("smoke")
+    (paths.PARAMS / "mine.yml").write_text(yaml.safe_dump({"base": "smoke", "title": "one seed", "seeds": [0]}))
+    code, out, _ = call("plan", "--profile", "mine", "--device", "cpu")
+    assert code == 0 and out.startswith("mine: one seed.\n") and "smoke" not in out
+    code, out, _ = call("plan", "--profile", "smoke", "--device", "cpu")
+    titles = [line for line in out.splitlines() if not line.startswith("  ")]
+    assert code == 0 and [line.partition(":")[0] for line in titles[:-1]] == ["smoke", "mine"]
+    assert out.count("In all ") == 1 and titles[-1].startswith("In all ")
+
+
+def test_the_plan_of_what_is_all_there_has_no_bill(call, folders, a_second_a_step, monkeypatch):
+    for e in profiles.load("smoke").plan():
+        finished(e, paths.CHECKPOINTS)
+    monkeypatch.setattr(experiments, "is_evaluated", lambda *_, **__: True)
+    code, out, err = call("plan", "--profile", "smoke")
+    assert code == 0 and out.splitlines()[1:] == ["  10 of 10 networks and 96 of 96 evaluations are there."]
+
+
+def test_the_plan_refuses_a_device_that_is_not_one(call, folders):
+    code, _, err = call("plan", "--profile", "smoke", "--device", "tpu")
+    assert code == 2 and err == "There is no device 'tpu'. Allowed: auto, cpu, cuda, mps.\n"
 
 
 def test_networks_are_kept_and_restored_and_never_overwritten(call, folders):
@@ -145,6 +202,104 @@ def test_networks_are_kept_and_restored_and_never_overwritten(call, folders):
     assert call("restore", "--profile", "smoke")[:2] == (0, f"1 of {total} networks restored.\n")
     assert (paths.CHECKPOINTS / first.key / "weights.pt").read_bytes() == b"one"
     assert (paths.CHECKPOINTS / second.key / "weights.pt").read_bytes() == b"mine"
+
+
+# ---- networks of the released code -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def download(tmp_path_factory):
+    """A state dict of the released wrn16 for CIFAR-10, all random, and a folder of images of its size."""
+    root, rng = tmp_path_factory.mktemp("downloads"), np.random.RandomState(0)
+    torch.save(theirs("wrn16", "cifar10", torch.float32).state_dict(), root / "vanilla.pth")
+    (root / "text.pth").write_text("no checkpoint")
+    for name in ("cats", "dogs"):
+        (root / "photos" / name).mkdir(parents=True)
+        for i in range(10):
+            Image.fromarray(rng.randint(0, 255, (32, 32, 3)).astype(np.uint8)).save(root / "photos" / name / f"{i}.png")
+    return root
+
+
+WRN16 = ("--network", "wrn16", "--dataset", "cifar10")
+
+
+def test_released_networks_are_imported_and_planned_from_then_on(call, own_params, download, a_second_a_step):
+    own_params("paper")
+    file, photos, x = download / "vanilla.pth", f"folder:{download / 'photos'}", torch.rand(2, 3, 32, 32)
+    code, out, err = call("import-released", f"vanilla={file}", f"at+sr={file}", *WRN16, "--data", photos)
+    assert (code, err) == (0, "")
+    profile = profiles.load("released-wrn16-cifar10")
+    (vanilla,), (both,) = profile.experiments("vanilla"), profile.experiments("at+sr")
+    assert out.splitlines() == [
+        f"{file} is now checkpoints/{vanilla.key}.",
+        f"{file} is now checkpoints/{both.key}.",
+        "params/released-wrn16-cifar10.yml written.",
+        "Next: make reproduce PROFILE=released-wrn16-cifar10, "
+        "or one notebook: make tab-ablation PROFILE=released-wrn16-cifar10",
+    ]
+    assert vanilla.sha256 == both.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert (vanilla.data, profile.data) == ({"name": photos}, {"name": photos})
+    network = experiments.trained(vanilla, device="cpu", progress=False)
+    assert torch.equal(network(x), released.load(file, "wrn16", "cifar10")(x))
+    images._load.cache_clear()
+    code, out, _ = call("plan", "--profile", "released-wrn16-cifar10", "--device", "cpu")
+    assert code == 0 and "  2 of 4 networks and 0 of " in out
+    assert [line.split(" (")[0] for line in out.splitlines() if line.startswith("  train ")] == [
+        "  train at, seed 42",
+        "  train sr, λ = 0.01, seed 42",
+    ]
+
+
+def test_the_data_set_itself_is_looked_at_unless_another_is_named(call, own_params, download):
+    own_params("paper")
+    assert call("import-released", f"sr={download / 'vanilla.pth'}", *WRN16)[0] == 0
+    assert profiles.load("released-wrn16-cifar10").experiments("sr")[0].data == {"name": "cifar10"}
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (["trades={}/vanilla.pth"], "There is no training 'trades'. Allowed: at, at+sr, sr, vanilla."),
+        (["={}/vanilla.pth"], "There is no training ''. Allowed: at, at+sr, sr, vanilla."),
+        (["{}/vanilla.pth"], "Allowed: at, at+sr, sr, vanilla."),
+        (["vanilla"], "vanilla"),
+        (["vanilla="], "vanilla"),
+        (["vanilla={}/nowhere.pth"], "There is no file {}/nowhere.pth."),
+        (["vanilla={}/text.pth"], "{}/text.pth is no PyTorch state dict ("),
+        (["vanilla={}"], "{}"),  # a folder
+        (["vanilla={}/vanilla.pth", "sr={}/text.pth"], "{}/text.pth is no PyTorch state dict ("),
+        (["vanilla={}/vanilla.pth", "vanilla={}/vanilla.pth"], "vanilla"),  # which of them is meant?
+    ],
+)
+def test_a_file_or_training_that_cannot_be_is_refused_in_one_sentence(call, own_params, download, files, words):
+    own_params("paper")
+    code, _, err = call("import-released", *(file.format(download) for file in files), *WRN16)
+    assert code == 2 and words.format(download) in err and err.count("\n") == 1
+    assert profiles.names() == ["paper"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (("--network", "vgg11"), "This is no released vgg11 for cifar10: missing layer1.0.weight; "),
+        (("--network", "resnet"), "There is no released network 'resnet'. Allowed: vgg11, wrn16.\n"),
+        (("--dataset", "cifar100"), "fc.weight of shape (10, 256) instead of (100, 256)"),
+        (("--dataset", "mnist5k"), "There is no data set of the released code 'mnist5k'. Allowed: cifar10, cifar100."),
+        (("--data", "imagenet"), "There is no image set 'imagenet'. Allowed: mnist5k"),
+    ],
+)
+def test_a_network_or_data_set_that_cannot_be_leaves_nothing_behind(call, own_params, download, changes, words):
+    own_params("paper")
+    images._load.cache_clear()
+    code, _, err = call("import-released", f"vanilla={download / 'vanilla.pth'}", *WRN16, *changes)
+    assert code == 2 and words in err and err.count("\n") == 1
+    assert profiles.names() == ["paper"] and not paths.CHECKPOINTS.exists()
+
+
+@pytest.mark.parametrize("missing", [WRN16[:2], WRN16[2:]])
+def test_an_import_needs_a_network_and_a_data_set(call, own_params, missing):
+    code, out, err = call("import-released", "vanilla=any.pth", *missing)
+    assert (code, out) == (2, "") and err.startswith("usage: python -m paperlib import-released")
 
 
 # ---- a failing notebook ------------------------------------------------------------------------------------------

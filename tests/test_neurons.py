@@ -1,7 +1,13 @@
-"""The fused neuron against `snntorch.Leaky` stepped by hand, and against a slow loop of the paper's equations."""
+"""The fused neuron against `snntorch.Leaky` stepped by hand and a slow loop of the paper's equations; C against torch.
+
+BatchNorm, neuron and pool in one pass are held against nn.BatchNorm2d on the T-fold batch, that loop, and nn.AvgPool2d.
+"""
 
 import gc
+import warnings
 import weakref
+from contextlib import contextmanager
+from itertools import product
 
 import pytest
 import snntorch as snn
@@ -9,10 +15,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from torch import nn
 
-from paperlib import rules
+from paperlib import kernel, rules
 from paperlib.errors import Refused
-from paperlib.neurons import LIF
+from paperlib.neurons import LIF, NormedLIF
 
 FIRES = {">=": torch.ge, ">": torch.gt}
 TAUS = [1.0, 0.9, 0.5, 0.0]
@@ -63,6 +70,44 @@ def with_gradient(layer, current):
     return spikes.detach(), torch.autograd.grad((spikes * weights).sum(), leaf)[0]
 
 
+def normed(channels=3, rule=None, *, steps=5, pool=False, seed=0, dtype=torch.double, **options):
+    """A `NormedLIF` away from where it starts."""
+    torch.manual_seed(seed)
+    layer = NormedLIF(channels, LIF(rule or rules.triangle(), **options), steps=steps, pool=pool)
+    nn.init.uniform_(layer.weight, 0.5, 1.5)
+    nn.init.uniform_(layer.bias, -0.2, 0.7)
+    nn.init.uniform_(layer.running_mean, -0.2, 0.5)
+    nn.init.uniform_(layer.running_var, 0.5, 2)
+    return layer.to(dtype)
+
+
+def all_gradients(layer, x):
+    """Output, and the gradients of a fixed random weighting of it with respect to the input and every parameter."""
+    leaf = x.detach().requires_grad_()
+    out = layer(leaf)
+    weights = torch.randn(out.shape, dtype=torch.double, generator=torch.Generator().manual_seed(1)).to(out.dtype)
+    gradients = torch.autograd.grad((out * weights).sum(), [leaf, *layer.parameters()])
+    return out.detach(), *gradients
+
+
+@contextmanager
+def in_torch():
+    """Without the compiled neuron."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernel, "library", lambda dtype: None)
+        yield
+
+
+@contextmanager
+def threads(count):
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def assert_same(one, other, rtol=1e-5):
     assert torch.equal(one[0], other[0])
     torch.testing.assert_close(one[1], other[1], rtol=rtol, atol=rtol * one[1].abs().max().item())
@@ -98,6 +143,19 @@ def test_exactly_at_the_threshold(fire_at, spikes):
     for reference in (False, True):
         lif.reference = reference
         assert lif(torch.ones(6, 1, 1)).flatten().tolist() == spikes
+
+
+@pytest.mark.parametrize("path", ["C", "torch", "reference"])
+@pytest.mark.parametrize("dtype", [torch.float, torch.double], ids=str)
+@pytest.mark.parametrize("threshold", [1.0, 0.7, 0.1, 3e-5])
+def test_one_bit_from_the_threshold(threshold, dtype, path):
+    at = torch.tensor(threshold, dtype=dtype)
+    current = torch.stack([torch.nextafter(at, torch.zeros_like(at)), at, torch.nextafter(at, at + 1)]).view(1, 1, 3)
+    for fire_at, spikes in ((">=", [0, 1, 1]), (">", [0, 0, 1])):
+        lif = LIF(rules.triangle(), threshold=threshold, fire_at=fire_at)
+        lif.reference = path == "reference"
+        with in_torch() if path == "torch" else threads(1):
+            assert lif(current).flatten().tolist() == spikes
 
 
 @pytest.mark.parametrize("detach", [False, True])
@@ -171,8 +229,506 @@ def test_the_paper_is_the_default():
 def test_the_forward_pass_does_not_depend_on_the_rule():
     current = currents(8, 50)
     spikes, gradients = zip(*(with_gradient(LIF(rules.build(name)), current) for name in rules.RULES), strict=True)
-    assert torch.equal(spikes[0], spikes[1]) and torch.equal(spikes[0], spikes[2])
-    assert not torch.allclose(gradients[0], gradients[1]) and not torch.allclose(gradients[0], gradients[2])
+    assert all(torch.equal(spikes[0], other) for other in spikes)
+    for i, j in product(range(len(gradients)), repeat=2):
+        assert i == j or not torch.allclose(gradients[i], gradients[j])
+
+
+@pytest.mark.parametrize("detach", [False, True])
+@pytest.mark.parametrize("name", [name for name in rules.RULES if name != "rate"])
+def test_every_rule_in_the_papers_loop(name, detach):
+    rule, current = rules.build(name), currents(7, 3, 4, dtype=torch.double)
+    expected = with_gradient(lambda i: by_the_paper(i, rule.derivative, tau=0.9, detach=detach)[0], current)
+    assert_same(expected, with_gradient(LIF(rule, tau=0.9, detach_reset=detach), current), rtol=1e-12)
+
+
+# The rate rule ------------------------------------------------------------------------------------------------------
+
+
+def rate_slope(mean, tau):
+    slope = 0.0
+    if 1 - tau <= mean <= 2:
+        slope += (0.8 + 0.2 * tau) / (1 + tau)
+    if 0 <= mean <= 1 - tau:
+        slope += 0.2
+    return slope
+
+
+@pytest.mark.parametrize("fire_at", FIRES)
+@pytest.mark.parametrize("tau", [1.0, 0.9, 0.5])
+def test_rate_rule_is_the_slow_transcription(tau, fire_at):
+    current = currents(6, 40, dtype=torch.double)
+    current[:, 0], current[:, 1], current[:, 2] = 0, 1 - tau, 2  # the ends
+    current[:, 3], current[:, 4] = -0.3, 2.3
+    current[:3, 5], current[3:, 5] = -0.25, 0.25  # 0 on average, at no step
+    weights = torch.randn(6, 40, dtype=torch.double)
+    leaf = current.clone().requires_grad_()
+    spikes = LIF(rules.rate(), tau=tau, fire_at=fire_at)(leaf)
+    (gradient,) = torch.autograd.grad((spikes * weights).sum(), leaf)
+    assert torch.equal(spikes, by_the_paper(current, tau=tau, fire_at=fire_at)[0])
+    for n in range(40):
+        slope = rate_slope(sum(current[:, n].tolist()) / 6, tau)
+        for t in range(6):
+            assert gradient[t, n].item() == pytest.approx(weights[t, n].item() * slope, rel=1e-12)
+    assert gradient[:, [3, 4]].eq(0).all() and gradient[:, :3].ne(0).all()
+
+
+def test_the_rate_rule_couples_no_steps():
+    for t in range(5):
+        leaf = currents(5, 30).requires_grad_()
+        (gradient,) = torch.autograd.grad(LIF(rules.rate())(leaf)[t].sum(), leaf)
+        assert gradient[t].any() and not gradient[torch.arange(5) != t].any()
+
+
+@pytest.mark.parametrize("tau", [1.0, 0.5])
+@pytest.mark.parametrize("pool", [False, True])
+@pytest.mark.parametrize("constant", [False, True])
+def test_rate_rule_behind_batch_norm(constant, pool, tau):
+    # in eval mode BatchNorm is a scale and a shift; a constant input gathers what all steps send back
+    layer = normed(2, rules.rate(), steps=4, pool=pool, tau=tau).eval()
+    x = currents(1 if constant else 4, 2, 2, 4, 5, dtype=torch.double)
+    out, gradient, *_ = all_gradients(layer, x)
+    weights = torch.randn(out.shape, dtype=torch.double, generator=torch.Generator().manual_seed(1))
+    scale = layer.weight / (layer.running_var + layer.eps).sqrt()
+    current = ((x.transpose(2, -1) - layer.running_mean) * scale + layer.bias).transpose(2, -1)
+    expected = torch.zeros_like(x)
+    for b, c, h, w in product(*map(range, x.shape[1:])):
+        slope = rate_slope(current[:, b, c, h, w].mean().item(), tau)
+        for t in range(4):
+            if pool and w == 4:
+                continue  # the fifth column is dropped
+            outer = weights[t, b, c, h // 2, w // 2] / 4 if pool else weights[t, b, c, h, w]
+            expected[0 if constant else t, b, c, h, w] += outer * slope * scale[c]
+    assert gradient.any()
+    torch.testing.assert_close(gradient, expected.detach(), rtol=1e-12, atol=1e-14)
+
+
+def test_the_rate_rule_cannot_be_stepped():
+    lif = LIF(rules.rate())
+    with pytest.raises(Refused, match="rate rule.*all time steps"):
+        lif.to_leaky()
+    lif.reference = True
+    with pytest.raises(Refused, match="rate rule"):
+        lif(currents(3, 2))
+
+
+# C and torch ----------------------------------------------------------------------------------------------------------
+
+DTYPES = [torch.float32, torch.float64, torch.bfloat16]
+compiled = pytest.mark.skipif(not all(map(kernel.library, DTYPES)), reason="no C compiler")
+
+
+def assert_bits(one, other):
+    for a, b in zip(one, other, strict=True):
+        assert a.dtype == b.dtype and a.shape == b.shape
+        assert torch.equal(a, b), f"{(a != b).sum()} of {a.numel()} differ"
+
+
+@compiled
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("pool", [False, True])
+@pytest.mark.parametrize("constant", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+def test_c_and_torch_give_the_same_bits(training, constant, pool, dtype):
+    x = currents(1 if constant else 5, 3, 4, 5, 7).to(dtype)  # odd both ways: the pool drops a row and a column
+    weights = torch.promote_types(dtype, torch.float32)  # as under autocast
+    results = []
+    for tau, fire_at, detach, gamma in product([1.0, 0.9, 0.5], FIRES, [False, True], [1.0, 0.3, 2.5]):
+        layer = normed(4, rules.triangle(gamma), pool=pool, tau=tau, fire_at=fire_at, detach_reset=detach)
+        layer.to(weights).train(training)
+        results.append(all_gradients(layer, x))
+        for count in (1, 3):
+            with threads(count):
+                assert_bits(results[-1], all_gradients(layer, x))
+        with in_torch():
+            assert_bits(results[-1], all_gradients(layer, x))
+    assert all(result[1].any() for result in results)
+    assert not all(torch.equal(results[0][1], other[1]) for other in results[1:])
+
+
+@compiled
+@given(
+    # T, B, C, H, W
+    shape=st.tuples(*(st.integers(low, high) for low, high in ((1, 6), (1, 3), (1, 5), (2, 6), (2, 6)))),
+    constant=st.booleans(),
+    pool=st.booleans(),
+    detach=st.booleans(),
+    fire_at=st.sampled_from(list(FIRES)),
+    dtype=st.sampled_from(DTYPES),
+    tau=st.floats(0, 1, width=16),
+    threshold=st.floats(0.125, 2),
+    gamma=st.floats(0.0625, 4),
+    count=st.integers(1, 3),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=150, deadline=None)
+def test_c_and_torch_give_the_same_bits_whatever_the_sizes(
+    shape, constant, pool, detach, fire_at, dtype, tau, threshold, gamma, count, seed
+):
+    options = dict(tau=tau, threshold=threshold, fire_at=fire_at, detach_reset=detach)
+    layer = normed(shape[2], rules.triangle(gamma), steps=shape[0], pool=pool, dtype=torch.float, **options).eval()
+    layer.to(torch.promote_types(dtype, torch.float32))
+    x = currents(1 if constant else shape[0], *shape[1:], seed=seed).to(dtype)
+    with threads(count):
+        fast = all_gradients(layer, x)
+    with in_torch():
+        assert_bits(fast, all_gradients(layer, x))
+    height, width = (shape[3] // 2, shape[4] // 2) if pool else shape[3:]
+    assert fast[0].shape == (*shape[:3], height, width)
+
+
+# in eighths membranes meet the threshold, the tips of the triangle and 0 exactly, in 16 bits as well
+@compiled
+@given(arrays(float, (4, 9), elements=st.integers(-16, 16).map(lambda i: i / 8)), st.sampled_from(DTYPES))
+@settings(max_examples=60, deadline=None)
+def test_c_and_torch_agree_on_ties(current, dtype):
+    current = torch.from_numpy(current).to(dtype)
+    for fire_at, detach, tau in product(FIRES, [False, True], [1.0, 0.5]):
+        lif = LIF(rules.triangle(0.5), tau=tau, fire_at=fire_at, detach_reset=detach)
+        fast = with_gradient(lif, current)
+        with in_torch():
+            assert_bits(fast, with_gradient(lif, current))
+
+
+@pytest.mark.parametrize("path", ["C", "torch"])
+@pytest.mark.parametrize("rule", [rules.triangle(), rules.atan()], ids=lambda rule: rule.name)
+def test_sixteen_bits_are_kept_and_thirty_two_computed(rule, path):
+    # the same as in float32 on the rounded currents, and what leaves is rounded once
+    current = currents(6, 8, 50).bfloat16()
+    outer = currents(6, 8, 50, seed=1).bfloat16()
+    lif, results = LIF(rule, tau=0.9), []
+    for x, grad in ((current, outer), (current.float(), outer.float())):
+        leaf = x.clone().requires_grad_()
+        if path == "C":
+            spikes = lif(leaf)
+            spikes.backward(grad)
+        else:
+            with in_torch():
+                spikes = lif(leaf)
+                spikes.backward(grad)
+        results.append((spikes, leaf.grad))
+    (spikes, gradient), (wide_spikes, wide_gradient) = results
+    assert spikes.dtype == gradient.dtype == torch.bfloat16
+    assert torch.equal(spikes.float(), wide_spikes)
+    assert torch.equal(gradient, wide_gradient.bfloat16()) and not torch.equal(gradient.float(), wide_gradient)
+
+
+def test_membranes_of_sixteen_bit_currents_have_thirty_two():
+    # 0.75 + 200·0.0015 passes 1; a membrane of 16 bits would stay at 0.75, whose neighbours are 0.004 away
+    current = torch.full((200, 1, 1, 1, 1), 0.0015).bfloat16()
+    current[0] = 0.75
+    spikes = LIF(rules.triangle())(current).flatten()
+    expected = current.double().cumsum(0).flatten() >= 1
+    assert expected.any() and spikes.nonzero()[0] == expected.nonzero()[0]
+
+
+@compiled
+@pytest.mark.parametrize("name", rules.RULES)
+def test_c_runs_forward_for_every_rule_and_backward_for_the_training_rule(name, monkeypatch):
+    calls, real = [], kernel.run
+    monkeypatch.setattr(kernel, "run", lambda what, *given: (calls.append(what), real(what, *given))[1])
+    results = [with_gradient(LIF(rules.build(name)), currents(4, 3, 5))]
+    assert calls == (["forward", "backward"] if name == "triangle" else ["forward"])
+    with in_torch():
+        results.append(with_gradient(LIF(rules.build(name)), currents(4, 3, 5)))
+    assert_bits(*results)
+
+
+@compiled
+def test_a_triangle_that_says_no_width_runs_in_torch(monkeypatch):
+    current, calls, real = currents(4, 3, 5), [], kernel.run
+    expected = with_gradient(LIF(rules.triangle(0.7)), current)
+    monkeypatch.setattr(kernel, "run", lambda what, *given: (calls.append(what), real(what, *given))[1])
+    assert_bits(expected, with_gradient(LIF(rules.triangle(0.7)._replace(half_width=None)), current))
+    assert calls == ["forward"]
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float16])
+def test_c_takes_no_other_numbers(dtype):
+    assert dtype not in kernel.NUMBERS  # or a new precision wants the tests above
+
+
+@pytest.fixture
+def compiler(monkeypatch):
+    """A function of a command: it stands for the C compiler, and nothing is compiled yet."""
+
+    def set_to(command):
+        monkeypatch.setenv("CC", command)
+        kernel.library.cache_clear()
+
+    yield set_to
+    monkeypatch.undo()
+    kernel.library.cache_clear()
+
+
+@pytest.mark.parametrize("command", ["there-is-no-such-compiler", "false", "true"])  # missing; failing; writes nothing
+def test_without_a_compiler_the_numbers_stay(command, compiler):
+    layer, x = normed(dtype=torch.float, pool=True), currents(5, 3, 3, 5, 4)
+    expected = all_gradients(layer, x)
+    compiler(command)
+    with pytest.warns(UserWarning, match="neuron stays uncompiled") as told:
+        got = all_gradients(layer, x)
+    assert len(told) == 1 and kernel.library(torch.float) is None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # it is said once
+        assert_bits(got, all_gradients(layer, x))
+    assert_bits(expected, got)
+
+
+@compiled
+def test_the_compiler_may_have_options(compiler):
+    compiler("cc -O0")  # other optimisation, the same bits
+    layer, x = normed(dtype=torch.float), currents(5, 3, 3, 5, 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fast = all_gradients(layer, x)
+    with in_torch():
+        assert_bits(fast, all_gradients(layer, x))
+
+
+# BatchNorm, neuron and pool -------------------------------------------------------------------------------------------
+
+
+def plainly(layer, x, slope=triangle, curvature=None, centres=None):
+    """What `layer` is said to be: nn.BatchNorm2d on T·B inputs, the paper's loop, nn.AvgPool2d; and the membranes."""
+    x = x.expand(layer.steps, *x.shape[1:])
+    current = nn.BatchNorm2d.forward(layer, x.flatten(0, 1)).unflatten(0, x.shape[:2])
+    lif = layer.neuron
+    options = dict(tau=lif.tau, fire_at=lif.fire_at, detach=lif.detach_reset, curvature=curvature, centres=centres)
+    spikes, at = by_the_paper(current, slope, **options)
+    return (nn.AvgPool2d(2)(spikes.flatten(0, 1)).unflatten(0, x.shape[:2]) if layer.pool else spikes), at
+
+
+class Plain(nn.BatchNorm2d):
+    """`plainly` as a module, with the state of `layer`."""
+
+    def __init__(self, layer, slope=triangle):
+        super().__init__(layer.num_features, dtype=torch.double)
+        self.load_state_dict(layer.state_dict())
+        self.neuron, self.steps, self.pool, self.slope = layer.neuron, layer.steps, layer.pool, slope
+
+    def forward(self, x):
+        return plainly(self, x, self.slope)[0]
+
+
+@pytest.mark.parametrize("path", ["C", "torch", "reference"])
+@pytest.mark.parametrize("constant", [False, True])
+@pytest.mark.parametrize("pool", [False, True])
+@pytest.mark.parametrize("fire_at, detach, tau, name", [(">=", False, 1.0, "triangle"), (">", True, 0.5, "sigmoid")])
+def test_the_layer_is_batch_norm_neuron_and_pool(fire_at, detach, tau, name, pool, constant, path):
+    rule = rules.build(name)
+    layer = normed(rule=rule, pool=pool, tau=tau, fire_at=fire_at, detach_reset=detach)
+    plain = Plain(layer, rule.derivative)
+    layer.neuron.reference = path == "reference"
+    steps, options = 1 if constant else 5, dict(rtol=1e-9, atol=1e-12)
+    for training, seed in ((True, 0), (False, 1), (True, 2)):
+        layer.train(training), plain.train(training)
+        x = currents(steps, 4, 3, 3, 5, dtype=torch.double, seed=seed)  # odd both ways; 60 or 300 values a channel
+        expected = all_gradients(plain, x)
+        if path == "torch":
+            with in_torch():
+                got = all_gradients(layer, x)
+        else:
+            got = all_gradients(layer, x)
+        assert torch.equal(got[0], expected[0]) and 0.05 < got[0].mean() < 0.95
+        torch.testing.assert_close(got, expected, **options)
+        torch.testing.assert_close(layer.state_dict(), plain.state_dict(), **options)
+
+
+def test_the_layer_is_batch_norm_a_stepped_leaky_and_a_pool():
+    # nothing of ours in it: torch's BatchNorm and pool, snnTorch's neuron
+    surrogate = snn.surrogate.custom_surrogate(lambda u, grad, spikes: grad * (1 - u.abs()).clamp(min=0))
+    norm, pool = nn.BatchNorm2d(3, dtype=torch.double), nn.AvgPool2d(2)
+    leaky = snn.Leaky(beta=0.9, spike_grad=surrogate, reset_mechanism="zero", reset_delay=False)
+    layer = normed(pool=True, tau=leaky.beta.item(), fire_at=">")
+    norm.load_state_dict(layer.state_dict())
+    x = currents(1, 4, 3, 4, 6, dtype=torch.double).requires_grad_()
+    weights = currents(5, 4, 3, 2, 3, dtype=torch.double, seed=1)
+
+    current = norm(x[0].repeat(5, 1, 1, 1)).unflatten(0, (5, 4))
+    expected = torch.stack([pool(spikes) for spikes in stepped(leaky, current)])
+    got = layer(x)
+    assert torch.equal(got, expected)
+    gradients = torch.autograd.grad((got * weights).sum(), [x, *layer.parameters()])
+    expected_gradients = torch.autograd.grad((expected * weights).sum(), [x, *norm.parameters()])
+    torch.testing.assert_close(gradients, expected_gradients, rtol=1e-5, atol=1e-6)  # snnTorch's spikes are float32
+    torch.testing.assert_close(layer.state_dict(), norm.state_dict(), rtol=1e-12, atol=0)
+
+
+def test_one_step_stands_for_all():
+    # 12 values a channel: N/(N - 1) of the running variance differs visibly from 60/59
+    x = currents(1, 2, 3, 2, 3, dtype=torch.double)
+    once, repeated = normed(), normed()
+    for _ in range(3):
+        expected = all_gradients(repeated, x.repeat(5, 1, 1, 1, 1))
+        out, gradient, *of_parameters = all_gradients(once, x)
+        assert torch.equal(out, expected[0])
+        torch.testing.assert_close(gradient, expected[1].sum(0, keepdim=True))
+        torch.testing.assert_close(tuple(of_parameters), expected[2:])
+        torch.testing.assert_close(once.state_dict(), repeated.state_dict())
+    assert once.num_batches_tracked == 3
+
+
+@pytest.mark.parametrize("name", ["triangle", "sigmoid", "atan"])
+@pytest.mark.parametrize("pool", [False, True])
+@pytest.mark.parametrize("constant", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+def test_reference_path_has_the_fast_paths_bits(training, constant, pool, name):
+    # in float32: mean and variance must be the same numbers too, or now and then a spike would move
+    fast, slow = (normed(rule=rules.build(name), pool=pool, tau=0.9, dtype=torch.float) for _ in range(2))
+    slow.neuron.reference = True
+    for seed in range(5):
+        x = currents(1 if constant else 5, 8, 3, 9, 9, seed=seed)
+        got, expected = (all_gradients(layer.train(training), x) for layer in (fast, slow))
+        assert torch.equal(got[0], expected[0])
+        for a, b in zip(got, expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5 * b.abs().max().item())
+        assert_bits(fast.state_dict().values(), slow.state_dict().values())
+
+
+@pytest.mark.parametrize("detach", [False, True])
+@pytest.mark.parametrize("pool", [False, True])
+@pytest.mark.parametrize("constant", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+def test_double_backward_of_the_layer(training, constant, pool, detach):
+    # As for the neuron alone: around the membranes of one input the plain layer is a smooth function of input, weight
+    # and bias; its Hessian times a direction, from central differences of the gradient that autograd gives through
+    # nn.BatchNorm2d, against the gradient of the reference path's gradient.
+    rule = rules.sigmoid()
+    layer = normed(2, rule, steps=4, pool=pool, tau=0.5, detach_reset=detach).train(training)
+    x = currents(1 if constant else 4, 2, 2, 3, 3, dtype=torch.double)
+    point = [x, layer.weight.detach().clone(), layer.bias.detach().clone()]
+    direction = [torch.randn(p.shape, dtype=torch.double, generator=torch.Generator().manual_seed(3)) for p in point]
+    smooth = dict(slope=rule.derivative, curvature=CURVATURES["sigmoid"])
+    out, centres = plainly(layer, x, **smooth)
+    c = torch.randn(out.shape, dtype=torch.double, generator=torch.Generator().manual_seed(4))
+
+    def gradient(h):
+        with torch.no_grad():
+            leaf = point[0] + h * direction[0]
+            layer.weight.copy_(point[1] + h * direction[1]), layer.bias.copy_(point[2] + h * direction[2])
+        leaf.requires_grad_()
+        value = (plainly(layer, leaf, **smooth, centres=centres)[0] * c).sum()
+        return torch.autograd.grad(value, [leaf, *layer.parameters()])
+
+    h = 1e-5
+    expected = [(a - b) / (2 * h) for a, b in zip(gradient(h), gradient(-h), strict=True)]
+
+    gradient(0)  # back to the point
+    layer.neuron.reference = True
+    leaves = [x.clone().requires_grad_(), *layer.parameters()]
+    first = torch.autograd.grad((layer(leaves[0]) * c).sum(), leaves, create_graph=True)
+    along = sum((f * v).sum() for f, v in zip(first, direction, strict=True))
+    second = torch.autograd.grad(along, leaves)
+    assert all(part.abs().max() > 0.1 for part in second)
+    torch.testing.assert_close(list(second), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_layers_fast_path_refuses_a_second_backward():
+    leaf = currents(5, 2, 3, 2, 2, dtype=torch.double).requires_grad_()
+    (first,) = torch.autograd.grad(normed()(leaf).square().sum(), leaf, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.square().sum().backward()
+
+
+@pytest.mark.parametrize("path", ["C", "torch"])
+@pytest.mark.parametrize("steps", [1, 5])
+@pytest.mark.parametrize("training", [False, True])
+def test_only_the_convolutions_output_is_kept(training, steps, path):
+    layer, kept = normed(rule=rules.sigmoid() if path == "torch" else None, pool=True).train(training), []
+    x = currents(steps, 4, 3, 6, 6, dtype=torch.double).requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(lambda saved: (kept.append(saved), saved)[1], lambda saved: saved):
+        layer(x)
+    large = [saved for saved in kept if saved.numel() > 3]
+    assert [saved.data_ptr() for saved in large] == [x.data_ptr()]
+
+
+def test_two_passes_may_share_one_backward():
+    # as in training with SR: running statistics move between a pass and its backward, and must not matter there
+    x, z = currents(1, 4, 3, 4, 4, dtype=torch.double), currents(1, 4, 3, 4, 4, dtype=torch.double, seed=1)
+    layer = normed()
+    (layer(x).sum() + layer(z).square().sum()).backward()
+    together = [p.grad for p in layer.parameters()]
+    other = normed()
+    other(x).sum().backward()
+    other(z).square().sum().backward()
+    torch.testing.assert_close(together, [p.grad for p in other.parameters()])
+
+
+def test_a_half_frozen_layer_has_the_gradients_that_are_asked_for():
+    x = currents(5, 4, 3, 4, 4, dtype=torch.double)
+    full = all_gradients(normed(), x)
+    frozen = normed().requires_grad_(False)
+    leaf = x.clone().requires_grad_()
+    out = frozen(leaf)
+    weights = torch.randn(out.shape, dtype=torch.double, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(torch.autograd.grad((out * weights).sum(), leaf)[0], full[1])
+    layer = normed()
+    out = layer(x)  # and no gradient of the input
+    gradients = torch.autograd.grad((out * weights).sum(), list(layer.parameters()))
+    assert_bits(gradients, full[2:])
+
+
+@pytest.mark.parametrize("path", ["C", "torch"])
+@pytest.mark.parametrize("pool", [False, True])
+def test_no_samples(pool, path):
+    layer, x = normed(pool=pool).eval(), torch.zeros(1, 0, 3, 4, 6, dtype=torch.double)
+    with in_torch() if path == "torch" else threads(3):
+        assert layer(x).shape == ((5, 0, 3, 2, 3) if pool else (5, 0, 3, 4, 6))
+
+
+def test_no_samples_have_gradients_too():
+    layer, x = normed().eval(), torch.zeros(1, 0, 3, 4, 6, dtype=torch.double, requires_grad=True)
+    layer(x).sum().backward()
+    assert x.grad.shape == x.shape and not layer.weight.grad.any()
+
+
+def test_one_value_per_channel_has_no_variance():
+    x = torch.ones(1, 1, 3, 1, 1, dtype=torch.double)
+    with pytest.raises(Refused, match="needs at least two values per channel"):
+        normed(steps=1)(x)
+    layer = normed(steps=1)
+    before = {k: v.clone() for k, v in layer.state_dict().items()}
+    with pytest.raises(Refused):
+        layer(x)
+    assert_bits(layer.state_dict().values(), before.values())  # and is not remembered
+    assert layer.eval()(x).shape == (1, 1, 3, 1, 1)
+
+
+def test_steps_that_differ_have_a_variance():
+    layer, x = normed(), currents(5, 1, 3, 1, 1, dtype=torch.double)
+    torch.testing.assert_close(all_gradients(layer, x), all_gradients(Plain(normed()), x))
+
+
+def test_an_input_of_neither_one_nor_all_steps_is_refused():
+    with pytest.raises((Refused, RuntimeError)):
+        normed(steps=5).eval()(currents(3, 2, 3, 4, 4, dtype=torch.double))
+
+
+@compiled
+@pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16])
+def test_weights_of_another_precision(weights):
+    layer = normed(256, dtype=weights).eval()
+    x = currents(5, 2, 256, 2, 2).to(torch.bfloat16 if weights == torch.bfloat16 else torch.float64)
+    with in_torch():
+        expected = layer(x)
+    assert torch.equal(layer(x), expected)
+
+
+@pytest.mark.parametrize("layer", [LIF(rules.triangle()), normed(dtype=torch.float)], ids=["neuron", "layer"])
+def test_reference_path_has_the_fast_paths_bits_in_sixteen(layer):
+    x = currents(5, 20, 3, 9, 9).bfloat16()
+    fast = layer(x)
+    neuron = layer if isinstance(layer, LIF) else layer.neuron
+    neuron.reference = True
+    assert_bits([fast], [layer(x)])
+
+
+def test_the_layer_has_the_state_of_batch_norm():
+    layer = normed()
+    assert isinstance(layer, nn.BatchNorm2d)
+    assert layer.state_dict().keys() == nn.BatchNorm2d(3).state_dict().keys()
+    assert [name for name, _ in layer.named_parameters()] == ["weight", "bias"]
 
 
 # The two paths ------------------------------------------------------------------------------------------------------
@@ -291,6 +847,25 @@ LAYOUTS = {
 }
 
 
+NORMED_LAYOUTS = {
+    "channels last": lambda: currents(20, 3, 4, 6).to(memory_format=torch.channels_last).unflatten(0, (5, 4)),
+    "permuted": lambda: currents(3, 4, 6, 5, 4).permute(3, 4, 0, 1, 2),
+    "every second": lambda: currents(10, 4, 6, 4, 6)[::2, :, ::2],
+    "expanded over time": lambda: currents(4, 3, 4, 6).expand(5, 4, 3, 4, 6),
+    "expanded inside": lambda: currents(1, 4, 3, 4, 1).expand(1, 4, 3, 4, 6),
+}
+
+
+@pytest.mark.parametrize("pool", [False, True])
+@pytest.mark.parametrize("layout", NORMED_LAYOUTS)
+def test_memory_layout_changes_nothing_in_the_layer(layout, pool):
+    x = NORMED_LAYOUTS[layout]().double()
+    got = all_gradients(normed(pool=pool), x)
+    expected = all_gradients(Plain(normed(pool=pool)), x.clone(memory_format=torch.contiguous_format))
+    assert torch.equal(got[0], expected[0])
+    torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_memory_layout_changes_nothing(layout):
     lif, current = LIF(rules.triangle(), tau=0.9), LAYOUTS[layout]()
@@ -310,8 +885,9 @@ def test_the_input_and_the_outer_gradient_are_left_alone():
     current, outer = currents(5, 4), currents(5, 4, seed=1)
     kept = current.clone(), outer.clone()
     leaf = current.requires_grad_()
-    LIF(rules.triangle(), tau=0.9)(leaf).backward(outer)
-    assert torch.equal(leaf.detach(), kept[0]) and torch.equal(outer, kept[1])
+    for rule in (rules.triangle(), rules.sigmoid(), rules.rate()):
+        LIF(rule, tau=0.9)(leaf).backward(outer)
+        assert torch.equal(leaf.detach(), kept[0]) and torch.equal(outer, kept[1])
 
 
 # Refusals -----------------------------------------------------------------------------------------------------------

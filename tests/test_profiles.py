@@ -2,12 +2,15 @@
 
 import copy
 import re
+import shutil
+from collections import Counter
 
 import pytest
 import yaml
 
 from paperlib import notebooks, parameters, paths, profiles
 from paperlib.errors import Refused
+from paperlib.experiments import Experiment, Imported
 
 GOOD = yaml.safe_load("""
 title: two seeds of stripes
@@ -27,7 +30,7 @@ notebooks:
   tab-ablation: {samples: 60}
   thm-ratio: {samples: 60}
 """)
-ALL = profiles.names()
+ALL = [name for name in profiles.names() if not name.startswith("released-")]  # those are written by whoever imports
 
 
 @pytest.fixture(autouse=True)
@@ -42,9 +45,9 @@ def params(tmp_path, monkeypatch):
     """A function that writes params/mine.yml, out of a profile or of text, into a folder of its own."""
     monkeypatch.setattr(paths, "PARAMS", tmp_path)
 
-    def write(content):
+    def write(content, name="mine"):
         text = content if isinstance(content, str) else yaml.safe_dump(content, sort_keys=False)
-        (tmp_path / "mine.yml").write_text(text, encoding="utf-8")
+        (tmp_path / f"{name}.yml").write_text(text, encoding="utf-8")
 
     return write
 
@@ -66,8 +69,14 @@ def changed(*where, to):
 # ---- the profiles there are --------------------------------------------------------------------------------------
 
 
-def test_there_are_the_four_profiles():
+def test_there_are_the_four_profiles_and_the_papers_other_networks_and_data():
     assert {"smoke", "laptop", "cifar", "paper"} <= set(ALL)
+    others = ["paper-vgg11-cifar100", "paper-wrn16-cifar10", "paper-wrn16-cifar100"]
+    assert [name for name in profiles.family("paper") if name in ALL] == ["paper", *others]
+    for name in ("paper-vgg11-cifar10", *others):
+        profile = profiles.load("paper" if name == "paper-vgg11-cifar10" else name)
+        assert (profile.network["name"], profile.data["name"]) == tuple(name.split("-")[1:])
+        assert (profile.network["T"], profile.schedule["epochs"], profile.schedule["batch_size"]) == (8, 200, 32)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -135,7 +144,7 @@ def test_lengths_in_pixels_become_shares_of_the_range(mine):
 def test_an_experiment_is_made_of_what_the_file_says(mine):
     first, second = mine.experiments("vanilla")
     assert (first.data, first.network, first.T, first.tau) == (GOOD["data"], "conv-4-8", 2, 1.0)
-    assert (first.rule, first.defense, first.options) == ("triangle", "vanilla", {})
+    assert (first.rule, first.precision, first.defense, first.options) == ("triangle", "float32", "vanilla", {})
     assert {key: getattr(first.schedule, key) for key in GOOD["schedule"]} == GOOD["schedule"]
     assert (first.seed, second.seed) == (0, 1) and first.key != second.key
 
@@ -187,7 +196,7 @@ KEYS = "cost, data, network, notebooks, schedule, seeds, title, trainings"
     [
         (changed("lamda", to=1), f"the profile has no use for lamda. It takes: {KEYS}."),
         (changed("seeds", to=...), f"the profile lacks seeds. It takes: {KEYS}."),
-        (changed("network", "beta", to=1), "network has no use for beta. It takes: T, name, rule, tau."),
+        (changed("network", "beta", to=1), "network has no use for beta. It takes: T, name, precision, rule, tau."),
         (changed("schedule", "epochs", to=...), "schedule lacks epochs. It takes: batch_size, epochs,"),
         (changed("cost", to={}), "cost lacks disk_mb, download_mb, minutes."),
         (changed("network", to=None), "network is None; it must be a table of keys and values."),
@@ -207,6 +216,7 @@ KEYS = "cost, data, network, notebooks, schedule, seeds, title, trainings"
         (changed("trainings", to=["sr"]), "trainings"),
         (changed("notebooks", to=None), "notebooks"),
         (changed("notebooks", "thm-ratio", to=None), "thm-ratio"),
+        (changed("trainings", "sr", to={"imported": "ab" * 32}), "dataset"),
         (changed("seeds", to=3), "seeds"),
         (changed("trainings", "at", to=...), "trainings lacks at, which the claims compare."),
         (changed("trainings", "at", "eps", to=0.1), "eps_255 and eps are one length; give one of them."),
@@ -229,7 +239,8 @@ def test_a_bad_file_is_refused_by_name_with_what_is_allowed(params, content, wor
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (changed("network", "name", to="resnet"), "no network 'resnet'. Allowed: vgg11, conv-"),
+        (changed("network", "name", to="resnet"), "no network 'resnet'. Allowed: vgg11, wrn16, conv-"),
+        (changed("network", "precision", to="float16"), "no precision 'float16'. Allowed: float32, bfloat16"),
         (changed("network", "rule", to="cubic"), "'cubic'. Allowed: triangle"),
         (changed("network", "T", to=0), "T is 0"),
         (changed("network", "T", to="two"), "T is 'two'"),
@@ -258,3 +269,151 @@ def test_a_good_file_of_ones_own_needs_no_notebook_overrides(params):
     params(changed("notebooks", to={}))
     assert profiles.load("mine").parameters("thm-ratio")["samples"] == 500
     assert profiles.names() == ["mine"]
+
+
+# ---- a profile that takes over another's entries -----------------------------------------------------------------
+
+
+def test_what_a_profile_gives_replaces_its_bases_entries_whole(params):
+    own = {
+        "base": "good",
+        "title": "one seed",
+        "seeds": [7],
+        "network": GOOD["network"] | {"T": 3},
+        "trainings": GOOD["trainings"] | {"sr": {"lam": 0.5}},
+        "notebooks": {"fig-lambda": {"seeds": [7]}},
+    }
+    params(GOOD, "good")
+    params(own)
+    mine, good = profiles.load("mine"), profiles.load("good")
+    assert (mine.title, mine.seeds, mine.network["T"]) == ("one seed", [7], 3)
+    assert mine.trainings["sr"] == {"lam": 0.5}  # no h of the base's
+    assert mine.parameters("tab-ablation")["samples"] == 500  # nor its samples
+    assert mine.parameters("fig-lambda")["lambdas"] == [0.001, 0.003, 0.01, 0.03]
+    assert (mine.data, mine.schedule, mine.cost) == (good.data, good.schedule, good.cost)
+    assert (good.seeds, good.network["T"], good.trainings["sr"]) == ([0, 1], 2, GOOD["trainings"]["sr"])
+    assert [e.seed for e in mine.experiments("at")] == [7]
+
+
+def test_a_profile_that_only_names_its_base_is_the_base(params):
+    params(GOOD, "good")
+    params({"base": "good"})
+    assert [e.key for e in profiles.load("mine").plan()] == [e.key for e in profiles.load("good").plan()]
+
+
+@pytest.mark.parametrize(
+    ("base", "words"),
+    [
+        ("nope", "There is no base of params/mine.yml 'nope'. Allowed: good, list, nothing, second."),
+        ("mine", "There is no base of params/mine.yml 'mine'. Allowed: good, list, nothing, second."),
+        (None, "There is no base of params/mine.yml None."),
+        (["good"], "There is no base of params/mine.yml ['good']."),
+        ("second", "has no use for base."),  # one level is enough
+        ("list", "list"),
+        ("nothing", "nothing"),
+    ],
+)
+def test_a_base_that_cannot_be_is_refused(params, base, words):
+    params(GOOD, "good")
+    params({"base": "good"}, "second")
+    params("- a list", "list")
+    params("", "nothing")
+    params({"base": base})
+    assert words in refused()
+
+
+def test_what_is_wrong_in_a_base_is_said_of_the_profile(params):
+    params(changed("schedule", "lr", to=-1), "good")
+    params({"base": "good"})
+    assert refused() == "params/mine.yml: lr is -1; it must be a finite number above 0."
+
+
+def test_a_family_is_a_profile_and_those_that_have_it_as_base(params):
+    for name, content in (("good", GOOD), ("a", {"base": "good"}), ("z", {"base": "good"}), ("other", GOOD)):
+        params(content, name)
+    params({"base": "a"}, "grandchild")
+    assert profiles.family("good") == ["good", "a", "z"]
+    assert profiles.family("a") == ["a", "grandchild"]
+    assert profiles.family("other") == ["other"]
+
+
+@pytest.mark.parametrize("stray", ["", "- a list", "text"], ids=["empty", "list", "text"])
+def test_a_stray_file_does_not_part_a_family(params, stray):
+    for name, content in (("good", GOOD), ("a", {"base": "good"}), ("stray", stray)):
+        params(content, name)
+    assert profiles.family("good") == ["good", "a"]
+
+
+# ---- a profile of networks that the released code trained --------------------------------------------------------
+
+TAKEN = {
+    training: {"imported": letter * 64, "dataset": "cifar100"} for training, letter in (("vanilla", "a"), ("sr", "b"))
+}
+
+
+@pytest.fixture
+def released(params):
+    """The profile of two imported networks, written beside a copy of the paper's."""
+    shutil.copy(paths.ROOT / "params" / "paper.yml", paths.PARAMS)
+    path = profiles.of_imported("released-wrn16-cifar100", "wrn16", {"name": "cifar100"}, TAKEN)
+    assert path == paths.PARAMS / "released-wrn16-cifar100.yml"
+    return profiles.load("released-wrn16-cifar100")
+
+
+def test_a_written_profile_is_the_papers_with_imported_networks(released):
+    paper = profiles.load("paper")
+    assert released.network == paper.network | {"name": "wrn16"}
+    assert (released.data, released.schedule) == ({"name": "cifar100"}, paper.schedule)
+    assert "wrn16" in released.title and "vanilla, sr" in released.title
+    for artifact in notebooks.names():
+        changes = {"profile": released.name} | ({"lambdas": [], "seeds": [42]} if artifact == "fig-lambda" else {})
+        assert released.parameters(artifact) == paper.parameters(artifact) | changes
+    assert released.trainings["sr"]["h"] == paper.trainings["sr"]["h"]  # prop-finite-difference draws it
+    assert profiles.family("paper") == ["paper", released.name]
+
+
+def test_an_imported_training_has_one_network_whatever_the_seeds(released):
+    for seeds in (None, [42], [0, 1, 2]):
+        (found,) = released.experiments("vanilla", seeds=seeds)
+        assert found == Imported("a" * 64, "wrn16", "cifar100", "vanilla", {"name": "cifar100"})
+    assert released.experiments("sr")[0].sha256 == "b" * 64
+
+
+def test_trainings_that_are_not_imported_are_our_own(released):
+    (found,) = released.experiments("at+sr")
+    (expected,) = profiles.load("paper").experiments("at+sr", seeds=[42])
+    assert (found.options, found.schedule, found.seed) == (expected.options, expected.schedule, 42)
+    assert (found.network, found.data) == ("wrn16", {"name": "cifar100"})
+
+
+def test_a_sweep_trains_our_own_networks(released):
+    swept = released.sweep([0.1, 0.2], [3, 4])
+    assert all(isinstance(e, Experiment) for e in swept)
+    assert [(e.options["lam"], e.seed) for e in swept] == [(0.1, 3), (0.1, 4), (0.2, 3), (0.2, 4)]
+    assert not any({"imported", "dataset"} & set(e.options) for e in swept)
+
+
+def test_the_plan_of_imported_networks_holds_each_once_and_sweeps_nothing(released):
+    kinds = Counter((type(e).__name__, e.defense) for e in released.plan())
+    assert kinds == {
+        ("Imported", "vanilla"): 1,
+        ("Imported", "sr"): 1,
+        ("Experiment", "at"): 1,
+        ("Experiment", "at+sr"): 1,
+    }
+
+
+def test_writing_the_profile_again_takes_the_new_files(released):
+    profiles.of_imported(
+        released.name, "wrn16", {"name": "cifar100"}, {"at": {"imported": "c" * 64, "dataset": "cifar100"}}
+    )
+    again = profiles.load(released.name)
+    assert [type(e) for e in again.experiments("vanilla")] == [Experiment]
+    assert again.experiments("at")[0].sha256 == "c" * 64
+
+
+def test_a_profile_that_would_not_load_is_not_written(params):
+    shutil.copy(paths.ROOT / "params" / "paper.yml", paths.PARAMS)
+    with pytest.raises(Refused, match="no image set 'imagenet'"):
+        profiles.of_imported("released-wrn16-cifar100", "wrn16", {"name": "imagenet"}, TAKEN)
+    assert profiles.names() == ["paper"]

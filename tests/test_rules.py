@@ -1,5 +1,6 @@
 """Backward rules against formulas worked out by hand, numerical integrals and finite differences."""
 
+import inspect
 import math
 
 import pytest
@@ -9,12 +10,26 @@ import torch
 from paperlib import rules
 from paperlib.errors import Refused
 
-ALL = [rules.triangle(), rules.triangle(0.5), rules.sigmoid(), rules.sigmoid(1.5), rules.atan(), rules.atan(3.0)]
-TALLEST = [1.0, 2.0, 1.0, 0.375, 1.0, 1.5]  # at the threshold: 1/γ, k/4, γ/2
+SMOOTH = {  # each with its height at the threshold: k/4, γ/2, 1/γ, 1/(2γ)
+    "sigmoid": (rules.sigmoid(), 1.0),
+    "sigmoid 1.5": (rules.sigmoid(1.5), 0.375),
+    "atan": (rules.atan(), 1.0),
+    "atan 3": (rules.atan(3.0), 1.5),
+    "triangle": (rules.triangle(), 1.0),
+    "triangle 0.5": (rules.triangle(0.5), 2.0),
+    "exponential": (rules.exponential(), 0.5),
+    "exponential 0.25": (rules.exponential(0.25), 2.0),
+}
+STEPS = {**SMOOTH, "rectangle": (rules.rectangle(), 1.0), "rectangle 0.4": (rules.rectangle(0.4), 2.5)}
+WIDE = [name for name, make in rules.RULES.items() if inspect.signature(make).parameters]  # those that take a width
 
 
 def at(rule, *u):
     return rule.derivative(torch.tensor(u, dtype=torch.double)).tolist()
+
+
+def rate_at(tau, *mean):
+    return rules.rate().slope(torch.tensor(mean, dtype=torch.double), tau).tolist()
 
 
 def test_triangle_by_hand():
@@ -36,29 +51,86 @@ def test_atan_by_hand():
     assert at(rules.atan(1.0), 0, 2 / math.pi) == pytest.approx([0.5, 0.25])
 
 
-@pytest.mark.parametrize("rule, tallest", list(zip(ALL, TALLEST, strict=True)))
-def test_a_rule_is_the_derivative_of_a_unit_step(rule, tallest):
+def test_rectangle_by_hand():
+    # 1/γ strictly inside ±γ/2: both edges belong to the outside
+    assert at(rules.rectangle(), -3, -0.5, -0.4375, 0, 0.4375, 0.5, 1) == [0, 0, 1, 1, 1, 0, 0]
+    assert at(rules.rectangle(0.5), -0.25, 0, 0.125, 0.25, 0.4) == [0, 2, 2, 0, 0]
+    assert at(rules.rectangle(4.0), -2, -1.75, 0, 1.75) == [0, 0.25, 0.25, 0.25]
+
+
+def test_exponential_by_hand():
+    # γ = 1: ½ at 0 and half of that at ±ln 2;  γ = 0.5: exp(-2|u|)
+    assert at(rules.exponential(), 0, math.log(2), -math.log(2)) == pytest.approx([0.5, 0.25, 0.25])
+    assert at(rules.exponential(0.5), 0, math.log(2), -math.log(3)) == pytest.approx([1, 1 / 4, 1 / 9])
+    assert at(rules.exponential(), 1e6, -1e6) == [0, 0]
+
+
+def test_straight_through_by_hand():
+    assert at(rules.straight_through(), -1e6, -0.5, 0, 0.1, 7) == [1, 1, 1, 1, 1]
+
+
+def test_rate_by_hand_without_leak():
+    # τ = 1: (0.8 + 0.2)/2 on [0, 2], and 0.2 more on [0, 0]
+    assert rate_at(1.0, -1e-9, 0, 1e-9, 1, 2, 2 + 1e-9, -5, 5) == pytest.approx([0, 0.7, 0.5, 0.5, 0.5, 0, 0, 0])
+    assert rate_at(1.0, -0.0) == pytest.approx([0.7])
+
+
+def test_rate_by_hand_with_leak():
+    # τ = 0.5: 0.9/1.5 = 0.6 on [0.5, 2] and 0.2 on [0, 0.5]: 0.8 where they meet
+    mean = [-0.1, 0, 0.25, 0.5 - 1e-9, 0.5, 0.5 + 1e-9, 1, 2, 2.1]
+    assert rate_at(0.5, *mean) == pytest.approx([0, 0.2, 0.2, 0.2, 0.8, 0.6, 0.6, 0.6, 0])
+
+
+def test_rate_by_hand_without_memory():
+    # τ = 0: 0.8 on [1, 2] and 0.2 on [0, 1]
+    assert rate_at(0.0, -0.1, 0, 0.5, 1, 1.5, 2, 2.5) == pytest.approx([0, 0.2, 0.2, 1, 0.8, 0.8, 0])
+
+
+@pytest.mark.parametrize("tau", [0.0, 0.25, 0.5, 0.75, 0.9, 1.0])
+def test_the_rate_map_rises_by_its_slopes(tau):
+    # 0.2 on a stretch of 1 - τ, (0.8 + 0.2τ)/(1 + τ) on one of 1 + τ: together 0.2 - 0.2τ + 0.8 + 0.2τ = 1
+    x = torch.linspace(-1, 3, 400_002, dtype=torch.double)
+    assert torch.trapezoid(rules.rate().slope(x, tau), x).item() == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_rule_is_the_derivative_of_a_unit_step(name):
+    rule, tallest = STEPS[name]
     u = torch.linspace(-200, 200, 400_001, dtype=torch.double)
     slope = rule.derivative(u)
-    tail = 2e-3 if rule.name == "atan" else 1e-9  # outside ±200 the atan rule still holds 2/(π·πγ/2·200)
-    assert torch.trapezoid(slope, u).item() == pytest.approx(1, abs=tail)
-    assert (slope >= 0).all() and slope.argmax() == 200_000
+    # outside ±200 the atan rule still holds 2/(π·πγ/2·200); a jump costs the sum a point, a kink a point squared
+    error = {"atan": 2e-3, "rectangle": 3e-3, "exponential": 2e-6}.get(rule.name, 1e-9)
+    assert torch.trapezoid(slope, u).item() == pytest.approx(1, abs=error)
+    assert (slope >= 0).all() and slope[200_000] == slope.max()
     assert torch.allclose(slope, slope.flip(0))  # even in u
+    assert (slope[200_000:].diff() <= 0).all()  # and falling
     assert slope.max().item() == pytest.approx(tallest)
 
 
-@pytest.mark.parametrize("rule", ALL)
-def test_a_rule_can_be_differentiated_once_more(rule):
+@pytest.mark.parametrize("name", SMOOTH)
+def test_a_rule_can_be_differentiated_once_more(name):
     u = torch.tensor([-1.7, -0.3, -0.1, 0.2, 0.45, 0.8, 1.4], dtype=torch.double, requires_grad=True)
-    assert torch.autograd.gradcheck(rule.derivative, u)
+    assert torch.autograd.gradcheck(SMOOTH[name][0].derivative, u)
 
 
-@pytest.mark.parametrize("rule", [*ALL, rules.from_surrogate(snn.surrogate.atan())])
-def test_a_rule_leaves_its_argument_alone(rule):
-    u = torch.randn(2, 3, 4, dtype=torch.double)
+EVERY = [*(rule for rule, _ in STEPS.values()), rules.straight_through(), rules.from_surrogate(snn.surrogate.atan())]
+
+
+@pytest.mark.parametrize("dtype", [torch.float, torch.double])
+@pytest.mark.parametrize("rule", EVERY, ids=lambda rule: rule.name)
+def test_a_rule_leaves_its_argument_alone(rule, dtype):
+    u = torch.randn(2, 3, 4, dtype=dtype)
     before = u.clone()
     slope = rule.derivative(u)
     assert torch.equal(u, before) and slope.shape == u.shape and slope.dtype == u.dtype
+
+
+@pytest.mark.parametrize("dtype", [torch.float, torch.double])
+def test_rate_leaves_its_argument_alone(dtype):
+    mean = torch.randn(2, 3, 4, dtype=dtype)
+    before = mean.clone()
+    slope = rules.rate().slope(mean, 0.9)
+    assert torch.equal(mean, before) and slope.shape == mean.shape and slope.dtype == dtype
 
 
 @pytest.mark.parametrize(
@@ -76,18 +148,49 @@ def test_rule_inside_an_snntorch_surrogate(surrogate, formula):
 
 
 def test_build_by_name():
-    assert {name: rules.build(name).name for name in rules.RULES} == {n: n for n in ("triangle", "sigmoid", "atan")}
+    names = ["triangle", "sigmoid", "atan", "rectangle", "exponential", "straight-through", "rate"]
+    assert [rules.build(name).name for name in names] == names == list(rules.RULES)
     assert at(rules.build("triangle", gamma=0.5), 0) == [2]
     assert at(rules.build("sigmoid", slope=8.0), 0) == [2]
+    assert at(rules.build("rectangle", gamma=0.25), 0) == [4]
+    assert at(rules.build("exponential", gamma=0.25), 0) == [2]
+
+
+def test_only_the_triangle_says_that_it_is_one():
+    # `half_width` sends the backward pass to C, which knows the triangle alone
+    assert rules.triangle(0.3).half_width == 0.3
+    assert [name for name in rules.RULES if getattr(rules.build(name), "half_width", None)] == ["triangle"]
 
 
 @pytest.mark.parametrize("width", [0, -1.0, math.nan, math.inf, "1", None, True])
-@pytest.mark.parametrize("make", rules.RULES.values())
-def test_a_width_that_is_no_positive_number_is_refused(make, width):
+@pytest.mark.parametrize("name", WIDE)
+def test_a_width_that_is_no_positive_number_is_refused(name, width):
     with pytest.raises(Refused, match=r"(gamma|slope) is .* above 0"):
-        make(width)
+        rules.RULES[name](width)
+    (option,) = inspect.signature(rules.RULES[name]).parameters
+    with pytest.raises(Refused, match=rf"{option} is .* above 0"):
+        rules.build(name, **{option: width})
 
 
 def test_unknown_rule_is_refused():
-    with pytest.raises(Refused, match="'box'.*triangle, sigmoid, atan"):
+    with pytest.raises(Refused, match="'box'.*triangle, sigmoid, atan, rectangle, exponential, straight-through, rate"):
         rules.build("box")
+    with pytest.raises(Refused, match="'straight_through'"):  # the function's name is not the rule's
+        rules.build("straight_through")
+
+
+@pytest.mark.parametrize(
+    "name, options, takes",
+    [
+        ("triangle", {"slope": 1.0}, "gamma"),
+        ("sigmoid", {"gamma": 1.0}, "slope"),
+        ("atan", {"alpha": 2.0}, "gamma"),
+        ("rectangle", {"gamma": 1.0, "width": 1.0}, "gamma"),
+        ("exponential", {"slope": 1.0}, "gamma"),
+        ("straight-through", {"gamma": 1.0}, r"\(\)"),
+        ("rate", {"tau": 0.5}, r"\(\)"),  # τ is the neuron's
+    ],
+)
+def test_an_option_that_a_rule_does_not_take_is_refused(name, options, takes):
+    with pytest.raises(Refused, match=f"'{name}' cannot take .*{list(options)[-1]}.* It takes .*{takes}"):
+        rules.build(name, **options)

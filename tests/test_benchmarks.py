@@ -1,0 +1,190 @@
+"""The bench's rivals against our networks; its products, fits and page against what is known by hand."""
+
+import importlib
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from paperlib import networks
+from paperlib.paths import ROOT
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+bench, rendering, rivals, steps = map(importlib.import_module, ("bench", "rendering", "rivals", "steps"))
+
+
+def random_network(name, T=3):
+    """A network of two channels in float64; random weights meet no threshold exactly."""
+    torch.manual_seed(0)
+    size = {"in_channels": 2, "image_size": 8, "num_classes": 3}
+    network = networks.build(name, **size, T=T, tau=0.75, mean=(0.4, 0.5), std=(0.25, 0.2)).double()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.7, 1.5)
+            nn.init.uniform_(module.bias, 0.1, 0.9)
+            nn.init.uniform_(module.running_mean, -0.2, 0.2)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+    return network
+
+
+def logits_and_input_gradient(network, images):
+    leaf = images.clone().requires_grad_()
+    logits = network(leaf)
+    return logits.detach(), torch.autograd.grad(F.cross_entropy(logits, torch.tensor([0, 2])), leaf)[0]
+
+
+IMAGES = torch.rand(2, 2, 8, 8, dtype=torch.double, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("name", ["conv-4-6", "vgg11"])
+@pytest.mark.parametrize("rival", ["Stepping", "Folded"])
+def test_rivals_are_the_same_function_in_eval_mode(name, rival):
+    network = random_network(name).eval()
+    theirs = getattr(rivals, rival)(network).eval()
+    mine = logits_and_input_gradient(network, IMAGES)
+    assert mine[1].count_nonzero() > 0
+    torch.testing.assert_close(logits_and_input_gradient(theirs, IMAGES), mine, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(theirs(IMAGES[:1]), network(IMAGES[:1]))  # another batch: nothing was remembered
+
+
+def test_folded_is_the_same_function_in_training_mode():
+    network = random_network("conv-4-6").train()
+    folded = rivals.Folded(network).train()
+    for each in (network, folded):
+        F.cross_entropy(each(IMAGES), torch.tensor([0, 2])).backward()
+    for (name, mine), theirs in zip(network.named_parameters(), folded.parameters(), strict=True):
+        torch.testing.assert_close(theirs.grad, mine.grad, rtol=1e-9, atol=1e-12, msg=name)
+    assert any(parameter.grad.abs().max() > 1e-3 for parameter in network.parameters())
+    norms = ([m for m in each.modules() if isinstance(m, nn.BatchNorm2d)] for each in (network, folded))
+    for mine, theirs in zip(*norms, strict=True):
+        torch.testing.assert_close(dict(theirs.named_buffers()), dict(mine.named_buffers()))
+
+
+@pytest.mark.parametrize("rival", ["Stepping", "Folded"])
+def test_rivals_do_not_share_the_weights(rival):
+    network = random_network("conv-4-6")
+    kept = {name: value.clone() for name, value in network.state_dict().items()}
+    theirs = getattr(rivals, rival)(network).train()
+    theirs(IMAGES)
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.add_(1)
+    torch.testing.assert_close(network.state_dict(), kept, rtol=0, atol=0)
+
+
+def test_limit_knows_every_product():
+    network = random_network("vgg11", T=3).eval()
+    products = steps.Limit(network, IMAGES).products
+    layers = [m for m in network.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
+    assert len(products) == len(layers) == 11
+    stem, *middle, head = products
+    assert stem.first and stem.x.shape == (2, 2, 8, 8) and stem.grad.shape == (2, 64, 8, 8)
+    assert head.x.shape == (2, 4096) and head.grad.shape == (2, 3)
+    assert not any(p.first for p in [*middle, head])
+    assert [(len(p.x), p.x[0].numel()) for p in middle] == [
+        *((6, n) for n in (64 * 16, 128 * 16, 256 * 4, 512 * 4, 512 * 4, 512, 512)),
+        *((6, n) for n in (512, 4096)),
+    ]
+    for product, layer in zip(products, layers, strict=True):
+        assert product.layer.weight.shape == layer.weight.shape
+        assert product.layer.weight is not layer.weight
+
+
+def test_limit_runs_two_passes_forward_and_three_back(monkeypatch):
+    limit = steps.Limit(random_network("conv-4-6").eval().float(), IMAGES.float())
+    calls = []
+    monkeypatch.setattr(steps.Product, "forward", lambda product: calls.append(("forward", product.first)))
+    backward = lambda product, to_input, to_weight: calls.append((to_input, to_weight, product.first))  # noqa: E731
+    monkeypatch.setattr(steps.Product, "backward", backward)
+    limit.sr_step()
+    forward = [("forward", True), ("forward", False), ("forward", False)]
+    to_input = [(True, False, False), (True, False, False), (True, False, True)]
+    to_both = [(True, True, False), (True, True, False), (False, True, True)]
+    assert calls == forward + to_input + forward + to_both * 2
+
+
+def test_products_are_those_of_autograd():
+    network = random_network("conv-4-6").eval()
+    for product in steps.Limit(network.float(), IMAGES.float()).products:
+        x = product.x.clone().requires_grad_()
+        product.layer(x).backward(product.grad)
+        gradients = product.backward(to_input=True, to_weight=True)
+        torch.testing.assert_close(gradients, (x.grad, product.layer.weight.grad))
+
+
+def test_exponent_of_a_power_law():
+    x = [1, 2, 4, 8, 16]
+    assert bench.exponent(x, [3 * v**1.2 for v in x]) == pytest.approx(1.2)
+
+
+def test_ratios_are_taken_within_a_repetition():
+    # the machine was twice as slow in the second repetition; ours took half of stepping's time in each
+    seconds = {"stepping": [2.0, 4.0, 2.0], "float32": [1.0, 2.0, 0.5]}
+    assert bench.ratio(seconds, "stepping", "float32") == {"median": 2.0, "min": 2.0, "max": 4.0}
+
+
+def made_up(bfloat16=True):
+    """Results of a bench that ran nowhere, with round numbers."""
+    variants = ["stepping", "folded", "float32"] + ["bfloat16"] * bfloat16
+    base = {"stepping": 8.0, "folded": 6.0, "float32": 4.0, "bfloat16": 2.0, "limit": 3.0}
+    results = {
+        "machine": {"processor": "Abacus 9", "cores": 2, "bfloat16": bfloat16, "torch": "9.9", "malloc": {}},
+        "times": [],
+        "memory": [
+            {"network": n, "allocator": allocator, "mb": {v: 100 * base[v] for v in variants}, "parameters_mb": 7.0}
+            for n in steps.CASES
+            for allocator in bench.ALLOCATORS
+        ],
+        "growth": [],
+    }
+    for network in steps.CASES:
+        for threads in (1, 2):
+            for operation in (rendering.SR, rendering.PGD):
+                timed = variants + ["limit"] * (operation == rendering.SR)
+                seconds = {v: [base[v] / threads] * 3 for v in timed}
+                results["times"].append(bench.summary(network, operation, threads, seconds))
+        for axis in ("T", "batch"):
+            points = [{"T": 1, "batch": 8, "seconds": 1.0, "mb": 10.0}, {"T": 2, "batch": 16, "seconds": 2, "mb": 40.0}]
+            results["growth"].append(bench.growth_summary(network, axis, points))
+    return results
+
+
+def row(page: str, start: str) -> list[str]:
+    (line,) = (line for line in page.splitlines() if line.startswith(f"| {start} |"))
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_page_of_made_up_results():
+    page = rendering.page(made_up())
+    assert row(page, "SR step: stepping / ours, float32") == [
+        "SR step: stepping / ours, float32", "≥ 1.7", *["**2.00** (2.00 to 2.00)"] * 4,
+    ]  # fmt: skip
+    assert row(page, "SR step: folded / ours, bfloat16")[2] == "**3.00** (3.00 to 3.00)"
+    limit = row(page, "SR step: bare products / ours, float32")
+    assert limit[2:] == ["**0.75** (0.75 to 0.75)"] * 2 + ["0.75 (0.75 to 0.75)"] * 2  # 0.85 is asked of VGG-11
+    assert row(page, "PGD step: stepping / ours, bfloat16")[1] == ""
+    assert row(page, "VGG-11 | SR training step | 2")[3:] == ["4 s", "3 s", "2 s", "1 s", "1.5 s"]
+    assert row(page, "small, make's allocator, MB")[1:] == ["800", "600", "400", "200"]
+    assert row(page, "small, make's allocator: float32 of folded, aim ≤ 55 %")[1:] == ["", "", "67 %", ""]
+    assert row(page, "small | T, from 1 to 2")[2:] == ["**1.00**", "2.00"]
+
+
+def test_page_without_fast_bfloat16_says_so():
+    page = rendering.page(made_up(bfloat16=False))
+    assert "no bfloat16 arithmetic" in page and "ours, bfloat16" not in page
+
+
+def test_readme_takes_the_page_between_its_marks(tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- results -->\nold\n<!-- /results -->\nafter\n", encoding="utf-8")
+    for _ in range(2):
+        rendering.into_readme("| new |", readme, "results")
+        rendering.into_readme("none", readme, "elsewhere")
+        assert readme.read_text(encoding="utf-8") == "before\n<!-- results -->\n| new |\n<!-- /results -->\nafter\n"
+
+
+def test_figure_of_made_up_results(tmp_path):
+    rendering.save_figure(made_up(), tmp_path / "results.png")
+    assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")

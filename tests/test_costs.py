@@ -1,0 +1,288 @@
+"""The bill of a profile: the evaluations its notebooks ask for, each once, and seconds that scale as they should."""
+
+import ast
+import re
+from collections import Counter
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from paperlib import attacks, costs, experiments, images, measures, notebooks, paths, profiles
+from paperlib.attacks import Attack
+
+TINY = yaml.safe_load("""
+title: 60 drawings
+cost: {minutes: 1, disk_mb: 1, download_mb: 0}
+network: {name: conv-2-4, T: 2, tau: 1.0, rule: triangle, precision: float32}
+schedule: {epochs: 3, batch_size: 10, lr: 0.1, momentum: 0.9, weight_decay: 0.0005}
+seeds: [0, 1]
+trainings:
+  vanilla: {}
+  sr: {lam: 0.01}
+  at: {eps_255: 32, alpha_255: 40, steps: 1}
+  at+sr: {eps_255: 32, alpha_255: 40, steps: 1, lam: 0.01}
+notebooks:
+  fig-random-vs-adversarial: {samples: 6, pgd_steps: 2, eps_255: [32], factors: [1]}
+  tab-ablation: {samples: 6, pgd_steps: 2, eps_255: [32]}
+  fig-gradient-maps: {samples: 6, pgd_steps: 2}
+  fig-lambda: {samples: 6, pgd_steps: 2, seeds: [0], lambdas: [0.1]}
+""")
+SECOND = 2.0  # what every step takes under `constant`
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "CHECKPOINTS", tmp_path / "checkpoints")
+    monkeypatch.setattr(paths, "DATA", tmp_path / "data")
+    profiles.load.cache_clear()
+    images._load.cache_clear()
+    yield
+    profiles.load.cache_clear()
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """A profile of 60 images of 8×8: 42 to train on, 6 to validate, 12 to test."""
+    rng = np.random.RandomState(0)
+    for name in ("a", "b", "c"):
+        (tmp_path / "drawings" / name).mkdir(parents=True)
+        for i in range(20):
+            pixels = rng.randint(0, 255, (8, 8)).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "drawings" / name / f"{i:02}.png")
+    (tmp_path / "params").mkdir()
+    monkeypatch.setattr(paths, "PARAMS", tmp_path / "params")
+    content = TINY | {"data": {"name": f"folder:{tmp_path / 'drawings'}"}}
+    (tmp_path / "params" / "tiny.yml").write_text(yaml.safe_dump(content))
+    return profiles.load("tiny")
+
+
+@pytest.fixture
+def constant(monkeypatch):
+    """Every step takes `SECOND`; one entry a step that was timed."""
+    timed = []
+    monkeypatch.setattr(costs._Stopwatch, "_seconds", lambda self, step: timed.append(step) or SECOND)
+    return timed
+
+
+# ---- which evaluations -------------------------------------------------------------------------------------------
+
+
+def test_the_smoke_profile_asks_for_these_evaluations():
+    # 2 seeds of 4 trainings, and sr at λ = 0.1 in both: 10 networks, of which fig-lambda looks at 6, tab-ablation at
+    # 8, and fig-random-vs-adversarial at the 2 vanilla ones, under noise at 1, 2 and 4 times 16 and 32
+    expected = {("clean", 0, "test"): 10, ("clean", 0, "validation"): 6}
+    for law in ("uniform noise", "sign noise"):
+        expected |= {(law, 16, "test"): 8, (law, 32, "test"): 8, (law, 64, "test"): 2, (law, 128, "test"): 2}
+    expected |= {("FGSM", 16, "test"): 8, ("FGSM", 32, "test"): 8, ("PGD-3", 16, "test"): 8}
+    expected |= {("PGD-3", 32, "test"): 10, ("PGD-3", 32, "validation"): 6}
+    found = costs.evaluations(profiles.load("smoke"))
+    told = [(e.attack.title, round(e.attack.eps * 255, 6)) if e.attack else ("clean", 0) for e in found]
+    assert Counter((*what, e.split) for what, e in zip(told, found, strict=True)) == expected
+    assert len(found) == 96 and {e.samples for e in found} == {60}
+
+
+def asked_by(artifact, profile, monkeypatch):
+    """What the notebook's own cells hand to `experiments.evaluated`: those that name networks and attacks are run."""
+    asked = []
+
+    def evaluated(networks, ladder, *, samples, split="test", device):
+        for e in networks:
+            asked.extend((e.key, repr(attack), samples, split) for attack in (None, *ladder))
+        return []
+
+    source = (paths.NOTEBOOKS / f"{artifact}.py").read_text(encoding="utf-8")
+    monkeypatch.setattr(experiments, "evaluated", evaluated)
+    names = {"run": SimpleNamespace(profile=profile), "attacks": attacks, "measures": measures}
+    names |= {"experiments": experiments} | profile.parameters(artifact)
+    for statement in ast.parse(source).body:
+        text = ast.unparse(statement)
+        needed = re.search(r"experiments\.evaluated|run\.profile|attacks\.|measures\.ladder", text)
+        if isinstance(statement, ast.Assign) and needed and "run.save" not in text:
+            exec(text, names)
+    assert bool(asked) == ("experiments.evaluated(" in source)
+    return asked
+
+
+@pytest.mark.parametrize("name", ["smoke", "laptop", "paper"])
+def test_evaluations_are_what_the_notebooks_ask_for_each_once(name, monkeypatch):
+    profile, asked = profiles.load(name), []
+    for artifact in notebooks.names():
+        asked += asked_by(artifact, profile, monkeypatch)
+    found = [(e.experiment.key, repr(e.attack), e.samples, e.split) for e in costs.evaluations(profile)]
+    assert len(found) == len(set(found))
+    assert set(found) == set(asked)
+
+
+def test_an_evaluation_says_what_it_is():
+    (network,) = profiles.load("smoke").experiments("vanilla", seeds=[0])
+    attacked = costs.Evaluation(network, attacks.standard("pgd", 8 / 255, steps=3), 60, "test")
+    assert str(attacked) == "PGD-3 at 8/255, 60 test images"
+    assert str(costs.Evaluation(network, None, 5, "validation")) == "clean, 5 validation images"
+
+
+def test_an_evaluation_is_there_when_its_flags_are(tiny):
+    (network,) = tiny.experiments("vanilla", seeds=[0])
+    attack = attacks.standard("fgsm", 0.1)
+    wanted = [costs.Evaluation(network, a, 6, "test") for a in (None, attack)]
+    assert not any(one.is_there for one in wanted)
+    experiments.evaluated([network], [None], samples=6, device="cpu", progress=False)
+    assert [one.is_there for one in wanted] == [True, False]
+    experiments.evaluated([network], [attack], samples=6, device="cpu", progress=False)
+    assert all(one.is_there for one in wanted)
+    (other,) = tiny.experiments("vanilla", seeds=[1])
+    changes = ({"samples": 5}, {"split": "validation"}, {"attack": attacks.standard("fgsm", 0.2)})
+    for change in (*changes, {"experiment": other}):
+        assert not replace(wanted[1], **change).is_there
+
+
+# ---- the bill ----------------------------------------------------------------------------------------------------
+
+
+def test_the_bill_is_steps_times_epochs_times_batch(tiny, constant):
+    bill = costs.bill(tiny, "cpu")
+    # 42 images are 4 batches of 10, 3 epochs; a step is timed with 8 images
+    assert [seconds for _, seconds in bill.trainings] == [SECOND * 10 / 8 * 4 * 3] * 9
+    assert [e.key for e, _ in bill.trainings] == [e.key for e in tiny.plan()]
+    gradients = {"clean": 0, "uniform noise": 0, "sign noise": 0, "FGSM": 1, "PGD-2": 2}
+    for one, seconds in bill.evaluations:
+        passes = 1 + gradients[one.attack.title if one.attack else "clean"]
+        assert seconds == pytest.approx(SECOND * passes * 6 / 8)
+    assert len(bill.evaluations) == len(costs.evaluations(tiny))
+    both = [seconds for _, seconds in bill.trainings + bill.evaluations]
+    assert bill.seconds == pytest.approx(sum(both))
+
+
+def test_equal_steps_are_timed_once(tiny, constant):
+    costs.bill(tiny, "cpu")
+    assert len(constant) == 4 + 2  # four trainings, whatever seed and λ; a forward pass and a gradient
+
+
+def test_what_grows_makes_the_bill_grow(tiny, constant):
+    def first(**changes):
+        return costs.bill(replace(tiny, **changes), "cpu").trainings[0][1]
+
+    assert first(schedule=tiny.schedule | {"epochs": 6}) == pytest.approx(2 * first())
+    assert first(schedule=tiny.schedule | {"batch_size": 20}) == pytest.approx(first())  # 2 steps, each twice as long
+    assert first(data=tiny.data | {"train": 21}) == pytest.approx(first() / 2)  # 2 whole batches
+
+
+def test_the_bill_shrinks_to_nothing_when_all_is_there(tiny):
+    whole = costs.bill(tiny, "cpu")
+    assert all(seconds > 0 for _, seconds in whole.trainings + whole.evaluations)  # these are really timed
+    first, *others = tiny.plan()
+    experiments.trained(first, device="cpu", progress=False)
+    assert [e.key for e, _ in costs.bill(tiny, "cpu").trainings] == [e.key for e in others]
+    for one in costs.evaluations(tiny):
+        experiments.evaluated(
+            [one.experiment], [one.attack], samples=one.samples, split=one.split, device="cpu", progress=False
+        )
+    empty = costs.bill(tiny, "cpu")
+    assert (empty.trainings, empty.evaluations, empty.seconds) == ([], [], 0)
+
+
+def test_timing_keeps_nothing(tiny, tmp_path):
+    costs.bill(tiny, "cpu")
+    assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(("train", "steps"), [(None, 1406), (1000, 31), (60_000, 1406)])
+def test_cifar_needs_no_data_on_disk(constant, monkeypatch, train, steps):
+    monkeypatch.setattr(images, "_load", lambda *_: pytest.fail("images were read"))
+    profile = profiles.load("paper-wrn16-cifar10")
+    profile = replace(profile, data={"name": "cifar10"} | ({"train": train} if train else {}))
+    bill = costs.bill(profile, "cpu")
+    # 45,000 images (5,000 of the 50,000 validate) in whole batches of 32, 200 epochs
+    assert [seconds for _, seconds in bill.trainings] == [pytest.approx(SECOND * 32 / 8 * steps * 200)] * 14
+    assert not paths.DATA.exists()
+
+
+def test_imported_networks_are_not_on_the_bill_and_what_they_are_asked_is(tiny, constant):
+    own = {"imported": "0" * 64, "dataset": "cifar10"}
+    given = replace(tiny, trainings=tiny.trainings | {"vanilla": own, "sr": own | {"h": 0.01}})
+    bill = costs.bill(given, "cpu")
+    told = [f"{e.defense} {e.seed}" for e, _ in bill.trainings]
+    assert told == ["at+sr 0", "at+sr 1", "at 0", "at 1", "sr 0"]  # the last is the sweep's own
+    asked = Counter(e.experiment.defense for e, _ in bill.evaluations if e.attack is None and e.split == "test")
+    assert asked == {"vanilla": 1, "sr": 2, "at": 2, "at+sr": 2}
+
+
+# ---- gradients and words -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("attack", "gradients"),
+    [
+        (attacks.standard("uniform", 0.1), 0),
+        (attacks.standard("sign", 0.1), 0),
+        (attacks.standard("fgsm", 0.1), 1),
+        (attacks.standard("rfgsm", 0.1), 1),
+        (Attack("rfgsm", 0.1, {"alpha": 0.05, "steps": 4}), 4),
+        (attacks.standard("pgd", 0.1), 20),
+        (attacks.standard("pgd", 0.1, steps=3), 3),
+        (Attack("pgd", 0.1, {"alpha": 0.05, "steps": 5, "random_start": False}), 5),
+    ],
+    ids=lambda given: f"{given.title}-{given.options}" if isinstance(given, Attack) else "",
+)
+def test_an_attack_takes_the_gradients_that_it_says(attack, gradients):
+    taken = []
+
+    def network(x):  # never wrong, so that no attack stops early
+        z = torch.stack([x.flatten(1).mean(1) + 9, -x.flatten(1).mean(1)], 1)
+        if z.requires_grad:
+            z.register_hook(lambda _: taken.append(len(z)))
+        return z
+
+    attack.bind(seed=0, index=torch.arange(4))(
+        network, torch.rand(4, 1, 2, 2), torch.zeros(4, dtype=torch.long), bounds=(0, 1)
+    )
+    assert attack.gradients == len(taken) == gradients
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "0 s"),
+        (0.4, "0 s"),
+        (1, "1 s"),
+        (59, "59 s"),
+        (60, "1 min 0 s"),
+        (61, "1 min 1 s"),
+        (3599, "59 min 59 s"),
+        (3600, "1 h 0 min"),
+        (3660, "1 h 1 min"),
+        (86_399, "23 h 59 min"),
+        (86_400, "1 d 0 h"),
+        (90_000, "1 d 1 h"),
+        (8_640_000, "100 d 0 h"),
+    ],
+)
+def test_durations_by_hand(seconds, words):
+    assert costs.duration(seconds) == words
+
+
+PLACES = {"d": 86_400, "h": 3600, "min": 60, "s": 1}
+FULL = {"h": 24, "min": 60, "s": 60}
+
+
+def told_well(seconds):
+    words = costs.duration(seconds).split()
+    parts = {unit: int(count) for count, unit in zip(words[::2], words[1::2], strict=True)}
+    assert 1 <= len(parts) <= 2 and all(parts[unit] < FULL[unit] for unit in parts if unit in FULL)
+    assert abs(sum(count * PLACES[unit] for unit, count in parts.items()) - seconds) <= PLACES[[*parts][-1]]
+
+
+@pytest.mark.parametrize("seconds", [59.4, 59.5, 59.7, 119.9, 3599.7, 7199.5, 86_399.9, 172_799.9])
+def test_no_unit_is_ever_full(seconds):
+    told_well(seconds)
+
+
+@given(st.floats(0, 1e9))
+def test_a_duration_is_right_to_its_last_unit(seconds):
+    told_well(seconds)
