@@ -84,24 +84,23 @@ def _seconds(results: dict) -> str:
 
 def _memory(results: dict) -> str:
     variants = [*RIVALS, *_ours(results)]
+    compared = [pair for pair in SMALLER if pair[1] in variants]
     rows = []
     for m in results["memory"]:
-        mb, name = m["mb"], f"{m['network']}, {m['allocator']} allocator"
-        rows.append([f"{name}, MB", *(f"{mb[v]:,.0f}" for v in variants)])
-        for rival in RIVALS:
-            for own in _ours(results):
-                aim = SMALLER.get((rival, own))
-                share = 100 * mb[own] / mb[rival]
-                cells = {own: _bold(f"{share:.0f} %", aim and share <= aim)}
-                compared = f"{name}: {own} of {rival}" + (f", aim ≤ {aim} %" if aim else "")
-                rows.append([compared, *(cells.get(v, "") for v in variants)])
-    each = {m["network"]: m["parameters_mb"] for m in results["memory"]}
-    common = ", ".join(f"{network} {mb:,.0f} MB" for network, mb in each.items())
+        common = m["parameters_mb"]
+        for what, mb in (("whole", m["mb"]), ("its own", {v: mb - common for v, mb in m["mb"].items()})):
+            cells = [f"{mb[v]:,.0f}" for v in variants]
+            for rival, own in compared:
+                share, aim = 100 * mb[own] / mb[rival], SMALLER[rival, own]
+                cells.append(_bold(f"{share:.0f} %", what == "whole" and share <= aim))
+            rows.append([m["network"], m["allocator"], what, *cells])
+    titles = [f"{own} of {rival}, aim ≤ {SMALLER[rival, own]} %" for rival, own in compared]
     return (
-        "Peak resident memory of an SR training step above that of the imports, all threads: weights, gradients, "
-        "momentum, activations, libraries' own buffers; two steps in a fresh process. Weights, gradients and momentum "
-        f"are the same in every variant: {common}. With make's settings of the allocator freed memory is kept, "
-        "which is faster and takes more.\n\n" + _table(["memory", *(TITLES[v] for v in variants)], rows)
+        "Peak resident memory of an SR training step in MB, above that of the imports, all threads: weights, gradients, "
+        "momentum, activations, libraries' own buffers; two steps in a fresh process. *Its own* leaves out weights, "
+        "gradients and momentum, which are the same in every variant. With make's settings of the allocator freed "
+        "memory is kept, which is faster and takes more.\n\n"
+        + _table(["network", "allocator", "memory", *(TITLES[v] for v in variants), *titles], rows)
     )
 
 

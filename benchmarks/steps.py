@@ -53,7 +53,7 @@ class Subject:
         self.network.train()
         self.optimiser.zero_grad()
         logits, penalty = regularizers.sr(self.network, self.images, self.labels, preset="released")
-        (F.cross_entropy(logits, self.labels) + LAMBDA * penalty).backward()
+        (F.cross_entropy(logits, self.labels) + LAMBDA * penalty).backward(inputs=list(self.network.parameters()))
         self.optimiser.step()
 
     def pgd_step(self) -> None:

@@ -1,6 +1,6 @@
 """The neuron in C (`neuron.c`): compiled in a fraction of a second by whatever C compiler the machine has.
 
-Without one, or where it fails, `neurons` computes the same bits with torch's own operations, and slower.
+Without one, or where it fails, `fused` computes the same bits with torch's own operations, and slower.
 """
 
 import ctypes
@@ -18,7 +18,8 @@ from torch import Tensor
 
 SOURCE = Path(__file__).with_name("neuron.c")
 NUMBERS = {torch.float32: "-DREAL=float", torch.float64: "-DREAL=double", torch.bfloat16: "-DBFLOAT16"}
-FLAGS = ["-O3", "-march=native", "-ffp-contract=off", "-fno-trapping-math", "-shared", "-fPIC"]
+FLAGS = ["-O3", "-ffp-contract=off", "-fno-trapping-math", "-shared", "-fPIC"]
+NATIVE = (["-march=native"], [])  # not every compiler knows it
 
 
 class Layer(ctypes.Structure):
@@ -36,14 +37,15 @@ def library(dtype: torch.dtype) -> ctypes.CDLL | None:
     """The compiled neuron for tensors of `dtype`, one of `NUMBERS`; None where there is no compiler."""
     with tempfile.TemporaryDirectory() as folder:  # never kept: another machine may lack this one's instructions
         target = Path(folder) / "neuron.so"
-        command = [*shlex.split(os.environ.get("CC") or "cc"), *FLAGS, NUMBERS[dtype], str(SOURCE), "-o", str(target)]
-        try:
-            subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
-            return ctypes.CDLL(str(target))
-        except (OSError, subprocess.SubprocessError) as problem:
-            told = " ".join((getattr(problem, "stderr", "") or str(problem)).split())
-            warnings.warn(f"The neuron stays uncompiled, which is slower: {told[:300]}", stacklevel=2)
-            return None
+        for extra in NATIVE:
+            command = [*shlex.split(os.environ.get("CC") or "cc"), *FLAGS, *extra, NUMBERS[dtype], str(SOURCE)]
+            try:
+                subprocess.run([*command, "-o", str(target)], check=True, capture_output=True, text=True, timeout=60)
+                return ctypes.CDLL(str(target))
+            except (OSError, subprocess.SubprocessError) as problem:
+                told = " ".join((getattr(problem, "stderr", "") or str(problem)).split())
+    warnings.warn(f"The neuron stays uncompiled, which is slower: {told[:300]}", stacklevel=2)
+    return None
 
 
 def run(name: str, layer: Layer, *tensors: Tensor) -> None:

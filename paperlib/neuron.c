@@ -4,8 +4,8 @@
    one step only where the input does not change in time.  With pool = 2 spikes are averaged over 2×2 cells, and a last
    odd row or column is dropped.  Nothing but x is needed for backward: a row's membranes are computed again, in cache.
 
-   Every operation is one IEEE addition, multiplication, division or comparison in the order of neurons.py, so that both
-   give the same bits (compile with -ffp-contract=off). */
+   Every operation is one IEEE addition, multiplication or comparison in the order of fused.py, so that both give the same
+   bits (compile with -ffp-contract=off). */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -86,7 +86,7 @@ int forward(const Layer *n, const number *x, const real *scale, const real *shif
                     const real *restrict below = m + cells(n);
                     for (int64_t c = 0; c < C; c++) {
                         real above = (m[c] >= fires ? 1 : 0) + (m[c + C] >= fires ? 1 : 0);
-                        s[c] = store((above + (below[c] >= fires ? 1 : 0) + (below[c + C] >= fires ? 1 : 0)) / 4);
+                        s[c] = store((above + (below[c] >= fires ? 1 : 0) + (below[c + C] >= fires ? 1 : 0)) * (real)0.25);
                     }
                 }
         }
@@ -98,7 +98,7 @@ int forward(const Layer *n, const number *x, const real *scale, const real *shif
 /* The gradient of the current, shaped as x, from that of the spikes. */
 int backward(const Layer *n, const number *x, const real *scale, const real *shift, const number *grad_spikes,
              number *grad_current, int64_t first, int64_t last) {
-    const real tau = n->tau, threshold = n->threshold, fires = n->fires, gamma = n->gamma, square = n->gamma * n->gamma;
+    const real tau = n->tau, threshold = n->threshold, fires = n->fires, gamma = n->gamma, height = 1 / (n->gamma * n->gamma);
     const real attached = n->detach ? 0 : 1;
     const int64_t row_cells = n->pool * cells(n), C = n->channels;
     real *membrane = malloc(sizeof(real) * (n->steps + 2) * row_cells);
@@ -118,8 +118,8 @@ int backward(const Layer *n, const number *x, const real *scale, const real *shi
                     if (n->pool == 2 && w == n->width / 2 * 2) g = NULL; /* the column that is dropped */
                     for (int64_t c = 0; c < C; c++) {
                         real u = m[c] - threshold, slope = gamma - (u < 0 ? -u : u);
-                        slope = (slope < 0 ? 0 : slope) / square;
-                        real grad = g ? (n->pool == 2 ? load(g[c]) / 4 : load(g[c])) : 0;
+                        slope = (slope < 0 ? 0 : slope) * height;
+                        real grad = g ? (n->pool == 2 ? load(g[c]) * (real)0.25 : load(g[c])) : 0;
                         real total = (m[c] >= fires ? 0 : v[c]) + slope * (grad - attached * v[c] * m[c]);
                         v[c] = total * tau;
                         s[c] += total;

@@ -31,7 +31,7 @@ class Rate(NamedTuple):
 def triangle(gamma: float = 1.0) -> Rule:
     """max(0, γ - |u|)/γ²; the paper's training rule (section 2 of the paper notes) with γ = 1."""
     errors.number("gamma", gamma, above=0)
-    return Rule("triangle", lambda u: torch.rsub(u.abs(), gamma).clamp_min_(0).div_(gamma**2), half_width=gamma)
+    return Rule("triangle", lambda u: torch.rsub(u.abs(), gamma).clamp_min_(0).mul_(1 / gamma**2), half_width=gamma)
 
 
 def sigmoid(slope: float = 4.0) -> Rule:

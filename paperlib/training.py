@@ -57,8 +57,9 @@ def epochs(
     Raises `Refused` when the loss is not finite, naming epoch, step and learning rate.
     """
     network.to(device)
+    parameters = list(network.parameters())
     optimiser = torch.optim.SGD(
-        network.parameters(), lr=schedule.lr, momentum=schedule.momentum, weight_decay=schedule.weight_decay
+        parameters, lr=schedule.lr, momentum=schedule.momentum, weight_decay=schedule.weight_decay
     )
     history = _resume(network, optimiser, state, device)
     yield from history
@@ -89,7 +90,7 @@ def epochs(
             loss = defense.loss(network, batch)
             total += _finite(loss, epoch, step, lr)
             optimiser.zero_grad()
-            loss.backward()
+            loss.backward(inputs=parameters)  # of a loss's other leaves, such as SR's images, no gradient is wanted
             optimiser.step()
             batches.set_postfix(loss=f"{total / (step + 1):.3f}", refresh=False)
         history.append(

@@ -133,7 +133,7 @@ def made_up(bfloat16=True):
         "machine": {"processor": "Abacus 9", "cores": 2, "bfloat16": bfloat16, "torch": "9.9", "malloc": {}},
         "times": [],
         "memory": [
-            {"network": n, "allocator": allocator, "mb": {v: 100 * base[v] for v in variants}, "parameters_mb": 7.0}
+            {"network": n, "allocator": allocator, "mb": {v: 100 * base[v] for v in variants}, "parameters_mb": 20.0}
             for n in steps.CASES
             for allocator in bench.ALLOCATORS
         ],
@@ -166,8 +166,9 @@ def test_page_of_made_up_results():
     assert limit[2:] == ["**0.75** (0.75 to 0.75)"] * 2 + ["0.75 (0.75 to 0.75)"] * 2  # 0.85 is asked of VGG-11
     assert row(page, "PGD step: stepping / ours, bfloat16")[1] == ""
     assert row(page, "VGG-11 | SR training step | 2")[3:] == ["4 s", "3 s", "2 s", "1 s", "1.5 s"]
-    assert row(page, "small, make's allocator, MB")[1:] == ["800", "600", "400", "200"]
-    assert row(page, "small, make's allocator: float32 of folded, aim ≤ 55 %")[1:] == ["", "", "67 %", ""]
+    shares = ["**25 %**", "67 %"]  # bfloat16 of stepping, float32 of folded
+    assert row(page, "small | make's | whole")[3:] == ["800", "600", "400", "200", *shares]
+    assert row(page, "small | make's | its own")[3:] == ["780", "580", "380", "180", "23 %", "66 %"]
     assert row(page, "small | T, from 1 to 2")[2:] == ["**1.00**", "2.00"]
 
 
