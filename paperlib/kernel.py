@@ -9,7 +9,6 @@ import shlex
 import subprocess
 import tempfile
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from torch import Tensor
 SOURCE = Path(__file__).with_name("neuron.c")
 NUMBERS = {torch.float32: "-DREAL=float", torch.float64: "-DREAL=double", torch.bfloat16: "-DBFLOAT16"}
 FLAGS = ["-O3", "-ffp-contract=off", "-fno-trapping-math", "-shared", "-fPIC"]
-NATIVE = (["-march=native"], [])  # not every compiler knows it
+EXTRA = (["-march=native", "-fopenmp"], ["-march=native"], [])  # not every compiler knows them
 
 
 class Layer(ctypes.Structure):
@@ -37,7 +36,7 @@ def library(dtype: torch.dtype) -> ctypes.CDLL | None:
     """The compiled neuron for tensors of `dtype`, one of `NUMBERS`; None where there is no compiler."""
     with tempfile.TemporaryDirectory() as folder:  # never kept: another machine may lack this one's instructions
         target = Path(folder) / "neuron.so"
-        for extra in NATIVE:
+        for extra in EXTRA:
             command = [*shlex.split(os.environ.get("CC") or "cc"), *FLAGS, *extra, NUMBERS[dtype], str(SOURCE)]
             try:
                 subprocess.run([*command, "-o", str(target)], check=True, capture_output=True, text=True, timeout=60)
@@ -49,18 +48,8 @@ def library(dtype: torch.dtype) -> ctypes.CDLL | None:
 
 
 def run(name: str, layer: Layer, *tensors: Tensor) -> None:
-    """Call `forward` or `backward` of neuron.c on contiguous tensors, its rows shared out over torch's threads."""
+    """Call `forward` or `backward` of neuron.c on contiguous tensors, on as many threads as torch has."""
     function = getattr(library(tensors[0].dtype), name)
     pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
-    rows = layer.samples * (layer.height // layer.pool)
-    threads = max(1, min(torch.get_num_threads(), rows))
-    edges = [ctypes.c_int64(rows * part // threads) for part in range(threads + 1)]
-    parts = zip(edges[:-1], edges[1:], strict=True)
-    calls = _pool(threads).map if threads > 1 else map  # ctypes lets go of the interpreter's lock
-    if any(calls(lambda part: function(ctypes.byref(layer), *pointers, *part), parts)):
+    if function(ctypes.byref(layer), *pointers, ctypes.c_int(torch.get_num_threads())):
         raise MemoryError("The compiled neuron found no memory for one row of membranes.")
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads)

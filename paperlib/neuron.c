@@ -67,71 +67,90 @@ static void integrate(const Layer *n, const number *restrict x, const real *rest
         }
 }
 
-/* Output rows first..last-1.  Returns 1 where memory is short, else 0. */
-int forward(const Layer *n, const number *x, const real *scale, const real *shift, number *spikes, int64_t first,
-            int64_t last) {
+static void forward_row(const Layer *n, const number *x, const real *scale, const real *shift, number *spikes,
+                        int64_t row, real *membrane) {
     const real fires = n->fires;
     const int64_t row_cells = n->pool * cells(n), C = n->channels;
-    real *membrane = malloc(sizeof(real) * (n->steps + 1) * row_cells);
-    if (!membrane) return 1;
-    for (int64_t row = first; row < last; row++) {
-        integrate(n, x, scale, shift, row, membrane, membrane + n->steps * row_cells);
-        for (int64_t t = 0; t < n->steps; t++) {
-            number *restrict s = spikes + output_row(n, t, row);
-            const real *restrict m = membrane + t * row_cells;
-            if (n->pool == 1)
-                for (int64_t j = 0; j < row_cells; j++) s[j] = store(m[j] >= fires ? 1 : 0);
-            else
-                for (int64_t w = 0; w < n->width / 2; w++, s += C, m += 2 * C) {
-                    const real *restrict below = m + cells(n);
-                    for (int64_t c = 0; c < C; c++) {
-                        real above = (m[c] >= fires ? 1 : 0) + (m[c + C] >= fires ? 1 : 0);
-                        s[c] = store((above + (below[c] >= fires ? 1 : 0) + (below[c + C] >= fires ? 1 : 0)) * (real)0.25);
-                    }
-                }
-        }
-    }
-    free(membrane);
-    return 0;
-}
-
-/* The gradient of the current, shaped as x, from that of the spikes. */
-int backward(const Layer *n, const number *x, const real *scale, const real *shift, const number *grad_spikes,
-             number *grad_current, int64_t first, int64_t last) {
-    const real tau = n->tau, threshold = n->threshold, fires = n->fires, gamma = n->gamma, height = 1 / (n->gamma * n->gamma);
-    const real attached = n->detach ? 0 : 1;
-    const int64_t row_cells = n->pool * cells(n), C = n->channels;
-    real *membrane = malloc(sizeof(real) * (n->steps + 2) * row_cells);
-    if (!membrane) return 1;
-    real *kept = membrane + n->steps * row_cells, *sum = kept + row_cells; /* gradients of v[t], and over time */
-    for (int64_t row = first; row < last; row++) {
-        integrate(n, x, scale, shift, row, membrane, kept);
-        memset(kept, 0, sizeof(real) * 2 * row_cells);
-        for (int64_t t = n->steps - 1; t >= 0; t--)
-            for (int64_t i = 0; i < n->pool; i++) {
-                const int64_t from = i * cells(n);
-                const number *restrict g = grad_spikes + output_row(n, t, row);
-                const real *restrict m = membrane + t * row_cells + from;
-                real *restrict v = kept + from, *restrict s = sum + from;
-                number *restrict out = grad_current + input_row(n, t, row, i);
-                for (int64_t w = 0; w < n->width; w++, m += C, v += C, s += C, out += C) {
-                    if (n->pool == 2 && w == n->width / 2 * 2) g = NULL; /* the column that is dropped */
-                    for (int64_t c = 0; c < C; c++) {
-                        real u = m[c] - threshold, slope = gamma - (u < 0 ? -u : u);
-                        slope = (slope < 0 ? 0 : slope) * height;
-                        real grad = g ? (n->pool == 2 ? load(g[c]) * (real)0.25 : load(g[c])) : 0;
-                        real total = (m[c] >= fires ? 0 : v[c]) + slope * (grad - attached * v[c] * m[c]);
-                        v[c] = total * tau;
-                        s[c] += total;
-                        if (!n->constant) out[c] = store(total);
-                    }
-                    if (n->pool == 1 || w % 2) g += C;
+    integrate(n, x, scale, shift, row, membrane, membrane + n->steps * row_cells);
+    for (int64_t t = 0; t < n->steps; t++) {
+        number *restrict s = spikes + output_row(n, t, row);
+        const real *restrict m = membrane + t * row_cells;
+        if (n->pool == 1)
+            for (int64_t j = 0; j < row_cells; j++) s[j] = store(m[j] >= fires ? 1 : 0);
+        else
+            for (int64_t w = 0; w < n->width / 2; w++, s += C, m += 2 * C) {
+                const real *restrict below = m + cells(n);
+                for (int64_t c = 0; c < C; c++) {
+                    real above = (m[c] >= fires ? 1 : 0) + (m[c + C] >= fires ? 1 : 0);
+                    s[c] = store((above + (below[c] >= fires ? 1 : 0) + (below[c + C] >= fires ? 1 : 0)) * (real)0.25);
                 }
             }
-        for (int64_t i = 0; n->constant && i < n->pool; i++)
-            for (int64_t j = 0; j < cells(n); j++)
-                grad_current[input_row(n, 0, row, i) + j] = store(sum[i * cells(n) + j]);
     }
-    free(membrane);
-    return 0;
+}
+
+/* Spikes of all rows, or their means over 2×2 cells.  Returns 1 where memory is short, else 0. */
+int forward(const Layer *n, const number *x, const real *scale, const real *shift, number *spikes, int threads) {
+    const int64_t rows = n->samples * heights(n);
+    int failed = 0;
+#pragma omp parallel num_threads(threads) reduction(| : failed)
+    {
+        real *membrane = malloc(sizeof(real) * (n->steps + 1) * n->pool * cells(n));
+        failed = !membrane;
+#pragma omp for
+        for (int64_t row = 0; row < rows; row++)
+            if (membrane) forward_row(n, x, scale, shift, spikes, row, membrane);
+        free(membrane);
+    }
+    return failed;
+}
+
+static void backward_row(const Layer *n, const number *x, const real *scale, const real *shift,
+                         const number *grad_spikes, number *grad_current, int64_t row, real *membrane) {
+    const real tau = n->tau, threshold = n->threshold, fires = n->fires;
+    const real gamma = n->gamma, height = 1 / (n->gamma * n->gamma), attached = n->detach ? 0 : 1;
+    const int64_t row_cells = n->pool * cells(n), C = n->channels;
+    real *kept = membrane + n->steps * row_cells, *sum = kept + row_cells; /* gradients of v[t], and over time */
+    integrate(n, x, scale, shift, row, membrane, kept);
+    memset(kept, 0, sizeof(real) * 2 * row_cells);
+    for (int64_t t = n->steps - 1; t >= 0; t--)
+        for (int64_t i = 0; i < n->pool; i++) {
+            const int64_t from = i * cells(n);
+            const number *restrict g = grad_spikes + output_row(n, t, row);
+            const real *restrict m = membrane + t * row_cells + from;
+            real *restrict v = kept + from, *restrict s = sum + from;
+            number *restrict out = grad_current + input_row(n, t, row, i);
+            for (int64_t w = 0; w < n->width; w++, m += C, v += C, s += C, out += C) {
+                if (n->pool == 2 && w == n->width / 2 * 2) g = NULL; /* the column that is dropped */
+                for (int64_t c = 0; c < C; c++) {
+                    real u = m[c] - threshold, slope = gamma - (u < 0 ? -u : u);
+                    slope = (slope < 0 ? 0 : slope) * height;
+                    real grad = g ? (n->pool == 2 ? load(g[c]) * (real)0.25 : load(g[c])) : 0;
+                    real total = (m[c] >= fires ? 0 : v[c]) + slope * (grad - attached * v[c] * m[c]);
+                    v[c] = total * tau;
+                    s[c] += total;
+                    if (!n->constant) out[c] = store(total);
+                }
+                if (n->pool == 1 || w % 2) g += C;
+            }
+        }
+    for (int64_t i = 0; n->constant && i < n->pool; i++)
+        for (int64_t j = 0; j < cells(n); j++)
+            grad_current[input_row(n, 0, row, i) + j] = store(sum[i * cells(n) + j]);
+}
+
+/* The gradient of the current, shaped as x, from that of the spikes.  Returns 1 where memory is short, else 0. */
+int backward(const Layer *n, const number *x, const real *scale, const real *shift, const number *grad_spikes,
+             number *grad_current, int threads) {
+    const int64_t rows = n->samples * heights(n);
+    int failed = 0;
+#pragma omp parallel num_threads(threads) reduction(| : failed)
+    {
+        real *membrane = malloc(sizeof(real) * (n->steps + 2) * n->pool * cells(n));
+        failed = !membrane;
+#pragma omp for
+        for (int64_t row = 0; row < rows; row++)
+            if (membrane) backward_row(n, x, scale, shift, grad_spikes, grad_current, row, membrane);
+        free(membrane);
+    }
+    return failed;
 }
