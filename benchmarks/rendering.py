@@ -96,9 +96,9 @@ def _memory(results: dict) -> str:
             rows.append([m["network"], m["allocator"], what, *cells])
     titles = [f"{own} of {rival}, aim ≤ {SMALLER[rival, own]} %" for rival, own in compared]
     return (
-        "Peak resident memory of an SR training step in MB, above that of the imports, all threads: weights, gradients, "
-        "momentum, activations, libraries' own buffers; two steps in a fresh process. *Its own* leaves out weights, "
-        "gradients and momentum, which are the same in every variant. With make's settings of the allocator freed "
+        "Peak resident memory of an SR training step in MB, above that of the imports, all threads: weights, gradients,"
+        " momentum, activations, libraries' own buffers; two steps in a fresh process. *Its own* leaves out weights,"
+        " gradients and momentum, which are the same in every variant. With make's settings of the allocator freed "
         "memory is kept, which is faster and takes more.\n\n"
         + _table(["network", "allocator", "memory", *(TITLES[v] for v in variants), *titles], rows)
     )
