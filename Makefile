@@ -28,7 +28,7 @@ DRAWN    := $(ARTIFACTS:%=$(BUILD)/%.drawn)
 
 # A change of these redraws in seconds; a change of any other module executes the notebooks again.
 DRAWING  := $(addprefix paperlib/,claims.py plots.py tables.py)
-AROUND   := $(addprefix paperlib/,__main__.py environment.py notebooks.py report.py runner.py)
+AROUND   := $(addprefix paperlib/,__main__.py costs.py environment.py notebooks.py report.py runner.py)
 CODE     := $(filter-out $(DRAWING) $(AROUND),$(wildcard paperlib/*.py paperlib/*.c paperlib/*/*.py))
 
 # Inside `make -jN` the jobserver already shares the cores out.

@@ -67,8 +67,13 @@ static void integrate(const Layer *n, const number *restrict x, const real *rest
         }
 }
 
-static void forward_row(const Layer *n, const number *x, const real *scale, const real *shift, number *spikes,
-                        int64_t row, real *membrane) {
+/* What is done to one row of the output; `grad_spikes` is read by backward alone, `membrane` is a thread's own memory. */
+typedef void Task(const Layer *n, const number *x, const real *scale, const real *shift, const number *grad_spikes,
+                  number *out, int64_t row, real *membrane);
+
+static void forward_row(const Layer *n, const number *x, const real *scale, const real *shift,
+                        const number *grad_spikes, number *spikes, int64_t row, real *membrane) {
+    (void)grad_spikes;
     const real fires = n->fires;
     const int64_t row_cells = n->pool * cells(n), C = n->channels;
     integrate(n, x, scale, shift, row, membrane, membrane + n->steps * row_cells);
@@ -86,22 +91,6 @@ static void forward_row(const Layer *n, const number *x, const real *scale, cons
                 }
             }
     }
-}
-
-/* Spikes of all rows, or their means over 2×2 cells.  Returns 1 where memory is short, else 0. */
-int forward(const Layer *n, const number *x, const real *scale, const real *shift, number *spikes, int threads) {
-    const int64_t rows = n->samples * heights(n);
-    int failed = 0;
-#pragma omp parallel num_threads(threads) reduction(| : failed)
-    {
-        real *membrane = malloc(sizeof(real) * (n->steps + 1) * n->pool * cells(n));
-        failed = !membrane;
-#pragma omp for
-        for (int64_t row = 0; row < rows; row++)
-            if (membrane) forward_row(n, x, scale, shift, spikes, row, membrane);
-        free(membrane);
-    }
-    return failed;
 }
 
 static void backward_row(const Layer *n, const number *x, const real *scale, const real *shift,
@@ -138,19 +127,30 @@ static void backward_row(const Layer *n, const number *x, const real *scale, con
             grad_current[input_row(n, 0, row, i) + j] = store(sum[i * cells(n) + j]);
 }
 
-/* The gradient of the current, shaped as x, from that of the spikes.  Returns 1 where memory is short, else 0. */
-int backward(const Layer *n, const number *x, const real *scale, const real *shift, const number *grad_spikes,
-             number *grad_current, int threads) {
+/* Every row of the output, shared out over the threads.  Returns 1 where memory is short, else 0. */
+static int all_rows(Task *task, const Layer *n, const number *x, const real *scale, const real *shift,
+                    const number *grad_spikes, number *out, int threads) {
     const int64_t rows = n->samples * heights(n);
     int failed = 0;
 #pragma omp parallel num_threads(threads) reduction(| : failed)
     {
-        real *membrane = malloc(sizeof(real) * (n->steps + 2) * n->pool * cells(n));
+        real *membrane = malloc(sizeof(real) * (n->steps + 2) * n->pool * cells(n)); /* every step, and two rows more */
         failed = !membrane;
 #pragma omp for
         for (int64_t row = 0; row < rows; row++)
-            if (membrane) backward_row(n, x, scale, shift, grad_spikes, grad_current, row, membrane);
+            if (membrane) task(n, x, scale, shift, grad_spikes, out, row, membrane);
         free(membrane);
     }
     return failed;
+}
+
+/* Spikes, or their means over 2×2 cells. */
+int forward(const Layer *n, const number *x, const real *scale, const real *shift, number *spikes, int threads) {
+    return all_rows(forward_row, n, x, scale, shift, NULL, spikes, threads);
+}
+
+/* The gradient of the current, shaped as x, from that of the spikes. */
+int backward(const Layer *n, const number *x, const real *scale, const real *shift, const number *grad_spikes,
+             number *grad_current, int threads) {
+    return all_rows(backward_row, n, x, scale, shift, grad_spikes, grad_current, threads);
 }

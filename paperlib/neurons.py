@@ -118,13 +118,9 @@ class NormedLIF(nn.BatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         self._check(x)
-        if self.neuron.reference:
-            mean, var = _Statistics.apply(x) if self.training else (self.running_mean, self.running_var)
-        elif self.training:
-            mean, var = fused.statistics(x.detach())
-        else:
-            mean, var = self.running_mean, self.running_var
+        mean, var = self.running_mean, self.running_var
         if self.training:
+            mean, var = _Statistics.apply(x) if self.neuron.reference else fused.statistics(x.detach())
             self._remember(mean.detach(), var.detach(), x)
         if not self.neuron.reference:
             norm = self.weight, self.bias, mean, var, self.eps, self.training

@@ -69,6 +69,14 @@ def network(_trained) -> networks.Network:
     return copy.deepcopy(_trained)
 
 
+def scatter(norm: torch.nn.BatchNorm2d) -> None:
+    """Take a BatchNorm away from where it starts, where much that is wrong would not show."""
+    torch.nn.init.uniform_(norm.weight, 0.7, 1.5)
+    torch.nn.init.uniform_(norm.bias, 0.1, 0.9)
+    torch.nn.init.uniform_(norm.running_mean, -0.2, 0.2)
+    torch.nn.init.uniform_(norm.running_var, 0.5, 2)
+
+
 @pytest.fixture
 def full_disk(monkeypatch):
     """A function of a file's name: a context in which no space is left for that file."""

@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import scatter
 from torch import nn
 
 from paperlib import networks
@@ -22,10 +23,7 @@ def random_network(name, T=3):
     network = networks.build(name, **size, T=T, tau=0.75, mean=(0.4, 0.5), std=(0.25, 0.2)).double()
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.7, 1.5)
-            nn.init.uniform_(module.bias, 0.1, 0.9)
-            nn.init.uniform_(module.running_mean, -0.2, 0.2)
-            nn.init.uniform_(module.running_var, 0.5, 2)
+            scatter(module)
     return network
 
 

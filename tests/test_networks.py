@@ -7,6 +7,7 @@ import pytest
 import snntorch as snn
 import torch
 import torch.nn.functional as F
+from conftest import scatter
 from torch import nn
 
 from paperlib import networks, rules
@@ -27,10 +28,7 @@ def small(name="conv-4-6", seed=0, **options):
     network = networks.build(name, **{**defaults, **options}).double()
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.7, 1.5)
-            nn.init.uniform_(module.bias, 0.1, 0.9)
-            nn.init.uniform_(module.running_mean, -0.2, 0.2)
-            nn.init.uniform_(module.running_var, 0.5, 2)
+            scatter(module)
         elif isinstance(module, nn.Linear):
             nn.init.normal_(module.bias)
         elif isinstance(module, WideBlock):
