@@ -51,7 +51,7 @@ device: str = "auto"  # auto, cpu, cuda or mps
 # %%
 from IPython.display import Markdown
 
-from paperlib import artifacts, attacks, claims, experiments, measures, plots, tables
+from paperlib import artifacts, attacks, experiments, findings, measures, plots, tables
 
 run = artifacts.begin("fig-lambda", globals())
 
@@ -82,4 +82,4 @@ Markdown(tables.markdown(record))
 # ## What was found
 
 # %%
-Markdown(claims.finding(record))
+Markdown(findings.finding(record))

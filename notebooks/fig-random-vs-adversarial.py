@@ -50,7 +50,7 @@ device: str = "auto"  # auto, cpu, cuda or mps
 # %%
 from IPython.display import Markdown
 
-from paperlib import artifacts, attacks, claims, experiments, measures, plots, tables
+from paperlib import artifacts, attacks, experiments, findings, measures, plots, tables
 
 run = artifacts.begin("fig-random-vs-adversarial", globals())
 
@@ -97,4 +97,4 @@ Markdown(tables.markdown(record))
 # ## What was found
 
 # %%
-Markdown(claims.finding(record))
+Markdown(findings.finding(record))

@@ -49,7 +49,7 @@ device: str = "auto"  # auto, cpu, cuda or mps
 # %%
 from IPython.display import Markdown
 
-from paperlib import artifacts, claims, experiments, measures, plots, tables
+from paperlib import artifacts, experiments, findings, measures, plots, tables
 
 run = artifacts.begin("tab-ablation", globals())
 
@@ -84,4 +84,4 @@ Markdown(tables.markdown(record))
 # ## What was found
 
 # %%
-Markdown(claims.finding(record))
+Markdown(findings.finding(record))

@@ -169,7 +169,7 @@ def keep(arguments) -> None:
 
 def run(arguments) -> None:
     """Execute one notebook with a profile's parameters; a failed one leaves no record behind."""
-    from paperlib import notebooks, profiles, runner
+    from paperlib import findings, notebooks, profiles, runner
 
     errors.one_of("notebook", arguments.artifact, notebooks.names())
     profile = profiles.load(arguments.profile)
@@ -178,16 +178,19 @@ def run(arguments) -> None:
         runner.execute(arguments.artifact, profile.parameters(arguments.artifact), output, origin=profile.origin)
     except errors.Refused:
         record = _record(profile.name, arguments.artifact)
-        for stale in (record, record.with_suffix(".csv"), record.with_suffix(".run.json"), _figure(arguments)):
+        drawn = [paths.figure(profile.name, arguments.artifact, part) for part in findings.parts(arguments.artifact)]
+        for stale in (record, record.with_suffix(".csv"), record.with_suffix(".run.json"), *drawn):
             stale.unlink(missing_ok=True)
         raise
 
 
 def draw(arguments) -> None:
-    """Draw an artifact's figure from its record."""
-    from paperlib import plots
+    """Draw an artifact's figures from its record."""
+    from paperlib import findings, plots
 
-    plots.save(records.load(_record(arguments.profile, arguments.artifact)), _figure(arguments))
+    record = records.load(_record(arguments.profile, arguments.artifact))
+    for part in findings.parts(arguments.artifact):
+        plots.save(record, paths.figure(arguments.profile, arguments.artifact, part), part)
 
 
 def report(arguments) -> int:
@@ -260,10 +263,6 @@ def links(arguments) -> None:
 
 def _record(profile: str, artifact: str):
     return paths.RESULTS / profile / f"{artifact}.json"
-
-
-def _figure(arguments):
-    return paths.FIGURES / arguments.profile / f"{arguments.artifact}.png"
 
 
 if __name__ == "__main__":

@@ -23,9 +23,9 @@ class Run:
     def data(self) -> images.ImageSet:
         return images.load(**self.profile.data)
 
-    def save(self, rows: list[dict], arrays: dict | None = None) -> dict:
-        """Build the artifact's record, keep it as JSON and CSV, and return it."""
-        record = records.build(
+    def record(self, rows: list[dict], arrays: dict | None = None) -> dict:
+        """A record of what is measured so far, for a figure on the way; nothing is kept."""
+        return records.build(
             self.artifact,
             profile=self.profile.name,
             parameters=self.parameters,
@@ -35,6 +35,10 @@ class Run:
             rows=rows,
             arrays=arrays,
         )
+
+    def save(self, rows: list[dict], arrays: dict | None = None) -> dict:
+        """Keep the artifact's record as JSON and CSV, and return it."""
+        record = self.record(rows, arrays)
         records.save(record, self.record_path)
         records.save_run(self.record_path, seconds=time.perf_counter() - self.started)
         return record

@@ -77,11 +77,17 @@ def _pgd(given: dict, eps_255: float) -> Attack:
     return attacks.standard("pgd", eps_255 / 255, steps=given["pgd_steps"])
 
 
+def _ratio(profile: Profile, given: dict):
+    subjects = [e for training in profile.trainings for e in profile.experiments(training)[: given["seeds"]]]
+    return subjects, [_pgd(given, given["pgd_eps_255"])], "test"
+
+
 ASKED = {  # artifact: networks, attacks and part of the data, from a profile and the notebook's parameters
     "fig-random-vs-adversarial": _random_and_adversarial,
     "tab-ablation": _ablation,
     "fig-gradient-maps": _maps,
     "fig-lambda": _lambda,
+    "thm-ratio": _ratio,
 }
 
 

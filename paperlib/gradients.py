@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from paperlib import errors
@@ -18,11 +17,6 @@ def input_gradient(value: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     with torch.enable_grad():
         leaf = images.detach().requires_grad_()
         return torch.autograd.grad(value(leaf).sum(), leaf)[0]
-
-
-def true_probability(network: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> Tensor:
-    """f_y(x), the softmax probability of the true class, (B,)."""
-    return F.softmax(network(images), dim=1).gather(1, labels[:, None]).squeeze(1)
 
 
 def l0(gradient: Tensor, threshold: float) -> Tensor:
@@ -49,3 +43,25 @@ def participation_number(gradient: Tensor) -> Tensor:
     g = gradient.flatten(1)
     g = g / g.abs().amax(1, keepdim=True)  # squares of tiny gradients would underflow
     return g.norm(p=1, dim=1).square() / g.norm(dim=1).square()
+
+
+def hoyer(gradient: Tensor) -> Tensor:
+    """(√m - ‖g‖₁/‖g‖₂)/(√m - 1): 0 for m equal magnitudes, 1 for one nonzero coordinate (Hoyer 2004, JMLR 5:1457).
+
+    √PN in other words.  NaN where g = 0, and for a single coordinate.
+    """
+    root = gradient[0].numel() ** 0.5
+    spread = root - participation_number(gradient).sqrt()
+    return spread / (root - 1 if root > 1 else torch.nan)
+
+
+def gini(gradient: Tensor) -> Tensor:
+    """Gini index of |g|: 0 for equal magnitudes, 1 - 1/m for one nonzero coordinate; NaN where g = 0.
+
+    1 - 2 Σ_k |g|₍ₖ₎/‖g‖₁ · (m - k + ½)/m over the ascending magnitudes (Hurley and Rickard, arXiv 0811.4706).
+    """
+    g = gradient.flatten(1).abs().sort(1).values
+    g = g / g[:, -1:]  # sums of huge gradients would overflow
+    m = g.shape[1]
+    weights = torch.arange(m - 0.5, 0, -1, dtype=g.dtype, device=g.device) / m
+    return 1 - 2 * (g @ weights) / g.sum(1)

@@ -92,7 +92,17 @@ class Network(nn.Module):
     @contextmanager
     def reference_path(self) -> Iterator[None]:
         """Step `snntorch.Leaky` instead of the fused neuron; slower, and twice differentiable."""
-        with self._set("reference", True):
+        with self._set("path", "reference"):
+            yield
+
+    @contextmanager
+    def smoothed(self) -> Iterator[None]:
+        """Every spike replaced by the integral of its backward rule, the reset kept: another, smooth function.
+
+        Same weights; its exact gradient follows the formula of the surrogate one, on other membranes.  Refuses, when it
+        is called, rules without such an integral.
+        """
+        with self._set("path", "smooth"):
             yield
 
     @contextmanager

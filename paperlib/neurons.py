@@ -4,6 +4,8 @@
 
 The fast path is one autograd function for all steps (`fused`), together with the BatchNorm before the neuron and the
 average pool behind it.  The reference path steps `snntorch.Leaky`; it is slower, and it can be differentiated twice.
+The smooth path is another function: s = S(m[t] - θ) with S the integral of the backward rule, so that the surrogate
+gradient becomes the exact one.
 """
 
 import snntorch as snn
@@ -15,6 +17,7 @@ from paperlib import errors, fused, rules
 from paperlib.rules import Rate, Rule
 
 FIRES = {">=": torch.ge, ">": torch.gt}
+PATHS = ("fast", "reference", "smooth")
 
 
 class LIF(nn.Module):
@@ -39,7 +42,7 @@ class LIF(nn.Module):
         errors.number("threshold", threshold, above=0)
         self.rule, self.tau, self.threshold = rule, float(tau), float(threshold)
         self.fire_at, self.detach_reset = fire_at, detach_reset
-        self.reference = False  # whether to step `snntorch.Leaky`
+        self.path = "fast"  # one of `PATHS`
 
     @classmethod
     def from_leaky(cls, leaky: snn.Leaky) -> "LIF":
@@ -82,7 +85,9 @@ class LIF(nn.Module):
 
     def forward(self, current: Tensor) -> Tensor:
         """Currents (T, B, ...) → spikes (T, B, ...) in {0, 1}."""
-        return self._step(current) if self.reference else fused.Spikes.apply(current, self.cell(len(current), current))
+        if self.path == "fast":
+            return fused.Spikes.apply(current, self.cell(len(current), current))
+        return self._step(current) if self.path == "reference" else self._smooth(current)
 
     def cell(self, steps: int, x: Tensor) -> fused.Cell:
         """The constants of one call on `x`; `fires` is the least membrane that spikes, as its precision has it."""
@@ -98,6 +103,18 @@ class LIF(nn.Module):
         membrane, spikes = torch.zeros_like(steps[0]), []
         for step in steps:
             spike, membrane = leaky(step, membrane)
+            spikes.append(spike)
+        return torch.stack(spikes).to(current.dtype)
+
+    def _smooth(self, current: Tensor) -> Tensor:
+        if isinstance(self.rule, Rate) or self.rule.integral is None:
+            raise errors.Refused(f"The rule {self.rule.name} has no integral from 0 to 1, so no spike can be smoothed.")
+        kept, spikes = None, []
+        for i in current.to(fused.real(current)).unbind(0):
+            membrane = i if kept is None else torch.add(i, kept, alpha=self.tau)
+            spike = self.rule.integral(membrane - self.threshold)
+            reset = spike.detach() if self.detach_reset else spike
+            kept = torch.addcmul(membrane, reset, membrane, value=-1)  # (1 - s)·m
             spikes.append(spike)
         return torch.stack(spikes).to(current.dtype)
 
@@ -120,9 +137,9 @@ class NormedLIF(nn.BatchNorm2d):
         self._check(x)
         mean, var = self.running_mean, self.running_var
         if self.training:
-            mean, var = _Statistics.apply(x) if self.neuron.reference else fused.statistics(x.detach())
+            mean, var = fused.statistics(x.detach()) if self.neuron.path == "fast" else _Statistics.apply(x)
             self._remember(mean.detach(), var.detach(), x)
-        if not self.neuron.reference:
+        if self.neuron.path == "fast":
             norm = self.weight, self.bias, mean, var, self.eps, self.training
             return fused.NormedSpikes.apply(x, *norm, self.neuron.cell(self.steps, x), self.pool)
         scale, shift = fused.affine(self.weight, self.bias, mean, var, self.eps, fused.real(x))

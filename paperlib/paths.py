@@ -18,3 +18,8 @@ DATA = ROOT / "data"
 def shown(path: Path) -> str:
     """A path as messages name it: relative to the project where it lies inside."""
     return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+
+
+def figure(profile: str, artifact: str, part: str = "") -> Path:
+    """The file of one of an artifact's figures."""
+    return FIGURES / profile / f"{artifact}{'-' * bool(part)}{part}.png"

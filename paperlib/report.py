@@ -6,7 +6,7 @@ from pathlib import Path
 
 from markdown_it import MarkdownIt
 
-from paperlib import claims, errors, paths, records, tables
+from paperlib import claims, errors, findings, paths, records, tables
 
 READING_ORDER = (
     "fig-random-vs-adversarial",
@@ -79,9 +79,12 @@ def _section(artifact: str, record: dict | None, folder: Path, profile: str, gap
             f" Its notebook failed; the evidence is `{failed.relative_to(paths.ROOT)}`." if failed.exists() else ""
         )
         return f"{heading}\n\n**Gap.** {gap}{evidence}"
-    figure = paths.FIGURES / profile / f"{artifact}.png"
-    picture = f"![{claims.headline(record)}]({os.path.relpath(figure, folder)})"
-    return "\n\n".join([heading, picture, claims.finding(record), tables.markdown(record), _provenance(record)])
+    blocks = [heading]
+    for part in findings.parts(artifact):
+        figure = paths.figure(profile, artifact, part)
+        blocks.append(f"![{findings.headline(record, part)}]({os.path.relpath(figure, folder)})")
+        blocks += [tables.markdown(record, part)] if part else [findings.finding(record), tables.markdown(record)]
+    return "\n\n".join(block for block in [*blocks, _provenance(record)] if block)
 
 
 def _provenance(record: dict) -> str:

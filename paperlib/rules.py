@@ -16,6 +16,7 @@ class Rule(NamedTuple):
     name: str
     derivative: Callable[[Tensor], Tensor]
     half_width: float | None = None  # of a triangle, the one rule that is also written in C (`neuron.c`)
+    integral: Callable[[Tensor], Tensor] | None = None  # of the derivative, from 0 at -∞ to 1: the spike made smooth
 
 
 class Rate(NamedTuple):
@@ -31,7 +32,15 @@ class Rate(NamedTuple):
 def triangle(gamma: float = 1.0) -> Rule:
     """max(0, γ - |u|)/γ²; the paper's training rule (section 2 of the paper notes) with γ = 1."""
     errors.number("gamma", gamma, above=0)
-    return Rule("triangle", lambda u: torch.rsub(u.abs(), gamma).clamp_min_(0).mul_(1 / gamma**2), half_width=gamma)
+
+    def integral(u: Tensor) -> Tensor:
+        u = (u / gamma).clamp(-1, 1)
+        return (1 + u * (2 - u.abs())) / 2
+
+    def derivative(u: Tensor) -> Tensor:
+        return torch.rsub(u.abs(), gamma).clamp_min_(0).mul_(1 / gamma**2)
+
+    return Rule("triangle", derivative, half_width=gamma, integral=integral)
 
 
 def sigmoid(slope: float = 4.0) -> Rule:
@@ -42,25 +51,39 @@ def sigmoid(slope: float = 4.0) -> Rule:
         s = torch.sigmoid(slope * u)
         return slope * s * (1 - s)
 
-    return Rule("sigmoid", derivative)
+    return Rule("sigmoid", derivative, integral=lambda u: torch.sigmoid(slope * u))
 
 
 def atan(gamma: float = 2.0) -> Rule:
     """(γ/2) / (1 + (πγu/2)²); section 5 of the paper notes, γ = 2."""
     errors.number("gamma", gamma, above=0)
-    return Rule("atan", lambda u: gamma / 2 / (1 + (math.pi * gamma / 2 * u).square()))
+    slope = math.pi * gamma / 2
+    return Rule(
+        "atan",
+        lambda u: gamma / 2 / (1 + (slope * u).square()),
+        integral=lambda u: torch.atan(slope * u) / math.pi + 0.5,
+    )
 
 
 def rectangle(gamma: float = 1.0) -> Rule:
     """1/γ where |u| < γ/2, else 0 (Wu et al., arXiv 1706.02609)."""
     errors.number("gamma", gamma, above=0)
-    return Rule("rectangle", lambda u: (u.abs() < gamma / 2).to(u.dtype) / gamma)
+    return Rule(
+        "rectangle",
+        lambda u: (u.abs() < gamma / 2).to(u.dtype) / gamma,
+        integral=lambda u: (u / gamma + 0.5).clamp(0, 1),
+    )
 
 
 def exponential(gamma: float = 1.0) -> Rule:
     """exp(-|u|/γ)/(2γ), of area 1 (the form of Shrestha and Orchard, arXiv 1810.08646)."""
     errors.number("gamma", gamma, above=0)
-    return Rule("exponential", lambda u: torch.exp(u.abs() / -gamma) / (2 * gamma))
+
+    def integral(u: Tensor) -> Tensor:
+        half = torch.exp(u.abs() / -gamma) / 2  # the area beyond |u|
+        return torch.where(u < 0, half, 1 - half)
+
+    return Rule("exponential", lambda u: torch.exp(u.abs() / -gamma) / (2 * gamma), integral=integral)
 
 
 def straight_through() -> Rule:

@@ -65,6 +65,18 @@ def t_interval(values: ArrayLike) -> Interval:
     return Interval(mean, mean - half, mean + half, n, "Student t 95 % over seeds")
 
 
+def geometric_interval(values: ArrayLike) -> Interval:
+    """Geometric mean of one value per seed, (n,), all above 0: `t_interval` of the logarithms, and back."""
+    values = _values(values)
+    if (values <= 0).any():
+        raise Refused(f"{int((values <= 0).sum())} of {values.size} values are not above 0; they have no logarithm.")
+    interval = t_interval(np.log(values))
+    mean, low, high = (float(np.exp(part)) for part in interval[:3])
+    return interval._replace(
+        value=mean, low=low, high=high, method=interval.method.replace("Student t", "Student t of logs")
+    )
+
+
 def paired_t(a: ArrayLike, b: ArrayLike) -> Interval:
     """`t_interval` of the differences a - b, each (n,), entry i of both from seed i."""
     a, b = _paired(_values(a), _values(b))

@@ -1,16 +1,18 @@
-"""Records → tables in Markdown, one per artifact, for notebooks and reports."""
+"""Records → tables in Markdown, one per artifact or part of it, for notebooks and reports."""
 
 import math
 from collections.abc import Callable
 
 import pandas as pd
 
-from paperlib.claims import percent, points, select, title
+from paperlib.claims import TRUE, percent, plain, points, select, title
+from paperlib.findings import key
 
 
-def markdown(record: dict) -> str:
-    """The artifact's table."""
-    return "\n\n".join(table.to_markdown(index=False) for table in TABLES[record["artifact"]](record))
+def markdown(record: dict, part: str = "") -> str:
+    """The table of an artifact, or of one of its parts; empty where a part has none."""
+    tables = TABLES.get(key(record["artifact"], part), lambda record: [])(record)
+    return "\n\n".join(table.to_markdown(index=False) for table in tables)
 
 
 def _random(record: dict) -> list[pd.DataFrame]:
@@ -62,22 +64,91 @@ def _lambda(record: dict) -> list[pd.DataFrame]:
     return [pd.DataFrame(lines.values())]
 
 
-def _ratio(record: dict) -> list[pd.DataFrame]:
+def _regimes(record: dict) -> list[pd.DataFrame]:
+    """The linear ratios, then per regime, training and radius the ratio and where the images lie."""
     lines: dict[tuple, dict] = {}
     for row in record["rows"]:
-        who = row["training"], row["seeds"][0]
-        line = lines.setdefault(who, {"training": title(row["training"]), "seed": row["seeds"][0]})
-        share = row["quantity"] in ("within both bounds", "zero gradient")
-        line[row["quantity"]] = percent(row) if share else _number(row)
+        if row["quantity"] in ("linear ratio", "upper bound", "within both bounds", "zero gradient"):
+            line = lines.setdefault((row["training"], row["seeds"][0]), {"training": title(row["training"])})
+            line["seed"] = row["seeds"][0]
+            share = row["quantity"] in ("within both bounds", "zero gradient")
+            line[row["quantity"]] = percent(row) if share else _number(row)
+    shown = ("ratio", "inside", "above 3‖g‖₀", "below 3", "only the attack moved", "nothing moved")
+    return [pd.DataFrame(lines.values()), _by_regime(record, shown)]
+
+
+def _by_regime(record: dict, shown: tuple[str, ...]) -> pd.DataFrame:
+    lines: dict[tuple, dict] = {}
+    for row in record["rows"]:
+        if row["quantity"] in shown and "regime" in row:
+            where = row["regime"], row["training"], row["eps_255"]
+            first = {"regime": where[0], "training": title(where[1]), "ε": f"{where[2]:g}/255"}
+            size = row["quantity"].startswith("ρ") or row["quantity"] == "ratio"
+            lines.setdefault(where, first)[row["quantity"]] = _number(row) if size else percent(row)
+    return pd.DataFrame(lines.values())
+
+
+def _exact(record: dict) -> list[pd.DataFrame]:
+    lines: dict[tuple, dict] = {}
+    for row in record["rows"]:
+        if "case" in row:
+            line = lines.setdefault((row["case"], row["law"]), {"f": row["case"], "noise": row["law"]})
+            line[row["quantity"]] = _number(row)
+    return [pd.DataFrame(lines.values()).fillna("")]
+
+
+def _vulnerabilities(record: dict) -> list[pd.DataFrame]:
+    shown = ("ρ_rand", "ρ_adv", "ρ_rand over first order", "ρ_adv over first order", "draws that moved f_y")
+    return [_by_regime(record, shown)]
+
+
+def _sparsity(record: dict) -> list[pd.DataFrame]:
+    sizes: dict[str, dict] = {}
+    for row in select(record, quantity="sparsity"):
+        sizes.setdefault(row["sparsity"], {"median": row["sparsity"]})[title(row["training"])] = _number(row)
+    lines: dict[tuple, dict] = {}
+    for row in select(record, quantity="rank correlation"):
+        first = {"rank correlation of": row["sparsity"], "over": row["over"]}
+        lines.setdefault((row["over"], row["sparsity"]), first)[row["target"]] = plain(row)
+    return [pd.DataFrame(sizes.values()), pd.DataFrame(lines.values())]
+
+
+def _scale(record: dict) -> list[pd.DataFrame]:
+    lines: dict[str, dict] = {}
+    for row in select(record, quantity="scaled"):
+        share = row["what"] in ("no gradient in 32 bits", "same decisions")
+        name = f"c = {row['scale']:g}"
+        lines.setdefault(row["what"], {"median": row["what"]})[name] = percent(row) if share else _number(row)
     return [pd.DataFrame(lines.values())]
 
 
 def _quotient(record: dict) -> list[pd.DataFrame]:
     lines: dict[tuple, dict] = {}
-    for row in record["rows"]:
+    for row in select(record, regime=TRUE, precision="float32", scheme="forward"):
         line = lines.setdefault((row["training"], row["h"]), {"training": title(row["training"]), "h": f"{row['h']:g}"})
         line[row["quantity"]] = percent(row) if row["quantity"] == "probability moved" else _number(row)
     return [pd.DataFrame(lines.values())]
+
+
+def _smoothed(record: dict) -> list[pd.DataFrame]:
+    lines: dict[tuple, dict] = {}
+    for row in select(record, quantity="accuracy"):
+        who = row["training"], row["seeds"][0]
+        line = lines.setdefault(who, {"training": title(who[0]), "seed": who[1]})
+        line[f"accuracy, {row['regime']}"] = percent(row)
+    return [pd.DataFrame(lines.values())]
+
+
+def _weights(record: dict) -> list[pd.DataFrame]:
+    lines: dict[tuple, dict] = {}
+    for row in (r for r in record["rows"] if "layer" in r):
+        where = row["regime"], row["training"], row["layer"]
+        first = {"network": where[0], "training": title(where[1]), "layer": where[2]}
+        lines.setdefault(where, first)[row["quantity"]] = _number(row)
+    costs: dict[str, dict] = {}
+    for row in (r for r in record["rows"] if "penalty" in r):
+        costs.setdefault(row["penalty"], {"penalty by": row["penalty"]})[row["quantity"]] = _number(row)
+    return [pd.DataFrame(lines.values()), pd.DataFrame(costs.values())]
 
 
 def _column(row: dict) -> str:
@@ -107,6 +178,12 @@ TABLES: dict[str, Callable[[dict], list[pd.DataFrame]]] = {
     "tab-ablation": _ablation,
     "fig-gradient-maps": _maps,
     "fig-lambda": _lambda,
-    "thm-ratio": _ratio,
+    "thm-ratio": _regimes,
+    "thm-ratio/exact": _exact,
+    "thm-ratio/vulnerabilities": _vulnerabilities,
+    "thm-ratio/sparsity": _sparsity,
+    "thm-ratio/scale": _scale,
     "prop-finite-difference": _quotient,
+    "prop-finite-difference/curvature": _smoothed,
+    "prop-finite-difference/weights": _weights,
 }

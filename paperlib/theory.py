@@ -1,55 +1,235 @@
 """The ratio theorem and the finite-difference proposition, checkable on any f; section 3 of the paper notes.
 
-`f` is any callable from images (B, ...) to class probabilities (B, K), so that other models can be put in.
+`f` is any callable from images (B, ...) to class probabilities (B, K), so that other models can be put in.  Nothing is
+clamped: δ is the statement's, whatever bounds the data have.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from typing import NamedTuple
 
-from torch import Tensor
+import torch
+from torch import Generator, Tensor
 
 from paperlib import errors
-from paperlib.gradients import input_gradient, l0, l1, l2, participation_number
+from paperlib.gradients import gini, hoyer, input_gradient, l0, l1, l2, participation_number
 
 Probabilities = Callable[[Tensor], Tensor]
 
 
-def linear_ratio(gradient: Tensor) -> Tensor:
-    """Adversarial over random vulnerability of the linearised network, 3‖g‖₁²/‖g‖₂².
+def probabilities(network: Callable[[Tensor], Tensor]) -> Probabilities:
+    """The f of a network: its softmax, (B, C, H, W) → (B, K).
 
-    `gradient` is ∂f_y/∂x, shape (B, ...).  Returns (B,), each in [3, 3‖g‖₀]; NaN where the gradient vanishes (count
-    those, never drop them).  The 3 belongs to uniform noise, E[δδᵀ] = I/3.
+    In 64 bits where the device has them: near 1 those of float32 lie 6e-8 apart, which the smallest steps do not reach.
     """
-    return 3 * participation_number(gradient)
+
+    def f(images: Tensor) -> Tensor:
+        logits = network(images)
+        return logits.softmax(1, dtype=None if logits.device.type == "mps" else torch.float64)
+
+    return f
+
+
+class Law(NamedTuple):
+    """A law of δ in [-1, 1], coordinate by coordinate independent and of mean 0."""
+
+    draw: Callable[[Tensor, Generator | None], Tensor]  # of the shape of its first argument
+    second_moment: float  # E δ²; the constant of the ratio theorem is its inverse
+
+
+def _uniform(like: Tensor, generator: Generator | None) -> Tensor:
+    return torch.rand(like.shape, generator=generator, dtype=like.dtype, device=like.device) * 2 - 1
+
+
+LAWS = {
+    "uniform": Law(_uniform, 1 / 3),  # the paper's
+    "sign": Law(lambda like, generator: torch.where(_uniform(like, generator) < 0, -1.0, 1.0).to(like), 1.0),
+    "triangular": Law(lambda like, generator: (_uniform(like, generator) + _uniform(like, generator)) / 2, 1 / 6),
+}
+
+
+# ---- the ratio theorem -------------------------------------------------------------------------------------------
 
 
 def true_class_gradient(f: Probabilities, x: Tensor, y: Tensor) -> Tensor:
-    """∇ₓ f_y(x), shape of `x`; of a spiking network it is the surrogate gradient."""
-    return input_gradient(lambda images: f(images).gather(1, y[:, None]), x)
+    """g = ∇ₓ f_y(x), shape of `x`; of a spiking network it is the surrogate gradient."""
+    return input_gradient(lambda images: _true_class(f, images, y), x)
 
+
+def linear_ratio(gradient: Tensor, law: str = "uniform") -> Tensor:
+    """Adversarial over random vulnerability of the linearised network, c·‖g‖₁²/‖g‖₂², c = 1/E δ².
+
+    `gradient` is ∂f_y/∂x, shape (B, ...).  Returns (B,), each in [c, c·‖g‖₀]; NaN where the gradient vanishes (count
+    those, never drop them).  The paper's c = 3 belongs to uniform noise, E[δδᵀ] = I/3.
+    """
+    errors.one_of("law of noise", law, LAWS)
+    return participation_number(gradient) / LAWS[law].second_moment
+
+
+def linear_vulnerabilities(gradient: Tensor, eps: float, law: str = "uniform") -> tuple[Tensor, Tensor]:
+    """ρ_rand and ρ_adv to first order, both (B,): ε²·E δ²·‖g‖₂² and ε²·‖g‖₁²."""
+    errors.number("eps", eps, at_least=0)
+    errors.one_of("law of noise", law, LAWS)
+    return LAWS[law].second_moment * (eps * l2(gradient)) ** 2, (eps * l1(gradient)) ** 2
+
+
+class RandomVulnerability(NamedTuple):
+    """What draws of noise did to each sample's f_y, each field (B,)."""
+
+    value: Tensor  # mean squared change: ρ_rand
+    error: Tensor  # standard error of that mean
+    largest: Tensor  # largest squared change: ρ_adv is at least that
+    moved: Tensor  # share of the draws that changed f_y at all
+
+
+def random_vulnerability(
+    f: Probabilities,
+    x: Tensor,
+    y: Tensor,
+    eps: float,
+    draws: int,
+    law: str = "uniform",
+    generator: Generator | None = None,
+) -> RandomVulnerability:
+    """ρ_rand(ε) = E (f_y(x + εδ) - f_y(x))² by Monte Carlo; f sees B images at a time, `draws` + 1 times.
+
+    A constant f has vulnerability 0, and so has any f at ε = 0.  Refuses fewer than two draws, for which there is no
+    standard error, an unknown law and a negative ε.
+    """
+    errors.number("eps", eps, at_least=0)
+    errors.count("draws", draws, at_least=2)
+    errors.one_of("law of noise", law, LAWS)
+    with torch.no_grad():
+        at_rest = _true_class(f, x, y)
+        perturbed = (_true_class(f, x + eps * LAWS[law].draw(x, generator), y) for _ in range(draws))
+        changes = torch.stack([(value - at_rest).square() for value in perturbed])  # (draws, B)
+    value, error = changes.mean(0), changes.std(0) / draws**0.5
+    return RandomVulnerability(value, error, changes.amax(0), (changes > 0).to(value.dtype).mean(0))
+
+
+def adversarial_vulnerability(f: Probabilities, x: Tensor, y: Tensor, eps: float, *, steps: int = 10) -> Tensor:
+    """A lower estimate of ρ_adv(ε) = sup over ‖δ‖∞ ≤ 1 of (f_y(x + εδ) - f_y(x))², (B,).
+
+    Both corners x ± ε·sign g first, which is exact where f_y is linear.  From the better of the two on, `steps` of
+    conditional gradient along sign ∇f_y (Frank and Wolfe's step 2/(k + 2), which never leaves the ball), and the
+    largest change on the way counts.  Refuses a negative ε.
+    """
+    errors.number("eps", eps, at_least=0)
+    errors.count("steps", steps, at_least=0)
+    with torch.no_grad():
+        at_rest = _true_class(f, x, y)
+    corner = eps * true_class_gradient(f, x, y).sign()
+    with torch.no_grad():
+        up, down = ((_true_class(f, x + way, y) - at_rest).square() for way in (corner, -corner))
+    best, side = torch.maximum(up, down), _beside(torch.where(up > down, 1.0, -1.0), x)
+    delta = side * corner
+    for k in range(1, steps + 1):
+        gradient, change = _gradient_and_value(f, x + delta, y)
+        best = torch.maximum(best, (change - at_rest).square())
+        delta = delta.lerp(side * eps * gradient.sign(), 2 / (k + 2))
+    with torch.no_grad():
+        return torch.maximum(best, (_true_class(f, x + delta, y) - at_rest).square())
+
+
+def measured_ratio(adversarial: Tensor, random: RandomVulnerability) -> Tensor:
+    """ρ_adv/ρ_rand from estimates of both, (B,): NaN where nothing changed f_y, ∞ where the attack alone did.
+
+    A draw that changed more than the attack is an attack too, so no ratio lies below 1.
+    """
+    return torch.maximum(adversarial, random.largest) / random.value
+
+
+# ---- the finite-difference proposition ---------------------------------------------------------------------------
 
 # where the two points of the quotient lie, in units of h along d = sign g
-SCHEMES = {"forward": (1.0, 0.0), "backward": (0.0, -1.0), "central": (0.5, -0.5)}
+SCHEMES = {"forward": (1.0, 0.0), "backward": (0.0, -1.0), "central": (1.0, -1.0)}
 
 
 def finite_difference_l1(f: Probabilities, x: Tensor, y: Tensor, h: float, scheme: str = "forward") -> Tensor:
-    """‖∇ₓ f_y‖₁ by one quotient along d = sign g, (B,): (f_y(x + a·hd) - f_y(x + b·hd))/h, a - b = 1.
+    """‖∇ₓ f_y‖₁ by one quotient along d = sign g, (B,): (f_y(x + a·hd) - f_y(x + b·hd))/((a - b)·h).
 
-    `h` is in the units of `x`; the points are not clamped.  The error of "forward" is (h/2)·dᵀ∇²f d + O(h²).
-    Refuses an unknown scheme and h that is not above 0.
+    `h` is in the units of `x`; the points are not clamped.  The error is (h/2)·dᵀ∇²f d + O(h²) for "forward", its
+    opposite for "backward", O(h²) for "central".  Refuses an unknown scheme and h that is not above 0.
     """
     errors.one_of("scheme", scheme, SCHEMES)
     errors.number("h", h, above=0)
-    direction = true_class_gradient(f, x, y).sign()
-    a, b = (f(x + part * h * direction).gather(1, y[:, None]).squeeze(1).detach() for part in SCHEMES[scheme])
-    return (a - b) / h
+    return finite_differences(f, x, y, [h], true_class_gradient(f, x, y).sign(), [scheme])[h, scheme]
+
+
+def finite_differences(
+    f: Probabilities,
+    x: Tensor,
+    y: Tensor,
+    steps: Sequence[float],
+    direction: Tensor,
+    schemes: Iterable[str] = tuple(SCHEMES),
+) -> dict[tuple[float, str], Tensor]:
+    """`finite_difference_l1` for many h and schemes, {(h, scheme): (B,)}, with f called once at each point.
+
+    `direction` is d, of the shape of `x`.
+    """
+
+    @cache
+    def value(along: float) -> Tensor:
+        with torch.no_grad():
+            return _true_class(f, x + along * direction, y)
+
+    return {
+        (h, scheme): (value(a * h) - value(b * h)) / ((a - b) * h)
+        for h in steps
+        for scheme, (a, b) in ((scheme, SCHEMES[scheme]) for scheme in schemes)
+    }
+
+
+def curvature(f: Probabilities, x: Tensor, y: Tensor) -> Tensor:
+    """dᵀ∇²f_y d along d = sign g, (B,), by double back-propagation: f must be twice differentiable by autograd."""
+    with torch.enable_grad():
+        leaf = x.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(_true_class(f, leaf, y).sum(), leaf, create_graph=True)
+        direction = gradient.detach().sign()
+        (product,) = torch.autograd.grad((gradient * direction).sum(), leaf)
+    return (product * direction).flatten(1).sum(1)
+
+
+def _true_class(f: Probabilities, x: Tensor, y: Tensor) -> Tensor:
+    return f(x).gather(1, y[:, None]).squeeze(1)
+
+
+def _gradient_and_value(f: Probabilities, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    value = None
+
+    def kept(images: Tensor) -> Tensor:
+        nonlocal value
+        value = _true_class(f, images, y)
+        return value
+
+    gradient = input_gradient(kept, x)
+    return gradient, value.detach()
+
+
+def _beside(values: Tensor, x: Tensor) -> Tensor:
+    """(B,) as a factor of (B, ...)."""
+    return values.to(x).view(-1, *[1] * (x.dim() - 1))
 
 
 __all__ = [
+    "LAWS",
+    "SCHEMES",
+    "RandomVulnerability",
+    "adversarial_vulnerability",
+    "curvature",
     "finite_difference_l1",
+    "finite_differences",
+    "gini",
+    "hoyer",
     "l0",
     "l1",
     "l2",
     "linear_ratio",
+    "linear_vulnerabilities",
+    "measured_ratio",
     "participation_number",
+    "probabilities",
+    "random_vulnerability",
     "true_class_gradient",
 ]

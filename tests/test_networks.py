@@ -2,6 +2,7 @@
 
 import copy
 import io
+from contextlib import nullcontext
 
 import pytest
 import snntorch as snn
@@ -12,7 +13,7 @@ from torch import nn
 
 from paperlib import networks, rules
 from paperlib.errors import Refused
-from paperlib.networks import WideBlock
+from paperlib.networks import Network, WideBlock
 from paperlib.neurons import LIF, NormedLIF
 
 # C convolution and BatchNorm, N neuron, P average pool, L linear; section 2 of the paper notes
@@ -51,7 +52,18 @@ def spiking(x, T, *, tau=1.0):
     return torch.cat(spikes)
 
 
-def by_the_paper(network, images, plan, mean, std):
+def smooth(x, T, *, tau=1.0):
+    """The same neuron with the area below that triangle, two parabolas, for a spike, and its own gradient."""
+    v, spikes = 0, []
+    for current in x.unflatten(0, (T, -1)):
+        m = tau * v + current
+        below, above = m.clamp(0, 1), (2 - m).clamp(0, 1)  # 1 + u, 1 - u
+        spikes.append(torch.where(m < 1, below**2 / 2, 1 - above**2 / 2))
+        v = (1 - spikes[-1]) * m
+    return torch.cat(spikes)
+
+
+def by_the_paper(network, images, plan, mean, std, neuron=spiking):
     """Logits and every BatchNorm's new running statistics, layer by layer on all T·B images, from the raw weights."""
     T, weights, statistics = network.T, list(network.parameters()), []
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -65,7 +77,7 @@ def by_the_paper(network, images, plan, mean, std):
             x = F.conv2d(x, weight, bias, padding=1)
             x = F.batch_norm(x, *statistics[-1], scale, shift, training=network.training)
         elif layer == "N":
-            x = spiking(x, T)
+            x = neuron(x, T)
         elif layer == "P":
             x = (x[..., ::2, ::2] + x[..., 1::2, ::2] + x[..., ::2, 1::2] + x[..., 1::2, 1::2]) / 4
         else:
@@ -75,7 +87,7 @@ def by_the_paper(network, images, plan, mean, std):
     return x.unflatten(0, (T, -1)).mean(0), statistics  # the mean over time comes last
 
 
-def wide_by_the_paper(network, images, mean, std):
+def wide_by_the_paper(network, images, mean, std, neuron=spiking):
     """The same for WRN-16: pre-activation blocks, a shortcut that takes the activated input where the width changes."""
     T, statistics, tau = network.T, [], network.neurons()[0].tau
     weight = {name.removeprefix("body."): parameter for name, parameter in network.named_parameters()}
@@ -84,7 +96,7 @@ def wide_by_the_paper(network, images, mean, std):
     def active(x, norm):
         statistics.append((running[f"{norm}.running_mean"], running[f"{norm}.running_var"]))
         scale, shift = weight.pop(f"{norm}.weight"), weight.pop(f"{norm}.bias")
-        return spiking(F.batch_norm(x, *statistics[-1], scale, shift, training=network.training), T, tau=tau)
+        return neuron(F.batch_norm(x, *statistics[-1], scale, shift, training=network.training), T, tau=tau)
 
     per_channel = (torch.tensor(v, dtype=torch.double).view(-1, 1, 1) for v in (mean, std))
     x = ((images - next(per_channel)) / next(per_channel)).repeat(T, 1, 1, 1)
@@ -103,9 +115,10 @@ def wide_by_the_paper(network, images, mean, std):
     return x.unflatten(0, (T, -1)).mean(0), statistics
 
 
+@pytest.mark.parametrize("neuron", [spiking, smooth])
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("name", [*PLANS, "wrn16"])
-def test_network_is_the_papers_layers_on_the_repeated_batch(name, training):
+def test_network_is_the_papers_layers_on_the_repeated_batch(name, training, neuron):
     options = dict(T=2, tau=0.9) if name == "wrn16" else dict(T=2 if name == "vgg11" else 4)
     network = small(name, **options).train(training)
     images, labels = pictures(3, 2, 8, 8), torch.tensor([0, 2, 1])
@@ -113,11 +126,12 @@ def test_network_is_the_papers_layers_on_the_repeated_batch(name, training):
     for oracle in (True, False):  # the oracle first: the network then changes its running statistics
         leaf = images.clone().requires_grad_()
         if oracle and name == "wrn16":
-            logits, statistics = wide_by_the_paper(network, leaf, mean=MEAN, std=STD)
+            logits, statistics = wide_by_the_paper(network, leaf, mean=MEAN, std=STD, neuron=neuron)
         elif oracle:
-            logits, statistics = by_the_paper(network, leaf, PLANS[name], mean=MEAN, std=STD)
+            logits, statistics = by_the_paper(network, leaf, PLANS[name], mean=MEAN, std=STD, neuron=neuron)
         else:
-            logits = network(leaf)
+            with network.smoothed() if neuron is smooth else nullcontext():
+                logits = network(leaf)
         results.append((logits, torch.autograd.grad(F.cross_entropy(logits, labels), [leaf, *network.parameters()])))
     (expected, expected_gradients), (logits, gradients) = results
     assert logits.shape == (3, 3) and logits.std() > 0.01
@@ -415,7 +429,7 @@ def test_a_copy_is_the_same_network_and_its_own(name, training):
     assert all(torch.equal(v, kept[k]) for k, v in twin.state_dict().items())
     with network.backward_rule("atan"), network.reference_path():
         assert {n.rule.name for n in twin.neurons()} == {"triangle"}
-        assert not any(n.reference for n in twin.neurons())
+        assert all(n.path == "fast" for n in twin.neurons())
 
 
 @pytest.mark.parametrize("precision", networks.PRECISIONS)
@@ -517,21 +531,44 @@ def test_reference_path_ends_with_its_block():
         gradient.sum().backward()
 
 
-def test_a_checkpoint_does_not_depend_on_the_path():
+@pytest.mark.parametrize("block", [Network.reference_path, Network.smoothed])
+def test_a_checkpoint_does_not_depend_on_the_path(block):
     network = small()
     names = set(network.state_dict())
-    with network.reference_path():
+    with block(network):
         assert set(network.state_dict()) == names
     assert set(network.state_dict()) == names
 
 
-def test_reference_paths_nest():
+def test_paths_nest_and_end_with_their_blocks():
     network = small()
+
+    def now():
+        (path,) = {neuron.path for neuron in network.neurons()}
+        return path
+
     with network.reference_path():
         with network.reference_path():
             pass
-        assert all(neuron.reference for neuron in network.neurons())
-    assert not any(neuron.reference for neuron in network.neurons())
+        assert now() == "reference"
+        with network.smoothed():
+            with network.reference_path():
+                assert now() == "reference"
+            assert now() == "smooth"
+        assert now() == "reference"
+        with pytest.raises(KeyError), network.smoothed():
+            raise KeyError
+        assert now() == "reference"
+    assert now() == "fast"
+
+
+@pytest.mark.parametrize("block", [Network.reference_path, Network.smoothed])
+def test_each_neuron_has_its_own_path_back(block):
+    network = small()
+    network.neurons()[1].path = "reference"
+    with block(network):
+        assert len({neuron.path for neuron in network.neurons()}) == 1
+    assert [neuron.path for neuron in network.neurons()] == ["fast", "reference"]
 
 
 # Another backward rule ------------------------------------------------------------------------------------------------
@@ -631,6 +668,129 @@ def test_the_reference_path_refuses_the_rate_rule():
     network(pictures(1, 2, 8, 8))  # and all is as before
 
 
+# Smooth spikes ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", ["triangle", "sigmoid", "atan"])
+@pytest.mark.parametrize("name", ["conv-4-6", "wrn16"])
+def test_the_gradient_of_the_smooth_network_is_exact(name, rule):
+    # against central differences along eight directions; the surrogate gradient is none of this function, nor of any
+    network, images, h = small(name, tau=0.9).eval(), pictures(1, 2, 8, 8), 1e-6
+    along = torch.randn(8, 2, 8, 8, dtype=torch.double, generator=torch.Generator().manual_seed(2))
+
+    def gradient():
+        leaf = images.clone().requires_grad_()
+        return torch.autograd.grad(network(leaf)[0, 1], leaf)[0]
+
+    with network.backward_rule(rule):
+        surrogate = gradient()
+        with network.smoothed():
+            exact = gradient()
+            differences = (network(images + h * along) - network(images - h * along))[:, 1] / (2 * h)
+    assert differences.abs().max() > 1e-3
+    torch.testing.assert_close((exact * along).sum((1, 2, 3)), differences, rtol=1e-5, atol=1e-7)
+    assert not torch.allclose((surrogate * along).sum((1, 2, 3)), differences, rtol=1e-2)
+
+
+@pytest.mark.parametrize("name", ["conv-4-6", "wrn16"])
+def test_the_smooth_network_can_be_differentiated_twice(name):
+    # the Hessian of the loss times a direction, against central differences of its gradient
+    network, images, h = small(name, rule=rules.sigmoid(), tau=0.9).eval(), pictures(2, 2, 8, 8), 1e-5
+    along = torch.randn(images.shape, dtype=torch.double, generator=torch.Generator().manual_seed(2))
+    with network.smoothed():
+        ends = [logits_and_gradient(network, images + way * along)[1] for way in (h, -h)]
+        leaf = images.clone().requires_grad_()
+        loss = F.cross_entropy(network(leaf), torch.tensor([0, 1]))
+        (first,) = torch.autograd.grad(loss, leaf, create_graph=True)
+        (second,) = torch.autograd.grad((first * along).sum(), leaf)
+    assert second.abs().max() > 1e-4
+    torch.testing.assert_close(second, (ends[0] - ends[1]) / (2 * h), rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("name, T, same", [("conv-4", 1, True), ("conv-4", 2, False), ("conv-4-6", 1, False)])
+def test_with_one_layer_and_one_step_the_surrogate_gradient_is_exact(name, T, same):
+    # later steps and later layers see other membranes
+    network, images = small(name, T=T).eval(), pictures(3, 2, 8, 8)
+
+    def jacobian():
+        leaf = images.clone().requires_grad_()
+        logits = network(leaf)
+        return logits, torch.stack([torch.autograd.grad(k.sum(), leaf, retain_graph=True)[0] for k in logits.T])
+
+    logits, surrogate = jacobian()
+    with network.smoothed():
+        areas, exact = jacobian()
+    assert surrogate.any() and not torch.allclose(areas, logits)
+    assert torch.allclose(surrogate, exact, rtol=1e-9, atol=1e-14) == same
+
+
+@pytest.mark.parametrize("name", ["conv-4-6", "wrn16"])
+def test_narrow_smooth_spikes_are_spikes(name):
+    network, images = small(name, tau=0.9).eval(), pictures(4, 2, 8, 8)
+    logits = network(images)
+    with network.smoothed():
+        assert not torch.allclose(network(images), logits)
+        with network.backward_rule("triangle", gamma=1e-9):  # no membrane is as near to its threshold
+            torch.testing.assert_close(network(images), logits, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["conv-4-6", "wrn16"])
+def test_smoothing_leaves_the_network_as_it_was(name):
+    network, images = small(name).float().eval(), pictures(3, 2, 8, 8).float()
+    state = {k: v.clone() for k, v in network.state_dict().items()}
+    before = logits_and_gradient(network, images)
+    for failing in (False, True):
+        with pytest.raises(KeyError) if failing else nullcontext(), network.smoothed():
+            within = logits_and_gradient(network, images)
+            if failing:
+                raise KeyError
+        after = logits_and_gradient(network, images)
+        assert all(
+            torch.equal(a, b) and not torch.allclose(a, c) for a, b, c in zip(after, before, within, strict=True)
+        )
+    assert all(torch.equal(v, state[k]) for k, v in network.state_dict().items())
+
+
+def test_smoothing_belongs_to_the_forward_pass():
+    network, leaf = small().eval(), pictures(3, 2, 8, 8).requires_grad_()
+    own = network(leaf)
+    with network.smoothed():
+        within, again = network(leaf), network(leaf)
+        (own,) = torch.autograd.grad(own.sum(), leaf)  # of a pass before the block
+        (inside,) = torch.autograd.grad(again.sum(), leaf)
+    assert torch.equal(torch.autograd.grad(within.sum(), leaf)[0], inside)
+    assert torch.equal(torch.autograd.grad(network(leaf).sum(), leaf)[0], own) and not torch.allclose(own, inside)
+
+
+@pytest.mark.parametrize(
+    "name, options", [("sigmoid", {"slope": 2.0}), ("triangle", {"gamma": 0.5}), ("rectangle", {})]
+)
+def test_a_backward_rule_decides_what_is_smooth(name, options):
+    network, images = small(tau=0.9).eval(), pictures(3, 2, 8, 8)
+    other = small(tau=0.9, rule=rules.build(name, **options)).eval()
+    other.load_state_dict(network.state_dict())
+    with network.smoothed(), network.backward_rule(name, **options):
+        inner = logits_and_gradient(network, images)
+    with network.backward_rule(name, **options), network.smoothed():
+        outer = logits_and_gradient(network, images)
+    with network.smoothed(), other.smoothed():
+        own, expected = (logits_and_gradient(net, images) for net in (network, other))
+    for a, b, c, d in zip(inner, outer, expected, own, strict=True):
+        assert torch.equal(a, c) and torch.equal(b, c) and not torch.allclose(c, d)
+
+
+@pytest.mark.parametrize("rule", ["rate", "straight-through"])
+@pytest.mark.parametrize("name", ["conv-4-6", "vgg11"])
+def test_smoothing_refuses_rules_without_an_integral(name, rule):
+    network, images = small(name).eval(), pictures(1, 2, 8, 8)
+    before = network(images)
+    with network.smoothed():
+        with network.backward_rule(rule), pytest.raises(Refused, match=f"rule {rule} has no integral"):
+            network(images)
+        network(images)
+    assert torch.equal(network(images), before)
+
+
 # Sixteen bits ---------------------------------------------------------------------------------------------------------
 
 
@@ -728,6 +888,18 @@ def test_gradients_in_sixteen_bits_point_the_same_way():
     (_, one), (_, other) = logits_and_gradient(plain, images), logits_and_gradient(halved, images)
     assert not torch.equal(one, other)
     assert torch.cosine_similarity(one.flatten(), other.flatten(), dim=0) > 0.9
+
+
+@pytest.mark.parametrize("name", ["conv-8-16", "vgg11", "wrn16"])
+def test_smooth_spikes_in_sixteen_bits(name):
+    # nothing jumps, so that rounding moves every logit and every gradient a little, in a deep network as well
+    plain, halved = pair(name, T=4)
+    images = pictures(8, 2, 8, 8).float()
+    with plain.smoothed(), halved.smoothed():
+        (expected, one), (logits, other) = (logits_and_gradient(network, images) for network in (plain, halved))
+    assert logits.dtype == other.dtype == torch.float and not torch.equal(logits, expected)
+    assert (logits - expected).abs().max() < 0.02 * expected.abs().max()
+    assert torch.cosine_similarity(one.flatten(), other.flatten(), dim=0) > 0.99
 
 
 def test_sixteen_bits_end_with_the_forward_pass():

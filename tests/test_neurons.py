@@ -1,12 +1,14 @@
 """The fused neuron against `snntorch.Leaky` stepped by hand and a slow loop of the paper's equations; C against torch.
 
-BatchNorm, neuron and pool in one pass are held against nn.BatchNorm2d on the T-fold batch, that loop, and nn.AvgPool2d.
+BatchNorm, neuron and pool in one pass are held against nn.BatchNorm2d on the T-fold batch, that loop, and nn.AvgPool2d;
+the smooth neuron against a loop over plain numbers, its gradients against finite differences.
 """
 
 import gc
+import math
 import warnings
 import weakref
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import product
 
 import pytest
@@ -19,7 +21,7 @@ from torch import nn
 
 from paperlib import kernel, rules
 from paperlib.errors import Refused
-from paperlib.neurons import LIF, NormedLIF
+from paperlib.neurons import PATHS, LIF, NormedLIF
 
 FIRES = {">=": torch.ge, ">": torch.gt}
 TAUS = [1.0, 0.9, 0.5, 0.0]
@@ -99,6 +101,14 @@ def in_torch():
 
 
 @contextmanager
+def on(path, lif):
+    """`lif` on one of its paths, of which the fast one runs in "C" or in "torch"."""
+    lif.path = path if path in PATHS else "fast"
+    with in_torch() if path == "torch" else nullcontext():
+        yield
+
+
+@contextmanager
 def threads(count):
     before = torch.get_num_threads()
     torch.set_num_threads(count)
@@ -140,8 +150,8 @@ def test_the_resets_own_gradient_matters():
 def test_exactly_at_the_threshold(fire_at, spikes):
     # constant input 1: `>=` fires at m = 1 and starts again; `>` waits for m = 2
     lif = LIF(rules.triangle(), fire_at=fire_at)
-    for reference in (False, True):
-        lif.reference = reference
+    for path in ("fast", "reference"):
+        lif.path = path
         assert lif(torch.ones(6, 1, 1)).flatten().tolist() == spikes
 
 
@@ -153,8 +163,7 @@ def test_one_bit_from_the_threshold(threshold, dtype, path):
     current = torch.stack([torch.nextafter(at, torch.zeros_like(at)), at, torch.nextafter(at, at + 1)]).view(1, 1, 3)
     for fire_at, spikes in ((">=", [0, 1, 1]), (">", [0, 0, 1])):
         lif = LIF(rules.triangle(), threshold=threshold, fire_at=fire_at)
-        lif.reference = path == "reference"
-        with in_torch() if path == "torch" else threads(1):
+        with on(path, lif):
             assert lif(current).flatten().tolist() == spikes
 
 
@@ -205,9 +214,9 @@ def test_ties_follow_the_papers_loop(current, tau):
     for fire_at in FIRES:
         expected = with_gradient(lambda i, f=fire_at: by_the_paper(i, tau=tau, fire_at=f)[0], current)
         lif = LIF(rules.triangle(), tau=tau, fire_at=fire_at)
-        assert_same(expected, with_gradient(lif, current), rtol=1e-12)
-        lif.reference = True
-        assert_same(expected, with_gradient(lif, current), rtol=1e-12)
+        for path in ("fast", "reference"):
+            lif.path = path
+            assert_same(expected, with_gradient(lif, current), rtol=1e-12)
 
 
 def test_three_steps_by_hand():
@@ -307,7 +316,7 @@ def test_the_rate_rule_cannot_be_stepped():
     lif = LIF(rules.rate())
     with pytest.raises(Refused, match="rate rule.*all time steps"):
         lif.to_leaky()
-    lif.reference = True
+    lif.path = "reference"
     with pytest.raises(Refused, match="rate rule"):
         lif(currents(3, 2))
 
@@ -399,13 +408,9 @@ def test_sixteen_bits_are_kept_and_thirty_two_computed(rule, path):
     lif, results = LIF(rule, tau=0.9), []
     for x, grad in ((current, outer), (current.float(), outer.float())):
         leaf = x.clone().requires_grad_()
-        if path == "C":
+        with on(path, lif):
             spikes = lif(leaf)
             spikes.backward(grad)
-        else:
-            with in_torch():
-                spikes = lif(leaf)
-                spikes.backward(grad)
         results.append((spikes, leaf.grad))
     (spikes, gradient), (wide_spikes, wide_gradient) = results
     assert spikes.dtype == gradient.dtype == torch.bfloat16
@@ -519,16 +524,12 @@ def test_the_layer_is_batch_norm_neuron_and_pool(fire_at, detach, tau, name, poo
     rule = rules.build(name)
     layer = normed(rule=rule, pool=pool, tau=tau, fire_at=fire_at, detach_reset=detach)
     plain = Plain(layer, rule.derivative)
-    layer.neuron.reference = path == "reference"
     steps, options = 1 if constant else 5, dict(rtol=1e-9, atol=1e-12)
     for training, seed in ((True, 0), (False, 1), (True, 2)):
         layer.train(training), plain.train(training)
         x = currents(steps, 4, 3, 3, 5, dtype=torch.double, seed=seed)  # odd both ways; 60 or 300 values a channel
         expected = all_gradients(plain, x)
-        if path == "torch":
-            with in_torch():
-                got = all_gradients(layer, x)
-        else:
+        with on(path, layer.neuron):
             got = all_gradients(layer, x)
         assert torch.equal(got[0], expected[0]) and 0.05 < got[0].mean() < 0.95
         torch.testing.assert_close(got, expected, **options)
@@ -576,7 +577,7 @@ def test_one_step_stands_for_all():
 def test_reference_path_has_the_fast_paths_bits(training, constant, pool, name):
     # in float32: mean and variance must be the same numbers too, or now and then a spike would move
     fast, slow = (normed(rule=rules.build(name), pool=pool, tau=0.9, dtype=torch.float) for _ in range(2))
-    slow.neuron.reference = True
+    slow.neuron.path = "reference"
     for seed in range(5):
         x = currents(1 if constant else 5, 8, 3, 9, 9, seed=seed)
         got, expected = (all_gradients(layer.train(training), x) for layer in (fast, slow))
@@ -615,7 +616,7 @@ def test_double_backward_of_the_layer(training, constant, pool, detach):
     expected = [(a - b) / (2 * h) for a, b in zip(gradient(h), gradient(-h), strict=True)]
 
     gradient(0)  # back to the point
-    layer.neuron.reference = True
+    layer.neuron.path = "reference"
     leaves = [x.clone().requires_grad_(), *layer.parameters()]
     first = torch.autograd.grad((layer(leaves[0]) * c).sum(), leaves, create_graph=True)
     along = sum((f * v).sum() for f, v in zip(first, direction, strict=True))
@@ -720,7 +721,7 @@ def test_reference_path_has_the_fast_paths_bits_in_sixteen(layer):
     x = currents(5, 20, 3, 9, 9).bfloat16()
     fast = layer(x)
     neuron = layer if isinstance(layer, LIF) else layer.neuron
-    neuron.reference = True
+    neuron.path = "reference"
     assert_bits([fast], [layer(x)])
 
 
@@ -731,7 +732,7 @@ def test_the_layer_has_the_state_of_batch_norm():
     assert [name for name, _ in layer.named_parameters()] == ["weight", "bias"]
 
 
-# The two paths ------------------------------------------------------------------------------------------------------
+# The reference path -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [torch.float, torch.double])
@@ -742,7 +743,7 @@ def test_reference_path_is_the_fast_path(tau, fire_at, detach, dtype):
     lif = LIF(rules.atan(), tau=tau, threshold=0.8, fire_at=fire_at, detach_reset=detach)
     current = currents(8, 3, 4, dtype=dtype)
     fast = with_gradient(lif, current)
-    lif.reference = True
+    lif.path = "reference"
     slow = with_gradient(lif, current)
     assert fast[0].dtype == slow[0].dtype == slow[1].dtype == dtype
     assert_same(fast, slow, rtol=1e-5 if dtype == torch.float else 1e-12)
@@ -772,7 +773,7 @@ def test_double_backward_of_the_reference_path(name, detach):
     expected = (slope(x + h * v) - slope(x - h * v)) / (2 * h)
 
     lif = LIF(rule, tau=0.5, detach_reset=detach)
-    lif.reference = True
+    lif.path = "reference"
     leaf = x.clone().requires_grad_()
     (first,) = torch.autograd.grad((lif(leaf) * c).sum(), leaf, create_graph=True)
     (second,) = torch.autograd.grad((first * v).sum(), leaf)
@@ -783,7 +784,7 @@ def test_double_backward_of_the_reference_path(name, detach):
 def test_double_backward_through_an_snntorch_surrogate():
     leaky = snn.Leaky(beta=0.5, spike_grad=snn.surrogate.atan(), reset_mechanism="zero", reset_delay=False)
     lif = LIF.from_leaky(leaky)
-    lif.reference = True
+    lif.path = "reference"
     seconds = []
     for layer in (lif, lambda i: stepped(leaky, i)):
         leaf = currents(4, 2, 3).requires_grad_()
@@ -799,14 +800,191 @@ def test_fast_path_refuses_a_second_backward():
         first.square().sum().backward()
 
 
+# The smooth path ----------------------------------------------------------------------------------------------------
+
+
+AREAS = {  # integrals of the rules at their usual widths, by hand
+    "triangle": lambda u: 0.5 + u - u * abs(u) / 2 if abs(u) < 1 else float(u > 0),
+    "sigmoid": lambda u: 1 / (1 + math.exp(-4 * u)),
+    "atan": lambda u: 0.5 + math.atan(math.pi * u) / math.pi,
+    "rectangle": lambda u: min(max(0.5 + u, 0), 1),
+    "exponential": lambda u: math.exp(u) / 2 if u < 0 else 1 - math.exp(-u) / 2,
+}
+
+
+def smoothly(current, area, *, tau, threshold, resets=None):
+    """The smooth neuron on currents (T, N), number by number; reset by its own spikes, or by `resets`."""
+    spikes = torch.empty_like(current)
+    for n in range(current.shape[1]):
+        v = 0.0
+        for t in range(len(current)):
+            m = tau * v + current[t, n].item()
+            spikes[t, n] = area(m - threshold)
+            v = (1 - (spikes if resets is None else resets)[t, n].item()) * m
+    return spikes
+
+
+def smooth(name, **options):
+    lif = LIF(rules.build(name), **options)
+    lif.path = "smooth"
+    return lif
+
+
+@pytest.mark.parametrize("name", AREAS)
+@pytest.mark.parametrize("detach", [False, True])
+@pytest.mark.parametrize("tau, threshold", [(1.0, 1.0), (0.9, 0.7), (0.5, 1.3), (0.0, 1.0)])
+def test_smooth_neuron_is_the_slow_loop(tau, threshold, detach, name):
+    # its gradient is that of the loop, whose resets stand still where they are detached
+    current = currents(5, 4, dtype=torch.double)
+    oracle = dict(area=AREAS[name], tau=tau, threshold=threshold)
+    spikes, gradient = with_gradient(smooth(name, tau=tau, threshold=threshold, detach_reset=detach), current)
+    expected = smoothly(current, **oracle)
+    torch.testing.assert_close(spikes, expected, rtol=1e-12, atol=1e-12)
+    assert 0.1 < spikes.mean() < 0.9
+
+    weights = torch.randn(5, 4, dtype=torch.double, generator=torch.Generator().manual_seed(1))
+    differences, h = torch.empty_like(current), 1e-6
+    for place in product(range(5), range(4)):
+        step = torch.zeros_like(current)
+        step[place] = h
+        ends = [smoothly(current + way, **oracle, resets=expected if detach else None) for way in (step, -step)]
+        differences[place] = ((ends[0] - ends[1]) * weights).sum() / (2 * h)
+    torch.testing.assert_close(gradient, differences, rtol=1e-6, atol=1e-8)
+
+
+def test_three_smooth_steps_by_hand():
+    # θ = 1, τ = 1, I = 0.5, 0.5, 0.5; s = (1 + u)²/2 for u ≤ 0, 1 - (1 - u)²/2 above.
+    # m[0] = 0.5, s = 1/8, v = 7/16;  m[1] = 15/16, s = 225/512, v = 287/512 · 15/16
+    lif = smooth("triangle")
+    spikes = lif(torch.full((3, 1, 1), 0.5, dtype=torch.double)).flatten().tolist()
+    last = 0.5 + 287 * 15 / (512 * 16)  # above the threshold
+    assert spikes == [1 / 8, 225 / 512, 1 - (2 - last) ** 2 / 2]
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "atan"])
+def test_smooth_neuron_can_be_differentiated_twice(name):
+    lif = smooth(name, tau=0.9, threshold=0.8)
+    leaf = currents(4, 2, 2, dtype=torch.double).requires_grad_()
+    assert torch.autograd.gradcheck(lif, leaf)
+    assert torch.autograd.gradgradcheck(lif, leaf)
+
+
+@pytest.mark.parametrize("detach", [False, True])
+@pytest.mark.parametrize("name", AREAS)
+def test_the_first_surrogate_gradient_is_that_of_the_smooth_neuron(name, detach):
+    # up to the first spike the membranes are the same; from the second step on the resets differ
+    hard = LIF(rules.build(name), tau=0.9, detach_reset=detach)
+    soft = smooth(name, tau=0.9, detach_reset=detach)
+    for steps in (1, 3):
+        current = currents(steps, 8, 5, dtype=torch.double)
+        (spikes, surrogate), (areas, exact) = (with_gradient(lif, current) for lif in (hard, soft))
+        assert surrogate.any() and not torch.allclose(spikes, areas)
+        assert torch.allclose(surrogate, exact, rtol=1e-12, atol=1e-14) == (steps == 1)
+
+
+@pytest.mark.parametrize("detach", [False, True])
+@pytest.mark.parametrize("name, widths", [("triangle", 1), ("rectangle", 2)])  # wide on either side: γ, γ/2
+def test_a_narrow_smooth_neuron_spikes(name, widths, detach):
+    current = currents(12, 4, 20, dtype=torch.double)
+    spikes, membranes = by_the_paper(current, tau=0.9)
+    nearest = (torch.stack(membranes) - 1).abs().min().item()
+    narrow, wide = (
+        LIF(rules.build(name, gamma=f * widths * nearest), tau=0.9, detach_reset=detach) for f in (0.99, 500)
+    )
+    narrow.path = wide.path = "smooth"
+    assert torch.equal(narrow(current), spikes) and 0.1 < spikes.mean() < 0.9
+    assert not torch.equal(wide(current), spikes)
+
+
+def test_a_smooth_neuron_has_no_edge_to_fire_at():
+    current = torch.ones(6, 3, 2)  # meets the threshold exactly
+    assert torch.equal(smooth("triangle", fire_at=">=")(current), smooth("triangle", fire_at=">")(current))
+
+
+@pytest.mark.parametrize("name", AREAS)
+@pytest.mark.parametrize("dtype", [torch.float, torch.double, torch.bfloat16], ids=str)
+def test_precision_of_the_smooth_neuron(dtype, name):
+    # sixteen bits are kept, thirty-two computed, and what leaves is rounded once
+    current, lif = currents(6, 8, 20).to(dtype), smooth(name, tau=0.9)
+    spikes, gradient = with_gradient(lif, current)
+    assert spikes.dtype == gradient.dtype == dtype
+    if dtype == torch.bfloat16:
+        assert torch.equal(spikes, lif(current.float()).bfloat16())
+    else:
+        torch.testing.assert_close(spikes.double(), lif(current.double()), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("pool", [False, True])
+@pytest.mark.parametrize("constant", [False, True])
+def test_the_smooth_layer_is_batch_norm_smooth_neuron_and_pool(constant, pool, training):
+    layer = normed(rule=rules.triangle(), pool=pool, tau=0.9).train(training)
+    norm = nn.BatchNorm2d(3, dtype=torch.double).train(training)
+    norm.load_state_dict(layer.state_dict())
+    layer.neuron.path = "smooth"
+    x = currents(1 if constant else 5, 4, 3, 3, 5, dtype=torch.double)
+    got = all_gradients(layer, x)
+
+    def plain(x):
+        current = norm(x.expand(5, *x.shape[1:]).flatten(0, 1)).unflatten(0, (5, 4))
+        spikes = smooth("triangle", tau=0.9)(current)
+        return nn.AvgPool2d(2)(spikes.flatten(0, 1)).unflatten(0, (5, 4)) if pool else spikes
+
+    plain.parameters = norm.parameters
+    torch.testing.assert_close(got, all_gradients(plain, x), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(layer.state_dict(), norm.state_dict(), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_smooth_layer_can_be_differentiated_twice(training):
+    layer = normed(2, rules.sigmoid(), steps=3, pool=True, tau=0.5).train(training)
+    layer.neuron.path = "smooth"
+
+    def output(x, weight, bias):
+        return torch.func.functional_call(layer, {"weight": weight, "bias": bias}, x)
+
+    leaves = [currents(1, 2, 2, 2, 3, dtype=torch.double).requires_grad_(), *layer.parameters()]
+    assert torch.autograd.gradcheck(output, leaves)
+    assert torch.autograd.gradgradcheck(output, leaves)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("pool", [False, True])
+def test_the_surrogate_gradient_of_one_step_is_that_of_the_smooth_layer(pool, training):
+    layer, x = normed(steps=1, pool=pool).train(training), currents(1, 4, 3, 4, 5, dtype=torch.double)
+    out, *surrogate = all_gradients(layer, x)
+    layer.neuron.path = "smooth"
+    areas, *exact = all_gradients(layer, x)
+    assert not torch.allclose(out, areas)
+    torch.testing.assert_close(surrogate, exact, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "rule, name",
+    [
+        (rules.rate(), "rate"),
+        (rules.straight_through(), "straight-through"),
+        (rules.from_surrogate(snn.surrogate.atan()), "snntorch"),
+    ],
+)
+def test_a_rule_without_an_integral_cannot_be_smoothed(rule, name):
+    lif = LIF(rule)
+    lif.path = "smooth"
+    with pytest.raises(Refused, match=f"rule {name} has no integral"):
+        lif(currents(3, 2))
+    layer = normed(rule=rule)
+    layer.neuron.path = "smooth"
+    with pytest.raises(Refused, match=f"rule {name} has no integral"):
+        layer(currents(5, 2, 3, 4, 4, dtype=torch.double))
+
+
 # State, memory layout -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("reference", [False, True])
-def test_no_state_outlives_a_call(reference):
-    a, b = LIF(rules.triangle(), tau=0.9), LIF(rules.triangle(), tau=0.5)
-    for lif in (a, b):
-        lif.reference = reference
+@pytest.mark.parametrize("path", PATHS)
+def test_no_state_outlives_a_call(path):
+    a, b = LIF(rules.triangle(0.1), tau=0.9), LIF(rules.triangle(0.1), tau=0.5)
+    a.path = b.path = path
     charge, small = torch.full((3, 2, 4), 0.9), torch.full((3, 2, 4), 0.2)  # after `charge`, 0.2 more would fire
     alone = a(small), b(small)
     a(charge), b(charge), a(torch.full((5, 7, 1), 0.9))
@@ -814,8 +992,8 @@ def test_no_state_outlives_a_call(reference):
     assert not alone[0].any()
 
 
-@pytest.mark.parametrize("reference", [False, True])
-def test_the_graph_of_a_call_is_freed(reference):
+@pytest.mark.parametrize("path", PATHS)
+def test_the_graph_of_a_call_is_freed(path):
     class Mark(torch.autograd.Function):
         @staticmethod
         def forward(ctx, x):
@@ -828,9 +1006,8 @@ def test_the_graph_of_a_call_is_freed(reference):
     marked = Mark.apply(currents(3, 2).requires_grad_())
     node = weakref.ref(marked.grad_fn)
     lif = LIF(rules.triangle())
-    lif.reference = reference
+    lif.path = path
     lif(marked)
-    lif.reference = False
     del marked
     gc.collect()
     assert node() is None
@@ -885,8 +1062,11 @@ def test_the_input_and_the_outer_gradient_are_left_alone():
     current, outer = currents(5, 4), currents(5, 4, seed=1)
     kept = current.clone(), outer.clone()
     leaf = current.requires_grad_()
-    for rule in (rules.triangle(), rules.sigmoid(), rules.rate()):
-        LIF(rule, tau=0.9)(leaf).backward(outer)
+    every = [rules.triangle(), rules.sigmoid(), rules.rate()]
+    for rule, path in [*product(every, ["fast"]), *product(every[:2], ["reference", "smooth"])]:
+        lif = LIF(rule, tau=0.9)
+        lif.path = path
+        lif(leaf).backward(outer)
         assert torch.equal(leaf.detach(), kept[0]) and torch.equal(outer, kept[1])
 
 

@@ -1,13 +1,14 @@
-"""SR against a slow transcription of section 4 of the paper notes, its edges by hand, and its two identities."""
+"""SR against a slow transcription of section 4 of the paper notes, its edges by hand, its identities; the exact l1."""
 
 import copy
 import math
 
 import pytest
 import torch
+from torch import nn
 from torch.nn.functional import cross_entropy
 
-from paperlib import attacks, regularizers
+from paperlib import attacks, networks, regularizers, rules, theory
 from paperlib.errors import Refused
 
 H = 0.01
@@ -192,3 +193,144 @@ def test_what_sr_refuses(network, batch):
     for h in (0, -0.01, float("nan"), float("inf"), "0.01"):
         with pytest.raises(Refused, match="^h is .*above 0"):
             regularizers.sr(network, *batch, h=h)
+
+
+# The exact l1 -------------------------------------------------------------------------------------------------------
+
+IMAGES = torch.linspace(-1, 1, 32, dtype=torch.double).cos().view(4, 2, 2, 2)
+LABELS = torch.tensor([0, 2, 1, 1])
+
+
+def smooth_network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+
+
+def slow_l1(network, images, labels):
+    """Sample by sample and class by class: |∂p_y/∂x| summed, averaged over the samples."""
+    total = 0
+    for image, label in zip(images, labels.tolist(), strict=True):
+        leaf = image[None].clone().requires_grad_()
+        confidence(network(leaf)[0], label, None, "paper").backward(inputs=[leaf])
+        total += sum(abs(v) for v in leaf.grad.flatten().tolist())
+    return total / len(labels)
+
+
+def slopes(value, weights, h=1e-6):
+    """∂ value() / ∂ each entry of `weights`, by stepping it."""
+    found = torch.zeros_like(weights)
+    with torch.no_grad():
+        for i in range(weights.numel()):
+            own = weights.view(-1)[i].item()
+            weights.view(-1)[i] = own + h
+            above = value()
+            weights.view(-1)[i] = own - h
+            found.view(-1)[i] = (above - value()) / (2 * h)
+            weights.view(-1)[i] = own
+    return found
+
+
+def test_the_exact_l1_by_hand():
+    # logits (w·x, 0) with w·x = ln 3: p = ¾, so the gradients are ±(3/16)·w; ‖w‖₁ = 3.5 and, for the second, 1
+    w = torch.tensor([2.0, -1, 0.5], dtype=torch.double)
+
+    def network(x):
+        u = (x * torch.stack([w, torch.tensor([0.0, 1, 0])])).sum(1)
+        return torch.stack([u, 0 * u], 1)
+
+    x = math.log(3) * torch.tensor([[0.5, 0, 0], [0.3, 1, 0.2]], dtype=torch.double)
+    _, penalty = regularizers.exact_l1(network, x, torch.tensor([0, 1]))
+    assert penalty.item() == pytest.approx(3 / 16 * (3.5 + 1) / 2)
+
+
+def test_the_exact_l1_is_the_gradient_summed():
+    network = smooth_network()
+    logits, penalty = regularizers.exact_l1(network, IMAGES, LABELS)
+    assert torch.equal(logits, network(IMAGES))
+    assert penalty.item() == pytest.approx(slow_l1(network, IMAGES, LABELS))
+    assert penalty > 0.05
+
+
+def test_weight_gradients_of_the_exact_l1_against_finite_differences():
+    network = smooth_network()
+    logits, penalty = regularizers.exact_l1(network, IMAGES, LABELS)
+    (0.7 * penalty + cross_entropy(logits, LABELS)).backward()
+
+    def loss():
+        with torch.enable_grad():
+            own = slow_l1(network, IMAGES, LABELS)
+        return 0.7 * own + cross_entropy(network(IMAGES), LABELS).item()
+
+    for parameter in network.parameters():
+        torch.testing.assert_close(parameter.grad, slopes(loss, parameter), rtol=1e-5, atol=1e-8)
+
+
+def test_sr_of_the_paper_tends_to_the_exact_l1():
+    network = smooth_network().eval()
+    _, exact = regularizers.exact_l1(network, IMAGES, LABELS)
+    expected = torch.autograd.grad(exact, network.parameters())
+    off = []
+    for h in (1e-3, 1e-5):
+        _, penalty = regularizers.sr(network, IMAGES, LABELS, preset="paper", h=h)
+        got = torch.autograd.grad(penalty, network.parameters())
+        pairs = [(penalty, exact), *zip(got, expected, strict=True)]
+        off.append(max((ours - theirs).abs().max().item() for ours, theirs in pairs))
+    assert off[0] < 1e-2
+    assert off[1] == pytest.approx(off[0] / 100, rel=0.05)  # the error is of first order in h
+
+
+def test_the_exact_l1_of_a_spiking_network_needs_the_reference_path(network, batch):
+    images, labels = batch
+    f = theory.probabilities(network)
+    expected = theory.l1(theory.true_class_gradient(f, images, labels)).mean().item()  # once, on the fast path
+    with network.reference_path():
+        logits, penalty = regularizers.exact_l1(network, images, labels)
+    torch.testing.assert_close(logits, network(images))
+    assert penalty.item() == pytest.approx(expected) and penalty > 1e-2
+    penalty.backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad.isfinite().all() and parameter.grad.any(), name
+
+    with pytest.raises(RuntimeError, match="differentiate twice"):
+        regularizers.exact_l1(network, images, labels)[1].backward()
+
+
+def test_weight_gradients_of_a_smoothed_network_against_finite_differences():
+    torch.manual_seed(0)
+    options = {"in_channels": 1, "image_size": 6, "num_classes": 3, "T": 2, "rule": rules.sigmoid()}
+    network = networks.build("conv-2", **options).double().eval()
+    images = torch.rand(2, 1, 6, 6, dtype=torch.double, generator=torch.Generator().manual_seed(0))
+
+    def penalty():
+        with torch.enable_grad():
+            return regularizers.exact_l1(network, images, LABELS[:2])[1]
+
+    with network.smoothed():
+        penalty().backward()
+        for name, parameter in network.named_parameters():
+            expected = slopes(lambda: penalty().item(), parameter)
+            torch.testing.assert_close(
+                parameter.grad, expected, rtol=1e-4, atol=1e-8, msg=lambda m, name=name: f"{name}: {m}"
+            )
+
+
+def test_the_exact_l1_in_training_is_that_of_the_whole_batch(network, batch):
+    # BatchNorm couples the samples: the gradient is that of the batch's sum, and its statistics move once
+    images, labels = batch
+    theirs = copy.deepcopy(network).train()
+    leaf = images.clone().requires_grad_()
+    z = theirs(leaf)
+    total = sum(confidence(row, label, None, "paper") for row, label in zip(z, labels.tolist(), strict=True))
+    (gradient,) = torch.autograd.grad(total, leaf)
+    network.train()
+    with network.reference_path():
+        _, penalty = regularizers.exact_l1(network, images, labels)
+    assert penalty.item() == pytest.approx(gradient.abs().sum().item() / len(labels))
+    for ours, oracle in zip(network.buffers(), theirs.buffers(), strict=True):
+        torch.testing.assert_close(ours, oracle)
+
+
+def test_the_exact_l1_leaves_the_images_as_they_are():
+    images = IMAGES.clone()
+    regularizers.exact_l1(smooth_network(), images, LABELS)[1].backward()
+    assert torch.equal(images, IMAGES) and not images.requires_grad

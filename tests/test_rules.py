@@ -6,6 +6,9 @@ import math
 import pytest
 import snntorch as snn
 import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from scipy.integrate import quad
 
 from paperlib import rules
 from paperlib.errors import Refused
@@ -113,6 +116,84 @@ def test_a_rule_can_be_differentiated_once_more(name):
     assert torch.autograd.gradcheck(SMOOTH[name][0].derivative, u)
 
 
+# Integrals ----------------------------------------------------------------------------------------------------------
+
+
+def area_at(rule, *u):
+    return rule.integral(torch.tensor(u, dtype=torch.double)).tolist()
+
+
+def test_integrals_by_hand():
+    # the triangle's halves are parabolas: (1 + u/γ)²/2 below the threshold, 1 - (1 - u/γ)²/2 above
+    assert area_at(rules.triangle(), -2, -1, -0.5, 0, 0.25, 1, 3) == [0, 0, 0.125, 0.5, 0.71875, 1, 1]
+    assert area_at(rules.triangle(0.5), -0.5, -0.25, 0, 0.125, 0.5) == [0, 0.125, 0.5, 0.71875, 1]
+    assert area_at(rules.sigmoid(), math.log(3) / 4, -math.log(3) / 4) == pytest.approx([0.75, 0.25])  # σ(±ln 3)
+    assert area_at(rules.atan(), 1 / math.pi, -1 / math.pi) == pytest.approx([0.75, 0.25])  # atan 1 = π/4
+    assert area_at(rules.rectangle(0.5), -1, -0.25, -0.125, 0, 0.125, 0.25, 1) == [0, 0, 0.25, 0.5, 0.75, 1, 1]
+    assert area_at(rules.exponential(0.5), math.log(2) / -2, math.log(2) / 2) == pytest.approx([0.25, 0.75])
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_an_integral_is_the_area_below_the_derivative(name):
+    rule, tallest = STEPS[name]
+    kinks = [k / tallest for k in (-1, -0.5, 0.5, 1)]  # of those rules that have any
+    for u in (-3.7, -1.0, -0.3, -0.01, 0.02, 0.15, 0.45, 1.2, 9.0):
+        low, high = sorted((0, u))
+        area, _ = quad(lambda v: at(rule, v)[0], low, high, points=[k for k in kinks if low < k < high] or None)
+        assert area_at(rule, u) == pytest.approx([0.5 + math.copysign(area, u)], abs=1e-9)
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_an_integral_rises_from_zero_to_one(name):
+    rule, _ = STEPS[name]
+    assert area_at(rule, -math.inf, 0, math.inf) == [0, 0.5, 1]
+    assert area_at(rule, -1e9, 1e9) == pytest.approx([0, 1], abs=1e-9)
+    u = torch.linspace(-20, 20, 40_001, dtype=torch.double)
+    area = rule.integral(u)
+    assert (area.diff() >= 0).all() and area.min() >= 0 and area.max() <= 1
+    torch.testing.assert_close(area + area.flip(0), torch.ones_like(u))  # its two sides are alike
+    single = rule.integral(u.float())
+    assert single.min() >= 0 and single.max() <= 1
+    torch.testing.assert_close(single.double(), area, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", STEPS)
+@given(u=st.floats(-4, 4))
+def test_autograd_of_an_integral_is_the_derivative(name, u):
+    rule, tallest = STEPS[name]
+    kink = {"rectangle": 0.5 / tallest, "exponential": 0}.get(rule.name, math.inf)  # of the derivative
+    assume(abs(abs(u) - kink) > 1e-9)
+    point = torch.tensor([u], dtype=torch.double, requires_grad=True)
+    (slope,) = torch.autograd.grad(rule.integral(point), point)
+    assert slope.tolist() == pytest.approx(at(rule, u), rel=1e-9, abs=1e-12)
+
+
+xfail = pytest.mark.xfail(strict=True, reason="autograd of |u| is 0 at 0, where the area rises fastest")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[xfail] * n.startswith("exponential")) for n in STEPS])
+def test_at_the_threshold_the_slope_of_an_integral_is_the_rules_own(name):
+    rule, tallest = STEPS[name]
+    threshold = torch.zeros(1, dtype=torch.double, requires_grad=True)
+    (slope,) = torch.autograd.grad(rule.integral(threshold), threshold)
+    assert slope.item() == pytest.approx(tallest)
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_an_integral_can_be_differentiated_twice(name):
+    u = torch.tensor([-1.7, -0.3, -0.1, 0.2, 0.45, 0.8, 1.4], dtype=torch.double, requires_grad=True)
+    assert torch.autograd.gradgradcheck(SMOOTH[name][0].integral, u)
+
+
+def test_only_a_unit_step_has_an_integral():
+    built = [rules.build(name) for name in rules.RULES]
+    unit = {rule.name for rule, _ in STEPS.values()}
+    assert {rule.name for rule in built if getattr(rule, "integral", None)} == unit
+    assert rules.from_surrogate(snn.surrogate.atan()).integral is None
+
+
+# What all share -----------------------------------------------------------------------------------------------------
+
 EVERY = [*(rule for rule, _ in STEPS.values()), rules.straight_through(), rules.from_surrogate(snn.surrogate.atan())]
 
 
@@ -121,8 +202,10 @@ EVERY = [*(rule for rule, _ in STEPS.values()), rules.straight_through(), rules.
 def test_a_rule_leaves_its_argument_alone(rule, dtype):
     u = torch.randn(2, 3, 4, dtype=dtype)
     before = u.clone()
-    slope = rule.derivative(u)
-    assert torch.equal(u, before) and slope.shape == u.shape and slope.dtype == u.dtype
+    for function in (rule.derivative, rule.integral):
+        if function is not None:
+            value = function(u)
+            assert torch.equal(u, before) and value.shape == u.shape and value.dtype == u.dtype
 
 
 @pytest.mark.parametrize("dtype", [torch.float, torch.double])

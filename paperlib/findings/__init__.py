@@ -1,0 +1,99 @@
+"""What a record says in words: headlines, captions, and the box that ends a notebook on theory.
+
+An artifact may have several figures and tables, its parts: "thm-ratio" is the first, "thm-ratio/scale" another.
+"""
+
+from collections.abc import Callable, Iterable
+
+from paperlib.claims import LEDGER, judged
+from paperlib.findings import accuracy, quotient, ratio
+from paperlib.findings.core import Line
+
+
+def key(artifact: str, part: str = "") -> str:
+    """The name of a part: "thm-ratio/scale"; the first part has that of its artifact."""
+    return f"{artifact}/{part}" if part else artifact
+
+
+def parts(artifact: str) -> list[str]:
+    """The parts of an artifact, in reading order, "" first."""
+    return [name.partition("/")[2] for name in HEADLINES if name.partition("/")[0] == artifact]
+
+
+def headline(record: dict, part: str = "") -> str:
+    """What a figure's title says: the finding with its numbers."""
+    return HEADLINES[key(record["artifact"], part)](record)
+
+
+def caption(record: dict, part: str = "") -> str:
+    """Data, sample sizes, seeds, what the interval is, profile."""
+    provenance = record["provenance"]
+    seeds = len({seed for row in record["rows"] for seed in row["seeds"]})
+    images = IMAGES.get(key(record["artifact"], part), "{data}, {samples} test images, {seeds}")
+    told = {"seeds": seeds} | provenance["parameters"] | {"data": provenance["data"]["title"]}
+    told["seeds"] = told["seeds"] if isinstance(told["seeds"], int) else seeds
+    told["seeds"] = f"{told['seeds']} seed{'s' * (told['seeds'] != 1)}"
+    return f"{images.format(**told)}, 95 % intervals, profile {provenance['profile']}"
+
+
+def finding(record: dict) -> str:
+    """Markdown: the finding in a sentence, what was run, the verdicts it decides, what holds and what does not."""
+    lines = []
+    for claim in LEDGER:
+        if claim.artifact == record["artifact"] and claim.judge:
+            _, verdict, reason = judged(claim, record)
+            lines.append(f"* {claim.id}: {claim.statement} **{verdict.capitalize()}.** {reason}")
+    blocks = [f"**{headline(record)}** ({caption(record)})", "\n".join(lines), box(record)]
+    return "\n\n".join(block for block in blocks if block)
+
+
+def box(record: dict) -> str:
+    """Markdown: what holds, what does not, at which scale; empty for an artifact that has none."""
+    if record["artifact"] not in BOXES:
+        return ""
+    words = {True: "holds", False: "does not hold", None: "neither"}
+    table = ["| | statement | measured |", "|---|---|---|"]
+    table += [
+        f"| **{words[holds]}** | {what} | {numbers} |" for holds, what, numbers in BOXES[record["artifact"]](record)
+    ]
+    return "\n".join(table)
+
+
+HEADLINES: dict[str, Callable[[dict], str]] = {
+    "fig-random-vs-adversarial": accuracy.random,
+    "tab-ablation": accuracy.ablation,
+    "fig-gradient-maps": accuracy.maps,
+    "fig-lambda": accuracy.lambdas,
+    "thm-ratio": ratio.regimes,
+    "thm-ratio/exact": ratio.exact,
+    "thm-ratio/vulnerabilities": ratio.vulnerabilities,
+    "thm-ratio/first-order": ratio.first_order,
+    "thm-ratio/worst": ratio.worst,
+    "thm-ratio/sparsity": ratio.sparsity,
+    "thm-ratio/scale": ratio.scale,
+    "prop-finite-difference": quotient.followed,
+    "prop-finite-difference/window": quotient.window,
+    "prop-finite-difference/schemes": quotient.schemes,
+    "prop-finite-difference/curvature": quotient.curvature,
+    "prop-finite-difference/weights": quotient.weights,
+}
+
+BOXES: dict[str, Callable[[dict], Iterable[Line]]] = {
+    "thm-ratio": ratio.box,
+    "prop-finite-difference": quotient.box,
+}
+
+_THREE = "{data}, {true_samples} test images ({smooth_samples} in the smooth regime), {seeds}"
+IMAGES = {  # what a caption says of images and seeds, where it is not all samples and all seeds
+    "fig-lambda": "{data}, {samples} validation images, {seeds}",
+    "thm-ratio": _THREE + ", linear ratio: {samples} images",
+    "thm-ratio/exact": "Functions worked out by hand, {exact_draws} draws each",
+    "thm-ratio/vulnerabilities": _THREE,
+    "thm-ratio/first-order": _THREE,
+    "thm-ratio/worst": "{data}, the worst of {true_samples} test images, {seeds}",
+    "thm-ratio/sparsity": "{data}, {samples} test images, {true_samples} for the ratio, {seeds}",
+    "thm-ratio/scale": "{data}, {true_samples} test images, the first seed of vanilla training",
+    "prop-finite-difference/curvature": "{data}, {smooth_samples} test images, {seeds}",
+    "prop-finite-difference/schemes": "{data}, {samples} test images ({smooth_samples} smooth), {seeds}",
+    "prop-finite-difference/weights": "{data}, {weight_samples} test images, {seeds}",
+}

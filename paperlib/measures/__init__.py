@@ -1,0 +1,74 @@
+"""Flags and gradients → the rows of a record, each with its interval: what every notebook measures."""
+
+from paperlib.measures.accuracy import (
+    accuracy_rows,
+    choice_rows,
+    difference_rows,
+    energy_rows,
+    gap_rows,
+    ladder,
+    mean_rows,
+)
+from paperlib.measures.exact import exact_rows
+from paperlib.measures.predictors import predictor_rows, scale_rows, sparsities
+from paperlib.measures.quotient import (
+    PRECISIONS,
+    WINDOW,
+    cost_rows,
+    curvature_rows,
+    curvatures,
+    quotient_rows,
+    quotients,
+    smooth_accuracy_rows,
+    weight_gradient_rows,
+)
+from paperlib.measures.ratio import (
+    REGIMES,
+    SMOOTH,
+    TRUE,
+    pictures,
+    quantiles,
+    ratio_rows,
+    saturation,
+    vulnerabilities,
+    vulnerability_rows,
+    worst_rows,
+)
+from paperlib.measures.sparsity import SPARSITIES, correlation_rows, probability_gradients, sparsity_rows
+
+__all__ = [
+    "PRECISIONS",
+    "REGIMES",
+    "SMOOTH",
+    "SPARSITIES",
+    "TRUE",
+    "WINDOW",
+    "accuracy_rows",
+    "choice_rows",
+    "correlation_rows",
+    "cost_rows",
+    "curvature_rows",
+    "curvatures",
+    "difference_rows",
+    "energy_rows",
+    "exact_rows",
+    "gap_rows",
+    "ladder",
+    "mean_rows",
+    "pictures",
+    "predictor_rows",
+    "probability_gradients",
+    "quantiles",
+    "quotient_rows",
+    "quotients",
+    "ratio_rows",
+    "saturation",
+    "scale_rows",
+    "smooth_accuracy_rows",
+    "sparsities",
+    "sparsity_rows",
+    "vulnerabilities",
+    "vulnerability_rows",
+    "weight_gradient_rows",
+    "worst_rows",
+]

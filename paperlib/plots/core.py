@@ -1,0 +1,51 @@
+"""What all figures share: colours, curves with their intervals, names at their ends."""
+
+import numpy as np
+from matplotlib.axes import Axes
+
+COLOURS = {"vanilla": "#4d4d4d", "sr": "#0072b2", "at": "#e69f00", "at+sr": "#009e73"}
+OTHER = "#882255"  # of a training that the paper does not have
+NOISE = {"uniform": "#56b4e9", "sign": "#cc79a7"}
+ATTACK = "#d55e00"
+
+
+def curve(panel: Axes, x: list[float], rows: list[dict], colour: str, *, width: float) -> float:
+    """A line of percentages with its interval as a band; returns the height at which it ends."""
+    values = np.array([[100 * r["value"], 100 * bound(r, "low"), 100 * bound(r, "high")] for r in rows]).T
+    panel.plot(x, values[0], color=colour, linewidth=width, marker="o", markersize=3)
+    panel.fill_between(x, values[1], values[2], color=colour, alpha=0.18, linewidth=0)
+    return values[0, -1]
+
+
+def name_ends(panel: Axes, x: float, ends: list[tuple[float, str, str]], apart: float = 4.5) -> None:
+    """Write (height, name, colour) beside the lines' ends at `x`, from the top down, moved apart where too close."""
+    below = np.inf
+    for height, name, colour in sorted(ends, reverse=True):
+        below = min(height, below - apart * (1 + name.count("\n")))
+        where = {"textcoords": "offset points", "va": "center", "color": colour, "fontsize": 8}
+        panel.annotate(name, (x, below), (4, 0), **where)
+
+
+def hue(training: str) -> str:
+    """A training's colour, the same in every figure."""
+    return COLOURS.get(training, OTHER)
+
+
+def trainings(record: dict) -> list[str]:
+    """The trainings in `record`: the paper's in their order, then any others."""
+    found = dict.fromkeys(row["training"] for row in record["rows"] if "training" in row)
+    return sorted(found, key=lambda t: list(COLOURS).index(t) if t in COLOURS else len(COLOURS))
+
+
+def bound(row: dict, end: str) -> float:
+    """The bound, or the value itself where one seed has no interval."""
+    return row["value"] if row[end] is None else row[end]
+
+
+def line(panel: Axes, x: str, rows: list[dict], colour: str, label: str | None = None, **style) -> None:
+    """Values against the rows' label `x`, their interval as a band; rows without a value are left out."""
+    known = [r for r in rows if r["value"] is not None]
+    at = [r[x] for r in known]
+    panel.plot(at, [r["value"] for r in known], color=colour, label=label, **{"marker": "o", "markersize": 3} | style)
+    low, high = ([bound(r, end) for r in known] for end in ("low", "high"))
+    panel.fill_between(at, low, high, color=colour, alpha=0.15, linewidth=0)
