@@ -65,7 +65,7 @@ used_h = run.profile.trainings["sr"]["h"]
 # threshold. Between that and curvature there may be a window in which it is a proxy (shaded: what is called one here).
 
 # %%
-networks = [e for training in run.profile.trainings for e in run.profile.experiments(training)[:seeds]]
+networks = run.profile.first(seeds)
 test = run.data.test
 shown = {measures.SMOOTH: test.take(smooth_samples), measures.TRUE: test.take(samples)}
 found = [

@@ -143,7 +143,7 @@ Markdown(tables.markdown(run.record(exact), "exact"))
 #   estimates.
 
 # %%
-networks = [e for training in run.profile.trainings for e in run.profile.experiments(training)[:seeds]]
+networks = run.profile.first(seeds)
 test = run.data.test.take(samples)
 gradients = {e.key: measures.probability_gradients(e, test, device=device) for e in run.profile.all()}
 statement = [row for e in run.profile.all() for row in measures.ratio_rows(e, gradients[e.key])]

@@ -126,7 +126,7 @@ def _within_bounds(record: dict) -> tuple[str, str]:
 
 def _networks_within(record: dict) -> tuple[str, str]:
     """Per network and radius: is the share's interval clear of `KEPT`, above or below?"""
-    rows = [r for r in select(record, quantity="at most 3‖g‖₀", regime=TRUE) if r["value"] is not None]
+    rows = [r for r in select(record, quantity="at most 3‖g‖₀", regime=TRUE) if r["low"] is not None]
     if not rows:
         return INCONCLUSIVE, "No sample has a ratio with the true forward pass."
     verdict = _decide([row | {end: row[end] - KEPT for end in ("low", "high")} for row in rows])

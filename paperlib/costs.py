@@ -78,8 +78,7 @@ def _pgd(given: dict, eps_255: float) -> Attack:
 
 
 def _ratio(profile: Profile, given: dict):
-    subjects = [e for training in profile.trainings for e in profile.experiments(training)[: given["seeds"]]]
-    return subjects, [_pgd(given, given["pgd_eps_255"])], "test"
+    return profile.first(given["seeds"]), [_pgd(given, given["pgd_eps_255"])], "test"
 
 
 ASKED = {  # artifact: networks, attacks and part of the data, from a profile and the notebook's parameters

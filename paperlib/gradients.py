@@ -50,7 +50,7 @@ def hoyer(gradient: Tensor) -> Tensor:
 
     √PN in other words.  NaN where g = 0, and for a single coordinate.
     """
-    root = gradient[0].numel() ** 0.5
+    root = gradient.shape[1:].numel() ** 0.5
     spread = root - participation_number(gradient).sqrt()
     return spread / (root - 1 if root > 1 else torch.nan)
 

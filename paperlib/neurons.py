@@ -84,7 +84,8 @@ class LIF(nn.Module):
         )
 
     def forward(self, current: Tensor) -> Tensor:
-        """Currents (T, B, ...) → spikes (T, B, ...) in {0, 1}."""
+        """Currents (T, B, ...) → spikes (T, B, ...), 0 or 1; on the smooth path anything between."""
+        errors.one_of("path of a neuron", self.path, PATHS)
         if self.path == "fast":
             return fused.Spikes.apply(current, self.cell(len(current), current))
         return self._step(current) if self.path == "reference" else self._smooth(current)

@@ -12,7 +12,9 @@ from paperlib.experiments import Experiment, Imported
 from paperlib.training import Schedule
 
 NEEDED = {"vanilla", "sr", "at", "at+sr"}
-LENGTHS = {"eps_255", "lambdas", "tolerance"}  # notebook parameters that no sign belongs to
+LENGTHS = {  # notebook parameters that no sign belongs to
+    *("eps_255", "pgd_eps_255", "scale_eps_255", "lambdas", "scales", "steps", "thresholds", "tolerance"),
+}
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,11 @@ class Profile:
     def all(self) -> list[Experiment | Imported]:
         """Every training with every seed."""
         return [e for training in self.trainings for e in self.experiments(training)]
+
+    def first(self, seeds: int) -> list[Experiment | Imported]:
+        """Of every training the first `seeds` networks, or as many as there are."""
+        errors.count("seeds", seeds)
+        return [e for training in self.trainings for e in self.experiments(training)[:seeds]]
 
     def sweep(self, lambdas: list[float], seeds: list[int]) -> list[Experiment]:
         """SR networks over λ."""

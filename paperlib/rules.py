@@ -80,7 +80,7 @@ def exponential(gamma: float = 1.0) -> Rule:
     errors.number("gamma", gamma, above=0)
 
     def integral(u: Tensor) -> Tensor:
-        half = torch.exp(u.abs() / -gamma) / 2  # the area beyond |u|
+        half = torch.exp(torch.where(u < 0, u, -u) / gamma) / 2  # the area beyond |u|; abs has no slope at 0
         return torch.where(u < 0, half, 1 - half)
 
     return Rule("exponential", lambda u: torch.exp(u.abs() / -gamma) / (2 * gamma), integral=integral)

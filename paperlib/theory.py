@@ -4,7 +4,7 @@
 clamped: δ is the statement's, whatever bounds the data have.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -110,25 +110,25 @@ def random_vulnerability(
 def adversarial_vulnerability(f: Probabilities, x: Tensor, y: Tensor, eps: float, *, steps: int = 10) -> Tensor:
     """A lower estimate of ρ_adv(ε) = sup over ‖δ‖∞ ≤ 1 of (f_y(x + εδ) - f_y(x))², (B,).
 
-    Both corners x ± ε·sign g first, which is exact where f_y is linear.  From the better of the two on, `steps` of
-    conditional gradient along sign ∇f_y (Frank and Wolfe's step 2/(k + 2), which never leaves the ball), and the
-    largest change on the way counts.  Refuses a negative ε.
+    Upwards from the corner x + ε·sign g and downwards from x - ε·sign g, which is exact where f_y is linear; then half
+    of `steps` each of conditional gradient along sign ∇f_y (Frank and Wolfe's step 2/(k + 2), which never leaves the
+    ball).  The largest change on the way counts.  Refuses a negative ε.
     """
     errors.number("eps", eps, at_least=0)
     errors.count("steps", steps, at_least=0)
     with torch.no_grad():
         at_rest = _true_class(f, x, y)
     corner = eps * true_class_gradient(f, x, y).sign()
-    with torch.no_grad():
-        up, down = ((_true_class(f, x + way, y) - at_rest).square() for way in (corner, -corner))
-    best, side = torch.maximum(up, down), _beside(torch.where(up > down, 1.0, -1.0), x)
-    delta = side * corner
-    for k in range(1, steps + 1):
-        gradient, change = _gradient_and_value(f, x + delta, y)
-        best = torch.maximum(best, (change - at_rest).square())
-        delta = delta.lerp(side * eps * gradient.sign(), 2 / (k + 2))
-    with torch.no_grad():
-        return torch.maximum(best, (_true_class(f, x + delta, y) - at_rest).square())
+    best = torch.zeros_like(at_rest)
+    for side in (1, -1):
+        delta = side * corner
+        for k in range(1, steps // 2 + 1):
+            gradient, value = _gradient_and_value(f, x + delta, y)
+            best = torch.maximum(best, (value - at_rest).square())
+            delta = delta.lerp(side * eps * gradient.sign(), 2 / (k + 2))
+        with torch.no_grad():
+            best = torch.maximum(best, (_true_class(f, x + delta, y) - at_rest).square())
+    return best
 
 
 def measured_ratio(adversarial: Tensor, random: RandomVulnerability) -> Tensor:
@@ -136,7 +136,7 @@ def measured_ratio(adversarial: Tensor, random: RandomVulnerability) -> Tensor:
 
     A draw that changed more than the attack is an attack too, so no ratio lies below 1.
     """
-    return torch.maximum(adversarial, random.largest) / random.value
+    return (torch.maximum(adversarial, random.largest) / random.value).clamp_min(1)  # a mean may round to above all
 
 
 # ---- the finite-difference proposition ---------------------------------------------------------------------------
@@ -151,8 +151,6 @@ def finite_difference_l1(f: Probabilities, x: Tensor, y: Tensor, h: float, schem
     `h` is in the units of `x`; the points are not clamped.  The error is (h/2)·dᵀ∇²f d + O(h²) for "forward", its
     opposite for "backward", O(h²) for "central".  Refuses an unknown scheme and h that is not above 0.
     """
-    errors.one_of("scheme", scheme, SCHEMES)
-    errors.number("h", h, above=0)
     return finite_differences(f, x, y, [h], true_class_gradient(f, x, y).sign(), [scheme])[h, scheme]
 
 
@@ -162,12 +160,16 @@ def finite_differences(
     y: Tensor,
     steps: Sequence[float],
     direction: Tensor,
-    schemes: Iterable[str] = tuple(SCHEMES),
+    schemes: Sequence[str] = tuple(SCHEMES),
 ) -> dict[tuple[float, str], Tensor]:
     """`finite_difference_l1` for many h and schemes, {(h, scheme): (B,)}, with f called once at each point.
 
     `direction` is d, of the shape of `x`.
     """
+    for h in steps:
+        errors.number("h", h, above=0)
+    for scheme in schemes:
+        errors.one_of("scheme", scheme, SCHEMES)
 
     @cache
     def value(along: float) -> Tensor:
@@ -182,7 +184,11 @@ def finite_differences(
 
 
 def curvature(f: Probabilities, x: Tensor, y: Tensor) -> Tensor:
-    """dᵀ∇²f_y d along d = sign g, (B,), by double back-propagation: f must be twice differentiable by autograd."""
+    """dᵀ∇²f_y d along d = sign g, (B,), by double back-propagation.
+
+    f must be twice differentiable by autograd; a spiking network of this library is so inside `reference_path()` and
+    `smoothed()`, and torch raises otherwise.
+    """
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(_true_class(f, leaf, y).sum(), leaf, create_graph=True)
@@ -205,11 +211,6 @@ def _gradient_and_value(f: Probabilities, x: Tensor, y: Tensor) -> tuple[Tensor,
 
     gradient = input_gradient(kept, x)
     return gradient, value.detach()
-
-
-def _beside(values: Tensor, x: Tensor) -> Tensor:
-    """(B,) as a factor of (B, ...)."""
-    return values.to(x).view(-1, *[1] * (x.dim() - 1))
 
 
 __all__ = [

@@ -2,7 +2,7 @@
 
 import pytest
 
-from paperlib import claims, records
+from paperlib import claims, findings, parameters, paths, records
 from paperlib.claims import INCONCLUSIVE, NOT_MEASURED, NOT_SUPPORTED, SUPPORTED
 
 CLEAR, UNSURE, AGAINST, ONE_SEED = (0.2, 0.1, 0.3), (0.1, -0.1, 0.3), (-0.2, -0.3, -0.1), (0.2, None, None)
@@ -15,9 +15,16 @@ def row(quantity, value, low=None, high=None, *, n=100, seeds=(0, 1, 2), experim
 
 
 def record(artifact, rows, arrays=None):
-    """A checked record around `rows`, of 100 made-up images."""
+    """A checked record around `rows`, of 100 made-up images, with the notebook's own parameters for the rest."""
+    source = paths.NOTEBOOKS / f"{artifact}.py"
+    given = {p.name: p.default for p in parameters.declared(source).values()} if source.exists() else {}
     data = {"name": "tiny", "title": "Stripes", "sha256": "0" * 64}
-    provenance = {"profile": "smoke", "parameters": {"samples": 100, "device": "auto"}, "data": data, "recipe": 1}
+    provenance = {
+        "profile": "smoke",
+        "parameters": given | {"samples": 100, "device": "auto"},
+        "data": data,
+        "recipe": 1,
+    }
     provenance |= {"code": "f" * 40, "clean": True, "packages": {"python": "3"}, "device": "cpu"}
     content = {"artifact": artifact, "schema": 1, "provenance": provenance, "rows": rows}
     return records.check(content | ({"arrays": arrays} if arrays else {}))
@@ -241,8 +248,8 @@ def test_shares_and_points_are_percentages_with_their_intervals():
 
 def test_a_finding_holds_headline_caption_and_exactly_its_own_verdicts():
     made = ablation_record(CLEAR, UNSURE)
-    text = claims.finding(made)
-    assert text.startswith(f"**{claims.headline(made)}** ({claims.caption(made)})\n\n")
+    text = findings.finding(made)
+    assert text.startswith(f"**{findings.headline(made)}** ({findings.caption(made)})\n\n")
     lines = text.splitlines()[2:]
     assert [line[2:].partition(":")[0] for line in lines] == ["C3, alone", "C3, with AT"]
     own = [v for v in claims.verdicts({"tab-ablation": made}) if v.claim.id.startswith("C3")]
@@ -253,14 +260,14 @@ def test_a_finding_holds_headline_caption_and_exactly_its_own_verdicts():
 
 def test_an_artifact_that_decides_no_claim_has_a_finding_too():
     made = lambda_record(0.01, 0.01)
-    assert claims.finding(made) == f"**{claims.headline(made)}** ({claims.caption(made)})"
+    assert findings.finding(made) == f"**{findings.headline(made)}** ({findings.caption(made)})"
 
 
 def test_the_caption_counts_images_and_seeds_and_names_split_and_profile():
-    assert claims.caption(ablation_record(CLEAR, CLEAR)) == (
+    assert findings.caption(ablation_record(CLEAR, CLEAR)) == (
         "Stripes, 100 test images, 3 seeds, 95 % intervals, profile smoke"
     )
-    assert claims.caption(lambda_record(0.01, 0.01)).startswith("Stripes, 100 validation images, 1 seed, ")
+    assert findings.caption(lambda_record(0.01, 0.01)).startswith("Stripes, 100 validation images, 1 seed, ")
 
 
 def lambda_record(chosen, used):
@@ -268,30 +275,30 @@ def lambda_record(chosen, used):
 
 
 def test_the_headline_of_lambda_says_whether_choice_and_use_agree():
-    assert claims.headline(lambda_record(0.01, 0.01)) == ("Validation data choose λ = 0.01, as this companion uses")
-    assert claims.headline(lambda_record(0.003, 0.01)).endswith("λ = 0.003, while 0.01 is in use")
+    assert findings.headline(lambda_record(0.01, 0.01)) == ("Validation data choose λ = 0.01, as this companion uses")
+    assert findings.headline(lambda_record(0.003, 0.01)).endswith("λ = 0.003, while 0.01 is in use")
 
 
 def test_the_headline_of_noise_tells_the_widest_gap():
     made = random_record({8: (0.2, 0.1, 0.3), 16: (0.6, 0.5, 0.7), 32: (0.1, 0.0, 0.2)}, attacked={8: 0.7, 16: 0.3})
-    assert claims.headline(made) == ("PGD-20 at ε = 16/255 leaves 30 % accuracy, uniform noise of 4ε leaves 90 %")
+    assert findings.headline(made) == ("PGD-20 at ε = 16/255 leaves 30 % accuracy, uniform noise of 4ε leaves 90 %")
 
 
 def test_the_headline_of_the_ablation_tells_the_largest_change_of_either_sign():
     made = ablation_record([(0.02, 0.01, 0.03), (-0.11, -0.2, -0.02)], [(0.04, None, None), (0.01, None, None)])
-    assert claims.headline(made) == (
+    assert findings.headline(made) == (
         "What SR changes under PGD-20, where most: SR against vanilla: -11 points at 32/255; "
         "AT+SR against AT: +4 points at 16/255"
     )
 
 
 def test_the_headline_of_the_ratio_tells_its_range_and_the_bound():
-    told = claims.headline(ratio_record(1.0, 1.0, 1.0))
+    told = findings.headline(ratio_record(1.0, 1.0, 1.0))
     assert "40 to 42" in told and "2000" in told and "inf" not in told
 
 
 def test_the_headline_of_the_maps_tells_a_participation_number_a_training():
-    told = claims.headline(maps_record(HELPS, HELPS))
+    told = findings.headline(maps_record(HELPS, HELPS))
     assert told.endswith(": vanilla 60, SR 60, AT 60, AT+SR 60")
 
 
@@ -301,7 +308,7 @@ def test_the_headline_of_the_maps_hears_no_network_of_the_sweep():
     made["rows"] = [r for r in made["rows"] if r.get("training") != "sr"]
     for i, (lam, number) in enumerate([(0.01, 61.0), (0.01, 40.0), (0.01, 50.0)] + [(0.03, 9.0)] * 5):
         made["rows"].append(row("participation number", number, training="sr", lam=lam, seeds=[i]))
-    assert claims.headline(records.check(made)).endswith(": vanilla 60, SR 50, AT 60, AT+SR 60")
+    assert findings.headline(records.check(made)).endswith(": vanilla 60, SR 50, AT 60, AT+SR 60")
 
 
 def test_the_headline_of_the_quotient_tells_the_best_defined_h():
@@ -309,9 +316,9 @@ def test_the_headline_of_the_quotient_tells_the_best_defined_h():
         found = zip((1e-3, 1e-2, 1e-1), correlations, strict=True)
         return record("prop-finite-difference", [row("rank correlation", r, training="vanilla", h=h) for h, r in found])
 
-    assert claims.headline(made(None, 0.8, 0.7)).endswith("at h = 0.01, with a rank correlation of 0.80")
-    assert claims.headline(made(None, None, None))  # no image moved at any h: said, and no crash
+    assert findings.headline(made(None, 0.8, 0.7)).endswith("at h = 0.01, with a rank correlation of 0.80")
+    assert findings.headline(made(None, None, None))  # no image moved at any h: said, and no crash
 
 
 def test_the_headline_of_noise_does_without_noise_of_four_epsilon():
-    assert claims.headline(random_record({}))
+    assert findings.headline(random_record({}))

@@ -21,7 +21,7 @@ from torch import nn
 
 from paperlib import kernel, rules
 from paperlib.errors import Refused
-from paperlib.neurons import PATHS, LIF, NormedLIF
+from paperlib.neurons import LIF, PATHS, NormedLIF
 
 FIRES = {">=": torch.ge, ">": torch.gt}
 TAUS = [1.0, 0.9, 0.5, 0.0]

@@ -9,7 +9,7 @@ import pytest
 from test_tables_and_plots import made
 
 from paperlib import __main__ as command_line
-from paperlib import claims, notebooks, paths, records, report
+from paperlib import claims, findings, notebooks, paths, records, report
 
 ARTIFACTS = notebooks.names()
 GONE = "tab-ablation"  # the artifact that is missing or damaged
@@ -65,7 +65,7 @@ def test_each_section_shows_figure_finding_table_and_provenance(folder):
     _, text = written(folder)
     for artifact in ARTIFACTS:
         record, own = records.load(folder / f"{artifact}.json"), section(text, artifact)
-        assert claims.finding(record) in own and f"![{claims.headline(record)}](" in own
+        assert findings.finding(record) in own and f"![{findings.headline(record)}](" in own
         assert report.tables.markdown(record) in own
         assert "Provenance: code `ffffffffffff` (clean tree), recipe 1, device cpu, data Stripes" in own
         assert "samples = 100" in own and "python 3" in own

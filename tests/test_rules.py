@@ -168,10 +168,7 @@ def test_autograd_of_an_integral_is_the_derivative(name, u):
     assert slope.tolist() == pytest.approx(at(rule, u), rel=1e-9, abs=1e-12)
 
 
-xfail = pytest.mark.xfail(strict=True, reason="autograd of |u| is 0 at 0, where the area rises fastest")
-
-
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[xfail] * n.startswith("exponential")) for n in STEPS])
+@pytest.mark.parametrize("name", STEPS)
 def test_at_the_threshold_the_slope_of_an_integral_is_the_rules_own(name):
     rule, tallest = STEPS[name]
     threshold = torch.zeros(1, dtype=torch.double, requires_grad=True)

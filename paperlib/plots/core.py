@@ -7,6 +7,7 @@ COLOURS = {"vanilla": "#4d4d4d", "sr": "#0072b2", "at": "#e69f00", "at+sr": "#00
 OTHER = "#882255"  # of a training that the paper does not have
 NOISE = {"uniform": "#56b4e9", "sign": "#cc79a7"}
 ATTACK = "#d55e00"
+LOG = {"xscale": "log"}  # of radii and steps, before anything is drawn: a single one would give limits without width
 
 
 def curve(panel: Axes, x: list[float], rows: list[dict], colour: str, *, width: float) -> float:
@@ -24,6 +25,12 @@ def name_ends(panel: Axes, x: float, ends: list[tuple[float, str, str]], apart: 
         below = min(height, below - apart * (1 + name.count("\n")))
         where = {"textcoords": "offset points", "va": "center", "color": colour, "fontsize": 8}
         panel.annotate(name, (x, below), (4, 0), **where)
+
+
+def logarithmic(panel: Axes) -> None:
+    """A logarithmic scale of values, if there is anything above 0 to show."""
+    if np.isfinite(panel.dataLim.minpos[1]):
+        panel.set_yscale("log")
 
 
 def hue(training: str) -> str:

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from paperlib.claims import REGIMES, select, title
-from paperlib.plots.core import ATTACK, bound, hue, line, trainings
+from paperlib.plots.core import ATTACK, LOG, bound, hue, line, logarithmic, trainings
 
 SMOOTH, TRUE = REGIMES
 SCHEMES = {"forward": "#0072b2", "backward": "#cc79a7", "central": "#009e73"}
@@ -15,7 +15,7 @@ LAYERS = 8  # as many can be named one by one
 
 def followed(record: dict) -> Figure:
     """How the forward quotient of the spiking network follows ‖g‖₁ of its surrogate gradient."""
-    figure, panels = plt.subplots(1, 3, figsize=(9.6, 3.6), layout="constrained")
+    figure, panels = plt.subplots(1, 3, figsize=(9.6, 3.6), layout="constrained", subplot_kw=_steps(record))
     shown = {
         "rank correlation": "rank correlation with ‖g‖₁",
         "quotient over l1": "mean quotient over mean ‖g‖₁",
@@ -27,7 +27,8 @@ def followed(record: dict) -> Figure:
             own = {"quantity": quantity, "training": training, "regime": TRUE, "precision": "float32"}
             line(panel, "h", select(record, scheme="forward", **own), hue(training), title(training))
         panel.axvline(record["arrays"]["used_h"], color=".5", linestyle=":", linewidth=1)
-        panel.set(xscale="log", xlabel=f"h (dotted: SR's, {record['arrays']['used_h']:g})", title=heading)
+        xlabel = f"h (dotted: SR's, {record['arrays']['used_h']:g})"
+        panel.set(xlabel=xlabel, title=heading)
     panels[0].axhspan(correlated, 1, color="#009e73", alpha=0.08, linewidth=0)
     panels[0].set_ylim(-0.5, 1.03)
     panels[1].axhspan(1 / factor, factor, color="#009e73", alpha=0.08, linewidth=0)
@@ -41,7 +42,7 @@ def followed(record: dict) -> Figure:
 def window(record: dict) -> Figure:
     """The h at which the quotient is a proxy, a line a network."""
     rows = [r for r in select(record, quantity="window from") if r["precision"] == "float32"]
-    figure, panel = plt.subplots(figsize=(7.2, 0.9 + 0.27 * len(rows)), layout="constrained")
+    figure, panel = plt.subplots(figsize=(7.2, 0.9 + 0.27 * len(rows)), layout="constrained", subplot_kw=_steps(record))
     for y, low in enumerate(rows):
         same = {"training": low["training"], "seeds": low["seeds"], "precision": low["precision"]}
         (high,) = select(record, quantity="window to", **same)
@@ -54,16 +55,13 @@ def window(record: dict) -> Figure:
     panel.axvline(record["arrays"]["used_h"], color=".3", linestyle=":", linewidth=1.2)
     panel.text(1.02, -1, "r at SR's h", transform=panel.get_yaxis_transform(), va="center", fontsize=8)
     panel.set_yticks(range(len(rows)), [f"{title(r['training'])}, seed {r['seeds'][0]}" for r in rows])
-    steps = [r["h"] for r in record["rows"] if "h" in r]
-    panel.set(
-        xscale="log", xlim=(min(steps) / 2, max(steps) * 2), xlabel="h (dotted: SR's)", ylim=(len(rows) - 0.5, -0.7)
-    )
+    panel.set(xlabel="h (dotted: SR's)", ylim=(len(rows) - 0.5, -0.7))
     return figure
 
 
 def schemes(record: dict) -> Figure:
     """Error of the three schemes against h, smooth and spiking, in two precisions."""
-    figure, panels = plt.subplots(1, 2, figsize=(9, 4), sharey=True, layout="constrained")
+    figure, panels = plt.subplots(1, 2, figsize=(9, 4), sharey=True, layout="constrained", subplot_kw=_steps(record))
     training = trainings(record)[0]
     for panel, regime in zip(panels, REGIMES, strict=True):
         for scheme, colour in SCHEMES.items():
@@ -71,8 +69,9 @@ def schemes(record: dict) -> Figure:
                 own = {"regime": regime, "scheme": scheme, "precision": precision, "training": training}
                 rows = [r for r in select(record, quantity="relative error", **own) if r["value"]]
                 line(panel, "h", rows, colour, scheme if style == "-" else None, linestyle=style)
+        logarithmic(panel)
         panel.axvline(record["arrays"]["used_h"], color=".5", linestyle=":", linewidth=1)
-        panel.set(xscale="log", yscale="log", title=f"{title(training)}, {regime}", xlabel="h")
+        panel.set(title=f"{title(training)}, {regime}", xlabel="h")
     panels[0].set_ylabel("median of |quotient/‖g‖₁ - 1|")
     panels[0].legend(fontsize=8, title="solid: 64 bits, dotted: 32 bits", title_fontsize=8)
     return figure
@@ -81,6 +80,7 @@ def schemes(record: dict) -> Figure:
 def curvature(record: dict) -> Figure:
     """The error of the smooth networks' quotient against its predicted leading term."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
+    left.set(**_steps(record))
     for training in trainings(record):
         for scheme, style in (("forward", "-"), ("backward", "--")):
             own = {"training": training, "scheme": scheme, "precision": "float64"}
@@ -90,9 +90,8 @@ def curvature(record: dict) -> Figure:
         right.plot(predicted, error, ".", color=hue(training), markersize=5, alpha=0.6)
     left.axhline(1, color=".4", linewidth=0.8)
     left.axvline(record["arrays"]["used_h"], color=".5", linestyle=":", linewidth=1)
-    left.set(
-        xscale="log", xlabel="h", title="error over ±(h/2)·dᵀ∇²f d (solid: forward, dashed: backward)", ylim=(0, 1.5)
-    )
+    left.set(xlabel="h")
+    left.set(title="error over ±(h/2)·dᵀ∇²f d (solid: forward, dashed: backward)", ylim=(0, 1.5))
     left.legend(fontsize=8, loc="lower left")
     reach = [value for pair in record["arrays"]["curvature"].values() for values in pair for value in values] or [0]
     ends = [min(reach), max(reach)]
@@ -139,3 +138,9 @@ def weights(record: dict) -> Figure:
     panels[2].invert_yaxis()
     panels[2].grid(axis="y", visible=False)
     return figure
+
+
+def _steps(record: dict) -> dict:
+    """Properties of axes whose x is h."""
+    steps = [r["h"] for r in record["rows"] if "h" in r]
+    return LOG | {"xlim": (min(steps) / 2, max(steps) * 2)}

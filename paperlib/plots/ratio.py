@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from paperlib.claims import REGIMES, select, title
-from paperlib.plots.core import ATTACK, OTHER, bound, hue, line, trainings
+from paperlib.plots.core import ATTACK, LOG, OTHER, bound, hue, line, logarithmic, trainings
 
 FATE = {
     "no gradient": "#8c8c8c",
@@ -22,7 +22,7 @@ MARKS = {"measured": ("o", "#0072b2"), "closed form": ("|", ".2"), "first order"
 
 def exact(record: dict) -> Figure:
     """Monte Carlo against the closed form; for the logistic functions against what first order says."""
-    figure, panels = plt.subplots(1, 2, figsize=(9, 3.6), width_ratios=(3, 2), layout="constrained")
+    figure, panels = plt.subplots(1, 2, figsize=(9, 3.6), width_ratios=(3, 2), layout="constrained", subplot_kw=LOG)
     cases = list(dict.fromkeys((r["case"], r["law"]) for r in record["rows"] if "case" in r))
     for panel, logistic in zip(panels, (False, True), strict=True):
         own = [c for c in cases if c[0].startswith("logistic") == logistic]
@@ -36,7 +36,7 @@ def exact(record: dict) -> Figure:
             case.removeprefix("logistic, ").replace(", ", "\n") if logistic else f"{case}, {law}" for case, law in own
         ]
         panel.set_yticks(range(len(own)), names)
-        panel.set(xscale="log", ylim=(len(own) - 0.5, -0.5), xlabel="ρ_adv/ρ_rand")
+        panel.set(ylim=(len(own) - 0.5, -0.5), xlabel="ρ_adv/ρ_rand")
     panels[0].set_title("f linear: gradient and law of the noise")
     panels[1].set_title("f logistic: either bound fails")
     panels[1].axvline(3, color=ATTACK, linewidth=1, linestyle="--")
@@ -51,6 +51,7 @@ def regimes(record: dict) -> Figure:
     figure, panels = plt.subplots(2, 2, figsize=(9.6, 6), height_ratios=(3, 2.3), layout="constrained")
     names, radii = trainings(record), _radii(record)
     for above, below, regime in zip(*panels, REGIMES, strict=True):
+        above.set_xscale("log")
         for training in names:
             quartiles = np.array(record["arrays"]["quartiles"][regime][training], dtype=float).T
             above.plot(radii, quartiles[1], "o-", color=hue(training), markersize=3, label=title(training))
@@ -63,7 +64,8 @@ def regimes(record: dict) -> Figure:
         for height, text in ((3, "3"), (3 * pixels, "3·pixels")):
             above.axhline(height, color=ATTACK, linewidth=1, linestyle="--")
             above.text(radii[0], height * 1.1, text, color=ATTACK, fontsize=8)
-        above.set(xscale="log", yscale="log", title=regime, xlabel="ε, in 1/255")
+        above.set(title=regime, xlabel="ε, in 1/255")
+        logarithmic(above)
         _fates(below, record, regime, names, radii)
     panels[0, 0].sharey(panels[0, 1])
     panels[0, 0].set_ylabel("ρ_adv/ρ_rand\n(dotted: the linear ratio)")
@@ -93,7 +95,7 @@ def _fates(panel: Axes, record: dict, regime: str, names: list[str], radii: list
 
 def vulnerabilities(record: dict) -> Figure:
     """ρ_adv and ρ_rand themselves, so that a ratio that shrinks because both do is seen as such."""
-    figure, panels = plt.subplots(1, 2, figsize=(9, 4), sharey=True, layout="constrained")
+    figure, panels = plt.subplots(1, 2, figsize=(9, 4), sharey=True, layout="constrained", subplot_kw=LOG)
     for panel, regime in zip(panels, REGIMES, strict=True):
         for training in trainings(record):
             for quantity, style in (("ρ_adv", "-"), ("ρ_rand", "--")):
@@ -101,7 +103,8 @@ def vulnerabilities(record: dict) -> Figure:
                 label = title(training) if quantity == "ρ_adv" else None
                 positive = [r for r in rows if r["value"]]  # a logarithm has no place for 0
                 line(panel, "eps_255", positive, hue(training), label, linestyle=style)
-        panel.set(xscale="log", yscale="log", title=regime, xlabel="ε, in 1/255", ylim=(1e-14, 3))
+        panel.set(title=regime, xlabel="ε, in 1/255", ylim=(1e-14, 3))
+        logarithmic(panel)
     panels[0].set_ylabel("median squared change of f_y")
     panels[0].legend(fontsize=8, title="solid: ρ_adv, dashed: ρ_rand", title_fontsize=8)
     return figure
@@ -109,7 +112,7 @@ def vulnerabilities(record: dict) -> Figure:
 
 def first_order(record: dict) -> Figure:
     """Where the first-order picture ends, and why: roughness below, saturation above."""
-    figure, panels = plt.subplots(1, 4, figsize=(12, 3.6), layout="constrained")
+    figure, panels = plt.subplots(1, 4, figsize=(12, 3.6), layout="constrained", subplot_kw=LOG)
     for panel, quantity in zip(panels, ("ρ_rand over first order", "ρ_adv over first order"), strict=False):
         for training in trainings(record):
             for regime, style in zip(REGIMES, (":", "-"), strict=True):
@@ -119,7 +122,8 @@ def first_order(record: dict) -> Figure:
                 line(panel, "eps_255", positive, hue(training), label, linestyle=style)
         panel.axhline(1, color=".4", linewidth=0.8)
         symbol = quantity.partition(" ")[0]
-        panel.set(xscale="log", yscale="log", title=f"{symbol}, measured/first order", xlabel="ε, in 1/255")
+        panel.set(title=f"{symbol}, measured/first order", xlabel="ε, in 1/255")
+        logarithmic(panel)
         panel.set_ylim(0.2, 2e3)
     panels[0].legend(fontsize=7, title="solid: spiking\ndotted: smooth", title_fontsize=7)
     for training in trainings(record):
@@ -129,9 +133,11 @@ def first_order(record: dict) -> Figure:
         if there and any(e for e in there["excess"] if e):
             margin, excess = (np.array(there[name], dtype=float) for name in ("margin", "excess"))
             panels[3].plot(margin, excess, ".", color=hue(training), markersize=4, alpha=0.6)
-    panels[2].set(xscale="log", ylim=(0, 1.03), title="draws that move f_y (spiking)", xlabel="ε, in 1/255")
+    panels[2].set(ylim=(0, 1.03), title="draws that move f_y (spiking)", xlabel="ε, in 1/255")
     panels[3].axhline(1, color=ATTACK, linestyle="--", linewidth=1)
-    panels[3].set(yscale="log", xlabel="log-odds of the true class", title=f"ratio/3‖g‖₀ at {_radii(record)[-1]:g}/255")
+    panels[3].set(xlabel="log-odds of the true class", title=f"ratio/3‖g‖₀ at {_radii(record)[-1]:g}/255")
+    panels[3].set_xscale("linear")
+    logarithmic(panels[3])
     return figure
 
 
@@ -140,14 +146,16 @@ def worst(record: dict) -> Figure:
     figure, panels = plt.subplots(1, 4, figsize=(9.6, 3.4), width_ratios=(1, 3, 1, 3), layout="constrained")
     for i, (side, name) in enumerate((("upper", "3‖g‖₀"), ("lower", "3"))):
         picture, panel = panels[2 * i : 2 * i + 2]
+        panel.set_xscale("log")
         rows = [r for r in select(record, quantity="ratio over bound", bound=side) if r["value"]]
         panel.axhline(1, color=ATTACK, linestyle="--", linewidth=1)
-        panel.set(xscale="log", yscale="log", xlabel="ε, in 1/255", ylabel=f"ratio over the {side} bound {name}")
+        panel.set(xlabel="ε, in 1/255", ylabel=f"ratio over the {side} bound {name}")
         if not rows:
             panel.text(0.5, 0.5, "no ratio is defined", transform=panel.transAxes, ha="center")
             picture.axis("off")
             continue
         line(panel, "eps_255", rows, hue(rows[0]["training"]))
+        logarithmic(panel)
         image = np.array(record["arrays"]["worst"][side])
         picture.imshow(image.transpose(1, 2, 0).squeeze(), cmap="gray_r", vmin=0, vmax=1)
         picture.set(xticks=[], yticks=[], title=f"{title(rows[0]['training'])}, seed {rows[0]['seeds'][0]}")
@@ -182,7 +190,7 @@ def sparsity(record: dict) -> Figure:
 
 def scale(record: dict) -> Figure:
     """What moves when logits are multiplied by c, although no decision does."""
-    figure, panels = plt.subplots(1, 2, figsize=(9.6, 3.9), layout="constrained")
+    figure, panels = plt.subplots(1, 2, figsize=(9.6, 3.9), layout="constrained", subplot_kw=LOG)
     rows = select(record, quantity="scaled")
     moving = {"l1": "#0072b2", "l2": "#56b4e9", "ρ_rand": "#cc79a7", "ρ_adv": ATTACK, "ratio": "#000000"}
     kept = {
@@ -201,14 +209,12 @@ def scale(record: dict) -> Figure:
             known = [r for r in own if r["value"] is not None and unit and (r["value"] > 0 or panel is panels[1])]
             x, y = [r["scale"] for r in known], [r["value"] / unit for r in known]
             panel.plot(x, y, "o-", color=colour, markersize=3, label=name)
-        panel.set(xscale="log", xlabel="c, the factor of the logits")
+        panel.set(xlabel="c, the factor of the logits")
         panel.legend(fontsize=7.5, loc="lower left" if panel is panels[0] else "center left")
     panels[0].set(
-        yscale="log",
-        ylim=(1e-40, 1e30),
-        ylabel="median, relative to c = 1",
-        title="Sizes, vulnerabilities and their ratio",
+        ylim=(1e-40, 1e30), ylabel="median, relative to c = 1", title="Sizes, vulnerabilities and their ratio"
     )
+    logarithmic(panels[0])
     panels[1].set(ylim=(-0.05, 1.6), title="Sparsities, decisions, vanished gradients")
     return figure
 
