@@ -145,8 +145,9 @@ Markdown(tables.markdown(run.record(exact), "exact"))
 # %%
 networks = run.profile.first(seeds)
 test = run.data.test.take(samples)
-gradients = {e.key: measures.probability_gradients(e, test, device=device) for e in run.profile.all()}
-statement = [row for e in run.profile.all() for row in measures.ratio_rows(e, gradients[e.key])]
+everyone = run.profile.all()
+gradients = {e.key: measures.probability_gradients(e, test, device=device) for e in everyone}
+statement = [row for e in everyone for row in measures.ratio_rows(e, gradients[e.key])]
 
 # %%
 how = {"draws": draws, "steps": attack_steps, "device": device}

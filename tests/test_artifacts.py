@@ -75,8 +75,8 @@ def test_the_device_alone_changes_no_number_that_is_kept_apart(folders, capsys):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"sampels": 10}, "notebook thm-ratio has no parameter 'sampels'. It takes: profile, samples, device."),
-        ({"samples": "60"}, "notebook thm-ratio takes samples: int (test images), not '60'."),
+        ({"sampels": 10}, "notebook thm-ratio has no parameter 'sampels'. It takes: profile, seeds, samples, "),
+        ({"samples": "60"}, "notebook thm-ratio takes samples: int (test images for gradients"),
         ({"samples": 60.0}, "samples: int"),
         ({"samples": True}, "samples: int"),
         ({"device": None}, "device: str"),
@@ -137,3 +137,9 @@ def test_an_unknown_device_is_refused_and_nothing_is_written(folders, run):
     with pytest.raises(Refused, match="no device 'gpu'. Allowed: auto, cpu, cuda, mps"):
         run(device="gpu").save([row("linear ratio", 40.0)])
     assert files(folders) == []
+
+
+def test_a_record_on_the_way_is_what_would_be_saved_and_is_not(folders, run):
+    opened, rows = run(), [row("linear ratio", 40.0)]
+    assert opened.record(rows) == run().record(rows) and files(folders) == []
+    assert opened.save(rows) == opened.record(rows)

@@ -146,9 +146,40 @@ def test_c2_the_statement_needs_every_sample():
     assert found == NOT_SUPPORTED and reason.startswith("199 of 200")
 
 
-def test_c2_about_networks_and_c4_are_not_measured_yet():
+def forward_record(shares, tighter=(0.5, 0.4, 0.6), regime="true forward"):
+    """`shares`: ε → the interval of the share of samples at most at 3‖g‖₀, one a network."""
+    rows = []
+    for eps, found in shares.items():
+        for seed, share in enumerate(found):
+            of = {"training": "vanilla", "regime": regime, "eps_255": eps, "seeds": [seed]}
+            rows += [row("at most 3‖g‖₀", *share, **of), row("at most 3·PN", *tighter, **of)]
+    return record("thm-ratio", rows)
+
+
+@pytest.mark.parametrize(
+    "shares, expected",
+    [
+        ({1.0: [(0.99, 0.96, 1.0)] * 2, 16.0: [(1.0, 0.97, 1.0)] * 2}, SUPPORTED),
+        ({1.0: [(0.99, 0.96, 1.0)] * 2, 16.0: [(1.0, 0.97, 1.0), (0.97, 0.94, 0.99)]}, INCONCLUSIVE),
+        ({1.0: [(0.99, 0.96, 1.0)] * 2, 16.0: [(1.0, 0.97, 1.0), (0.5, 0.4, 0.6)]}, NOT_SUPPORTED),
+        ({1.0: [(0.95, 0.95, 0.95)]}, INCONCLUSIVE),
+        ({1.0: [(None, None, None)]}, INCONCLUSIVE),
+        ({}, INCONCLUSIVE),
+    ],
+)
+def test_c2_about_networks_needs_every_network_at_every_radius(shares, expected):
+    assert verdict("C2, the networks", forward_record(shares))[0] == expected
+    assert verdict("C2, the networks", forward_record(shares, regime="surrogate-smooth"))[0] == INCONCLUSIVE
+
+
+def test_c2_about_networks_tells_both_bounds_at_each_radius():
+    _, reason = verdict("C2, the networks", forward_record({1.0: [(0.99, 0.9, 1.0)], 16.0: [(0.5, 0.4, 0.6)] * 2}))
+    assert "99 to 99 % (50 to 50 %) at 1/255, 50 to 50 % (50 to 50 %) at 16/255. The mark is 95 %." in reason
+
+
+def test_c4_is_not_measured_yet():
     made = ratio_record(1.0), ablation_record(CLEAR, CLEAR), random_record({8: CLEAR})
-    assert [verdict(id, *made)[0] for id in ("C2, the networks", "C4")] == [NOT_MEASURED] * 2
+    assert verdict("C4", *made)[0] == NOT_MEASURED
 
 
 # ---- C3 ----------------------------------------------------------------------------------------------------------
@@ -292,9 +323,15 @@ def test_the_headline_of_the_ablation_tells_the_largest_change_of_either_sign():
     )
 
 
-def test_the_headline_of_the_ratio_tells_its_range_and_the_bound():
-    told = findings.headline(ratio_record(1.0, 1.0, 1.0))
-    assert "40 to 42" in told and "2000" in told and "inf" not in told
+def test_the_headline_of_the_ratio_tells_where_the_bounds_are_kept_and_where_most_images_break_them():
+    rows = []
+    for eps, inside, above in ((1.0, 0.96, 0.01), (16.0, 0.5, 0.5)):
+        for training, less in (("vanilla", 0.0), ("sr", 0.01)):
+            of = {"training": training, "regime": "true forward", "eps_255": eps}
+            rows += [row("inside", inside - less, **of), row("above 3‖g‖₀", above - less, **of)]
+    told = "every training keeps to both bounds at ε = 1/255 alone; at 16/255 50 % of vanilla's images lie above"
+    assert told in findings.headline(record("thm-ratio", rows))
+    assert findings.headline(ratio_record(1.0)) == "No ratio was measured with the true forward pass"
 
 
 def test_the_headline_of_the_maps_tells_a_participation_number_a_training():
@@ -311,12 +348,15 @@ def test_the_headline_of_the_maps_hears_no_network_of_the_sweep():
     assert findings.headline(records.check(made)).endswith(": vanilla 60, SR 50, AT 60, AT+SR 60")
 
 
-def test_the_headline_of_the_quotient_tells_the_best_defined_h():
+def test_the_headline_of_the_quotient_tells_the_h_in_use_and_the_best():
     def made(*correlations):
+        labels = {"training": "vanilla", "scheme": "forward", "precision": "float32"}
         found = zip((1e-3, 1e-2, 1e-1), correlations, strict=True)
-        return record("prop-finite-difference", [row("rank correlation", r, training="vanilla", h=h) for h, r in found])
+        rows = [row("rank correlation", r, h=h, **labels) for h, r in found]
+        return record("prop-finite-difference", rows, {"used_h": 0.001})
 
-    assert findings.headline(made(None, 0.8, 0.7)).endswith("at h = 0.01, with a rank correlation of 0.80")
+    told = findings.headline(made(0.3, 0.8, None))
+    assert "At SR's h = 0.001" in told and "vanilla 0.30; the best is 0.80 at h = 0.01" in told
     assert findings.headline(made(None, None, None))  # no image moved at any h: said, and no crash
 
 

@@ -33,6 +33,7 @@ notebooks:
   tab-ablation: {samples: 6, pgd_steps: 2, eps_255: [32]}
   fig-gradient-maps: {samples: 6, pgd_steps: 2}
   fig-lambda: {samples: 6, pgd_steps: 2, seeds: [0], lambdas: [0.1]}
+  thm-ratio: {samples: 6, pgd_steps: 2}
 """)
 SECOND = 2.0  # what every step takes under `constant`
 

@@ -203,7 +203,8 @@ BOTH = [f"{step} {name}" for step in ("draw", "run") for name in KEPT]
 @pytest.mark.parametrize(
     ("touched", "expected"),
     [
-        ("paperlib/plots.py", ["draw fig-lambda", "draw tab-ablation", "report"]),
+        ("paperlib/plots/core.py", ["draw fig-lambda", "draw tab-ablation", "report"]),
+        ("paperlib/findings/accuracy.py", ["draw fig-lambda", "draw tab-ablation", "report"]),
         ("paperlib/claims.py", ["draw fig-lambda", "draw tab-ablation", "report"]),
         ("paperlib/tables.py", ["draw fig-lambda", "draw tab-ablation", "report"]),
         ("paperlib/report.py", ["report"]),
@@ -213,7 +214,7 @@ BOTH = [f"{step} {name}" for step in ("draw", "run") for name in KEPT]
         ("paperlib/__main__.py", []),
         ("README.md", []),
         ("notebooks/tab-ablation.py", ["draw tab-ablation", "report", "run tab-ablation"]),
-        ("paperlib/measures.py", [*BOTH, "report", "train"]),
+        ("paperlib/measures/accuracy.py", [*BOTH, "report", "train"]),
         ("paperlib/attacks/gradient.py", [*BOTH, "report", "train"]),
         ("params/smoke.yml", [*BOTH, "report", "train"]),
         ("params/laptop.yml", []),
@@ -225,7 +226,7 @@ def test_a_change_makes_again_what_depends_on_it_and_nothing_else(tree, touched,
 
 
 def test_a_change_of_plots_redraws_and_executes_no_notebook(tree):
-    append(tree / "paperlib" / "plots.py")
+    append(tree / "paperlib" / "plots" / "core.py")
     before = built(tree)
     done = make(tree, "reproduce")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -121,9 +121,10 @@ def test_a_parameters_cell_carries_the_laptop_values(artifact):
 
 
 def test_parameters_of_the_file_override_the_notebooks_by_name(mine):
-    values = mine.parameters("thm-ratio")
-    assert values == {"profile": "mine", "samples": 60, "device": "auto"}
-    assert mine.parameters("prop-finite-difference")["samples"] == 500
+    declared = parameters.declared(paths.NOTEBOOKS / "thm-ratio.py")
+    defaults = {name: p.default for name, p in declared.items()}
+    assert mine.parameters("thm-ratio") == defaults | {"profile": "mine", "samples": 60}
+    assert mine.parameters("prop-finite-difference")["samples"] == 100
 
 
 # ---- experiments -------------------------------------------------------------------------------------------------
