@@ -31,8 +31,8 @@ def caption(record: dict, part: str = "") -> str:
     seeds = len({seed for row in record["rows"] for seed in row["seeds"]})
     images = IMAGES.get(key(record["artifact"], part), "{data}, {samples} test images, {seeds}")
     told = {"seeds": seeds} | provenance["parameters"] | {"data": provenance["data"]["title"]}
-    told["seeds"] = told["seeds"] if isinstance(told["seeds"], int) else seeds
-    told["seeds"] = f"{told['seeds']} seed{'s' * (told['seeds'] != 1)}"
+    seeds = min(seeds, told["seeds"]) if isinstance(told["seeds"], int) else seeds  # a profile may have fewer
+    told["seeds"] = f"{seeds} seed{'s' * (seeds != 1)}"
     return f"{images.format(**told)}, 95 % intervals, profile {provenance['profile']}"
 
 
@@ -51,7 +51,7 @@ def box(record: dict) -> str:
     """Markdown: what holds, what does not, at which scale; empty for an artifact that has none."""
     if record["artifact"] not in BOXES:
         return ""
-    words = {True: "holds", False: "does not hold", None: "neither"}
+    words = {True: "holds", False: "does not hold", None: "undecided"}
     table = ["| | statement | measured |", "|---|---|---|"]
     table += [
         f"| **{words[holds]}** | {what} | {numbers} |" for holds, what, numbers in BOXES[record["artifact"]](record)

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 
 class Line(NamedTuple):
-    """One line of the box: whether a statement holds (None: neither yes nor no), and the numbers that say so."""
+    """One line of the box: whether a statement holds (None: the numbers do not tell), and the numbers that say so."""
 
     holds: bool | None
     statement: str

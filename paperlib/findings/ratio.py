@@ -42,7 +42,7 @@ def box(record: dict) -> Iterable[Line]:
     for over, where in (("samples", "within a network"), ("networks", "from network to network")):
         by_name = {r["sparsity"]: r for r in _pgd_correlations(record) if r["over"] == over}
         number, size = by_name["participation number"], by_name["l1"]
-        clear = number["high"] is not None and number["high"] < 0
+        clear = None if number["high"] is None or number["low"] <= 0 <= number["high"] else number["high"] < 0
         numbers = f"Rank correlation with {number['target']}: participation number {plain(number)}, l1 {plain(size)}."
         yield Line(clear, f"Sparser gradients go with more robustness {where}.", numbers)
     moved = _scaled(record, "ratio")
@@ -61,10 +61,11 @@ def regimes(record: dict) -> str:
         return "No ratio was measured with the true forward pass"
     most = max(shares, key=lambda r: r["value"])
     kept = [eps for eps in dict.fromkeys(r["eps_255"] for r in shares) if _all_within(record, eps)]
-    where = f"at ε = {', '.join(f'{eps:g}' for eps in kept)}/255 alone" if kept else "at no ε"
-    beyond = f"{100 * most['value']:.0f} % of {title(most['training'])}'s images lie above the upper one"
+    where = f"at ε = {', '.join(f'{eps:g}' for eps in kept)}/255" if kept else "at no ε"
+    beyond = f"{100 * most['value']:.0f} % of {title(most['training'])}'s, at {most['eps_255']:g}/255"
     return (
-        f"With the true forward pass every training keeps to both bounds {where}; at {most['eps_255']:g}/255 {beyond}"
+        f"With the true forward pass every training keeps to both bounds {where}; "
+        f"the largest share of images above the upper one: {beyond}"
     )
 
 
@@ -75,8 +76,13 @@ def _all_within(record: dict, eps_255: float) -> bool:
 
 def exact(record: dict) -> str:
     covered, of = _covered(record)
+    logistic, outside = select(record, quantity="3‖g‖₀"), 0
+    for upper in logistic:
+        (row,) = select(record, quantity="measured", case=upper["case"])
+        outside += row["high"] < 3 or row["low"] > upper["value"]
     return (
-        f"Monte Carlo agrees with the closed form in {covered} of {of} linear cases; a logistic f breaks either bound"
+        f"Monte Carlo agrees with the closed form in {covered} of {of} linear cases; "
+        f"{outside} of {len(logistic)} logistic ones lie outside the bounds"
     )
 
 
@@ -110,9 +116,18 @@ def first_order(record: dict) -> str:
         return "No noise moved any output"
     most = max(rows, key=lambda r: r["value"])
     return (
-        f"A spiking network is rough: at {most['eps_255']:g}/255 noise does {most['value']:.0f} times what first "
-        f"order says ({title(most['training'])}); at large ε confident images break the bound"
+        f"A spiking network is rough: at {most['eps_255']:g}/255 noise does {_times(most['value'])} times what first "
+        f"order says ({title(most['training'])}){_confident(record)}"
     )
+
+
+def _confident(record: dict) -> str:
+    rows = select(record, quantity="ratio against confidence", regime=TRUE)
+    known = [r for r in rows if r["eps_255"] == rows[-1]["eps_255"] and r["value"] is not None]
+    if not known:
+        return ""
+    low, high = (end(r["value"] for r in known) for end in (min, max))
+    return f"; at {known[0]['eps_255']:g}/255 the ratio's rank correlation with confidence is {low:.2f} to {high:.2f}"
 
 
 def worst(record: dict) -> str:

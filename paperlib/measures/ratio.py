@@ -6,6 +6,7 @@ Regimes: *linear*, from the gradient alone; *surrogate-smooth*, each spike repla
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from paperlib import experiments, records, statistics, theory
 from paperlib.experiments import Experiment
 from paperlib.images import Split
 from paperlib.measures import core
-from paperlib.measures.core import NOTHING, median, over_seeds, row
+from paperlib.measures.core import NOTHING, mean_over_seeds, median, over_seeds, row
 from paperlib.networks import Network
 from paperlib.theory import Probabilities, RandomVulnerability
 
@@ -159,7 +160,7 @@ def measured(
 
 
 def vulnerability_rows(found: Iterable[Vulnerabilities]) -> list[dict]:
-    """Per training, regime and radius, over seeds: where samples lie, medians, draws that moved f_y.
+    """Per training, regime and radius, over seeds: where samples lie, medians, draws that moved f_y, confidence.
 
     What the verdict rests on stands per network as well, with Wilson's interval.
     """
@@ -176,11 +177,24 @@ def vulnerability_rows(found: Iterable[Vulnerabilities]) -> list[dict]:
                 rows.append(over_seeds(told, geometric=geometric, quantity=name, **labels))
         moved = [(v.experiment, v.random.moved.numpy()) for v in group]
         rows.append(over_seeds(moved, quantity="draws that moved f_y", **labels))
+        rows.append(_confidence_row(group, labels))
         for v in group:
             for name, flags in v.below.items():
                 share = statistics.wilson(flags) if len(flags) else NOTHING
                 rows.append(row(share, [v.experiment], quantity=name, **labels))
     return rows
+
+
+def _confidence_row(group: list[Vulnerabilities], labels: dict) -> dict:
+    """Spearman's correlation over samples of the ratio with f_y: are confident images those of large ratios?"""
+
+    def correlation(v: Vulnerabilities) -> statistics.Interval:
+        finite = v.ratio.isfinite()
+        return statistics.rank_correlation(v.confidence[finite], v.ratio[finite]) if finite.any() else NOTHING
+
+    values = [(v.experiment, correlation(v).value) for v in group]
+    alone = partial(correlation, group[0])
+    return mean_over_seeds(values, alone, within=(-1, 1), quantity="ratio against confidence", **labels)
 
 
 def quantiles(found: Iterable[Vulnerabilities]) -> dict:

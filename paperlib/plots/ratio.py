@@ -37,8 +37,8 @@ def exact(record: dict) -> Figure:
         ]
         panel.set_yticks(range(len(own)), names)
         panel.set(ylim=(len(own) - 0.5, -0.5), xlabel="ρ_adv/ρ_rand")
-    panels[0].set_title("f linear: gradient and law of the noise")
-    panels[1].set_title("f logistic: either bound fails")
+    panels[0].set_title("f linear: gradient, law of the noise")
+    panels[1].set_title("f logistic")
     panels[1].axvline(3, color=ATTACK, linewidth=1, linestyle="--")
     shown = {"measured": ("o", "#0072b2"), "first order": ("|", ".2"), "bounds 3 and 3‖g‖₀": (">", ATTACK)}
     handles = [Line2D([], [], marker=m, color=c, linestyle="", label=name) for name, (m, c) in shown.items()]
@@ -118,21 +118,20 @@ def first_order(record: dict) -> Figure:
             for regime, style in zip(REGIMES, (":", "-"), strict=True):
                 rows = select(record, quantity=quantity, regime=regime, training=training)
                 positive = [r for r in rows if r["value"]]
-                label = title(training) if style == "-" else None
-                line(panel, "eps_255", positive, hue(training), label, linestyle=style)
+                line(panel, "eps_255", positive, hue(training), linestyle=style)
         panel.axhline(1, color=".4", linewidth=0.8)
         symbol = quantity.partition(" ")[0]
         panel.set(title=f"{symbol}, measured/first order", xlabel="ε, in 1/255")
         logarithmic(panel)
         panel.set_ylim(0.2, 2e3)
-    panels[0].legend(fontsize=7, title="solid: spiking\ndotted: smooth", title_fontsize=7)
     for training in trainings(record):
         rows = select(record, quantity="draws that moved f_y", regime=REGIMES[1], training=training)
-        line(panels[2], "eps_255", rows, hue(training))
+        line(panels[2], "eps_255", rows, hue(training), title(training))
         there = record["arrays"]["saturation"].get(training)
         if there and any(e for e in there["excess"] if e):
             margin, excess = (np.array(there[name], dtype=float) for name in ("margin", "excess"))
             panels[3].plot(margin, excess, ".", color=hue(training), markersize=4, alpha=0.6)
+    panels[2].legend(fontsize=8, loc="lower right", title="solid: spiking\ndotted: smooth", title_fontsize=8)
     panels[2].set(ylim=(0, 1.03), title="draws that move f_y (spiking)", xlabel="ε, in 1/255")
     panels[3].axhline(1, color=ATTACK, linestyle="--", linewidth=1)
     panels[3].set(xlabel="log-odds of the true class", title=f"ratio/3‖g‖₀ at {_radii(record)[-1]:g}/255")
@@ -210,12 +209,12 @@ def scale(record: dict) -> Figure:
             x, y = [r["scale"] for r in known], [r["value"] / unit for r in known]
             panel.plot(x, y, "o-", color=colour, markersize=3, label=name)
         panel.set(xlabel="c, the factor of the logits")
-        panel.legend(fontsize=7.5, loc="lower left" if panel is panels[0] else "center left")
+        panel.legend(fontsize=7.5, loc="lower left" if panel is panels[0] else "upper left")
     panels[0].set(
         ylim=(1e-40, 1e30), ylabel="median, relative to c = 1", title="Sizes, vulnerabilities and their ratio"
     )
     logarithmic(panels[0])
-    panels[1].set(ylim=(-0.05, 1.6), title="Sparsities, decisions, vanished gradients")
+    panels[1].set(ylim=(-0.05, 1.9), title="Sparsities, decisions, vanished gradients")
     return figure
 
 
