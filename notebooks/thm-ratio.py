@@ -91,7 +91,7 @@ def f(images):
 
 # %%
 delta = theory.LAWS["uniform"].draw(torch.empty(1_000_000, 8), torch.Generator().manual_seed(0))
-(delta.T @ delta / len(delta)).numpy().round(3)
+(delta.T @ delta / len(delta)).numpy().round(2) + 0
 
 # %% [markdown]
 # **Line 2:** therefore ρ_rand = ε²·gᵀE[δδᵀ]g = ε²‖g‖₂²/3.
@@ -135,7 +135,8 @@ Markdown(tables.markdown(run.record(exact), "exact"))
 # A spiking network is piecewise constant in its input: its true gradient is 0 almost everywhere, and the g that
 # everybody uses is the **surrogate** one. So the theorem can be read in three ways, and all are measured:
 #
-# * *linear*: the ratio 3‖g‖₁²/‖g‖₂² of the surrogate gradient. Here the statement must hold for every image.
+# * *linear*: the ratio 3‖g‖₁²/‖g‖₂² of the surrogate gradient. Here the statement must hold for every image with a
+#   gradient; an image without one, g = 0, has no ratio, and is counted.
 # * *surrogate-smooth*: the same weights with each spike replaced by the integral of its surrogate, the reset kept. It
 #   is another function, whose exact gradient the surrogate formula is.
 # * *true forward*: the spiking network as it is deployed, ρ_rand by Monte Carlo, ρ_adv by an attack (both corners along

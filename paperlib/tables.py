@@ -84,7 +84,8 @@ def _by_regime(record: dict, shown: tuple[str, ...]) -> pd.DataFrame:
             where = row["regime"], row["training"], row["eps_255"]
             first = {"regime": where[0], "training": title(where[1]), "ε": f"{where[2]:g}/255"}
             size = row["quantity"].startswith("ρ") or row["quantity"] == "ratio"
-            lines.setdefault(where, first)[row["quantity"]] = _number(row) if size else percent(row)
+            line = lines.setdefault(where, first | dict.fromkeys(shown, ""))
+            line[row["quantity"]] = _number(row) if size else percent(row)
     return pd.DataFrame(lines.values())
 
 

@@ -112,7 +112,9 @@ def vulnerabilities(record: dict) -> Figure:
 
 def first_order(record: dict) -> Figure:
     """Where the first-order picture ends, and why: roughness below, saturation above."""
-    figure, panels = plt.subplots(1, 4, figsize=(12, 3.6), layout="constrained", subplot_kw=LOG)
+    figure, panels = plt.subplots(1, 4, figsize=(12, 3.6), layout="constrained")
+    for panel in panels[:3]:
+        panel.set(**LOG)
     for panel, quantity in zip(panels, ("ρ_rand over first order", "ρ_adv over first order"), strict=False):
         for training in trainings(record):
             for regime, style in zip(REGIMES, (":", "-"), strict=True):
@@ -135,7 +137,6 @@ def first_order(record: dict) -> Figure:
     panels[2].set(ylim=(0, 1.03), title="draws that move f_y (spiking)", xlabel="ε, in 1/255")
     panels[3].axhline(1, color=ATTACK, linestyle="--", linewidth=1)
     panels[3].set(xlabel="log-odds of the true class", title=f"ratio/3‖g‖₀ at {_radii(record)[-1]:g}/255")
-    panels[3].set_xscale("linear")
     logarithmic(panels[3])
     return figure
 
