@@ -61,7 +61,7 @@ def quotients(
 
     `regime` is one of `REGIMES`; `precision`, "float32" or "float64", that of network and images.
     """
-    device, dtype = experiments.resolve(device), PRECISIONS[precision]
+    device, dtype = _with(experiments.resolve(device), precision), PRECISIONS[precision]
     network = experiments.trained(experiment, device=device).to(dtype)
     f, parts = (lambda images: network(images).softmax(1)), []  # rounded as it is in training
     with REGIMES[regime](network):
@@ -70,10 +70,15 @@ def quotients(
             gradient = theory.true_class_gradient(f, x, y)
             columns = {"l1": theory.l1(gradient)} | theory.finite_differences(f, x, y, steps, gradient.sign())
             columns |= {} if regime == TRUE else {"curvature": theory.curvature(f, x, y)}
-            parts.append({name: values.double().cpu() for name, values in columns.items()})
+            parts.append({name: values.cpu().double() for name, values in columns.items()})
     found = {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
     l1, curvature = found.pop("l1"), found.pop("curvature", None)
     return Quotients(experiment, regime, precision, l1, found, curvature)
+
+
+def _with(device: str, precision: str) -> str:
+    """The device itself, or the CPU where it lacks 64 bits."""
+    return "cpu" if (device, precision) == ("mps", "float64") else device
 
 
 def quotient_rows(found: Iterable[Quotients], *, used: float) -> list[dict]:
@@ -202,7 +207,7 @@ def weight_gradient_rows(
     The penalty is the mean of |q|, or of ‖∇f_y‖₁, over `samples`, in eval mode and 64 bits.  Per regime and layer
     (convolutions and readout, from the image on): their cosine, and the norm of the former over that of the latter.
     """
-    device, found = experiments.resolve(device), {}
+    device, found = _with(experiments.resolve(device), "float64"), {}
     x, y = samples.pixels().to(device, torch.float64), samples.labels.to(device)
     for experiment in networks:
         network = experiments.trained(experiment, device=device).double()

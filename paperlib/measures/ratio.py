@@ -63,6 +63,11 @@ class Vulnerabilities(NamedTuple):
     adversarial: Tensor  # (N,)
 
     @property
+    def reached(self) -> Tensor:
+        """ρ_adv, (N,): what the attack reached, or a draw that outdid it."""
+        return torch.maximum(self.adversarial, self.random.largest)
+
+    @property
     def ratio(self) -> Tensor:
         """(N,); NaN where nothing moved f_y, ∞ where the attack alone did."""
         return theory.measured_ratio(self.adversarial, self.random)
@@ -99,13 +104,12 @@ class Vulnerabilities(NamedTuple):
     def sizes(self) -> dict[str, np.ndarray]:
         """ρ_rand, ρ_adv, their ratio, and the former two over what first order predicts; finite ones alone."""
         first = theory.linear_vulnerabilities(self.gradient, self.eps_255 / 255)
-        adversarial = torch.maximum(self.adversarial, self.random.largest)
         found = {
             "ρ_rand": self.random.value,
-            "ρ_adv": adversarial,
+            "ρ_adv": self.reached,
             "ratio": self.ratio,
             "ρ_rand over first order": self.random.value / first[0],
-            "ρ_adv over first order": adversarial / first[1],
+            "ρ_adv over first order": self.reached / first[1],
         }
         return {name: values[values.isfinite()].numpy() for name, values in found.items()}
 
@@ -139,6 +143,7 @@ def measured(
     steps: int,
     device: str,
 ) -> list[Vulnerabilities]:
+    """`vulnerabilities` of any f, which is held to be that of `experiment` in `regime`."""
     parts: dict[float, list[tuple]] = {eps: [] for eps in radii_255}
     for x, y, index in samples.batches(core.BATCH):
         x, y = x.to(device), y.to(device)
