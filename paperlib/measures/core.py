@@ -1,6 +1,7 @@
 """What all measures share: a row from an interval, and rows over seeds."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from torch import Tensor
@@ -30,21 +31,16 @@ def over_seeds(found: Sequence[tuple[Experiment, np.ndarray]], *, geometric: boo
     for those that span orders of magnitude.  See `mean_over_seeds`.
     """
     shares = any(np.asarray(values).dtype == bool for _, values in found)
+    middle, interval = (np.mean, statistics.wilson) if shares else (np.median, median)
     told = [
-        (experiment, float((np.mean if shares else np.median)(values)) if len(values) else np.nan)
+        (experiment, float(middle(values)) if len(values) else np.nan, partial(interval, np.asarray(values)))
         for experiment, values in found
     ]
-
-    def alone() -> statistics.Interval:
-        (values,) = (np.asarray(values) for _, values in found if len(values))
-        return statistics.wilson(values) if shares else median(values)
-
-    return mean_over_seeds(told, alone, within=(0, 1 if shares else np.inf), geometric=geometric, **labels)
+    return mean_over_seeds(told, within=(0, 1 if shares else np.inf), geometric=geometric, **labels)
 
 
 def mean_over_seeds(
-    found: Sequence[tuple[Experiment, float]],
-    alone: Callable[[], statistics.Interval],
+    found: Sequence[tuple[Experiment, float, Callable[[], statistics.Interval]]],
     *,
     within: tuple[float, float] = (-np.inf, np.inf),
     geometric: bool = False,
@@ -52,21 +48,22 @@ def mean_over_seeds(
 ) -> dict:
     """One row for networks that differ by their seed alone: the mean of their values with Student's t interval.
 
-    The interval is cut to `within`; that of a `geometric` mean is taken of logarithms, and there is none where a value
-    is 0.  Values that are NaN are left out.  One network has no such interval; its row is its own, over samples, as
-    `alone` has it, and its method says so.
+    `found` holds a value for each, and what gives its interval over samples.  The mean's is cut to `within`; that of a
+    `geometric` mean is taken of logarithms, and there is none where a value is 0.  Values that are NaN are left out.
+    Where one is left there is no such interval: the row is that network's own, over samples, and its method says so.
     """
-    known = [value for _, value in found if not np.isnan(value)]
+    known = [(value, own) for _, value, own in found if not np.isnan(value)]
+    values = [value for value, _ in known]
     if not known:
         interval = NOTHING
     elif len(known) == 1:
-        interval = alone()
+        interval = known[0][1]()
     elif not geometric:
-        interval = statistics.t_interval(known)
+        interval = statistics.t_interval(values)
         low, high = np.clip([interval.low, interval.high], *within)
         interval = interval._replace(low=float(low), high=float(high))
-    elif min(known) > 0:
-        interval = statistics.geometric_interval(known)
+    elif min(values) > 0:
+        interval = statistics.geometric_interval(values)
     else:
-        interval = statistics.Interval(0.0, np.nan, np.nan, len(known), "a network has 0: no geometric interval")
-    return row(interval, [experiment for experiment, _ in found], **labels)
+        interval = statistics.Interval(0.0, np.nan, np.nan, len(values), "a network has 0: no geometric interval")
+    return row(interval, [experiment for experiment, _, _ in found], **labels)

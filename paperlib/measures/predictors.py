@@ -41,7 +41,7 @@ def predictor_rows(
     for v in found:
         if v.regime == TRUE:
             ratio = v.ratio.numpy()
-            finite = np.where(np.isinf(ratio), np.finfo(ratio.dtype).max, ratio)
+            finite = np.where(np.isinf(ratio), np.finfo(ratio.dtype).max / 2, ratio)  # halved: two are averaged
             name = f"ratio at {v.eps_255:g}/255"
             targets.setdefault(name, []).append((v.experiment, np.flatnonzero(~np.isnan(ratio)), finite))
     for e in attacked:
@@ -73,7 +73,9 @@ def _correlations(entries: list[tuple], values: dict[str, np.ndarray], **labels)
             medians.append((np.median(own), middle(target)))
     within = [r for r in within if np.isfinite(r)]
     samples = statistics.t_interval(within) if within else NOTHING
-    samples = samples._replace(method=samples.method.replace("seeds", "networks"))
+    low, high = np.clip([samples.low, samples.high], -1, 1)
+    method = samples.method.replace("seeds", "networks")
+    samples = samples._replace(low=float(low), high=float(high), method=method)
     over = statistics.rank_correlation(*zip(*medians, strict=True)) if medians else NOTHING
     return [
         row(samples, of, quantity="rank correlation", over="samples", **labels),

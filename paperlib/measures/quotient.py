@@ -104,26 +104,19 @@ def quotient_rows(found: Iterable[Quotients], *, used: float) -> list[dict]:
 
 
 def _followed(group: list[Quotients], h: float, scheme: str, labels: dict) -> list[dict]:
-    first = group[0]
-    rows = [
-        over_seeds(
-            [(q.experiment, _relative_error(q, h, scheme)) for q in group],
-            geometric=True,
-            quantity="relative error",
-            **labels,
-        )
-    ]
-    if first.regime != TRUE:
+    errors = [(q.experiment, _relative_error(q, h, scheme)) for q in group]
+    rows = [over_seeds(errors, geometric=True, quantity="relative error", **labels)]
+    if group[0].regime != TRUE:
         return rows
     moved = [(q.experiment, q.quotient[h, scheme] != 0) for q in group]
-    correlation = [(q.experiment, q.correlation(h, scheme).value) for q in group]
-    bias = [(q.experiment, q.bias(h, scheme)) for q in group]
-    own = partial(first.correlation, h, scheme), partial(_bias_interval, first, h, scheme)
+    own = [partial(q.correlation, h, scheme) for q in group]
+    correlation = [(q.experiment, interval().value, interval) for q, interval in zip(group, own, strict=True)]
+    bias = [(q.experiment, q.bias(h, scheme), partial(_bias_interval, q, h, scheme)) for q in group]
     return [
         *rows,
         over_seeds(moved, quantity="probability moved", **labels),
-        mean_over_seeds(correlation, own[0], within=(-1, 1), quantity="rank correlation", **labels),
-        mean_over_seeds(bias, own[1], quantity="quotient over l1", **labels),
+        mean_over_seeds(correlation, within=(-1, 1), quantity="rank correlation", **labels),
+        mean_over_seeds(bias, quantity="quotient over l1", **labels),
     ]
 
 
@@ -279,5 +272,5 @@ def _counted(step: Callable[[], Tensor], weights: list[Tensor]) -> tuple[int, in
 
 
 def _scalar_row(values: list[tuple[Experiment, float]], within: tuple = (-np.inf, np.inf), **labels) -> dict:
-    alone = partial(statistics.t_interval, [value for _, value in values if not np.isnan(value)])
-    return mean_over_seeds(values, alone, within=within, **labels)
+    told = [(experiment, value, partial(statistics.t_interval, [value])) for experiment, value in values]
+    return mean_over_seeds(told, within=within, **labels)

@@ -197,9 +197,8 @@ def _confidence_row(group: list[Vulnerabilities], labels: dict) -> dict:
         finite = v.ratio.isfinite()
         return statistics.rank_correlation(v.confidence[finite], v.ratio[finite]) if finite.any() else NOTHING
 
-    values = [(v.experiment, correlation(v).value) for v in group]
-    alone = partial(correlation, group[0])
-    return mean_over_seeds(values, alone, within=(-1, 1), quantity="ratio against confidence", **labels)
+    values = [(v.experiment, correlation(v).value, partial(correlation, v)) for v in group]
+    return mean_over_seeds(values, within=(-1, 1), quantity="ratio against confidence", **labels)
 
 
 def quantiles(found: Iterable[Vulnerabilities]) -> dict:
@@ -259,7 +258,7 @@ def worst_rows(
     generator = torch.Generator(device).manual_seed(1)
     found = [v for v in found if v.regime == TRUE]
     lowest, highest = min(v.eps_255 for v in found), max(v.eps_255 for v in found)
-    grid = records.array(np.geomspace(lowest, highest, SEARCHED), digits=3)
+    grid = list(dict.fromkeys(records.array(np.geomspace(lowest, highest, SEARCHED), digits=3)))
 
     def measure(v: Vulnerabilities, image: int, bound: str, eps_255: float) -> statistics.Interval:
         x, y = samples.pixels(slice(image, image + 1)).to(device), samples.labels[image : image + 1].to(device)
