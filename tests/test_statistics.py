@@ -153,6 +153,29 @@ def test_t_interval_contains_moves_and_shrinks(values, shift):
     assert more.high - more.low <= interval.high - interval.low + 1e-9
 
 
+def test_geometric_interval_by_hand():
+    # log10 of 1, 10, 100: mean 1, s = 1, t(0.975, 2) = 4.30265, half 4.30265/√3 = 2.48414
+    interval = statistics.geometric_interval([100, 1, 10])
+    assert interval.value == pytest.approx(10) and interval.n == 3
+    assert interval.method == "Student t of logs 95 % over seeds"
+    assert [math.log10(b) for b in bounds(interval)] == pytest.approx([1 - 2.48414, 1 + 2.48414], abs=2e-5)
+
+
+@given(arrays(float, st.integers(2, 20), elements=st.integers(1, 10**6).map(lambda i: i / 1000)), st.integers(1, 999))
+def test_geometric_interval_contains_scales_and_inverts(values, factor):
+    interval = statistics.geometric_interval(values)
+    assert 0 < interval.low <= interval.value <= interval.high
+    scaled, inverse = statistics.geometric_interval(values * factor), statistics.geometric_interval(1 / values)
+    assert scaled[:3] == pytest.approx([part * factor for part in interval[:3]], rel=1e-6)
+    assert inverse[:3] == pytest.approx([1 / interval.value, 1 / interval.high, 1 / interval.low], rel=1e-6)
+
+
+def test_one_seed_has_a_geometric_mean_and_no_interval():
+    interval = statistics.geometric_interval([0.7])
+    assert interval.value == pytest.approx(0.7) and all(map(math.isnan, bounds(interval)))
+    assert interval.method == "one seed: no interval"
+
+
 # Rank correlation -------------------------------------------------------------------------------------------------
 
 
@@ -256,7 +279,11 @@ def test_what_are_not_flags_is_refused(bad):
 
 @pytest.mark.parametrize("bad", [[], [[1.0]], [True, False], ["1"], [None, 1.0]])
 def test_what_are_not_values_is_refused(bad):
-    for function in (statistics.t_interval, lambda v: statistics.bootstrap_mean(v, 0)):
+    for function in (
+        statistics.t_interval,
+        statistics.geometric_interval,
+        lambda v: statistics.bootstrap_mean(v, 0),
+    ):
         with pytest.raises(Refused, match="must be"):
             function(bad)
 
@@ -264,6 +291,12 @@ def test_what_are_not_values_is_refused(bad):
 def test_not_finite_values_are_counted_and_refused():
     with pytest.raises(Refused, match="2 of 3 values are not finite"):
         statistics.t_interval([1, math.nan, math.inf])
+
+
+@pytest.mark.parametrize(("values", "count"), [([0.0, 1.0], 1), ([-1, 0, 2], 2)])
+def test_what_has_no_logarithm_is_counted_and_refused(values, count):
+    with pytest.raises(Refused, match=f"{count} of {len(values)} values are not above 0"):
+        statistics.geometric_interval(values)
 
 
 @pytest.mark.parametrize("function", [statistics.paired_difference, statistics.mcnemar])

@@ -214,7 +214,7 @@ def weight_gradient_rows(
                 exact = torch.autograd.grad(penalty, weights)
             for layer, (a, b) in enumerate(zip(estimated, exact, strict=True), 1):
                 cosine = torch.cosine_similarity(a.flatten(), b.flatten(), dim=0, eps=0).item()
-                size = (a.norm() / b.norm()).item()
+                size = (a.norm() / b.norm()).item() if b.any() else np.nan
                 for quantity, value in (("cosine", cosine), ("norm ratio", size)):
                     labels = experiment.labels | {"regime": regime, "layer": layer, "h": h, "quantity": quantity}
                     found.setdefault(repr(labels), (labels, []))[1].append((experiment, value))

@@ -150,7 +150,7 @@ def measured(
         gradient = theory.true_class_gradient(f, x, y)
         with torch.no_grad():
             confidence = f(x).gather(1, y[:, None]).squeeze(1)
-        for eps_255 in radii_255:
+        for eps_255 in parts:
             generator = torch.Generator(device).manual_seed(int(index[0]))
             random = theory.random_vulnerability(f, x, y, eps_255 / 255, draws, generator=generator)
             adversarial = theory.adversarial_vulnerability(f, x, y, eps_255 / 255, steps=steps)
