@@ -116,7 +116,7 @@ def first_order(record: dict) -> str:
         return "No noise moved any output"
     most = max(rows, key=lambda r: r["value"])
     return (
-        f"A spiking network is rough: at {most['eps_255']:g}/255 noise does {_times(most['value'])} times what first "
+        f"A spiking network is rough: at {most['eps_255']:g}/255 ρ_rand is {_times(most['value'])} times what first "
         f"order says ({title(most['training'])}){_confident(record)}"
     )
 
