@@ -154,8 +154,8 @@ class _Stopwatch:
             network, batch = self._network().eval(), self._batch()
             self.known["forward"] = self._seconds(lambda: in_batches(network, batch.images, None))
             self.known["gradient"] = self._seconds(lambda: loss_gradient(network, batch.images, batch.labels, None))
-        gradients = 0 if one.attack is None else one.attack.gradients
-        return one.samples / BATCH * (self.known["forward"] + gradients * self.known["gradient"])
+        gradients, queries = (0, 0) if one.attack is None else (one.attack.gradients, one.attack.queries)
+        return one.samples / BATCH * ((1 + queries) * self.known["forward"] + gradients * self.known["gradient"])
 
     def _network(self) -> Network:
         of = self.profile.network

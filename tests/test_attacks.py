@@ -15,6 +15,7 @@ from paperlib.errors import Refused
 
 EPS = 0.1
 OPTIONS = {"rfgsm": {"alpha": EPS / 2, "steps": 2}, "pgd": {"alpha": EPS / 3, "steps": 4}}
+OPTIONS |= {"square": {"queries": 6}, "random_search": {"draws": 3}}
 EACH = pytest.mark.parametrize("name", attacks.ATTACKS)
 
 
@@ -129,8 +130,8 @@ def cases(draw):
 @settings(max_examples=40, deadline=None)
 def test_every_attack_stays_within_eps_and_bounds(name, case, part, steps):
     images, labels, eps, (low, high), seed = case
-    options = {"rfgsm": {"alpha": part * eps}, "pgd": {"alpha": 3 * part * eps, "steps": steps}}.get(name, {})
-    attack = attacks.Attack(name, eps, options).bind(seed=seed, batch_size=2)
+    options = {"rfgsm": {"alpha": part * eps}, "pgd": {"alpha": 3 * part * eps, "steps": steps}}
+    attack = attacks.Attack(name, eps, (OPTIONS | options).get(name, {})).bind(seed=seed, batch_size=2)
     x = attack(slope, images, labels, bounds=(low, high))
     assert x.shape == images.shape
     assert x.dtype == images.dtype
@@ -141,8 +142,8 @@ def test_every_attack_stays_within_eps_and_bounds(name, case, part, steps):
 
 @EACH
 def test_with_radius_zero_nothing_moves(network, batch, name):
-    options = {"rfgsm": {"alpha": 0}, "pgd": {"alpha": 0.1, "steps": 2}}.get(name, {})
-    assert torch.equal(attacks.Attack(name, 0, options).bind()(network, *batch, bounds=(0, 1)), batch[0])
+    options = OPTIONS | {"rfgsm": {"alpha": 0}, "pgd": {"alpha": 0.1, "steps": 2}}
+    assert torch.equal(attacks.Attack(name, 0, options.get(name, {})).bind()(network, *batch, bounds=(0, 1)), batch[0])
 
 
 @pytest.mark.parametrize("name", attacks.GRADIENT)

@@ -9,12 +9,15 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from paperlib import errors
+from paperlib.attacks.blackbox import random_search, square
 from paperlib.attacks.gradient import fgsm, pgd, rfgsm
 from paperlib.attacks.noise import sign, uniform
 
 RANDOM = {"uniform": uniform, "sign": sign}
 GRADIENT = {"fgsm": fgsm, "rfgsm": rfgsm, "pgd": pgd}
-ATTACKS = RANDOM | GRADIENT
+BLACK_BOX = {"square": square, "random_search": random_search}
+ATTACKS = RANDOM | GRADIENT | BLACK_BOX
+BUDGETS = ("steps", "queries", "draws")  # how an attack's options name what it may spend
 GIVEN = ("network", "images", "labels", "eps", "bounds", "seed", "index", "batch_size")  # by whoever calls
 
 
@@ -35,15 +38,21 @@ class Attack:
 
     @property
     def title(self) -> str:
-        """For tables and figures: "PGD-20", "FGSM", "uniform noise"."""
+        """For tables and figures: "PGD-20", "FGSM", "Square-200", "uniform noise"."""
         if self.name in RANDOM:
             return f"{self.name} noise"
-        return self.name.upper() + (f"-{self.options['steps']}" if "steps" in self.options else "")
+        name = self.name.upper() if self.name in GRADIENT else self.name.replace("_", " ").capitalize()
+        return "-".join([name, *(str(self.options[budget]) for budget in BUDGETS if budget in self.options)])
 
     @property
     def gradients(self) -> int:
         """How many gradients a sample costs at most."""
-        return 0 if self.name in RANDOM else self.options.get("steps", 1)
+        return self.options.get("steps", 1) if self.name in GRADIENT else 0
+
+    @property
+    def queries(self) -> int:
+        """How many forward passes without a gradient a sample costs at most, the last one apart."""
+        return sum(self.options.get(budget, 0) for budget in ("queries", "draws"))
 
     def bind(self, **context) -> Callable:
         """The attack as a function of (network, images, labels, bounds), with whatever of `context` it has a use for.
@@ -55,19 +64,36 @@ class Attack:
         return partial(attack, eps=self.eps, **self.options, **{k: v for k, v in context.items() if k in takes})
 
 
-def standard(name: str, eps: float, *, steps: int = 20) -> Attack:
+def standard(name: str, eps: float, *, steps: int = 20, queries: int = 200) -> Attack:
     """The attack with the options of this companion's tables.
 
     PGD: α = 2.5·ε/steps, random start, a sample counts as broken at its first misclassified iterate.
-    RFGSM: α = ε/2, one step.
+    RFGSM: α = ε/2, one step.  Black box: `queries` forward passes.
     """
     errors.number("eps", eps, at_least=0)
     errors.count("steps", steps)
+    errors.count("queries", queries)
     options = {
+        "square": {"queries": queries},
+        "random_search": {"draws": queries},
         "pgd": {"alpha": 2.5 * eps / steps, "steps": steps, "until_broken": True},
         "rfgsm": {"alpha": eps / 2},
     }
     return Attack(name, eps, options.get(name, {}))
 
 
-__all__ = ["ATTACKS", "GRADIENT", "RANDOM", "Attack", "fgsm", "pgd", "rfgsm", "sign", "standard", "uniform"]
+__all__ = [
+    "ATTACKS",
+    "BLACK_BOX",
+    "GRADIENT",
+    "RANDOM",
+    "Attack",
+    "fgsm",
+    "pgd",
+    "random_search",
+    "rfgsm",
+    "sign",
+    "square",
+    "standard",
+    "uniform",
+]

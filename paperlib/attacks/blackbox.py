@@ -20,7 +20,7 @@ from paperlib.attacks.core import Ball, Bounds, in_batches, sign_noise, uniform_
 Network = Callable[[Tensor], Tensor]
 
 LAWS = {"uniform": uniform_noise, "sign": sign_noise}
-HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of 10,000 iterations: the Square attack's schedule
+HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of 10,000 windows: the Square attack's schedule
 
 
 def square(
@@ -78,7 +78,7 @@ def random_search(
     """Up to `draws` independent perturbations ε·U[-1, 1] ("uniform") or ±ε ("sign"): what chance alone finds.
 
     A sample stops at its first misclassified draw; one that survives all returns its draw of the lowest margin.  The
-    first draw is that of `noise.uniform` or `noise.sign` of the same seed, so no draw fewer breaks a sample more.
+    first draw is that of `noise.uniform` or `noise.sign` of the same seed: whatever they break, this breaks too.
     """
     ball = Ball(images, eps, bounds)
     errors.count("draws", draws)
@@ -86,25 +86,35 @@ def random_search(
     numbers = _numbers(images, index)
 
     def propose(draw: int, x: Tensor, rows: Tensor) -> Tensor:
-        # above 64 bits the draw's number meets no other seed, and no other sample's index
-        return images[rows] + eps * LAWS[law](images[rows], seed + (draw << 64), numbers[rows])
+        # numpy reads (seed, index) as one row of 32-bit words: so far up, the draw's number is taken for neither
+        return images[rows] + eps * LAWS[law](images[rows], seed + (draw << 96), numbers[rows])
 
     everyone = torch.arange(len(images), device=images.device)
     return _search(network, images, labels, ball, propose, draws, everyone, batch_size)
 
 
 def window_side(query: int, queries: int, p_init: float, height: int, width: int) -> int:
-    """Side in pixels of the Square attack's window at `query` (1, 2, ...) of `queries`.
+    """Side in pixels of the Square attack's window at `query`, from 1 (0 are the stripes) to `queries` - 1.
 
-    The whole number nearest to √(p·H·W), at least 1 and at most the image's shorter side; p is `p_init`, halved at each
-    of `HALVINGS`, which are rescaled from 10,000 iterations to `queries`.
+    The whole number nearest to √(p·H·W), at least 1 and at most the image's shorter side.  p is `p_init`, halved each
+    time that another of `HALVINGS`, rescaled from 10,000 to `queries`, lies behind: so the first window always covers
+    `p_init`, however few the queries, and the large ones are never skipped.
     """
-    halved = sum(10_000 * query >= mark * queries for mark in HALVINGS)
+    halved = sum(10_000 * (query - 1) >= mark * queries for mark in HALVINGS)
     side = round(math.sqrt(p_init / 2**halved * height * width))
     return min(max(side, 1), height, width)
 
 
-def _search(network, images, labels, ball, propose, tries: int, rows: Tensor, batch_size: int | None) -> Tensor:
+def _search(
+    network: Network,
+    images: Tensor,
+    labels: Tensor,
+    ball: Ball,
+    propose: Callable[[int, Tensor, Tensor], Tensor],
+    tries: int,
+    rows: Tensor,
+    batch_size: int | None,
+) -> Tensor:
     """Improve the samples `rows` by up to `tries` proposals each; one that is misclassified leaves at once.
 
     `propose(k, x, rows)` maps the best images so far, those of `rows`, to new ones, before projection onto the ball.
@@ -118,7 +128,7 @@ def _search(network, images, labels, ball, propose, tries: int, rows: Tensor, ba
         proposal = ball.project(propose(k, x[rows], rows), rows)
         margin, broken = _judge(network, proposal, labels[rows], batch_size)
         better = (margin < lowest[rows]) | broken  # at a tie of two logits the argmax may move and the margin not
-        x[rows[better]], lowest[rows[better]] = proposal[better], margin[better].to(lowest)
+        x[rows[better]], lowest[rows[better]] = proposal[better], margin[better]
         rows = rows[~broken]
     return x
 
@@ -128,7 +138,7 @@ def _judge(network: Network, x: Tensor, labels: Tensor, batch_size: int | None) 
     logits = in_batches(network, x, batch_size)
     own = labels[:, None]
     margin = logits.gather(1, own) - logits.scatter(1, own, -math.inf).amax(1, keepdim=True)
-    return margin.squeeze(1), logits.argmax(1) != labels
+    return margin.squeeze(1).to(x), logits.argmax(1) != labels
 
 
 def _numbers(images: Tensor, index: Tensor | None) -> Tensor:
