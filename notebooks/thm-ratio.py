@@ -213,7 +213,7 @@ plots.draw(run.record(predictors), "sparsity")
 
 # %%
 control = measures.scale_rows(
-    networks[0], test.take(true_samples), scales, eps_255=scale_eps_255, threshold=max(thresholds[:2]), **how
+    networks[0], test.take(true_samples), scales, eps_255=scale_eps_255, thresholds=thresholds, **how
 )
 plots.draw(run.record(control), "scale")
 

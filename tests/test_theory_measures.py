@@ -724,7 +724,7 @@ SCALES = [0.1, 1, 10, 30, 1000.0]
 def scaled(trained, tiny):
     """Values by what and scale, of 15 images."""
     rows = measures.scale_rows(
-        SEEDS[0], tiny.test.take(15), SCALES, eps_255=16.0, draws=8, steps=4, threshold=0.01, device="cpu"
+        SEEDS[0], tiny.test.take(15), SCALES, eps_255=16.0, draws=8, steps=4, thresholds=[0.01], device="cpu"
     )
     built(rows)
     assert {(r["quantity"], r["eps_255"], r["training"]) for r in rows} == {("scaled", 16.0, "vanilla")}
@@ -1133,7 +1133,7 @@ def test_a_record_of_the_ratio_holds_all_rows_of_a_run(several, tiny, tmp_path):
     rows += measures.vulnerability_rows(found) + broken
     rows += measures.predictor_rows(gradient, found, attacked, [0.0, 0.01])
     rows += measures.scale_rows(
-        several[0], samples, [0.1, 1, 30], eps_255=16.0, draws=4, steps=2, threshold=0.01, device="cpu"
+        several[0], samples, [0.1, 1, 30], eps_255=16.0, draws=4, steps=2, thresholds=[0.01], device="cpu"
     )
     arrays = {"quartiles": measures.quantiles(found), "saturation": measures.saturation(found)}
     arrays |= {"worst": measures.pictures(broken, samples)}
@@ -1158,3 +1158,20 @@ def test_a_record_of_the_quotient_holds_all_rows_of_a_run(several, tiny, tmp_pat
     record = built(rows, {"curvature": measures.curvatures(found, 0.01)})
     records.save(record, tmp_path / "prop-finite-difference.json")
     assert records.load(tmp_path / "prop-finite-difference.json") == record and len(record["rows"]) == len(rows)
+
+
+@pytest.mark.parametrize("scale", [0, -1.0, math.inf])
+def test_a_scale_that_would_change_decisions_is_refused(trained, tiny, scale):
+    how = {"eps_255": 16.0, "draws": 2, "steps": 0, "thresholds": [], "device": "cpu"}
+    with pytest.raises(Refused, match="scale of the logits is .* above 0"):
+        measures.scale_rows(SEEDS[0], tiny.test.take(2), [1, scale], **how)
+
+
+def test_the_unscaled_network_is_always_among_the_scales(trained, tiny):
+    how = {"eps_255": 16.0, "draws": 2, "steps": 0, "thresholds": [], "device": "cpu"}
+    assert {r["scale"] for r in measures.scale_rows(SEEDS[0], tiny.test.take(2), [2], **how)} == {1, 2}
+
+
+def test_no_radius_is_refused(trained, tiny):
+    with pytest.raises(Refused, match="no radius"):
+        measures.vulnerabilities(SEEDS[0], tiny.test.take(2), TRUE, [], draws=2, steps=0, device="cpu")

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paperlib import experiments, gradients, regularizers, statistics, theory
+from paperlib import errors, experiments, gradients, regularizers, statistics, theory
 from paperlib.experiments import Evaluation, Experiment
 from paperlib.images import Split
 from paperlib.measures.core import NOTHING, median, over_seeds, row
@@ -91,22 +91,24 @@ def scale_rows(
     eps_255: float,
     draws: int,
     steps: int,
-    threshold: float,
+    thresholds: Sequence[float],
     device: str = "auto",
 ) -> list[dict]:
-    """One network with its logits multiplied by each of `scales`: medians of what moves although no decision does.
+    """One network with its logits multiplied by 1 and each of `scales`: medians of what moves though no decision does.
 
     What is measured is 1 - f_y, of the same vulnerabilities, since f_y itself rounds to 1.  "participation number, two
     classes" is that of σ(c·(z_y - z_j)) with the rival j of scale 1; "no gradient in 32 bits" is the share of images
-    whose f_y has none.
+    whose f_y has none.  Refuses a scale that is not above 0, which would change decisions.
     """
+    for c in scales:
+        errors.number("a scale of the logits", c, above=0)
     device = experiments.resolve(device)
     network, rows = experiments.trained(experiment, device=device), []
     x, y = samples.pixels().to(device), samples.labels.to(device)
     with torch.no_grad():
         logits = network(x)
     rival = regularizers.runner_up(logits, y)
-    for c in scales:
+    for c in sorted({1.0, *scales}):
 
         def scaled(images: Tensor, c: float = c) -> Tensor:
             return c * network(images)
@@ -121,7 +123,7 @@ def scale_rows(
         in32 = gradients.input_gradient(lambda i: scaled(i).softmax(1).gather(1, y[:, None]).squeeze(1), x).cpu()
         with torch.no_grad():
             decided = (scaled(x).argmax(1) == logits.argmax(1)).cpu()
-        told = {name: measure(v.gradient) for name, measure in sparsities([threshold]).items()}
+        told = {name: measure(v.gradient) for name, measure in sparsities(thresholds).items()}
         told |= {"participation number, two classes": theory.participation_number(pair)}
         told |= {name: torch.from_numpy(values) for name, values in v.sizes.items() if "first order" not in name}
         found = {name: median(values[values.isfinite()]) for name, values in told.items()}

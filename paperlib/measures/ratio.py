@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paperlib import experiments, records, statistics, theory
+from paperlib import errors, experiments, records, statistics, theory
 from paperlib.experiments import Experiment
 from paperlib.images import Split
 from paperlib.measures import core
@@ -125,6 +125,8 @@ def vulnerabilities(
     device: str = "auto",
 ) -> list[Vulnerabilities]:
     """What one network says of `samples` at each radius, in a regime of `REGIMES`; the same draws at every radius."""
+    if not radii_255:
+        raise errors.Refused("There is no radius to measure at; give one at least.")
     device = experiments.resolve(device)
     network = experiments.trained(experiment, device=device)
     with REGIMES[regime](network):
