@@ -1,5 +1,6 @@
 """Attacks: torchattacks as the oracle, their ball under random inputs, and noise that belongs to its sample alone."""
 
+import inspect
 import math
 
 import pytest
@@ -10,13 +11,25 @@ from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
 from paperlib import attacks
-from paperlib.attacks.core import in_batches, loss_gradient, sign_noise, uniform_noise
+from paperlib.attacks.core import (
+    Ball,
+    another,
+    in_batches,
+    loss_gradient,
+    over_mean,
+    round_noise,
+    sign_noise,
+    uniform_noise,
+)
+from paperlib.attacks.gradient import mim
 from paperlib.errors import Refused
 
 EPS = 0.1
-OPTIONS = {"rfgsm": {"alpha": EPS / 2, "steps": 2}, "pgd": {"alpha": EPS / 3, "steps": 4}}
-OPTIONS |= {"square": {"queries": 6}, "random_search": {"draws": 3}}
-EACH = pytest.mark.parametrize("name", attacks.ATTACKS)
+FIXED = ["fgsm", "rfgsm", "pgd", "mim"]  # steps of a length given beforehand, for every sample
+ROUND = ["fgsm-l2", "pgd-l2", "mim-l2", "apgd-l2"]
+EVERY = [*attacks.ATTACKS, *ROUND]
+EACH = pytest.mark.parametrize("name", EVERY)
+EACH_BY_NAME = pytest.mark.parametrize("name", attacks.ATTACKS)
 
 
 @pytest.fixture
@@ -30,8 +43,22 @@ def network(network):
     return network.double()
 
 
-def run(name, network, images, labels, *, eps=EPS, bounds=(0, 1), **context):
-    return attacks.Attack(name, eps, OPTIONS.get(name, {})).bind(**context)(network, images, labels, bounds=bounds)
+def attack(name, eps=EPS, **options):
+    """The attack called `name` before any "-l2", with what it takes of `options` and of the small defaults here."""
+    name, *norm = name.split("-")
+    defaults = {"alpha": eps / 2, "steps": 2} if name == "rfgsm" else {"alpha": eps / 3, "steps": 4}
+    options = defaults | {"queries": 6, "draws": 3} | options | ({"norm": norm[0]} if norm else {})
+    takes = inspect.signature(attacks.ATTACKS[name]).parameters
+    return attacks.Attack(name, eps, {option: value for option, value in options.items() if option in takes})
+
+
+def run(name, network, images, labels, *, eps=EPS, bounds=(0, 1), seed=0, index=None, batch_size=None, **options):
+    bound = attack(name, eps, **options).bind(seed=seed, index=index, batch_size=batch_size)
+    return bound(network, images, labels, bounds=bounds)
+
+
+def lengths(x):
+    return x.flatten(1).norm(dim=1)
 
 
 def slope(x):
@@ -56,6 +83,23 @@ def test_pgd_equals_torchattacks(network, batch, alpha, steps):
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize(("alpha", "steps"), [(0.03, 10), (0.3, 3)])
+def test_pgd_in_l2_equals_torchattacks(network, batch, alpha, steps):
+    context = {"eps": EPS, "alpha": alpha, "steps": steps, "random_start": False}
+    ours = attacks.pgd(network, *batch, bounds=(0, 1), norm="l2", **context)
+    theirs = torchattacks.PGDL2(network, eps_for_division=1e-40, **context)(*batch)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+    assert not torch.equal(ours, batch[0])
+
+
+@pytest.mark.parametrize(("alpha", "steps"), [(0.02, 10), (0.25, 3)])
+@pytest.mark.parametrize("mu", [1.0, 0.5, 0.0])
+def test_mim_equals_torchattacks(network, batch, alpha, steps, mu):
+    ours = mim(network, *batch, eps=EPS, alpha=alpha, steps=steps, bounds=(0, 1), mu=mu)
+    theirs = torchattacks.MIFGSM(network, eps=EPS, alpha=alpha, steps=steps, decay=mu)(*batch)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("steps", [1, 3])
 def test_rfgsm_equals_torchattacks_where_their_step_is_ours_and_from_the_same_start(network, batch, steps, monkeypatch):
     # theirs starts α away and steps by α, ours by ε - α: the same at α = ε/2
@@ -73,10 +117,26 @@ def test_pgd_with_one_full_step_is_fgsm(network, batch):
     assert torch.equal(one, attacks.fgsm(network, *batch, eps=EPS, bounds=(0, 1)))
 
 
+def test_mim_without_momentum_is_pgd_and_with_it_is_not(network, batch):
+    common = {"eps": EPS, "alpha": 0.02, "steps": 6, "bounds": (0, 1)}
+    for norm in ("linf", "l2"):
+        plain = attacks.pgd(network, *batch, random_start=False, norm=norm, **common)
+        torch.testing.assert_close(mim(network, *batch, mu=0, norm=norm, **common), plain, rtol=0, atol=1e-12)
+        assert not torch.allclose(mim(network, *batch, norm=norm, **common), plain)
+
+
 def test_one_fgsm_step_by_hand():
     images, labels = torch.tensor([[[[0.0, 0.5, 0.95]]], [[[0.0, 0.5, 0.95]]]]), torch.tensor([0, 1])
     expected = torch.tensor([[[[0.1, 0.6, 1.0]]], [[[0.0, 0.4, 0.85]]]])
     torch.testing.assert_close(attacks.fgsm(slope, images, labels, eps=0.1, bounds=(0, 1)), expected)
+
+
+def test_one_fgsm_step_in_l2_by_hand():
+    # the gradient is along (1, 2, 3)/√14; in the second image the third pixel stops at its bound
+    images, labels = torch.tensor([[[[0.0, 0.5, 0.6]]], [[[0.0, 0.5, 0.95]]]]), torch.tensor([0, 0])
+    a = 0.1 / math.sqrt(14)
+    expected = torch.tensor([[[[a, 0.5 + 2 * a, 0.6 + 3 * a]]], [[[a, 0.5 + 2 * a, 1.0]]]])
+    torch.testing.assert_close(attacks.fgsm(slope, images, labels, eps=0.1, bounds=(0, 1), norm="l2"), expected)
 
 
 def test_rfgsm_starts_at_a_corner_of_length_alpha_and_goes_the_rest():
@@ -90,11 +150,13 @@ def test_pgd_starts_with_the_uniform_noise_of_its_seed(network, batch):
     still = attacks.pgd(network, *batch, eps=EPS, alpha=0, steps=1, bounds=(0, 1), **context)
     assert torch.equal(still, run("uniform", network, *batch, **context))
     assert not torch.equal(still, batch[0])
+    still = attacks.pgd(network, *batch, eps=EPS, alpha=0, steps=1, bounds=(0, 1), norm="l2", **context)
+    assert torch.equal(still, (batch[0] + EPS * round_noise(batch[0], **context)).clamp(0, 1))
 
 
 def test_an_attack_takes_any_callable_and_leaves_its_input_alone():
     images, labels = torch.full((3, 1, 2, 2), 0.5), torch.tensor([0, 1, 0])
-    for name in attacks.ATTACKS:
+    for name in EVERY:
         x = run(name, lambda x: slope(x).detach() + slope(x), images, labels)
         assert x.shape == images.shape
         assert not torch.equal(x, images)
@@ -102,7 +164,7 @@ def test_an_attack_takes_any_callable_and_leaves_its_input_alone():
     assert (images == 0.5).all()
 
 
-@pytest.mark.parametrize("name", attacks.GRADIENT)
+@pytest.mark.parametrize("name", [*attacks.GRADIENT, *ROUND])
 def test_gradient_attacks_raise_the_loss_and_leave_no_weight_gradients(network, batch, name):
     images, labels = batch
     clean, attacked = (cross_entropy(network(x), labels) for x in (images, run(name, network, images, labels)))
@@ -130,30 +192,68 @@ def cases(draw):
 @settings(max_examples=40, deadline=None)
 def test_every_attack_stays_within_eps_and_bounds(name, case, part, steps):
     images, labels, eps, (low, high), seed = case
-    options = {"rfgsm": {"alpha": part * eps}, "pgd": {"alpha": 3 * part * eps, "steps": steps}}
-    attack = attacks.Attack(name, eps, (OPTIONS | options).get(name, {})).bind(seed=seed, batch_size=2)
-    x = attack(slope, images, labels, bounds=(low, high))
+    alpha = part * eps if name == "rfgsm" else 3 * part * eps
+    options = {"alpha": alpha, "steps": steps, "seed": seed, "batch_size": 2}
+    x = run(name, slope, images, labels, eps=eps, bounds=(low, high), **options)
     assert x.shape == images.shape
     assert x.dtype == images.dtype
     assert (x >= low).all()
     assert (x <= high).all()
-    assert ((x - images).abs() <= eps + 1e-6 * (high - low)).all()
+    size = lengths(x - images) if name in ROUND else (x - images).flatten(1).abs().amax(1)
+    assert (size <= eps * (1 + 1e-5) + 1e-6 * (high - low)).all()
 
 
 @EACH
 def test_with_radius_zero_nothing_moves(network, batch, name):
-    options = OPTIONS | {"rfgsm": {"alpha": 0}, "pgd": {"alpha": 0.1, "steps": 2}}
-    assert torch.equal(attacks.Attack(name, 0, options.get(name, {})).bind()(network, *batch, bounds=(0, 1)), batch[0])
+    alpha = 0 if name == "rfgsm" else 0.1
+    assert torch.equal(run(name, network, *batch, eps=0, alpha=alpha), batch[0])
 
 
-@pytest.mark.parametrize("name", attacks.GRADIENT)
+@pytest.mark.parametrize("name", FIXED)
 @pytest.mark.parametrize(("low", "high"), [(0, 7), (-1.5, 0.25)])
 def test_the_whole_range_between_the_bounds_is_used(name, low, high):
     images, labels = torch.full((2, 1, 4, 4), 0.2), torch.tensor([0, 1])  # the attack goes up, then down
-    options = {"rfgsm": {"alpha": 1}, "pgd": {"alpha": 9, "steps": 1}}.get(name, {})
-    x = attacks.Attack(name, 9, options).bind()(lambda x: slope(x) / 99, images, labels, bounds=(low, high))
+    alpha = 1 if name == "rfgsm" else 9
+    x = run(name, lambda x: slope(x) / 99, images, labels, eps=9, bounds=(low, high), alpha=alpha, steps=1)
     assert (x[0] == high).all()
     assert (x[1] == low).all()
+
+
+@given(case=cases())
+@settings(max_examples=60, deadline=None)
+def test_projection_in_l2_moves_no_one_within_and_the_others_straight_towards_their_image(case):
+    images, _, eps, (low, high), seed = case
+    images = images.double()
+    ball = Ball(images, eps, (-math.inf, math.inf), "l2")
+    outside = images + (high - low) * uniform_noise(images, seed, None)
+    x = ball.project(outside)
+    for image, far, near in zip(images, outside, x, strict=True):
+        reach = (far - image).norm()
+        expected = far if reach <= eps else image + eps / reach * (far - image)
+        torch.testing.assert_close(near, expected)
+        assert reach > eps or torch.equal(near, far)
+    clamped = Ball(images, eps, (low, high), "l2").project(outside)
+    torch.testing.assert_close(clamped, x.clamp(low, high))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-25, 1e-42, 1e30])  # 1e-25² vanishes in 32 bits; 1e-42 is subnormal
+def test_the_direction_has_length_1_whatever_the_gradients_scale(scale):
+    gradient = scale * torch.tensor([[[3.0, 0.0]], [[0.0, -4.0]], [[0.0, 0.0]]])
+    images = torch.zeros_like(gradient)
+    assert Ball(images, 1, (0, 1), "linf").direction(gradient).tolist() == [[[1, 0]], [[0, -1]], [[0, 0]]]
+    torch.testing.assert_close(lengths(Ball(images, 1, (0, 1), "l2").direction(gradient)), torch.tensor([1.0, 1, 0]))
+
+
+def test_a_step_of_alpha_in_l2_is_that_long():
+    images, labels = torch.rand(3, 1, 4, 4, dtype=torch.float64), torch.tensor([0, 1, 0])
+    x = attacks.pgd(slope, images, labels, eps=5, alpha=0.3, steps=2, bounds=(-9, 9), random_start=False, norm="l2")
+    torch.testing.assert_close(lengths(x - images), torch.full((3,), 0.6, dtype=torch.float64))
+
+
+def test_over_mean_by_hand():
+    x = torch.tensor([[1.0, -3.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
+    assert over_mean(x).tolist() == [[1, -3, 0, 0], [0, 0, 0, 0]]
+    assert over_mean(x / 4).tolist() == over_mean(x).tolist()
 
 
 # Stopping at the first success -------------------------------------------------------------------------------------
@@ -203,7 +303,7 @@ def test_a_sample_gets_the_same_perturbation_in_any_company(network, batch, name
     torch.testing.assert_close(part, whole[some], rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("noise", [uniform_noise, sign_noise])
+@pytest.mark.parametrize("noise", [uniform_noise, sign_noise, round_noise])
 def test_noise_depends_on_seed_and_index_and_on_nothing_else(noise):
     images = torch.rand(4, 2, 5, 5)
     index = torch.tensor([9, 4, 9, 0])
@@ -216,6 +316,8 @@ def test_noise_depends_on_seed_and_index_and_on_nothing_else(noise):
     assert not torch.equal(noise(images, 4, index)[0], draws[0])
     assert torch.equal(noise(images, 3, None), noise(images, 3, torch.arange(4)))
     assert noise(images.double(), 3, index).dtype == torch.float64
+    assert noise is sign_noise or not any(torch.equal(noise(images, another(3, n), index), draws) for n in (1, 2))
+    assert torch.equal(noise(images, another(3, 0), index), draws)
 
 
 def test_uniform_noise_has_the_moments_of_its_law():
@@ -228,6 +330,22 @@ def test_uniform_noise_has_the_moments_of_its_law():
     assert 0.999 * EPS < delta.abs().max() <= EPS
     neighbours = (delta[..., 1:] * delta[..., :-1]).mean().item()
     assert neighbours == pytest.approx(0, abs=4 * EPS**2 / 3 / math.sqrt(18_000))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 2), (2, 3, 4)])
+def test_round_noise_has_the_moments_of_its_law(shape):
+    n, m = 5000, math.prod(shape)
+    noise = round_noise(torch.zeros(n, *shape, dtype=torch.float64), 0, None).flatten(1)
+    # the volume within radius r is r^m of the ball's: U[0, 1], of mean 1/2, variance 1/12 and fourth moment 1/80
+    volume = noise.norm(dim=1).pow(m)
+    assert volume.max() <= 1 + 1e-5
+    assert volume.mean().item() == pytest.approx(1 / 2, abs=4 / math.sqrt(12 * n))
+    assert (volume - 1 / 2).square().mean().item() == pytest.approx(1 / 12, abs=4 * math.sqrt(1 / 180 / n))
+    # no direction is preferred: uniform in the ball, each coordinate has mean 0 and variance 1/(m + 2)
+    assert noise.mean(0).abs().max() < 5 / math.sqrt((m + 2) * n)
+    torch.testing.assert_close(
+        noise.T @ noise / n, torch.eye(m).double() / (m + 2), rtol=0, atol=5 / (m * math.sqrt(n))
+    )
 
 
 def test_sign_noise_is_plus_or_minus_eps():
@@ -271,6 +389,14 @@ def test_the_gradient_is_that_of_each_samples_own_loss():
         assert row.flatten().tolist() == pytest.approx([2 / (1 + math.exp(-2 * z)), 4 / (1 + math.exp(-2 * z))])
 
 
+def test_the_loss_may_be_another():
+    # of the logit z = x₀ + 2x₁ of the own class alone, squared: gradient 2z·(1, 2), and -z of class 0 has the same
+    images = torch.tensor([[[[0.1, 0.2]]], [[[0.3, 0.0]]]], dtype=torch.float64)
+    labels = torch.tensor([1, 0])
+    _, gradient = loss_gradient(slope, images, labels, 2, lambda z, y: z.gather(1, y[:, None]).squeeze(1).square())
+    torch.testing.assert_close(gradient.flatten(1), torch.tensor([[1.0, 2.0], [0.6, 1.2]], dtype=torch.float64))
+
+
 # By name -----------------------------------------------------------------------------------------------------------
 
 
@@ -286,25 +412,24 @@ NUMBERS, OTHERS = [-0.1, math.nan, math.inf], ["0.1", None, True]
 
 
 @pytest.mark.parametrize("eps", NUMBERS + OTHERS)
-@EACH
+@EACH_BY_NAME
 def test_a_radius_that_is_no_length_is_refused(name, eps):
     with pytest.raises(Refused, match="^eps is .*; it must be a finite number of at least 0.$"):
         attacks.Attack(name, eps)
 
 
 @pytest.mark.parametrize("eps", NUMBERS + OTHERS)
-@EACH
+@EACH_BY_NAME
 def test_the_standard_attacks_refuse_it_too(name, eps):
     with pytest.raises(Refused, match="^eps is"):
         attacks.standard(name, eps)
 
 
 @pytest.mark.parametrize("eps", [-0.1, "0.1"])
-@pytest.mark.parametrize("name", ["uniform", "sign", "fgsm", "rfgsm", "pgd"])
+@EACH
 def test_the_functions_refuse_it_too(network, batch, name, eps):
-    options = {"rfgsm": {"alpha": 0}, "pgd": {"alpha": 0, "steps": 1}}.get(name, {})
     with pytest.raises(Refused, match="^eps is"):
-        attacks.ATTACKS[name](network, *batch, eps=eps, bounds=(0, 1), **options)
+        attack(name, 0).bind(eps=eps)(network, *batch, bounds=(0, 1))
 
 
 def test_what_else_is_refused(network, batch):
@@ -315,5 +440,15 @@ def test_what_else_is_refused(network, batch):
     for alpha, steps, message in ((-1, 3, "alpha is -1"), (float("nan"), 3, "alpha is nan"), (0.1, 0, "steps is 0")):
         with pytest.raises(Refused, match=f"^{message}"):
             attacks.pgd(network, *batch, eps=0.1, alpha=alpha, steps=steps, bounds=(0, 1))
+    for name in ("fgsm", "pgd", "mim"):
+        with pytest.raises(Refused, match="^There is no norm 'l1'. Allowed: linf, l2.$"):
+            attacks.ATTACKS[name](network, *batch, bounds=(0, 1), **attack(name, EPS).options, eps=EPS, norm="l1")
+    for options, message in (
+        ({"mu": -0.5}, "mu is -0.5"),
+        ({"steps": 0}, "steps is 0"),
+        ({"alpha": -1}, "alpha is -1"),
+    ):
+        with pytest.raises(Refused, match=f"^{message}"):
+            run("mim", network, *batch, **options)
     with pytest.raises(TypeError, match="bounds"):  # they belong to the data: there is no default
         attacks.fgsm(network, *batch, eps=0.1)

@@ -481,9 +481,11 @@ def test_by_name_it_is_the_same_attack(network, tiny):
 
 
 def test_an_attack_by_name_says_what_it_may_spend():
-    found = [attacks.standard(name, 0.1, steps=5, queries=30) for name in ("square", "random_search", "pgd", "fgsm")]
-    assert [a.title for a in found] == ["Square-30", "Random search-30", "PGD-5", "FGSM"]
-    assert [(a.gradients, a.queries) for a in found] == [(0, 30), (0, 30), (5, 0), (1, 0)]
+    names = "square", "random_search", "pgd", "fgsm", "mim", "sa_pgd"
+    found = [attacks.standard(name, 0.1, steps=5, queries=30) for name in names]
+    assert [a.title for a in found] == ["Square-30", "Random search-30", "PGD-5", "FGSM", "MIM-5", "SA-PGD-5"]
+    assert [(a.gradients, a.queries) for a in found] == [(0, 30), (0, 30), (5, 0), (1, 0), (5, 0), (5, 0)]
+    assert attacks.Attack("apgd", 0.1, {"steps": 5, "loss": "dlr", "restarts": 2}).title == "APGD-DLR-5"
     assert attacks.standard("uniform", 0.1).queries == 0
     with pytest.raises(Refused, match="queries is 0"):
         attacks.standard("square", 0.1, queries=0)

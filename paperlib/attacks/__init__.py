@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from paperlib import errors
+from paperlib.attacks.adaptive import apgd, sa_pgd
 from paperlib.attacks.blackbox import random_search, square
-from paperlib.attacks.gradient import fgsm, pgd, rfgsm
+from paperlib.attacks.gradient import fgsm, mim, pgd, rfgsm
 from paperlib.attacks.noise import sign, uniform
 
 RANDOM = {"uniform": uniform, "sign": sign}
-GRADIENT = {"fgsm": fgsm, "rfgsm": rfgsm, "pgd": pgd}
+GRADIENT = {"fgsm": fgsm, "rfgsm": rfgsm, "pgd": pgd, "mim": mim, "apgd": apgd, "sa_pgd": sa_pgd}
 BLACK_BOX = {"square": square, "random_search": random_search}
 ATTACKS = RANDOM | GRADIENT | BLACK_BOX
 BUDGETS = ("steps", "queries", "draws")  # how an attack's options name what it may spend
@@ -38,16 +39,18 @@ class Attack:
 
     @property
     def title(self) -> str:
-        """For tables and figures: "PGD-20", "FGSM", "Square-200", "uniform noise"."""
+        """For tables and figures: "PGD-20", "FGSM", "APGD-DLR-20", "Square-200", "uniform noise"."""
         if self.name in RANDOM:
             return f"{self.name} noise"
-        name = self.name.upper() if self.name in GRADIENT else self.name.replace("_", " ").capitalize()
-        return "-".join([name, *(str(self.options[budget]) for budget in BUDGETS if budget in self.options)])
+        gradient = self.name in GRADIENT
+        name = self.name.upper().replace("_", "-") if gradient else self.name.replace("_", " ").capitalize()
+        loss = [self.options["loss"].upper()] if "loss" in self.options else []
+        return "-".join([name, *loss, *(str(self.options[budget]) for budget in BUDGETS if budget in self.options)])
 
     @property
     def gradients(self) -> int:
         """How many gradients a sample costs at most."""
-        return self.options.get("steps", 1) if self.name in GRADIENT else 0
+        return self.options.get("steps", 1) * self.options.get("restarts", 1) if self.name in GRADIENT else 0
 
     @property
     def queries(self) -> int:
@@ -68,7 +71,7 @@ def standard(name: str, eps: float, *, steps: int = 20, queries: int = 200) -> A
     """The attack with the options of this companion's tables.
 
     PGD: α = 2.5·ε/steps, random start, a sample counts as broken at its first misclassified iterate.
-    RFGSM: α = ε/2, one step.  Black box: `queries` forward passes.
+    RFGSM: α = ε/2, one step.  MIM: α = ε/steps.  APGD and SA-PGD set their own.  Black box: `queries` forward passes.
     """
     errors.number("eps", eps, at_least=0)
     errors.count("steps", steps)
@@ -78,6 +81,9 @@ def standard(name: str, eps: float, *, steps: int = 20, queries: int = 200) -> A
         "random_search": {"draws": queries},
         "pgd": {"alpha": 2.5 * eps / steps, "steps": steps, "until_broken": True},
         "rfgsm": {"alpha": eps / 2},
+        "mim": {"alpha": eps / steps, "steps": steps},
+        "apgd": {"steps": steps},
+        "sa_pgd": {"steps": steps},
     }
     return Attack(name, eps, options.get(name, {}))
 
@@ -88,10 +94,13 @@ __all__ = [
     "GRADIENT",
     "RANDOM",
     "Attack",
+    "apgd",
     "fgsm",
+    "mim",
     "pgd",
     "random_search",
     "rfgsm",
+    "sa_pgd",
     "sign",
     "square",
     "standard",

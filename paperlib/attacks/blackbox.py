@@ -15,9 +15,7 @@ import torch
 from torch import Tensor
 
 from paperlib import errors
-from paperlib.attacks.core import Ball, Bounds, in_batches, sign_noise, uniform_noise
-
-Network = Callable[[Tensor], Tensor]
+from paperlib.attacks.core import Ball, Bounds, Network, another, in_batches, sign_noise, uniform_noise
 
 LAWS = {"uniform": uniform_noise, "sign": sign_noise}
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of 10,000 windows: the Square attack's schedule
@@ -86,8 +84,7 @@ def random_search(
     numbers = _numbers(images, index)
 
     def propose(draw: int, x: Tensor, rows: Tensor) -> Tensor:
-        # numpy reads (seed, index) as one row of 32-bit words: so far up, the draw's number is taken for neither
-        return images[rows] + eps * LAWS[law](images[rows], seed + (draw << 96), numbers[rows])
+        return images[rows] + eps * LAWS[law](images[rows], another(seed, draw), numbers[rows])
 
     everyone = torch.arange(len(images), device=images.device)
     return _search(network, images, labels, ball, propose, draws, everyone, batch_size)

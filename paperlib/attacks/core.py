@@ -7,22 +7,67 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from paperlib import errors
+from paperlib import errors, gradients
 
 Bounds = tuple[float, float]
+Network = Callable[[Tensor], Tensor]  # images (B, C, H, W) → logits (B, K)
+Loss = Callable[[Tensor, Tensor], Tensor]  # logits (B, K) and labels (B,) → one number a sample (B,)
 
 
 class Ball:
-    """All images within `eps` of `images` in l∞ and within `bounds`."""
+    """All images within `eps` of `images` in `norm`, "linf" or "l2", and within `bounds`.
 
-    def __init__(self, images: Tensor, eps: float, bounds: Bounds):
+    The one place that knows what a norm means to an attack: where to start, along what to step, how to come back.
+    """
+
+    def __init__(self, images: Tensor, eps: float, bounds: Bounds, norm: str = "linf"):
         errors.number("eps", eps, at_least=0)
+        errors.one_of("norm", norm, NOISE)
+        self.images, self.eps, self.norm = images, eps, norm
         low, high = bounds
         self.low, self.high = (images - eps).clamp_min(low), (images + eps).clamp_max(high)
 
     def project(self, x: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
-        """The nearest point of the ball to each of `x`, which are the samples `rows`."""
+        """Each of `x`, which are the samples `rows`, brought into the ball.
+
+        In l∞ to its nearest point.  In l2 to the nearest of the round ball and then into `bounds`: that never leads
+        away from the image, so out of the ball neither.
+        """
+        if self.norm == "l2":
+            x = self._shorten(x, self.images[rows])
         return torch.minimum(torch.maximum(x, self.low[rows]), self.high[rows])
+
+    def direction(self, gradient: Tensor) -> Tensor:
+        """The step of length 1 along which a linear loss grows most: sign g, or g/‖g‖₂; 0 where g = 0.  (B, ...)."""
+        if self.norm == "linf":
+            return gradient.sign()
+        gradient = over(gradient, gradient.flatten(1).abs().amax(1))  # squares of tiny gradients would underflow
+        return over(gradient, gradients.l2(gradient))
+
+    def start(self, seed: int, index: Tensor | None) -> Tensor:
+        """A random point for each sample: uniform in the ball of the norm, then within `bounds`."""
+        return self.project(self.images + self.eps * NOISE[self.norm](self.images, seed, index))
+
+    def _shorten(self, x: Tensor, centre: Tensor) -> Tensor:
+        """`x` where it lies within `eps` of `centre` in l2, else the point at `eps` on the way there."""
+        length = gradients.l2(x - centre)
+        on_sphere = centre + self.eps * over(x - centre, length)
+        return torch.where(per_sample(length > self.eps, x), on_sphere, x)
+
+
+def per_sample(values: Tensor, like: Tensor) -> Tensor:
+    """`values` (B,) in the shape (B, 1, ...) that spreads over `like` (B, ...)."""
+    return values.view(-1, *[1] * (like.dim() - 1))
+
+
+def over(x: Tensor, size: Tensor) -> Tensor:
+    """x / size, sample by sample: (B, ...) by (B,); undivided where `size` is 0, as a norm is of zeros alone."""
+    return x / per_sample(torch.where(size == 0, 1, size), x)
+
+
+def over_mean(x: Tensor) -> Tensor:
+    """x / mean|x|, sample by sample (B, ...); 0 where x = 0."""
+    return over(x, gradients.l1(x) / x.shape[1:].numel())
 
 
 def uniform_noise(images: Tensor, seed: int, index: Tensor | None) -> Tensor:
@@ -31,9 +76,7 @@ def uniform_noise(images: Tensor, seed: int, index: Tensor | None) -> Tensor:
     `index` (B,) is each sample's number in its data set, by default its place in the batch, so that a sample draws the
     same noise whichever samples it stands beside.
     """
-    index = range(len(images)) if index is None else index.tolist()
-    draws = [np.random.default_rng((seed, i)).random(images.shape[1:], dtype=np.float32) for i in index]
-    return 2 * torch.from_numpy(np.stack(draws)).to(images) - 1
+    return 2 * _draws(images, seed, index, lambda rng, shape: rng.random(shape, dtype=np.float32)) - 1
 
 
 def sign_noise(images: Tensor, seed: int, index: Tensor | None) -> Tensor:
@@ -41,7 +84,23 @@ def sign_noise(images: Tensor, seed: int, index: Tensor | None) -> Tensor:
     return torch.where(uniform_noise(images, seed, index) < 0, -1.0, 1.0).to(images)
 
 
-def in_batches(network: Callable[[Tensor], Tensor], images: Tensor, batch_size: int | None) -> Tensor:
+def round_noise(images: Tensor, seed: int, index: Tensor | None) -> Tensor:
+    """Uniform in the unit ball of l2, drawn as `uniform_noise` is: ‖·‖₂ of each sample is U[0, 1]^(1/m)."""
+    return _draws(images, seed, index, _in_unit_ball)
+
+
+NOISE = {"linf": uniform_noise, "l2": round_noise}  # uniform in each norm's unit ball
+
+
+def another(seed: int, draw: int) -> int:
+    """The seed of the samples' draw number `draw`; number 0 is that of `seed` itself.
+
+    numpy reads (seed, index) as one row of 32-bit words: so far up, the draw's number is taken for neither.
+    """
+    return seed + (draw << 96)
+
+
+def in_batches(network: Network, images: Tensor, batch_size: int | None) -> Tensor:
     """Logits of `images`, with the network called on exactly `batch_size` at a time (padded), without a graph.
 
     Convolutions may sum in another order for another batch size; a fixed one keeps each sample's result its own.
@@ -50,19 +109,36 @@ def in_batches(network: Callable[[Tensor], Tensor], images: Tensor, batch_size: 
         return torch.cat([network(part)[:count] for part, count, _ in _parts(images, None, batch_size)])
 
 
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """-log softmax(z)_y of each sample, (B,)."""
+    return F.cross_entropy(logits, labels, reduction="none")
+
+
 def loss_gradient(
-    network: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, batch_size: int | None
+    network: Network, images: Tensor, labels: Tensor, batch_size: int | None, loss: Loss = cross_entropy
 ) -> tuple[Tensor, Tensor]:
-    """Logits (B, K) and the gradient of each sample's cross-entropy by its own image, (B, ...)."""
-    logits, gradients = [], []
+    """Logits (B, K) and the gradient of each sample's `loss` by its own image, (B, ...)."""
+    logits, gradient = [], []
     for part, count, targets in _parts(images, labels, batch_size):
         leaf = part.detach().requires_grad_()
         with torch.enable_grad():
             z = network(leaf)
-            loss = F.cross_entropy(z, targets, reduction="sum")
-            gradients.append(torch.autograd.grad(loss, leaf)[0][:count])
+            gradient.append(torch.autograd.grad(loss(z, targets).sum(), leaf)[0][:count])
         logits.append(z.detach()[:count])
-    return torch.cat(logits), torch.cat(gradients)
+    return torch.cat(logits), torch.cat(gradient)
+
+
+def _draws(images: Tensor, seed: int, index: Tensor | None, draw: Callable) -> Tensor:
+    """`draw(generator, shape of an image)` for each sample, its generator named by `seed` and `index[i]`: (B, ...)."""
+    index = range(len(images)) if index is None else index.tolist()
+    draws = [draw(np.random.default_rng((seed, i)), images.shape[1:]) for i in index]
+    return torch.from_numpy(np.stack(draws)).to(images)
+
+
+def _in_unit_ball(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Uniform in the unit ball of l2: all directions alike, and within radius r a share r^m of the volume."""
+    arrow = rng.standard_normal(shape, dtype=np.float32)
+    return arrow * (rng.random() ** (1 / arrow.size) / np.linalg.norm(arrow))
 
 
 def _parts(images: Tensor, labels: Tensor | None, batch_size: int | None):

@@ -1,28 +1,33 @@
-"""One-step and iterated gradient attacks on the cross-entropy, in l∞.
+"""One-step and iterated gradient attacks on the cross-entropy, in l∞ or, where they take a `norm`, in l2.
 
 `network` is any callable from images (B, C, H, W) in `bounds` to logits (B, K); `labels` is (B,); `eps` and `alpha` are
-in the images' units.  All return images of the same shape within `eps` of the originals and within `bounds`.
-`batch_size` fixes how many images the network sees at once (see `core.in_batches`); `seed` and `index` name each
-sample's random start (see `core.uniform_noise`).
+in the images' units.  All return images of the same shape within `eps` of the originals, in `norm` "linf" or "l2", and
+within `bounds`.  A step goes along the gradient's sign in l∞ and along g/‖g‖₂ in l2 (see `core.Ball`).  `batch_size`
+fixes how many images the network sees at once (see `core.in_batches`); `seed` and `index` name each sample's random
+start (see `core.uniform_noise`).  What cannot be used is refused (`errors.Refused`).
 """
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from paperlib import errors
-from paperlib.attacks.core import Ball, Bounds, loss_gradient, sign_noise, uniform_noise
-
-Network = Callable[[Tensor], Tensor]
+from paperlib.attacks.core import Ball, Bounds, Network, loss_gradient, over_mean, sign_noise
 
 
 def fgsm(
-    network: Network, images: Tensor, labels: Tensor, *, eps: float, bounds: Bounds, batch_size: int | None = None
+    network: Network,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    eps: float,
+    bounds: Bounds,
+    norm: str = "linf",
+    batch_size: int | None = None,
 ) -> Tensor:
-    """x + ε·sign ∇ₓCE (Goodfellow et al., arXiv 1412.6572)."""
+    """x + ε·sign ∇ₓCE, in l2 x + ε·g/‖g‖₂ (Goodfellow et al., arXiv 1412.6572)."""
+    ball = Ball(images, eps, bounds, norm)
     _, gradient = loss_gradient(network, images, labels, batch_size)
-    return Ball(images, eps, bounds).project(images + eps * gradient.sign())
+    return ball.project(images + eps * ball.direction(gradient))
 
 
 def rfgsm(
@@ -62,6 +67,7 @@ def pgd(
     bounds: Bounds,
     random_start: bool = True,
     until_broken: bool = False,
+    norm: str = "linf",
     seed: int = 0,
     index: Tensor | None = None,
     batch_size: int | None = None,
@@ -71,10 +77,10 @@ def pgd(
     With `until_broken` a sample stops at its first misclassified iterate and costs nothing afterwards: at least as
     strong as judging the last iterate only, and cheaper the weaker the network.
     """
-    ball = Ball(images, eps, bounds)
+    ball = Ball(images, eps, bounds, norm)
     errors.number("alpha", alpha, at_least=0)
     errors.count("steps", steps)
-    x = ball.project(images + eps * uniform_noise(images, seed, index)) if random_start else images.clone()
+    x = ball.start(seed, index) if random_start else images.clone()
     rows = torch.arange(len(x), device=x.device)  # samples still moving
     for _ in range(steps):
         logits, gradient = loss_gradient(network, x[rows], labels[rows], batch_size)
@@ -83,5 +89,35 @@ def pgd(
             rows, gradient = rows[correct], gradient[correct]
             if not len(rows):
                 break
-        x[rows] = ball.project(x[rows] + alpha * gradient.sign(), rows)
+        x[rows] = ball.project(x[rows] + alpha * ball.direction(gradient), rows)
+    return x
+
+
+def mim(
+    network: Network,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    eps: float,
+    alpha: float,
+    steps: int,
+    bounds: Bounds,
+    mu: float = 1.0,
+    norm: str = "linf",
+    batch_size: int | None = None,
+) -> Tensor:
+    """Steps of length α along a momentum of gradients, `mu` of it kept at each (Dong et al., arXiv 1710.06081).
+
+    Each gradient enters divided by its l1 norm, up to the number of pixels, which no direction depends on.  No random
+    start.
+    """
+    ball = Ball(images, eps, bounds, norm)
+    errors.number("alpha", alpha, at_least=0)
+    errors.count("steps", steps)
+    errors.number("mu", mu, at_least=0)
+    x, momentum = images, torch.zeros_like(images)
+    for _ in range(steps):
+        _, gradient = loss_gradient(network, x, labels, batch_size)
+        momentum = mu * momentum + over_mean(gradient)
+        x = ball.project(x + alpha * ball.direction(momentum))
     return x
