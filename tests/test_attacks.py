@@ -429,7 +429,7 @@ def test_the_standard_attacks_refuse_it_too(name, eps):
 @EACH
 def test_the_functions_refuse_it_too(network, batch, name, eps):
     with pytest.raises(Refused, match="^eps is"):
-        attack(name, 0).bind(eps=eps)(network, *batch, bounds=(0, 1))
+        attack(name, 0).bind()(network, *batch, eps=eps, bounds=(0, 1))
 
 
 def test_what_else_is_refused(network, batch):

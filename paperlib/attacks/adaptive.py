@@ -119,7 +119,7 @@ def sa_pgd(
     The start is uniform noise stretched until max|δ| = ε.  With g/mean|g| and g²/mean(g²) added to the moments
     m ← m/2 and v ← 0.8v, both from 0 and without bias correction, a step is η·m/√v within ±η; η starts at ε and halves
     at each of the `checkpoints`.  The source returns the last misclassified iterate, and moves only samples still
-    correct: that iterate is the first one, at which a sample leaves.
+    correct: that iterate is the first one, at which a sample leaves.  Whoever evaluates judges the last step's.
     """
     ball = Ball(images, eps, bounds)
     errors.count("steps", steps)
