@@ -49,6 +49,11 @@ def stands(network, x, labels, batch_size=None):
     return in_batches(network, x, batch_size).argmax(1) == labels
 
 
+def singly(*parts):
+    """One sample of each of `parts` after the other, in batches of 1."""
+    return zip(*(part.split(1) for part in parts), strict=True)
+
+
 def slope(x):
     """Three classes; class 0 wins everywhere, the others fall behind the brighter the image, each in its own way."""
     z = x.flatten(1).mean(1)
@@ -105,8 +110,11 @@ def test_dlr_sees_neither_scale_nor_shift_of_the_logits_and_its_sign_is_the_flag
 # Against the algorithms as they are printed ------------------------------------------------------------------------
 
 
-def slow_apgd(network, image, label, start, *, eps, steps, loss, norm):
-    """Algorithm 1 of arXiv 2003.01690 in its own letters, for one image; W and the two conditions from lists."""
+def slow_apgd(network, image, label, start, *, eps, steps, loss, norm, seen):
+    """Algorithm 1 of arXiv 2003.01690 in its own letters, for one image; W and the two conditions from lists.
+
+    `seen` learns what happened at checkpoints: (the first?, condition 1, no higher maximum, condition 2).
+    """
 
     def f(x):
         z = network(x)[0]
@@ -136,7 +144,7 @@ def slow_apgd(network, image, label, start, *, eps, steps, loss, norm):
     while p[-1] < 1:
         p.append(p[-1] + max(p[-1] - p[-2] - 0.03, 0.06))
     w = [math.ceil(round(q * steps, 6)) for q in p if q <= 1]
-    x, values, x_max, f_max = [start], [f(start)], start, [f(start)]
+    x, values, x_max, f_max = [start], [f(start).item()], start, [f(start).item()]
     eta, raised = [2 * eps, 2 * eps], [None]  # eta[k], raised[k]: of step k
     if wrong(start):
         return start
@@ -145,18 +153,20 @@ def slow_apgd(network, image, label, start, *, eps, steps, loss, norm):
         new = z if k == 1 else project(x[-1] + 0.75 * (z - x[-1]) + 0.25 * (x[-1] - x[-2]))
         if wrong(new):
             return new
-        raised.append(f(new) > values[-1])
-        x_max = new if f(new) > f_max[-1] else x_max
-        f_max.append(max(f(new), f_max[-1]))
+        value = f(new).item()
+        raised.append(value > values[-1])
+        x_max = new if value > f_max[-1] else x_max
+        f_max.append(max(value, f_max[-1]))
         eta.append(eta[k])
         if k in w:
             before = max(mark for mark in w if mark < k)
             condition_1 = sum(raised[before + 1 : k + 1]) < 0.75 * (k - before)
             condition_2 = eta[before] == eta[k] and f_max[before] == f_max[k]
+            seen.add((before == 0, condition_1, f_max[before] == f_max[k], condition_2))
             if condition_1 or condition_2:
-                eta[k + 1], new = eta[k] / 2, x_max
+                eta[k + 1], new, value = eta[k] / 2, x_max, f_max[k]
         x.append(new)
-        values.append(f(new))
+        values.append(value)
     return x_max
 
 
@@ -169,13 +179,34 @@ def test_apgd_is_algorithm_1_of_its_paper(network, batch, norm, loss, steps):
     options = {"eps": EPS[norm], "norm": norm, "seed": 4, "batch_size": 1}
     start = pgd(network, images, labels, alpha=0, steps=1, bounds=(0, 1), **options)
     fast = apgd(network, images, labels, steps=steps, bounds=(0, 1), loss=loss, **options)
-    rest = {"eps": EPS[norm], "steps": steps, "loss": loss, "norm": norm}
-    slow = [
-        slow_apgd(network, *(part[i : i + 1] for part in (images, labels, start)), **rest) for i in range(len(fast))
-    ]
+    rest = {"eps": EPS[norm], "steps": steps, "loss": loss, "norm": norm, "seen": set()}
+    slow = [slow_apgd(network, *one, **rest) for one in singly(images, labels, start)]
     torch.testing.assert_close(fast, torch.cat(slow), rtol=0, atol=1e-9)
     flags = stands(network, fast, labels)
     assert flags.any() and not flags.all()
+
+
+def test_apgd_is_algorithm_1_where_a_run_rises_and_yet_finds_nothing_higher():
+    # On rugged ground a step may fall far and the next ones rise, not as high as before: condition 2 alone decides,
+    # at the first checkpoint (pixels 3, frequency 8) and at later ones, unless the step was halved before.
+    seen = set()
+    for pixels, frequency in ((3, 8), (5, 4)):
+        generator = torch.Generator().manual_seed(0)
+        waves = frequency * torch.randn(30, pixels, dtype=torch.float64, generator=generator)
+        images = torch.rand(150, 1, 1, pixels, dtype=torch.float64, generator=generator)
+        labels = torch.zeros(150, dtype=torch.long)
+
+        def network(x, waves=waves):  # class 0 wins everywhere
+            z = (x.flatten(1) @ waves.T).sin().mean(1) - 2
+            return torch.stack([torch.zeros_like(z), z], dim=1)
+
+        options = {"eps": 0.5, "steps": 22, "seed": 1, "batch_size": 1}
+        start = pgd(network, images, labels, alpha=0, bounds=(0, 1), **options)
+        fast = apgd(network, images, labels, bounds=(0, 1), **options)
+        rest = {"eps": 0.5, "steps": 22, "loss": "ce", "norm": "linf", "seen": seen}
+        slow = [slow_apgd(network, *one, **rest) for one in singly(images, labels, start)]
+        torch.testing.assert_close(fast, torch.cat(slow), rtol=0, atol=1e-9)
+    assert {(True, False, True, True), (False, False, True, True), (False, False, True, False)} <= seen
 
 
 def slow_sa_pgd(network, image, label, noise, eps, steps):
@@ -206,10 +237,7 @@ def test_sa_pgd_is_the_formulas_of_the_paper_notes(network, batch, steps):
     images, labels = (part[stands(network, images, labels, 1)] for part in (images, labels))
     fast = sa_pgd(network, images, labels, eps=0.04, steps=steps, bounds=(0, 1), seed=4, batch_size=1)
     noise = uniform_noise(images, 4, None)
-    slow = [
-        slow_sa_pgd(network, *(part[i : i + 1] for part in (images, labels, noise)), 0.04, steps)
-        for i in range(len(fast))
-    ]
+    slow = [slow_sa_pgd(network, *one, 0.04, steps) for one in singly(images, labels, noise)]
     torch.testing.assert_close(fast, torch.cat(slow), rtol=0, atol=1e-9)
     flags = stands(network, fast, labels)
     assert flags.any() and not flags.all()
