@@ -18,7 +18,7 @@ def _margin_probability(logits: Tensor, labels: Tensor, rival: Tensor) -> Tensor
     return torch.sigmoid((logits.gather(1, labels[:, None]) - logits.gather(1, rival[:, None])).squeeze(1))
 
 
-def _softmax_probability(logits: Tensor, labels: Tensor, rival: Tensor) -> Tensor:
+def _softmax_probability(logits: Tensor, labels: Tensor, rival: Tensor | None = None) -> Tensor:
     return F.softmax(logits, dim=1).gather(1, labels[:, None]).squeeze(1)
 
 
@@ -64,6 +64,6 @@ def exact_l1(network: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor
     """
     leaf = images.detach().requires_grad_()
     logits = network(leaf)
-    f_y = F.softmax(logits, dim=1).gather(1, labels[:, None])
+    f_y = _softmax_probability(logits, labels)
     (gradient,) = torch.autograd.grad(f_y.sum(), leaf, create_graph=True)
     return logits, gradient.abs().flatten(1).sum(1).mean()

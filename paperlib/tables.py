@@ -33,13 +33,14 @@ def _random(record: dict) -> list[pd.DataFrame]:
 
 
 def _ablation(record: dict) -> list[pd.DataFrame]:
-    means, differences = {}, {}
-    for row in select(record, quantity="mean accuracy"):
-        means.setdefault(_column(row), {"": _column(row)})[title(row["training"])] = percent(row)
-    for row in select(record, quantity="difference"):
-        name = f"{title(row['training'])} - {title(row['against'])}"
-        differences.setdefault(_column(row), {"": _column(row)})[name] = points(row)
-    return [pd.DataFrame(means.values()), pd.DataFrame(differences.values())]
+    def head(row: dict) -> dict:
+        return {"": _column(row)}
+
+    means, differences = select(record, quantity="mean accuracy"), select(record, quantity="difference")
+    return [
+        _pivot(means, head, lambda r: title(r["training"]), percent),
+        _pivot(differences, head, lambda r: f"{title(r['training'])} - {title(r['against'])}", points),
+    ]
 
 
 def _maps(record: dict) -> list[pd.DataFrame]:
@@ -57,45 +58,40 @@ def _maps(record: dict) -> list[pd.DataFrame]:
 
 
 def _lambda(record: dict) -> list[pd.DataFrame]:
-    lines: dict[float, dict] = {}
-    for row in select(record, quantity="mean accuracy"):
+    def head(row: dict) -> dict:
         lam = row.get("lam", 0.0)
-        lines.setdefault(lam, {"λ": f"{lam:g}" + " (vanilla)" * (lam == 0)})[_column(row)] = percent(row)
-    return [pd.DataFrame(lines.values())]
+        return {"λ": f"{lam:g}" + " (vanilla)" * (lam == 0)}
+
+    return [_pivot(select(record, quantity="mean accuracy"), head, _column, percent)]
 
 
 def _regimes(record: dict) -> list[pd.DataFrame]:
     """The linear ratios, then per regime, training and radius the ratio and where the images lie."""
-    lines: dict[tuple, dict] = {}
-    for row in record["rows"]:
-        if row["quantity"] in ("linear ratio", "upper bound", "within both bounds", "zero gradient"):
-            line = lines.setdefault((row["training"], row["seeds"][0]), {"training": title(row["training"])})
-            line["seed"] = row["seeds"][0]
-            share = row["quantity"] in ("within both bounds", "zero gradient")
-            line[row["quantity"]] = percent(row) if share else _number(row)
+    shares = "within both bounds", "zero gradient"
+    linear = [r for r in record["rows"] if r["quantity"] in ("linear ratio", "upper bound", *shares)]
     shown = ("ratio", "inside", "above 3‖g‖₀", "below 3", "only the attack moved", "nothing moved")
-    return [pd.DataFrame(lines.values()), _by_regime(record, shown)]
+    return [
+        _pivot(linear, _network, _quantity, lambda r: percent(r) if r["quantity"] in shares else _number(r)),
+        _by_regime(record, shown),
+    ]
 
 
 def _by_regime(record: dict, shown: tuple[str, ...]) -> pd.DataFrame:
-    lines: dict[tuple, dict] = {}
-    for row in record["rows"]:
-        if row["quantity"] in shown and "regime" in row:
-            where = row["regime"], row["training"], row["eps_255"]
-            first = {"regime": where[0], "training": title(where[1]), "ε": f"{where[2]:g}/255"}
-            size = row["quantity"].startswith("ρ") or row["quantity"] == "ratio"
-            line = lines.setdefault(where, first | dict.fromkeys(shown, ""))
-            line[row["quantity"]] = _number(row) if size else percent(row)
-    return pd.DataFrame(lines.values())
+    def head(row: dict) -> dict:
+        return {"regime": row["regime"], "training": title(row["training"]), "ε": f"{row['eps_255']:g}/255"}
+
+    def cell(row: dict) -> str:
+        size = row["quantity"].startswith("ρ") or row["quantity"] == "ratio"
+        return _number(row) if size else percent(row)
+
+    rows = [r for r in record["rows"] if r["quantity"] in shown and "regime" in r]
+    table = _pivot(rows, head, _quantity, cell)
+    return table.reindex(columns=["regime", "training", "ε", *shown])
 
 
 def _exact(record: dict) -> list[pd.DataFrame]:
-    lines: dict[tuple, dict] = {}
-    for row in record["rows"]:
-        if "case" in row:
-            line = lines.setdefault((row["case"], row["law"]), {"f": row["case"], "noise": row["law"]})
-            line[row["quantity"]] = _number(row)
-    return [pd.DataFrame(lines.values()).fillna("")]
+    rows = [r for r in record["rows"] if "case" in r]
+    return [_pivot(rows, lambda r: {"f": r["case"], "noise": r["law"]}, _quantity, _number).fillna("")]
 
 
 def _vulnerabilities(record: dict) -> list[pd.DataFrame]:
@@ -104,52 +100,66 @@ def _vulnerabilities(record: dict) -> list[pd.DataFrame]:
 
 
 def _sparsity(record: dict) -> list[pd.DataFrame]:
-    sizes: dict[str, dict] = {}
-    for row in select(record, quantity="sparsity"):
-        sizes.setdefault(row["sparsity"], {"median": row["sparsity"]})[title(row["training"])] = _number(row)
-    lines: dict[tuple, dict] = {}
-    for row in select(record, quantity="rank correlation"):
-        first = {"rank correlation of": row["sparsity"], "over": row["over"]}
-        lines.setdefault((row["over"], row["sparsity"]), first)[row["target"]] = plain(row)
-    return [pd.DataFrame(sizes.values()), pd.DataFrame(lines.values())]
+    sizes, correlations = select(record, quantity="sparsity"), select(record, quantity="rank correlation")
+    whose = {"rank correlation of": "sparsity", "over": "over"}
+    return [
+        _pivot(sizes, lambda r: {"median": r["sparsity"]}, lambda r: title(r["training"]), _number),
+        _pivot(correlations, lambda r: {name: r[label] for name, label in whose.items()}, lambda r: r["target"], plain),
+    ]
 
 
 def _scale(record: dict) -> list[pd.DataFrame]:
-    lines: dict[str, dict] = {}
-    for row in select(record, quantity="scaled"):
-        share = row["what"] in ("no gradient in 32 bits", "same decisions")
-        name = f"c = {row['scale']:g}"
-        lines.setdefault(row["what"], {"median": row["what"]})[name] = percent(row) if share else _number(row)
-    return [pd.DataFrame(lines.values())]
+    def cell(row: dict) -> str:
+        return percent(row) if row["what"] in ("no gradient in 32 bits", "same decisions") else _number(row)
+
+    rows = select(record, quantity="scaled")
+    return [_pivot(rows, lambda r: {"median": r["what"]}, lambda r: f"c = {r['scale']:g}", cell)]
 
 
 def _quotient(record: dict) -> list[pd.DataFrame]:
-    lines: dict[tuple, dict] = {}
-    for row in select(record, regime=TRUE, precision="float32", scheme="forward"):
-        line = lines.setdefault((row["training"], row["h"]), {"training": title(row["training"]), "h": f"{row['h']:g}"})
-        line[row["quantity"]] = percent(row) if row["quantity"] == "probability moved" else _number(row)
-    return [pd.DataFrame(lines.values())]
+    def cell(row: dict) -> str:
+        return percent(row) if row["quantity"] == "probability moved" else _number(row)
+
+    rows = select(record, regime=TRUE, precision="float32", scheme="forward")
+    return [_pivot(rows, lambda r: {"training": title(r["training"]), "h": f"{r['h']:g}"}, _quantity, cell)]
 
 
 def _smoothed(record: dict) -> list[pd.DataFrame]:
-    lines: dict[tuple, dict] = {}
-    for row in select(record, quantity="accuracy"):
-        who = row["training"], row["seeds"][0]
-        line = lines.setdefault(who, {"training": title(who[0]), "seed": who[1]})
-        line[f"accuracy, {row['regime']}"] = percent(row)
-    return [pd.DataFrame(lines.values())]
+    rows = select(record, quantity="accuracy")
+    return [_pivot(rows, _network, lambda r: f"accuracy, {r['regime']}", percent)]
 
 
 def _weights(record: dict) -> list[pd.DataFrame]:
+    def head(row: dict) -> dict:
+        return {"network": row["regime"], "training": title(row["training"]), "layer": row["layer"]}
+
+    layers, costs = ([r for r in record["rows"] if label in r] for label in ("layer", "penalty"))
+    return [
+        _pivot(layers, head, _quantity, _number),
+        _pivot(costs, lambda r: {"penalty by": r["penalty"]}, _quantity, _number),
+    ]
+
+
+def _pivot(
+    rows: list[dict],
+    head: Callable[[dict], dict],
+    column: Callable[[dict], str],
+    cell: Callable[[dict], str],
+) -> pd.DataFrame:
+    """A line for each distinct `head`, a row's first cells by column; each row fills the cell `column` of its line."""
     lines: dict[tuple, dict] = {}
-    for row in (r for r in record["rows"] if "layer" in r):
-        where = row["regime"], row["training"], row["layer"]
-        first = {"network": where[0], "training": title(where[1]), "layer": where[2]}
-        lines.setdefault(where, first)[row["quantity"]] = _number(row)
-    costs: dict[str, dict] = {}
-    for row in (r for r in record["rows"] if "penalty" in r):
-        costs.setdefault(row["penalty"], {"penalty by": row["penalty"]})[row["quantity"]] = _number(row)
-    return [pd.DataFrame(lines.values()), pd.DataFrame(costs.values())]
+    for row in rows:
+        first = head(row)
+        lines.setdefault(tuple(first.values()), first)[column(row)] = cell(row)
+    return pd.DataFrame(lines.values())
+
+
+def _network(row: dict) -> dict:
+    return {"training": title(row["training"]), "seed": row["seeds"][0]}
+
+
+def _quantity(row: dict) -> str:
+    return row["quantity"]
 
 
 def _column(row: dict) -> str:

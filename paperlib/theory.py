@@ -12,6 +12,7 @@ import torch
 from torch import Generator, Tensor
 
 from paperlib import errors
+from paperlib.attacks.core import loss_gradient
 from paperlib.gradients import gini, hoyer, input_gradient, l0, l1, l2, participation_number
 
 Probabilities = Callable[[Tensor], Tensor]
@@ -123,8 +124,8 @@ def adversarial_vulnerability(f: Probabilities, x: Tensor, y: Tensor, eps: float
     for side in (1, -1):
         delta = side * corner
         for k in range(1, steps // 2 + 1):
-            gradient, value = _gradient_and_value(f, x + delta, y)
-            best = torch.maximum(best, (value - at_rest).square())
+            p, gradient = loss_gradient(f, x + delta, y, None, loss=_picked)
+            best = torch.maximum(best, (_picked(p, y) - at_rest).square())
             delta = delta.lerp(side * eps * gradient.sign(), 2 / (k + 2))
         with torch.no_grad():
             best = torch.maximum(best, (_true_class(f, x + delta, y) - at_rest).square())
@@ -198,19 +199,11 @@ def curvature(f: Probabilities, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _true_class(f: Probabilities, x: Tensor, y: Tensor) -> Tensor:
-    return f(x).gather(1, y[:, None]).squeeze(1)
+    return _picked(f(x), y)
 
 
-def _gradient_and_value(f: Probabilities, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    value = None
-
-    def kept(images: Tensor) -> Tensor:
-        nonlocal value
-        value = _true_class(f, images, y)
-        return value
-
-    gradient = input_gradient(kept, x)
-    return gradient, value.detach()
+def _picked(p: Tensor, y: Tensor) -> Tensor:
+    return p.gather(1, y[:, None]).squeeze(1)
 
 
 __all__ = [

@@ -20,9 +20,11 @@ from paperlib.attacks.core import (
     Bounds,
     Network,
     another,
+    correct_rows,
     cross_entropy,
     in_batches,
     loss_gradient,
+    margin,
     over,
     over_mean,
     per_sample,
@@ -36,10 +38,8 @@ def dlr(logits: Tensor, labels: Tensor) -> Tensor:
     Croce & Hein, arXiv 2003.01690.  z_π1 and z_π3 are the largest and the third largest logit: three classes at least.
     """
     errors.count("the number of classes under the loss 'dlr'", logits.shape[1], at_least=3)
-    own = labels[:, None]
-    margin = logits.gather(1, own) - logits.scatter(1, own, -math.inf).amax(1, keepdim=True)
-    first, _, third = logits.topk(3).values.split(1, dim=1)
-    return -(margin / (first - third + 1e-12)).squeeze(1)  # the three may be equal
+    first, _, third = logits.topk(3).values.unbind(1)
+    return -margin(logits, labels) / (first - third + 1e-12)  # the three may be equal
 
 
 LOSSES = {"ce": cross_entropy, "dlr": dlr}
@@ -80,7 +80,7 @@ def apgd(
         return LOSSES[loss](logits, labels[rows]).to(x), gradient, logits.argmax(1) != labels[rows]
 
     x, highest = images.clone(), images.new_full((len(images),), -math.inf)
-    rows = _correct(network, images, labels, batch_size)
+    rows = correct_rows(network, images, labels, batch_size)
     looks_back = {0, *checkpoints(steps)}
     for restart in range(restarts):
         if not len(rows):
@@ -125,7 +125,7 @@ def sa_pgd(
     errors.count("steps", steps)
     noise = uniform_noise(images, seed, index)
     start = ball.project(images + eps * over(noise, noise.flatten(1).abs().amax(1)))
-    x, rows = images.clone(), _correct(network, images, labels, batch_size)
+    x, rows = images.clone(), correct_rows(network, images, labels, batch_size)
     x[rows] = start[rows]
     m, v, eta, halvings = torch.zeros_like(x), torch.zeros_like(x), eps, checkpoints(steps)
     for k in range(1, steps + 1):
@@ -202,8 +202,3 @@ class _Climb:
         new = self.x + share * (target - self.x) + (1 - share) * (self.x - self.before)
         self.before, self.x = self.x, ball.project(new, self.rows)
         self.taken = self.taken + 1
-
-
-def _correct(network: Network, images: Tensor, labels: Tensor, batch_size: int | None) -> Tensor:
-    """Which samples are classified correctly, by their place in the batch."""
-    return (in_batches(network, images, batch_size).argmax(1) == labels).nonzero().squeeze(1)

@@ -15,7 +15,17 @@ import torch
 from torch import Tensor
 
 from paperlib import errors
-from paperlib.attacks.core import Ball, Bounds, Network, another, in_batches, sign_noise, uniform_noise
+from paperlib.attacks.core import (
+    Ball,
+    Bounds,
+    Network,
+    another,
+    correct_rows,
+    in_batches,
+    margin,
+    sign_noise,
+    uniform_noise,
+)
 
 LAWS = {"uniform": uniform_noise, "sign": sign_noise}
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of 10,000 windows: the Square attack's schedule
@@ -56,8 +66,8 @@ def square(
         window = _windows(chosen, side, height, width).to(x.device)
         return torch.where(window, images[rows] + eps * _signs(chosen, channels, 1, 1).to(images), x)
 
-    _, broken = _judge(network, images, labels, batch_size)
-    return _search(network, images, labels, ball, propose, queries, (~broken).nonzero().squeeze(1), batch_size)
+    rows = correct_rows(network, images, labels, batch_size)
+    return _search(network, images, labels, ball, propose, queries, rows, batch_size)
 
 
 def random_search(
@@ -123,19 +133,12 @@ def _search(
         if not len(rows):
             break
         proposal = ball.project(propose(k, x[rows], rows), rows)
-        margin, broken = _judge(network, proposal, labels[rows], batch_size)
-        better = (margin < lowest[rows]) | broken  # at a tie of two logits the argmax may move and the margin not
-        x[rows[better]], lowest[rows[better]] = proposal[better], margin[better]
+        logits = in_batches(network, proposal, batch_size)
+        lead, broken = margin(logits, labels[rows]).to(x), logits.argmax(1) != labels[rows]
+        better = (lead < lowest[rows]) | broken  # at a tie of two logits the argmax may move and the margin not
+        x[rows[better]], lowest[rows[better]] = proposal[better], lead[better]
         rows = rows[~broken]
     return x
-
-
-def _judge(network: Network, x: Tensor, labels: Tensor, batch_size: int | None) -> tuple[Tensor, Tensor]:
-    """Margins z_y - max_{k≠y} z_k (B,), and whether each sample is misclassified (B,), as an evaluation would say."""
-    logits = in_batches(network, x, batch_size)
-    own = labels[:, None]
-    margin = logits.gather(1, own) - logits.scatter(1, own, -math.inf).amax(1, keepdim=True)
-    return margin.squeeze(1).to(x), logits.argmax(1) != labels
 
 
 def _numbers(images: Tensor, index: Tensor | None) -> Tensor:

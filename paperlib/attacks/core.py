@@ -109,6 +109,17 @@ def in_batches(network: Network, images: Tensor, batch_size: int | None) -> Tens
         return torch.cat([network(part)[:count] for part, count, _ in _parts(images, None, batch_size)])
 
 
+def correct_rows(network: Network, images: Tensor, labels: Tensor, batch_size: int | None) -> Tensor:
+    """Which samples are classified correctly, by their place in the batch."""
+    return (in_batches(network, images, batch_size).argmax(1) == labels).nonzero().squeeze(1)
+
+
+def margin(logits: Tensor, labels: Tensor) -> Tensor:
+    """z_y - max_{k≠y} z_k of each sample, (B,)."""
+    own = labels[:, None]
+    return (logits.gather(1, own) - logits.scatter(1, own, -torch.inf).amax(1, keepdim=True)).squeeze(1)
+
+
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """-log softmax(z)_y of each sample, (B,)."""
     return F.cross_entropy(logits, labels, reduction="none")

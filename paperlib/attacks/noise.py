@@ -2,14 +2,14 @@
 
 from torch import Tensor
 
-from paperlib.attacks.core import Ball, Bounds, sign_noise, uniform_noise
+from paperlib.attacks.core import Ball, Bounds, sign_noise
 
 
 def uniform(
     network, images: Tensor, labels: Tensor, *, eps: float, bounds: Bounds, seed: int = 0, index: Tensor | None = None
 ) -> Tensor:
     """images + ε·U[-1, 1], clamped to `bounds`: the theorem's random perturbation.  One draw a sample."""
-    return Ball(images, eps, bounds).project(images + eps * uniform_noise(images, seed, index))
+    return Ball(images, eps, bounds).start(seed, index)
 
 
 def sign(

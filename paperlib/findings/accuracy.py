@@ -4,6 +4,7 @@ from paperlib.claims import NOISE_FACTOR, select, title
 
 
 def random(record: dict) -> str:
+    """The attack against noise four times larger, where they differ most."""
     gaps = select(record, quantity="mean gap", noise="uniform", factor=NOISE_FACTOR)
     if not gaps:
         return "No noise of four times the attack's size was measured"
@@ -19,6 +20,7 @@ def random(record: dict) -> str:
 
 
 def ablation(record: dict) -> str:
+    """What SR changes, alone and on top of AT, where it changes most."""
     told = []
     for training, against in (("sr", "vanilla"), ("at+sr", "at")):
         rows = [r for r in select(record, quantity="difference", training=training) if r["attack"].startswith("PGD")]
@@ -32,6 +34,8 @@ def ablation(record: dict) -> str:
 
 
 def maps(record: dict) -> str:
+    """The typical participation number of each training."""
+
     def typical(training: str) -> str:
         rows = select(record, training=training, quantity="participation number")
         own = [r["value"] for r in rows if r.get("lam") == rows[0].get("lam")]  # the profile's λ stands first
@@ -43,6 +47,7 @@ def maps(record: dict) -> str:
 
 
 def lambdas(record: dict) -> str:
+    """The λ that validation data choose, and the one in use."""
     (chosen,), (used,) = select(record, quantity="chosen λ"), select(record, quantity="used λ")
     if used["value"] is None:
         return f"Of the λ that were trained here, validation data choose {chosen['value']:g}; SR's own is not known"

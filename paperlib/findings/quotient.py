@@ -7,18 +7,19 @@ from paperlib.findings.core import Line
 
 
 def box(record: dict) -> Iterable[Line]:
+    """What holds of the proposition, line by line."""
     used = record["arrays"]["used_h"]
-    errors = [r for r in select(record, quantity="relative error", regime=SMOOTH, precision="float64") if r["value"]]
-    small = [r["value"] for r in errors if r["scheme"] == "forward" and r["h"] == min(e["h"] for e in errors)]
-    at_used = [r["value"] for r in errors if r["scheme"] == "forward" and r["h"] == used]
-    if small:
-        least = min(e["h"] for e in errors)
+    own = {"regime": SMOOTH, "precision": "float64", "scheme": "forward"}
+    errors = [r for r in select(record, quantity="relative error", **own) if r["value"]]
+    if errors:
+        least = min(r["h"] for r in errors)
+        small, at_used = ([r["value"] for r in errors if r["h"] == h] for h in (least, used))
         yield Line(
             max(small) < 0.01,
             "On the smoothed network the quotient tends to ‖g‖₁ (error below 1 %).",
             f"Median error at most {max(small):.2g} at h = {least:g}, {max(at_used):.2g} at {used:g}.",
         )
-    slopes = [r["value"] for r in select(record, quantity="error over prediction", h=used) if r["value"] is not None]
+    slopes = _slopes(record)
     if slopes:
         yield Line(
             min(slopes) >= 0.5 and max(slopes) <= 2,
@@ -36,15 +37,13 @@ def box(record: dict) -> Iterable[Line]:
     yield Line(
         inside == of, f"h = {used:g} is in the window where the quotient is a proxy.", f"In {inside} of {of} networks."
     )
-    cosines = {regime: _cosines(record, regime) for regime in (SMOOTH, TRUE)}
-    for regime, name in ((SMOOTH, "smoothed"), (TRUE, "spiking")):
-        if cosines[regime]:
-            low, high = min(cosines[regime]), max(cosines[regime])
-            yield Line(
-                low > 0.9,
-                f"On the {name} network the penalty's gradient is that of double back-propagation (cosine above 0.9).",
-                f"Cosine {low:.2f} to {high:.2f} over layers and trainings.",
-            )
+    for name, cosines in _cosines(record).items():
+        low, high = min(cosines), max(cosines)
+        yield Line(
+            low > 0.9,
+            f"On the {name} network the penalty's gradient is that of double back-propagation (cosine above 0.9).",
+            f"Cosine {low:.2f} to {high:.2f} over layers and trainings.",
+        )
     cost = {(r["quantity"], r["penalty"]): r["value"] for r in record["rows"] if "penalty" in r}
     quick, exact = "finite difference", "double back propagation"
     for quantity, what in (("multiply-adds", "arithmetic"), ("bytes kept", "memory")):
@@ -54,6 +53,7 @@ def box(record: dict) -> Iterable[Line]:
 
 
 def followed(record: dict) -> str:
+    """How well the quotient follows ‖∇f‖₁ at SR's h, and where it does best."""
     own = {"quantity": "rank correlation", "scheme": "forward", "precision": "float32"}
     rows = [r for r in select(record, **own) if r["value"] is not None]
     if not rows:
@@ -68,6 +68,7 @@ def followed(record: dict) -> str:
 
 
 def window(record: dict) -> str:
+    """In how many networks SR's h is a proxy."""
     inside, of = _inside(record)
     used = record["arrays"]["used_h"]
     return f"SR's h = {used:g} lies in the window where the quotient is a proxy in {inside} of {of} networks"
@@ -85,6 +86,8 @@ def _inside(record: dict) -> tuple[int, int]:
 
 
 def schemes(record: dict) -> str:
+    """The least error of any scheme, smoothed and spiking."""
+
     def least(regime: str) -> dict | None:
         rows = select(record, quantity="relative error", regime=regime, precision="float64")
         return min((r for r in rows if r["value"] is not None), key=lambda r: r["value"], default=None)
@@ -99,8 +102,8 @@ def schemes(record: dict) -> str:
 
 
 def curvature(record: dict) -> str:
-    used = record["arrays"]["used_h"]
-    slopes = [r["value"] for r in select(record, quantity="error over prediction", h=used) if r["value"] is not None]
+    """How much of the error the curvature term is."""
+    used, slopes = record["arrays"]["used_h"], _slopes(record)
     if not slopes:
         return "No curvature was measured"
     return (
@@ -109,10 +112,21 @@ def curvature(record: dict) -> str:
 
 
 def weights(record: dict) -> str:
-    told = [(name, _cosines(record, regime)) for regime, name in ((SMOOTH, "smoothed"), (TRUE, "spiking"))]
-    told = [f"{min(found):.2f} to {max(found):.2f} on the {name} networks" for name, found in told if found]
+    """How alike the penalty's gradient is by either way."""
+    told = [f"{min(c):.2f} to {max(c):.2f} on the {name} networks" for name, c in _cosines(record).items()]
     return f"Cosine of the penalty's gradient by finite difference and exactly: {', '.join(told) or 'undefined'}"
 
 
-def _cosines(record: dict, regime: str) -> list[float]:
-    return [r["value"] for r in select(record, quantity="cosine", regime=regime) if r["value"] is not None]
+def _slopes(record: dict) -> list[float]:
+    """Error over prediction at SR's h, a number a training and scheme."""
+    rows = select(record, quantity="error over prediction", h=record["arrays"]["used_h"])
+    return [r["value"] for r in rows if r["value"] is not None]
+
+
+def _cosines(record: dict) -> dict[str, list[float]]:
+    """All that are defined, of the smoothed and of the spiking networks."""
+    found = {
+        name: [r["value"] for r in select(record, quantity="cosine", regime=regime) if r["value"] is not None]
+        for name, regime in (("smoothed", SMOOTH), ("spiking", TRUE))
+    }
+    return {name: cosines for name, cosines in found.items() if cosines}

@@ -9,6 +9,7 @@ ABOVE = ("above 3‖g‖₀", "only the attack moved")
 
 
 def box(record: dict) -> Iterable[Line]:
+    """What holds of the theorem, line by line."""
     (statement,) = (claim for claim in LEDGER if claim.artifact == "thm-ratio" and claim.id.endswith("statement"))
     _, verdict, reason = judged(statement, record)
     yield Line(verdict == SUPPORTED, "To first order the ratio lies between 3 and 3‖g‖₀.", reason)
@@ -56,6 +57,7 @@ def box(record: dict) -> Iterable[Line]:
 
 
 def regimes(record: dict) -> str:
+    """At which radii the bounds are kept, and where most images lie above the upper one."""
     shares = [r for r in select(record, quantity="above 3‖g‖₀", regime=TRUE) if r["value"] is not None]
     if not shares:
         return "No ratio was measured with the true forward pass"
@@ -75,6 +77,7 @@ def _all_within(record: dict, eps_255: float) -> bool:
 
 
 def exact(record: dict) -> str:
+    """How many of the cases with a closed form agree, and how many logistic ones break a bound."""
     covered, of = _covered(record)
     logistic, outside = select(record, quantity="3‖g‖₀"), 0
     for upper in logistic:
@@ -96,6 +99,8 @@ def _covered(record: dict) -> tuple[int, int]:
 
 
 def vulnerabilities(record: dict) -> str:
+    """SR's two vulnerabilities over those of vanilla training, at the largest radius."""
+
     def of(training: str, quantity: str) -> float | None:
         rows = select(record, quantity=quantity, regime=TRUE, training=training)
         return rows[-1]["value"]
@@ -111,6 +116,7 @@ def vulnerabilities(record: dict) -> str:
 
 
 def first_order(record: dict) -> str:
+    """How far noise is from first order at its worst, and whether confidence goes with the ratio."""
     rows = [r for r in select(record, quantity="ρ_rand over first order", regime=TRUE) if r["value"]]
     if not rows:
         return "No noise moved any output"
@@ -131,6 +137,7 @@ def _confident(record: dict) -> str:
 
 
 def worst(record: dict) -> str:
+    """How far a search got beyond either bound."""
     rows = [r for r in select(record, quantity="ratio over bound") if r["value"]]
     upper = max((r["value"] for r in rows if r["bound"] == "upper"), default=None)
     lower = min((r["value"] for r in rows if r["bound"] == "lower"), default=None)
@@ -144,6 +151,8 @@ def _times(value: float) -> str:
 
 
 def sparsity(record: dict) -> str:
+    """Which measure goes best with surviving the attack."""
+
     def best(over: str) -> str:
         known = [r for r in _pgd_correlations(record) if r["over"] == over and r["value"] is not None]
         most = max(known, key=lambda r: abs(r["value"]), default=None)
@@ -160,6 +169,7 @@ def _pgd_correlations(record: dict) -> list[dict]:
 
 
 def scale(record: dict) -> str:
+    """What moves and what stays when the logits are scaled."""
     moved, number = _scaled(record, "ratio"), _scaled(record, "participation number")
     if not moved or not number:
         return "Logits times c: the same decisions, and no ratio"

@@ -8,7 +8,7 @@ from paperlib import attacks, gradients, statistics
 from paperlib.attacks import Attack
 from paperlib.experiments import Evaluation
 from paperlib.images import Split
-from paperlib.measures.core import over_seeds, row
+from paperlib.measures.core import by_labels, over_seeds, row
 
 
 def accuracy_rows(evaluations: Iterable[Evaluation]) -> list[dict]:
@@ -23,7 +23,7 @@ def mean_rows(evaluations: Iterable[Evaluation]) -> list[dict]:
     """
     return [
         over_seeds([(e.experiment, e.flags) for e in group], quantity="mean accuracy", **labels)
-        for labels, group in _grouped(evaluations)
+        for labels, group in by_labels(evaluations, lambda e: e.labels)
     ]
 
 
@@ -50,10 +50,9 @@ def gap_rows(noise: Iterable[Evaluation], attacked: Iterable[Evaluation], *, fac
     passed over.
     """
     rows = []
-    attacked = list(attacked)
     by_network = {(e.experiment.key, e.attack.name, e.labels["eps_255"]): e for e in noise}
     laws = dict.fromkeys(law for _, law, _ in by_network)
-    for labels, group in _grouped(attacked):
+    for labels, group in by_labels(attacked, lambda e: e.labels):
         for law in laws:
             for k in factors:
                 pairs = [(by_network.get((e.experiment.key, law, round(k * labels["eps_255"], 6))), e) for e in group]
@@ -90,7 +89,7 @@ def choice_rows(evaluations: Sequence[Evaluation], tolerance: float, *, used: fl
     mean accuracy under attack.  `evaluations` holds clean images and one attack for each network.
     """
     means: dict[float, dict[bool, float]] = {}
-    for labels, group in _grouped(evaluations):
+    for labels, group in by_labels(evaluations, lambda e: e.labels):
         accuracy = float(np.mean([e.flags.mean() for e in group]))
         means.setdefault(labels.get("lam", 0.0), {})[labels["attack"] == "clean"] = accuracy
     allowed = [lam for lam, mean in means.items() if mean[True] >= means[0.0][True] - tolerance]
@@ -107,11 +106,3 @@ def ladder(eps_255: Sequence[float], *, steps: int) -> list[Attack | None]:
     """Clean, then at each radius uniform and sign noise, FGSM and PGD: the columns of the tables."""
     names = [*attacks.RANDOM, "fgsm", "pgd"]
     return [None, *(attacks.standard(name, e / 255, steps=steps) for e in eps_255 for name in names)]
-
-
-def _grouped(evaluations: Iterable[Evaluation]):
-    """(labels, evaluations) for everything that differs by its seed alone, in order of first appearance."""
-    groups: dict[str, tuple[dict, list[Evaluation]]] = {}
-    for e in evaluations:
-        groups.setdefault(repr(e.labels), (e.labels, []))[1].append(e)
-    return groups.values()

@@ -1,7 +1,8 @@
-"""What all measures share: a row from an interval, and rows over seeds."""
+"""What all measures share: a row from an interval, groups of equal labels, and rows over seeds."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch import Tensor
 from paperlib import records, statistics
 from paperlib.experiments import Experiment
 
+T = TypeVar("T")
 BATCH = 100  # images that a network sees at once
 NOTHING = statistics.Interval(np.nan, np.nan, np.nan, 0, "no sample has a gradient")
 
@@ -22,6 +24,15 @@ def row(interval: statistics.Interval, of: Sequence[Experiment], **labels) -> di
     """One row of a record about the networks `of`."""
     seeds = list(dict.fromkeys(e.seed for e in of))
     return records.row(interval, seeds=seeds, experiments=list(dict.fromkeys(e.key for e in of)), **labels)
+
+
+def by_labels(found: Iterable[T], labels: Callable[[T], dict]) -> list[tuple[dict, list[T]]]:
+    """`found` in groups of equal labels, each as (labels, members), in order of first appearance."""
+    groups: dict[str, tuple[dict, list[T]]] = {}
+    for one in found:
+        own = labels(one)
+        groups.setdefault(repr(own), (own, []))[1].append(one)
+    return list(groups.values())
 
 
 def over_seeds(found: Sequence[tuple[Experiment, np.ndarray]], *, geometric: bool = False, **labels) -> dict:

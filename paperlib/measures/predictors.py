@@ -9,20 +9,15 @@ from torch import Tensor
 from paperlib import errors, experiments, gradients, regularizers, statistics, theory
 from paperlib.experiments import Evaluation, Experiment
 from paperlib.images import Split
-from paperlib.measures.core import NOTHING, median, over_seeds, row
+from paperlib.measures.core import NOTHING, by_labels, median, over_seeds, row
 from paperlib.measures.ratio import TRUE, Vulnerabilities, measured
+from paperlib.measures.sparsity import SPARSITIES
 from paperlib.theory import Probabilities
 
 
 def sparsities(thresholds: Sequence[float]) -> dict[str, Callable[[Tensor], Tensor]]:
     """The sizes and sparsities of a gradient by name, (B, ...) → (B,); l0 is reported with its threshold alone."""
-    found = {
-        "l1": gradients.l1,
-        "l2": gradients.l2,
-        "participation number": gradients.participation_number,
-        "Hoyer": gradients.hoyer,
-        "Gini": gradients.gini,
-    }
+    found = SPARSITIES | {"Hoyer": gradients.hoyer, "Gini": gradients.gini}
     return found | {f"l0 above {t:g}": lambda g, t=t: gradients.l0(g, t).to(g) for t in thresholds}
 
 
@@ -51,12 +46,9 @@ def predictor_rows(
     rows, networks = [], list({e.experiment.key: e.experiment for e in attacked}.values())
     for sparsity, measure in sparsities(thresholds).items():
         values = {e.key: measure(gradient[e.key]).numpy() for e in networks}
-        by_training: dict[str, list[Experiment]] = {}
-        for e in networks:
-            by_training.setdefault(repr(e.labels), []).append(e)
-        for group in by_training.values():
+        for labels, group in by_labels(networks, lambda e: e.labels):
             known = [(e, values[e.key][np.isfinite(values[e.key])]) for e in group]
-            rows.append(over_seeds(known, quantity="sparsity", sparsity=sparsity, **group[0].labels))
+            rows.append(over_seeds(known, quantity="sparsity", sparsity=sparsity, **labels))
         for target, entries in targets.items():
             rows += _correlations(entries, values, sparsity=sparsity, target=target)
     return rows

@@ -15,7 +15,7 @@ from paperlib.attacks.core import in_batches
 from paperlib.experiments import Experiment
 from paperlib.images import Split
 from paperlib.measures import core
-from paperlib.measures.core import mean_over_seeds, over_seeds, row
+from paperlib.measures.core import by_labels, mean_over_seeds, over_seeds, row
 from paperlib.measures.ratio import REGIMES, TRUE
 
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
@@ -89,9 +89,9 @@ def quotient_rows(found: Iterable[Quotients], *, used: float) -> list[dict]:
     of the forward quotient, and `used` is the h that SR trains with, which must be among the steps measured.
     """
     rows = []
-    for group in _by_labels(found):
+    for labels, group in by_labels(found, lambda q: q.labels):
         for h, scheme in group[0].quotient:
-            rows += _followed(group, h, scheme, group[0].labels | {"h": h, "scheme": scheme})
+            rows += _followed(group, h, scheme, labels | {"h": h, "scheme": scheme})
         for q in group if group[0].regime == TRUE else []:
             window = q.window("forward")
             method = f"correlation of {WINDOW['correlation']:g} or more, mean within a factor of {WINDOW['factor']:g}"
@@ -129,13 +129,6 @@ def _relative_error(q: Quotients, h: float, scheme: str) -> np.ndarray:
     return np.abs(q.quotient[h, scheme][there] / q.l1[there] - 1)
 
 
-def _by_labels(found: Iterable[Quotients]) -> Iterable[list[Quotients]]:
-    groups: dict[str, list[Quotients]] = {}
-    for q in found:
-        groups.setdefault(repr(q.labels), []).append(q)
-    return groups.values()
-
-
 # ---- the curvature -----------------------------------------------------------------------------------------------
 
 
@@ -145,7 +138,7 @@ def curvature_rows(found: Iterable[Quotients]) -> list[dict]:
     The least-squares slope through the origin over samples: 1 where the term is all there is.
     """
     rows = []
-    for group in _by_labels(q for q in found if q.curvature is not None):
+    for own, group in by_labels((q for q in found if q.curvature is not None), lambda q: q.labels):
         for h, scheme in group[0].quotient:
             sign = {"forward": 1, "backward": -1}.get(scheme)
             if sign is None:  # the central quotient has no such term
@@ -155,7 +148,7 @@ def curvature_rows(found: Iterable[Quotients]) -> list[dict]:
                 predicted, error = sign * h / 2 * q.curvature, q.quotient[h, scheme] - q.l1
                 square = float(predicted @ predicted)
                 slopes.append((q.experiment, float(predicted @ error) / square if square else np.nan))
-            labels = group[0].labels | {"h": h, "scheme": scheme}
+            labels = own | {"h": h, "scheme": scheme}
             rows.append(_scalar_row(slopes, quantity="error over prediction", **labels))
     return rows
 
@@ -200,7 +193,7 @@ def weight_gradient_rows(
     The penalty is the mean of |q|, or of ‖∇f_y‖₁, over `samples`, in eval mode and 64 bits.  Per regime and layer
     (convolutions and readout, from the image on): their cosine, and the norm of the former over that of the latter.
     """
-    device, found = _with(experiments.resolve(device), "float64"), {}
+    device, found = _with(experiments.resolve(device), "float64"), []
     x, y = samples.pixels().to(device, torch.float64), samples.labels.to(device)
     for experiment in networks:
         network = experiments.trained(experiment, device=device).double()
@@ -217,9 +210,12 @@ def weight_gradient_rows(
                 size = (a.norm() / b.norm()).item() if b.any() else np.nan
                 for quantity, value in (("cosine", cosine), ("norm ratio", size)):
                     labels = experiment.labels | {"regime": regime, "layer": layer, "h": h, "quantity": quantity}
-                    found.setdefault(repr(labels), (labels, []))[1].append((experiment, value))
+                    found.append((labels, (experiment, value)))
     bounds = {"cosine": (-1, 1), "norm ratio": (0, np.inf)}
-    return [_scalar_row(values, within=bounds[labels["quantity"]], **labels) for labels, values in found.values()]
+    return [
+        _scalar_row([told for _, told in group], within=bounds[labels["quantity"]], **labels)
+        for labels, group in by_labels(found, lambda one: one[0])
+    ]
 
 
 def cost_rows(experiment: Experiment, samples: Split, *, h: float, device: str = "auto") -> list[dict]:

@@ -6,7 +6,7 @@ Regimes: *linear*, from the gradient alone; *surrogate-smooth*, each spike repla
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from paperlib import errors, experiments, records, statistics, theory
 from paperlib.experiments import Experiment
 from paperlib.images import Split
 from paperlib.measures import core
-from paperlib.measures.core import NOTHING, mean_over_seeds, median, over_seeds, row
+from paperlib.measures.core import NOTHING, by_labels, mean_over_seeds, median, over_seeds, row
 from paperlib.networks import Network
 from paperlib.theory import Probabilities, RandomVulnerability
 
@@ -61,6 +61,10 @@ class Vulnerabilities(NamedTuple):
     confidence: Tensor  # f_y, (N,)
     random: RandomVulnerability
     adversarial: Tensor  # (N,)
+
+    @property
+    def labels(self) -> dict:
+        return self.experiment.labels | {"regime": self.regime, "eps_255": self.eps_255}
 
     @property
     def reached(self) -> Tensor:
@@ -171,12 +175,8 @@ def vulnerability_rows(found: Iterable[Vulnerabilities]) -> list[dict]:
 
     What the verdict rests on stands per network as well, with Wilson's interval.
     """
-    groups: dict[str, list[Vulnerabilities]] = {}
-    for v in found:
-        groups.setdefault(repr(_labels(v)), []).append(v)
     rows = []
-    for group in groups.values():
-        labels = _labels(group[0])
+    for labels, group in by_labels(found, lambda v: v.labels):
         for what, geometric in (("outcomes", False), ("sizes", True)):
             values = [(v.experiment, getattr(v, what)) for v in group]
             for name in values[0][1]:
@@ -240,10 +240,6 @@ def pictures(worst: Iterable[dict], samples: Split) -> dict:
     return {r["bound"]: records.array(samples.pixels(slice(r["image"], r["image"] + 1))[0]) for r in worst}
 
 
-def _labels(v: Vulnerabilities) -> dict:
-    return v.experiment.labels | {"regime": v.regime, "eps_255": v.eps_255}
-
-
 # ---- the worst violations ----------------------------------------------------------------------------------------
 
 
@@ -262,30 +258,37 @@ def worst_rows(
     lowest, highest = min(v.eps_255 for v in found), max(v.eps_255 for v in found)
     grid = list(dict.fromkeys(records.array(np.geomspace(lowest, highest, SEARCHED), digits=3)))
 
-    def measure(v: Vulnerabilities, image: int, bound: str, eps_255: float) -> statistics.Interval:
+    @cache
+    def probabilities(place: int) -> Probabilities:
+        return theory.probabilities(experiments.trained(found[place].experiment, device=device))
+
+    def measure(place: int, image: int, bound: str, eps_255: float) -> statistics.Interval:
         x, y = samples.pixels(slice(image, image + 1)).to(device), samples.labels[image : image + 1].to(device)
-        f = theory.probabilities(experiments.trained(v.experiment, device=device))
+        f, limit = probabilities(place), found[place].upper[image].item() if bound == "upper" else 3
         adversarial = theory.adversarial_vulnerability(f, x, y, eps_255 / 255, steps=steps)
         random = many_draws(f, x, y, eps_255 / 255, draws=draws, law="uniform", generator=generator)
-        return ratio_interval(adversarial, random, statistics.Z, over=v.upper[image].item() if bound == "upper" else 3)
+        return ratio_interval(adversarial, random, statistics.Z, over=limit)
 
-    for bound in ("upper", "lower"):
+    for bound, sign in (("upper", 1), ("lower", -1)):
         broken = []  # (by how much, which network and radius, which sample)
         for place, v in enumerate(found):
             excess = v.ratio / v.upper if bound == "upper" else 3 / v.ratio
             excess = torch.where(excess.isfinite() & (v.upper > 0), excess, -torch.inf)
             most = excess.topk(min(CANDIDATES, len(excess)))
             broken += [(e, place, i) for e, i in zip(*(t.tolist() for t in most), strict=True) if e > -np.inf]
-        candidates = [(found[place], image) for _, place, image in sorted(broken, reverse=True)[:CANDIDATES]]
-        again = [measure(v, image, bound, v.eps_255).value for v, image in candidates]
-        again = [value if bound == "upper" else -value for value in again]
-        if not np.isfinite(again).any():
+        again = [  # the same, measured anew
+            (sign * measure(place, image, bound, found[place].eps_255).value, place, image)
+            for _, place, image in sorted(broken, reverse=True)[:CANDIDATES]
+        ]
+        again = [one for one in again if np.isfinite(one[0])]
+        if not again:
             continue
-        worst, image = candidates[int(np.nanargmax(np.where(np.isfinite(again), again, np.nan)))]
+        _, place, image = max(again, key=lambda one: one[0])
+        worst = found[place]
         for eps_255 in grid:
             labels = worst.experiment.labels | {"bound": bound, "image": image, "eps_255": eps_255}
             labels |= {"log_odds": round(worst.confidence[image].logit().item(), 2), "quantity": "ratio over bound"}
-            rows.append(row(measure(worst, image, bound, eps_255), [worst.experiment], **labels))
+            rows.append(row(measure(place, image, bound, eps_255), [worst.experiment], **labels))
     return rows
 
 

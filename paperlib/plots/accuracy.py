@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from paperlib.claims import select, title
-from paperlib.plots.core import ATTACK, COLOURS, NOISE, bound, curve, hue, name_ends, trainings
+from paperlib.plots.core import ATTACK, COLOURS, NOISE, bound, curve, hue, name_ends, trainings, whiskers
 
 
 def random(record: dict) -> Figure:
@@ -36,6 +36,7 @@ def random(record: dict) -> Figure:
 
 
 def ablation(record: dict) -> Figure:
+    """Accuracy of each training under each attack, and what SR changes of it."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4.2), width_ratios=(3, 2), layout="constrained")
     rows = [r for r in select(record, quantity="mean accuracy") if not r["attack"].endswith("noise")]
     columns = list(dict.fromkeys((r["attack"], r["eps_255"]) for r in rows))
@@ -76,14 +77,13 @@ def ablation(record: dict) -> Figure:
 
 def _dots(panel: Axes, rows: list[dict], y: np.ndarray, colour: str, label: str) -> None:
     values = np.array([100 * r["value"] for r in rows])
-    errors = [
-        [100 * (r["value"] - bound(r, "low")) for r in rows],
-        [100 * (bound(r, "high") - r["value"]) for r in rows],
-    ]
-    panel.errorbar(values, y, xerr=errors, fmt="o", color=colour, markersize=5, elinewidth=1.4, label=label)
+    panel.errorbar(
+        values, y, xerr=100 * whiskers(rows), fmt="o", color=colour, markersize=5, elinewidth=1.4, label=label
+    )
 
 
 def lambdas(record: dict) -> Figure:
+    """Validation accuracy, clean and attacked, against λ; the chosen one marked."""
     figure, panel = plt.subplots(figsize=(6.4, 4), layout="constrained")
     (chosen,) = select(record, quantity="chosen λ")
     means = select(record, quantity="mean accuracy")

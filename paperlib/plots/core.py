@@ -49,6 +49,12 @@ def bound(row: dict, end: str) -> float:
     return row["value"] if row[end] is None else row[end]
 
 
+def whiskers(rows: list[dict]) -> np.ndarray:
+    """How far each row's interval reaches below and above its value, (2, n)."""
+    ends = [[r["value"] - bound(r, "low"), bound(r, "high") - r["value"]] for r in rows]
+    return np.maximum(ends, 0).reshape(-1, 2).T
+
+
 def line(panel: Axes, x: str, rows: list[dict], colour: str, label: str | None = None, **style) -> None:
     """Values against the rows' label `x`, their interval as a band; rows without a value are left out."""
     known = [r for r in rows if r["value"] is not None]

@@ -11,6 +11,7 @@ from paperlib.plots.core import hue, trainings
 
 
 def maps(record: dict) -> Figure:
+    """∇f by pixel for each training, and the gradient's sizes against accuracy under attack."""
     images = np.array(record["arrays"]["images"])  # (N, C, H, W)
     maps = {training: np.array(m) for training, m in record["arrays"]["maps"].items()}
     figure = plt.figure(figsize=(9.6, 6.4), layout="constrained")

@@ -1,12 +1,11 @@
 """The finite-difference proposition: the quotient over h, its error, the gradient of the penalty."""
 
 import matplotlib.pyplot as plt
-import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from paperlib.claims import REGIMES, select, title
-from paperlib.plots.core import ATTACK, LOG, bound, hue, line, logarithmic, trainings
+from paperlib.plots.core import ATTACK, LOG, hue, line, logarithmic, trainings, whiskers
 
 SMOOTH, TRUE = REGIMES
 SCHEMES = {"forward": "#0072b2", "backward": "#cc79a7", "central": "#009e73"}
@@ -112,10 +111,9 @@ def weights(record: dict) -> Figure:
                 rows = select(record, quantity=quantity, training=training, regime=regime)
                 rows = [r for r in rows if r["value"] is not None]
                 x = [layers.index(r["layer"]) + (i - (len(names) - 1) / 2) * 0.17 for r in rows]
-                errors = [[r["value"] - bound(r, "low") for r in rows], [bound(r, "high") - r["value"] for r in rows]]
                 fill = hue(training) if regime == TRUE else "white"
                 style = {"color": hue(training), "markerfacecolor": fill, "markersize": 5, "elinewidth": 0.9}
-                panel.errorbar(x, [r["value"] for r in rows], yerr=np.maximum(errors, 0), fmt=mark, **style)
+                panel.errorbar(x, [r["value"] for r in rows], yerr=whiskers(rows), fmt=mark, **style)
         panel.axhline(1, color=".5", linewidth=0.8)
         last = max(layers, default=1)
         texts = [f"layer {n}" if n < last else "readout" for n in layers] if len(layers) <= LAYERS else layers

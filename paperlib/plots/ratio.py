@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from paperlib.claims import REGIMES, select, title
-from paperlib.plots.core import ATTACK, LOG, OTHER, bound, hue, line, logarithmic, trainings
+from paperlib.plots.core import ATTACK, LOG, OTHER, hue, line, logarithmic, trainings, whiskers
 
 FATE = {
     "no gradient": "#8c8c8c",
@@ -29,9 +29,10 @@ def exact(record: dict) -> Figure:
         for y, (case, law) in enumerate(own):
             for quantity, (mark, colour) in MARKS.items():
                 for r in select(record, quantity=quantity, case=case, law=law):
-                    errors = [[r["value"] - bound(r, "low")], [bound(r, "high") - r["value"]]]
                     size = 14 if mark == "|" else 5
-                    panel.errorbar(r["value"], y, xerr=errors, fmt=mark, color=colour, markersize=size, elinewidth=1.6)
+                    panel.errorbar(
+                        r["value"], y, xerr=whiskers([r]), fmt=mark, color=colour, markersize=size, elinewidth=1.6
+                    )
         names = [
             case.removeprefix("logistic, ").replace(", ", "\n") if logistic else f"{case}, {law}" for case, law in own
         ]
@@ -178,8 +179,7 @@ def sparsity(record: dict) -> Figure:
             own = [r for r in rows if r["target"] == target and r["over"] == over and r["value"] is not None]
             y = [names.index(r["sparsity"]) + shift for r in own]
             values = np.array([r["value"] for r in own])
-            errors = [[r["value"] - bound(r, "low") for r in own], [bound(r, "high") - r["value"] for r in own]]
-            panel.errorbar(values, y, xerr=np.maximum(errors, 0), fmt="o", color=colour, markersize=4, elinewidth=1.2)
+            panel.errorbar(values, y, xerr=whiskers(own), fmt="o", color=colour, markersize=4, elinewidth=1.2)
         panel.set(xlim=(-1.05, 1.05), xticks=(-1, 0, 1), title=target)
     figure.axes[0].set_yticks(range(len(names)), names)
     figure.axes[0].invert_yaxis()
