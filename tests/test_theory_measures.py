@@ -1175,3 +1175,9 @@ def test_the_unscaled_network_is_always_among_the_scales(trained, tiny):
 def test_no_radius_is_refused(trained, tiny):
     with pytest.raises(Refused, match="no radius"):
         measures.vulnerabilities(SEEDS[0], tiny.test.take(2), TRUE, [], draws=2, steps=0, device="cpu")
+
+
+@pytest.mark.parametrize("radii", [[0], [8.0, 0.0], [-1.0]])
+def test_a_radius_that_would_divide_by_zero_is_refused(trained, tiny, radii):
+    with pytest.raises(Refused, match="eps_255 is .* above 0"):
+        measures.vulnerabilities(SEEDS[0], tiny.test.take(2), TRUE, radii, draws=2, steps=0, device="cpu")

@@ -131,6 +131,8 @@ def vulnerabilities(
     """What one network says of `samples` at each radius, in a regime of `REGIMES`; the same draws at every radius."""
     if not radii_255:
         raise errors.Refused("There is no radius to measure at; give one at least.")
+    for eps_255 in radii_255:
+        errors.number("eps_255", eps_255, above=0)  # what is measured is divided by what first order says
     device = experiments.resolve(device)
     network = experiments.trained(experiment, device=device)
     with REGIMES[regime](network):
