@@ -23,7 +23,9 @@ BUILD    := build/$(PROFILE)
 PARAMS   := params/$(PROFILE).yml
 BASE     := $(patsubst %,params/%.yml,$(shell sed -n 's/^base: *//p' $(PARAMS) 2>/dev/null))
 # the longest first, so that no core waits for it in the end
-ARTIFACTS := tab-ablation $(filter-out tab-ablation,$(basename $(notdir $(wildcard notebooks/*.py))))
+NAMES    := $(basename $(notdir $(wildcard notebooks/*.py)))
+LONGEST  := $(filter fig-attack-ladder tab-whitebox tab-ablation,$(NAMES))
+ARTIFACTS := $(LONGEST) $(filter-out $(LONGEST),$(NAMES))
 DRAWN    := $(ARTIFACTS:%=$(BUILD)/%.drawn)
 
 # A change of these redraws in seconds; a change of any other module executes the notebooks again.
@@ -55,8 +57,10 @@ $(ARTIFACTS): %: known-profile
 known-profile:
 	@[ -e $(PARAMS) ] || { echo "There is no profile '$(PROFILE)'. Allowed: $(basename $(notdir $(wildcard params/*.yml)))." >&2; exit 2; }
 
-# fig-lambda's own parameters are part of the plan
-$(BUILD)/trained: $(PARAMS) $(BASE) $(CODE) notebooks/fig-lambda.py requirements.lock | $(READY)
+# the parameters of these name networks of their own
+PLANNED := $(wildcard $(addprefix notebooks/,fig-lambda.py tab-blackbox.py tab-poisson-eot.py))
+
+$(BUILD)/trained: $(PARAMS) $(BASE) $(CODE) $(PLANNED) requirements.lock | $(READY)
 	@mkdir -p $(@D)
 	@$(if $(CACHED),$(RUN) restore --profile $(PROFILE))
 	@$(RUN) train --profile $(PROFILE) --jobs $(JOBS) --device $(DEVICE)

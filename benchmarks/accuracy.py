@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import rendering
 
-from paperlib import attacks, experiments, images, networks, profiles, records, statistics
+from paperlib import attacks, evaluations, experiments, images, networks, profiles, records, statistics
 from paperlib.errors import Refused
 
 HERE = Path(__file__).parent
@@ -49,7 +49,7 @@ def measured(name: str, seeds: Sequence[int]) -> dict:
     lines = []
     for what, ladder in (("clean", None), (f"{attack.title} at {eps:g}/255", attack)):
         accuracy = {
-            precision: [e.flags.mean() for e in experiments.evaluated(group, [ladder], samples=given["samples"])]
+            precision: [e.flags.mean() for e in evaluations.evaluated(group, [ladder], samples=given["samples"])]
             for precision, group in every.items()
         }
         difference = statistics.paired_t(accuracy["bfloat16"], accuracy["float32"])

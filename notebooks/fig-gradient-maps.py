@@ -50,7 +50,7 @@ device: str = "auto"  # auto, cpu, cuda or mps
 # %%
 from IPython.display import Markdown
 
-from paperlib import artifacts, attacks, experiments, findings, measures, plots, records, tables
+from paperlib import artifacts, attacks, evaluations, findings, measures, plots, records, tables
 
 run = artifacts.begin("fig-gradient-maps", globals())
 
@@ -62,13 +62,13 @@ run = artifacts.begin("fig-gradient-maps", globals())
 
 # %%
 test = run.data.test.take(samples)
-networks = run.profile.plan()
+networks = run.profile.swept()
 gradients = {e.key: measures.probability_gradients(e, test, device=device) for e in networks}
 sparsity = [row for e in networks for row in measures.sparsity_rows(e, gradients[e.key])]
 
 # %%
 attack = attacks.standard("pgd", eps_255 / 255, steps=pgd_steps)
-robust = experiments.evaluated(networks, [attack], samples=samples, device=device)
+robust = evaluations.evaluated(networks, [attack], samples=samples, device=device)
 
 # %%
 shown = {training: run.profile.experiments(training)[0] for training in run.profile.trainings}

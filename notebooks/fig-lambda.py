@@ -51,7 +51,7 @@ device: str = "auto"  # auto, cpu, cuda or mps
 # %%
 from IPython.display import Markdown
 
-from paperlib import artifacts, attacks, experiments, findings, measures, plots, tables
+from paperlib import artifacts, attacks, evaluations, findings, measures, plots, tables
 
 run = artifacts.begin("fig-lambda", globals())
 
@@ -62,13 +62,13 @@ run = artifacts.begin("fig-lambda", globals())
 # %%
 networks = run.profile.experiments("vanilla", seeds=seeds) + run.profile.sweep(lambdas, seeds)
 attack = attacks.standard("pgd", eps_255 / 255, steps=pgd_steps)
-evaluations = experiments.evaluated(networks, [None, attack], samples=samples, split="validation", device=device)
+found = evaluations.evaluated(networks, [None, attack], samples=samples, split="validation", device=device)
 
 # %%
 record = run.save(
-    measures.mean_rows(evaluations)
-    + measures.accuracy_rows(evaluations)
-    + measures.choice_rows(evaluations, tolerance, used=run.profile.trainings["sr"].get("lam", float("nan")))
+    measures.mean_rows(found)
+    + measures.accuracy_rows(found)
+    + measures.choice_rows(found, tolerance, used=run.profile.trainings["sr"].get("lam", float("nan")))
 )
 plots.draw(record)
 

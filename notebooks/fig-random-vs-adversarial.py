@@ -50,7 +50,7 @@ device: str = "auto"  # auto, cpu, cuda or mps
 # %%
 from IPython.display import Markdown
 
-from paperlib import artifacts, attacks, experiments, findings, measures, plots, tables
+from paperlib import artifacts, attacks, evaluations, findings, measures, plots, tables
 
 run = artifacts.begin("fig-random-vs-adversarial", globals())
 
@@ -69,9 +69,9 @@ noise = [
     for eps in sorted({k * e for k in factors for e in eps_255})
 ]
 attacked = [attacks.standard("pgd", eps / 255, steps=pgd_steps) for eps in eps_255]
-under_noise = experiments.evaluated(networks, noise, samples=samples, device=device)
-under_attack = experiments.evaluated(networks, attacked, samples=samples, device=device)
-clean = experiments.evaluated(networks, [None], samples=samples, device=device)
+under_noise = evaluations.evaluated(networks, noise, samples=samples, device=device)
+under_attack = evaluations.evaluated(networks, attacked, samples=samples, device=device)
+clean = evaluations.evaluated(networks, [None], samples=samples, device=device)
 
 # %% [markdown]
 # Clamping takes energy from the noise: where most pixels are exactly 0, as in digits, half of each draw points outside

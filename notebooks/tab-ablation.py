@@ -49,7 +49,7 @@ device: str = "auto"  # auto, cpu, cuda or mps
 # %%
 from IPython.display import Markdown
 
-from paperlib import artifacts, experiments, findings, measures, plots, tables
+from paperlib import artifacts, evaluations, findings, measures, plots, protocols, tables
 
 run = artifacts.begin("tab-ablation", globals())
 
@@ -61,15 +61,15 @@ run = artifacts.begin("tab-ablation", globals())
 
 # %%
 networks = run.profile.all()
-ladder = measures.ladder(eps_255, steps=pgd_steps)
-evaluations = experiments.evaluated(networks, ladder, samples=samples, device=device)
+ladder = protocols.ladder(eps_255, steps=pgd_steps)
+found = evaluations.evaluated(networks, ladder, samples=samples, device=device)
 
 # %%
 record = run.save(
-    measures.mean_rows(evaluations)
-    + measures.difference_rows(evaluations, "sr", "vanilla")
-    + measures.difference_rows(evaluations, "at+sr", "at")
-    + measures.accuracy_rows(evaluations)
+    measures.mean_rows(found)
+    + measures.difference_rows(found, "sr", "vanilla")
+    + measures.difference_rows(found, "at+sr", "at")
+    + measures.accuracy_rows(found)
 )
 plots.draw(record)
 

@@ -63,7 +63,7 @@ import itertools
 import torch
 from IPython.display import Markdown
 
-from paperlib import artifacts, attacks, experiments, findings, measures, plots, tables, theory
+from paperlib import artifacts, attacks, evaluations, findings, measures, plots, tables, theory
 
 run = artifacts.begin("thm-ratio", globals())
 
@@ -203,7 +203,7 @@ plots.draw(run.record(rows + worst, arrays), "worst")
 
 # %%
 attack = attacks.standard("pgd", pgd_eps_255 / 255, steps=pgd_steps)
-survivors = experiments.evaluated(networks, [attack], samples=samples, device=device)
+survivors = evaluations.evaluated(networks, [attack], samples=samples, device=device)
 predictors = measures.predictor_rows(gradients, found, survivors, thresholds)
 plots.draw(run.record(predictors), "sparsity")
 

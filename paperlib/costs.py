@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import torch
 from tqdm import tqdm
 
-from paperlib import attacks, defenses, experiments, images, measures, networks, rules
+from paperlib import attacks, defenses, experiments, images, networks, protocols, rules
 from paperlib.attacks import Attack
 from paperlib.attacks.core import in_batches, loss_gradient
 from paperlib.defenses import Batch
+from paperlib.evaluations import AnyAttack, is_evaluated
 from paperlib.experiments import Experiment, Imported
 from paperlib.networks import Network
 from paperlib.profiles import Profile
@@ -27,13 +28,13 @@ class Evaluation:
     """One network under one attack (None: clean images)."""
 
     experiment: Experiment | Imported
-    attack: Attack | None
+    attack: AnyAttack
     samples: int
     split: str
 
     @property
     def is_there(self) -> bool:
-        return experiments.is_evaluated(self.experiment, self.attack, samples=self.samples, split=self.split)
+        return is_evaluated(self.experiment, self.attack, samples=self.samples, split=self.split)
 
     def __str__(self) -> str:
         attack = "clean" if self.attack is None else f"{self.attack.title} at {self.attack.eps * 255:g}/255"
@@ -47,7 +48,8 @@ def evaluations(profile: Profile) -> list[Evaluation]:
         given = profile.parameters(artifact)
         subjects, ladder, split = asked(profile, given)
         for experiment in subjects:
-            for attack in [None, *ladder]:  # clean flags come first: what is wrong already is not attacked
+            own = ladder(experiment) if callable(ladder) else ladder
+            for attack in [None, *own]:  # clean flags come first: what is wrong already is not attacked
                 one = Evaluation(experiment, attack, given["samples"], split)
                 found.setdefault((experiment.key, repr(attack), one.samples, split), one)
     return list(found.values())
@@ -61,11 +63,11 @@ def _random_and_adversarial(profile: Profile, given: dict):
 
 
 def _ablation(profile: Profile, given: dict):
-    return profile.all(), measures.ladder(given["eps_255"], steps=given["pgd_steps"])[1:], "test"
+    return profile.all(), protocols.ladder(given["eps_255"], steps=given["pgd_steps"])[1:], "test"
 
 
 def _maps(profile: Profile, given: dict):
-    return profile.plan(), [_pgd(given, given["eps_255"])], "test"
+    return profile.swept(), [_pgd(given, given["eps_255"])], "test"
 
 
 def _lambda(profile: Profile, given: dict):
@@ -81,9 +83,38 @@ def _ratio(profile: Profile, given: dict):
     return profile.first(given["seeds"]), [_pgd(given, given["pgd_eps_255"])], "test"
 
 
+def _climb(profile: Profile, given: dict):
+    spent = {name: given[name] for name in ("gammas", "long_steps", "queries")} | {"steps": given["pgd_steps"]}
+
+    def attacks_on(experiment: Experiment) -> list[AnyAttack]:
+        source = profile.substitute(given["substitute"], experiment)
+        return protocols.rungs(given["eps_255"], source=source, **spent)
+
+    return profile.networks(given["checkpoints"], given["seeds"]), attacks_on, "test"
+
+
+def _whitebox(profile: Profile, given: dict):
+    networks_ = profile.networks(given["checkpoints"], given["seeds"])
+    return networks_, protocols.released(given["eps_255"], given["steps"])[1:], "test"
+
+
+def _blackbox(profile: Profile, given: dict):
+    kinds = [(training, network) for training in given["substitutes"] for network in (None, given["other_network"])]
+
+    def attacks_on(experiment: Experiment) -> list[AnyAttack]:
+        sources = [profile.substitute(training, experiment, network) for training, network in kinds]
+        spent = {"steps": given["pgd_steps"], "queries": given["queries"]}
+        return protocols.black_box(given["eps_255"], sources=sources, **spent)[1:]
+
+    return profile.networks(given["checkpoints"], given["seeds"]), attacks_on, "test"
+
+
 ASKED = {  # artifact: networks, attacks and part of the data, from a profile and the notebook's parameters
     "fig-random-vs-adversarial": _random_and_adversarial,
     "tab-ablation": _ablation,
+    "fig-attack-ladder": _climb,
+    "tab-whitebox": _whitebox,
+    "tab-blackbox": _blackbox,
     "fig-gradient-maps": _maps,
     "fig-lambda": _lambda,
     "thm-ratio": _ratio,

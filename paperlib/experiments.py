@@ -2,7 +2,6 @@
 
 checkpoints/<key>/weights.pt, checkpoint.json      a trained network, its experiment, history and checksums
 checkpoints/<key>/state.pt                         an unfinished training, after its last whole epoch
-checkpoints/<key>/evaluations/<hash>.json          one flag a sample for one attack
 """
 
 import hashlib
@@ -11,7 +10,6 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from multiprocessing import active_children, get_context
@@ -19,13 +17,11 @@ from pathlib import Path
 from threading import RLock
 from typing import ClassVar
 
-import numpy as np
 import torch
 from filelock import FileLock
 from tqdm import tqdm
 
-from paperlib import defenses, errors, evaluation, images, networks, paths, records, released, rules, training
-from paperlib.attacks import Attack
+from paperlib import defenses, errors, images, networks, paths, records, released, rules, training
 from paperlib.images import ImageSet
 from paperlib.networks import Network
 from paperlib.training import Schedule
@@ -42,15 +38,21 @@ class _Stored:
     """What every experiment has: a key, which is its name on disk and in records, and its images."""
 
     data: dict
+    network: str
 
     @cached_property
     def key(self) -> str:
         """Hash of the canonical JSON."""
-        return _hash(asdict(self))
+        return hashed(asdict(self))
 
     @property
     def folder(self) -> Path:
         return paths.CHECKPOINTS / self.key
+
+    @property
+    def is_stochastic(self) -> bool:
+        """Whether the network draws its input's spikes at random."""
+        return self.network.startswith(networks.POISSON)
 
     def load_data(self) -> ImageSet:
         return images.load(**self.data)
@@ -134,21 +136,6 @@ class Imported(_Stored):
         return released.empty(self.network, self.dataset)
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """What one attack left of one network: `flags` (N,) bool, True where a sample is still classified correctly."""
-
-    experiment: Experiment | Imported
-    attack: Attack | None  # None: clean images
-    flags: np.ndarray
-
-    @property
-    def labels(self) -> dict:
-        """What a record's row says of it; the radius in units of 1/255."""
-        attack, eps = ("clean", 0.0) if self.attack is None else (self.attack.title, self.attack.eps)
-        return self.experiment.labels | {"attack": attack, "eps_255": round(eps * 255, 6)}
-
-
 def resolve(device: str) -> str:
     """The device to use: "auto" takes the best there is; refuses an unknown one and one this machine lacks."""
     errors.one_of("device", device, DEVICES)
@@ -185,6 +172,21 @@ def trained(experiment: Experiment | Imported, *, device: str = "auto", progress
             return _load(experiment, device)
 
 
+def opened(name: str) -> Experiment | Imported:
+    """The experiment of the finished checkpoint in checkpoints/`name`; refuses a folder that holds none."""
+    folder = paths.CHECKPOINTS / name
+    if not (folder / "checkpoint.json").exists():
+        raise errors.Refused(f"{paths.shown(folder)} holds no checkpoint.json; name a folder there that does.")
+    found = json.loads((folder / "checkpoint.json").read_text())["experiment"]
+    if "sha256" in found:
+        experiment = Imported(**found)
+    else:
+        experiment = Experiment(**found | {"schedule": Schedule(**found["schedule"])})
+    if experiment.key != name:
+        raise errors.Refused(f"{paths.shown(folder)} holds the checkpoint of {experiment.key}; rename it so.")
+    return experiment
+
+
 def import_released(source: Path, network: str, dataset: str, *, defense: str, data: dict) -> Imported:
     """Keep a checkpoint of the released code beside our own; refuses what `released.load` refuses."""
     images.refuse_unknown(data["name"])
@@ -197,11 +199,6 @@ def import_released(source: Path, network: str, dataset: str, *, defense: str, d
 def is_trained(experiment: Experiment | Imported) -> bool:
     """Whether a finished checkpoint is there (its checksum is verified when it is loaded)."""
     return (experiment.folder / "checkpoint.json").exists()
-
-
-def is_evaluated(experiment: Experiment | Imported, attack: Attack | None, *, samples: int, split: str) -> bool:
-    """Whether the flags are there."""
-    return _evaluation(experiment, attack, split=split, samples=samples)[1].exists()
 
 
 def train_all(experiments: Sequence[Experiment], *, workers: int, device: str = "auto") -> None:
@@ -223,34 +220,6 @@ def train_all(experiments: Sequence[Experiment], *, workers: int, device: str = 
                 worker.terminate()
             pool.shutdown(cancel_futures=True)
             raise
-
-
-def evaluated(
-    experiments: Iterable[Experiment],
-    attacks: Sequence[Attack | None],
-    *,
-    samples: int,
-    split: str = "test",
-    device: str = "auto",
-    progress: bool = True,
-) -> list[Evaluation]:
-    """Every network under every attack on the first `samples` of `split`, loaded or computed and kept one by one.
-
-    `attacks` may hold None for clean images; `split` is "test" or "validation".
-    """
-    errors.one_of("split", split, ("test", "validation"))
-    experiments, device, found = list(experiments), resolve(device), []
-    with tqdm(total=len(experiments) * len(attacks), desc="networks × attacks", disable=not progress) as bar:
-        for experiment in experiments:
-            network = trained(experiment, device=device, progress=progress)
-            clean = _flags(experiment, network, None, None, split=split, samples=samples, device=device)
-            for attack in attacks:
-                flags = clean
-                if attack is not None:
-                    flags = _flags(experiment, network, attack, clean, split=split, samples=samples, device=device)
-                found.append(Evaluation(experiment, attack, flags))
-                bar.update()
-    return found
 
 
 def copy_networks(experiments: Iterable[Experiment], source: Path, target: Path) -> int:
@@ -315,8 +284,8 @@ def _train_quietly(experiment: Experiment, device: str, tag: str) -> None:
             _train(experiment, device, progress=False, tag=tag)
 
 
-def _description(experiment: Experiment) -> dict:
-    """What checkpoint.json says."""
+def description(experiment: Experiment | Imported) -> dict:
+    """What checkpoint.json says of a trained network."""
     try:
         return json.loads((experiment.folder / "checkpoint.json").read_text())
     except ValueError:
@@ -325,7 +294,7 @@ def _description(experiment: Experiment) -> dict:
 
 def _load(experiment: Experiment, device: str) -> Network:
     folder = experiment.folder
-    content = _description(experiment)
+    content = description(experiment)
     if content["experiment"] != json.loads(json.dumps(asdict(experiment))):
         raise errors.Refused(
             f"{paths.shown(folder)} holds a checkpoint of another experiment: {content['experiment']}."
@@ -347,45 +316,6 @@ def _load(experiment: Experiment, device: str) -> Network:
     return network.to(device).eval()
 
 
-def _flags(
-    experiment: Experiment,
-    network: Network,
-    attack: Attack | None,
-    clean: np.ndarray | None,
-    *,
-    split: str,
-    samples: int,
-    device: str,
-) -> np.ndarray:
-    """The flags of exactly these weights under this attack: from disk, or computed and kept."""
-    spec, path = _evaluation(experiment, attack, split=split, samples=samples)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    weights = _description(experiment)["weights_sha256"]
-    with FileLock(path.with_suffix(".lock")):  # two notebooks may ask for the same flags at once
-        with suppress(FileNotFoundError, ValueError):  # not evaluated yet, or a damaged file: it is written anew
-            kept = json.loads(path.read_text())
-            if kept["weights_sha256"] == weights:
-                return np.array([flag == "1" for flag in kept["flags"]])
-        data = experiment.load_data()
-        flags = evaluation.flags(
-            network,
-            getattr(data, split).take(samples),
-            attack,
-            correct=None if clean is None else torch.from_numpy(clean),
-            bounds=data.bounds,
-            num_classes=data.num_classes,
-            device=device,
-        ).numpy()
-        kept = spec | {"weights_sha256": weights, "flags": "".join("01"[int(flag)] for flag in flags)}
-        records.write_atomically(path, json.dumps(kept, indent=1).encode())
-        return flags
-
-
-def _evaluation(experiment: Experiment | Imported, attack: Attack | None, **of) -> tuple[dict, Path]:
-    """What determines an evaluation, and the file that keeps it."""
-    spec = {"attack": None if attack is None else asdict(attack)} | of
-    return spec, experiment.folder / "evaluations" / f"{_hash(spec)}.json"
-
-
-def _hash(content: dict) -> str:
+def hashed(content: dict) -> str:
+    """A name for `content`: the start of its canonical JSON's SHA-256."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from paperlib import kernel
-from paperlib.rules import Rate, Rule
+from paperlib.rules import Rate, Rule, Whole
 
 
 class Cell(NamedTuple):
@@ -23,13 +23,13 @@ class Cell(NamedTuple):
     tau: float
     threshold: float
     fires: float
-    rule: Rule | Rate
+    rule: Rule | Rate | Whole
     detach_reset: bool
 
     @property
     def half_width(self) -> float | None:
         """γ where the rule is a triangle, the one that is written in C."""
-        return None if isinstance(self.rule, Rate) else self.rule.half_width
+        return self.rule.half_width if isinstance(self.rule, Rule) else None
 
 
 class Spikes(torch.autograd.Function):
@@ -176,8 +176,10 @@ def _membranes(x: Tensor, scale: Tensor, shift: Tensor, cell: Cell) -> Tensor:
 def _through_time(membranes: Tensor, grad: Tensor, cell: Cell) -> Tensor:
     """Back-propagation through time: the gradient of each step's current, (T, B, H, W, C)."""
     result, grad_kept = torch.empty_like(membranes), None
-    for m, g, out in reversed(list(zip(membranes.unbind(0), grad.unbind(0), result.unbind(0), strict=True))):
-        slope = cell.rule.derivative(m - cell.threshold)  # ∂s/∂m
+    slopes = cell.rule.slopes(membranes - cell.threshold) if isinstance(cell.rule, Whole) else None
+    for t in reversed(range(cell.steps)):
+        m, g, out = membranes[t], grad[t], result[t]
+        slope = cell.rule.derivative(m - cell.threshold) if slopes is None else slopes[t]  # ∂s/∂m
         if grad_kept is None:  # nothing reads the last step's v
             torch.mul(slope, g, out=out)
         else:  # ∂v/∂m = (1 - s) - m·∂s/∂m, the second term only where the reset is attached

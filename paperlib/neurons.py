@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from paperlib import errors, fused, rules
-from paperlib.rules import Rate, Rule
+from paperlib.rules import Rate, Rule, Whole
 
 FIRES = {">=": torch.ge, ">": torch.gt}
 PATHS = ("fast", "reference", "smooth")
@@ -29,7 +29,7 @@ class LIF(nn.Module):
 
     def __init__(
         self,
-        rule: Rule | Rate,
+        rule: Rule | Rate | Whole,
         *,
         tau: float = 1.0,
         threshold: float = 1.0,
@@ -71,10 +71,11 @@ class LIF(nn.Module):
     def to_leaky(self) -> snn.Leaky:
         """An `snntorch.Leaky` that, stepped with explicit `mem`, gives the same spikes and gradients.
 
-        Refuses the rate rule, which couples all steps.
+        Refuses the rate rule, ASSG and PDSG, which are given all steps at once.
         """
-        if isinstance(self.rule, Rate):
-            raise errors.Refused("The rate rule needs all time steps at once; a stepped Leaky cannot carry it.")
+        if not isinstance(self.rule, Rule):
+            name = self.rule.name
+            raise errors.Refused(f"The {name} rule needs all time steps at once; a stepped Leaky cannot carry it.")
         return snn.Leaky(
             beta=torch.tensor(self.tau, dtype=torch.float64),  # exact in either precision
             threshold=torch.tensor(self.threshold, dtype=torch.float64),
@@ -108,7 +109,7 @@ class LIF(nn.Module):
         return torch.stack(spikes).to(current.dtype)
 
     def _smooth(self, current: Tensor) -> Tensor:
-        if isinstance(self.rule, Rate) or self.rule.integral is None:
+        if not isinstance(self.rule, Rule) or self.rule.integral is None:
             raise errors.Refused(f"The rule {self.rule.name} has no integral from 0 to 1, so no spike can be smoothed.")
         kept, spikes = None, []
         for i in current.to(fused.real(current)).unbind(0):

@@ -7,13 +7,13 @@ from typing import Any, get_origin, get_type_hints
 
 import yaml
 
-from paperlib import errors, images, parameters, paths
+from paperlib import errors, experiments, images, networks, parameters, paths
 from paperlib.experiments import Experiment, Imported
 from paperlib.training import Schedule
 
 NEEDED = {"vanilla", "sr", "at", "at+sr"}
 LENGTHS = {  # notebook parameters that no sign belongs to
-    *("eps_255", "pgd_eps_255", "scale_eps_255", "lambdas", "scales", "steps", "thresholds", "tolerance"),
+    *("eps_255", "pgd_eps_255", "reach_255", "scale_eps_255", "lambdas", "scales", "steps", "thresholds", "tolerance"),
 }
 
 
@@ -46,20 +46,21 @@ class Profile:
         return values
 
     def experiments(
-        self, training: str, *, seeds: list[int] | None = None, **options: Any
+        self, training: str, *, seeds: list[int] | None = None, network: str | None = None, **options: Any
     ) -> list[Experiment] | list[Imported]:
-        """One experiment a seed for a training of this profile; `options` override the defense's own.
+        """One experiment a seed for a training of this profile; `network` and `options` override its own.
 
-        A training that is imported has one network, whatever the seeds; with other options it is one of our own.
+        A training that is imported has one network, whatever the seeds; with another network or other options it is one
+        of our own.
         """
         errors.one_of(f"training in {self.origin}", training, self.trainings)
         own = _in_pixels(self.trainings[training])
-        if "imported" in own and not options:
+        if "imported" in own and not options and network is None:
             return [Imported(own["imported"], self.network["name"], own["dataset"], training, self.data)]
         return [
             Experiment(
                 data=self.data,
-                network=self.network["name"],
+                network=self.network["name"] if network is None else network,
                 T=self.network["T"],
                 tau=self.network["tau"],
                 rule=self.network["rule"],
@@ -85,11 +86,54 @@ class Profile:
         """SR networks over λ."""
         return [e for lam in lambdas for e in self.experiments("sr", seeds=seeds, lam=lam)]
 
-    def plan(self) -> list[Experiment]:
-        """Every network that the profile's notebooks ask for, each once, the costliest trainings first."""
-        planned = [e for training in reversed(self.trainings) for e in self.experiments(training)]
+    def swept(self) -> list[Experiment | Imported]:
+        """Every training with every seed, and SR over λ; each once, the costliest trainings first."""
+        found = [e for training in reversed(self.trainings) for e in self.experiments(training)]
         asked = self.parameters("fig-lambda")
-        planned += self.experiments("vanilla", seeds=asked["seeds"]) + self.sweep(asked["lambdas"], asked["seeds"])
+        found += self.experiments("vanilla", seeds=asked["seeds"]) + self.sweep(asked["lambdas"], asked["seeds"])
+        return list({e.key: e for e in found}.values())
+
+    def poisson(self, trainings: list[str], seeds: int) -> list[Experiment]:
+        """The first `seeds` networks of some trainings with Poisson input."""
+        network = networks.POISSON + self.network["name"]
+        return [e for name in trainings for e in self.experiments(name, seeds=self.seeds[:seeds], network=network)]
+
+    def substitute(
+        self, training: str, target: Experiment | Imported, network: str | None = None
+    ) -> Experiment | Imported:
+        """A separately trained network that examples for `target` can be made on: of another seed, whatever else.
+
+        `network` names another architecture.  Where the profile imports `training` there is one network of it; for that
+        itself it is the first other one.
+        """
+        if isinstance(self.experiments(training, network=network)[0], Imported):
+            return next(
+                e for name in (training, *self.trainings) for e in self.experiments(name) if e.key != target.key
+            )
+        later = [seed for seed in self.seeds if seed > target.seed]
+        seeds = later or [seed for seed in self.seeds if seed != target.seed] or [target.seed + 1]
+        return self.experiments(training, seeds=seeds[:1], network=network)[0]
+
+    def networks(self, checkpoints: list[str], seeds: int) -> list[Experiment | Imported]:
+        """What a notebook looks at: the named folders under checkpoints/, or of every training the first `seeds`."""
+        return [experiments.opened(name) for name in checkpoints] or self.first(seeds)
+
+    def plan(self) -> list[Experiment | Imported]:
+        """Every network that the profile's notebooks ask for, each once, the costliest trainings first."""
+        asked = {
+            "tab-poisson-eot": lambda given: self.poisson(given["trainings"], given["seeds"]),
+            "fig-attack-ladder": lambda given: [
+                self.substitute(given["substitute"], e) for e in self.first(given["seeds"])
+            ],
+            "tab-blackbox": lambda given: [
+                self.substitute(name, e, network)
+                for name in given["substitutes"]
+                for network in (None, given["other_network"])
+                for e in self.first(given["seeds"])
+            ],
+        }
+        there = [name for name in asked if (paths.NOTEBOOKS / f"{name}.py").exists()]
+        planned = [e for name in there for e in asked[name](self.parameters(name))] + self.swept()
         return list({e.key: e for e in planned}.values())
 
 

@@ -3,7 +3,8 @@
 {"artifact": "tab-ablation", "schema": 1,
  "provenance": {"profile", "parameters", "data", "recipe", "code", "clean", "packages", "device"},
  "rows": [{"quantity": "accuracy", ...labels: training, attack, eps, ...,
-           "value", "low", "high", "method", "n", "seeds", "experiments", "published": null or {"value", "source"}}],
+           "value", "low", "high", "method", "n", "seeds", "experiments", "published": null or {"value", "source"},
+           "doubts": [reason and remedy, ...]}],                     (doubts only where a sanity check has failed)
  "arrays": {name: nested lists}}                                                       (arrays only where figures need)
 
 NaN and infinity are stored as null.  Seconds, host and date go to a sibling `*.run.json`: the same numbers give the
@@ -33,19 +34,24 @@ from .errors import Refused
 
 SCHEMA = 1
 MEASURED = ("value", "low", "high", "method", "n")
-FIELDS = (*MEASURED, "seeds", "experiments", "published")  # every other key of a row is a label
+FIELDS = (*MEASURED, "seeds", "experiments", "published")
+DOUBTS = "doubts"  # a field that a row need not have; every other key of a row is a label
 PROVENANCE = ("profile", "parameters", "data", "recipe", "code", "clean", "packages", "device")
 PACKAGES = ("torch", "torchvision", "snntorch", "numpy", "scipy", "matplotlib", "seaborn", "papermill", "jupytext")
 STATUSES = ("identical", "inside the interval", "moved", "only mine", "only committed")  # of `compare`
 OUTPUTS = ("results", "figures", "*.ipynb")  # committed, but made by a run: a change there leaves the tree clean
 
 
-def row(interval, *, seeds, experiments, published=None, **labels) -> dict:
-    """One row from anything with value, low, high, method and n (`statistics.Interval`) and its free `labels`."""
+def row(interval, *, seeds, experiments, published=None, doubts=(), **labels) -> dict:
+    """One row from anything with value, low, high, method and n (`statistics.Interval`) and its free `labels`.
+
+    `doubts` are sentences that say why the number should not be believed.
+    """
     if taken := [key for key in labels if key in FIELDS]:
         raise Refused(f"{', '.join(taken)} cannot be labels: every row has fields of these names.")
     measured = {field: getattr(interval, field) for field in MEASURED}
-    return _plain(labels | measured | {"seeds": seeds, "experiments": experiments, "published": published})
+    told = {"seeds": seeds, "experiments": experiments, "published": published}
+    return _plain(labels | measured | told | ({DOUBTS: list(doubts)} if doubts else {}))
 
 
 def array(values, digits: int = 4) -> list:
@@ -87,6 +93,7 @@ def _wrong(entry) -> str | None:
     rules = dict.fromkeys(("value", "low", "high"), (_is_number_or_null, "a finite number or null"))
     rules |= dict.fromkeys(("seeds", "experiments"), (lambda given: isinstance(given, list), "a list"))
     rules["method"] = (lambda given: isinstance(given, str), "text")
+    rules |= {DOUBTS: (lambda given: isinstance(given, list), "a list")} if DOUBTS in entry else {}
     rules["n"] = (lambda given: type(given) is int and given >= 0, "a count")
     rules["published"] = (_is_published, "null, or a dict of a number 'value' and its 'source'")
     for field, (holds, needed) in rules.items():
@@ -106,7 +113,7 @@ def _is_published(given) -> bool:
 
 def save(record: dict, path) -> None:
     """Check `record`, then write it to `path` (.json) and its rows to the sibling .csv, each atomically."""
-    text = _json(check(record))
+    text = as_json(check(record))
     write_atomically(Path(path).with_suffix(".csv"), _csv(record["rows"]).encode())
     write_atomically(path, text.encode())
 
@@ -131,7 +138,7 @@ def save_run(path, *, seconds: float) -> None:
     """Beside the record at `path`, `<artifact>.run.json` with what differs between runs of the same numbers."""
     date = datetime.now(UTC).isoformat(timespec="seconds")
     run = {"seconds": seconds, "host": platform.node(), "date": date, "python": platform.python_version()}
-    write_atomically(Path(path).with_suffix(".run.json"), _json(run).encode())
+    write_atomically(Path(path).with_suffix(".run.json"), as_json(run).encode())
 
 
 def write_atomically(path, data: bytes) -> None:
@@ -224,7 +231,7 @@ def _compared(mine: dict | None, committed: dict | None) -> dict:
 
 
 def _labels(entry: dict) -> dict:
-    return {key: value for key, value in entry.items() if key == "seeds" or key not in FIELDS}
+    return {key: value for key, value in entry.items() if key == "seeds" or key not in (*FIELDS, DOUBTS)}
 
 
 def _by_labels(record: dict) -> dict[str, dict]:
@@ -251,7 +258,7 @@ def _plain(value):
     raise Refused(f"A record cannot hold {value!r} of type {type(value).__name__}; it holds text, numbers and lists.")
 
 
-def _json(content) -> str:
+def as_json(content: object) -> str:
     """Strict JSON, indented, innermost lists on one line (inside a JSON string no raw line break can match)."""
     text = json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False)
     return re.sub(r"\[\n[^\[\]{}]*\n *\]", lambda found: re.sub(r"\n *", " ", found[0]), text) + "\n"

@@ -11,10 +11,14 @@ from paperlib import claims, errors, findings, paths, records, tables
 READING_ORDER = (
     "fig-random-vs-adversarial",
     "tab-ablation",
+    "fig-attack-ladder",
+    "tab-whitebox",
+    "tab-blackbox",
     "fig-gradient-maps",
     "thm-ratio",
     "prop-finite-difference",
     "fig-lambda",
+    "fig-landscape",
 )
 
 PAGE = """<!doctype html>

@@ -29,6 +29,19 @@ class Rate(NamedTuple):
     slope: Callable[[Tensor, float], Tensor]
 
 
+class Whole(NamedTuple):
+    """Back-propagation through time with ∂s/∂m of all steps found at once.
+
+    `slopes` takes u = m - θ as `fused` lays it out, (T, B, H, W, C), or (T, B, 1, 1, N) of a linear layer, and returns
+    ∂s/∂m of that shape; it is called once per backward pass.  `coupled`: a sample's slopes depend on the samples beside
+    it or on its place in the batch.
+    """
+
+    name: str
+    slopes: Callable[[Tensor], Tensor]
+    coupled: bool = False
+
+
 def triangle(gamma: float = 1.0) -> Rule:
     """max(0, γ - |u|)/γ²; the paper's training rule (section 2 of the paper notes) with γ = 1."""
     errors.number("gamma", gamma, above=0)
@@ -102,6 +115,72 @@ def rate() -> Rate:
     return Rate("rate", slope)
 
 
+def assg(a: float = 0.43) -> Whole:
+    """The atan rule as sharp as each sample, neuron and step needs it (ASSG, arXiv 2512.22522; section 6 of the notes).
+
+    With each backward pass M ← 0.9M + 0.1|u|, from 1, then D ← 0.9D + 0.1·||u| - M|, from 0, and then the slope is
+    (α/2) / (1 + (παu/2)²) with α = (2/π)·tan(πa) / (M + 1.5D + 1e-4).  The rule holds M and D of one layer and one
+    batch, so each neuron needs one of its own, afresh for each attack; `frozen`, it keeps them.  Refuses `a` outside
+    (0, 0.5), and membranes of another shape than those it remembers.
+    """
+    errors.number("a", a, above=0)
+    if a >= 0.5:
+        raise errors.Refused(f"a is {a!r}; it must be a number above 0 and below 0.5.")
+    return Whole("assg", _Assg(2 / math.pi * math.tan(math.pi * a)), coupled=True)
+
+
+class _Assg:
+    """The slopes of `assg`.  An object and no closure, so that the copy of a network remembers for itself."""
+
+    def __init__(self, sharpness: float):
+        self.sharpness, self.frozen = sharpness, False
+        self.mean = self.deviation = None  # M and D, of the shape of u
+
+    def __call__(self, u: Tensor) -> Tensor:
+        distance = u.abs()
+        if self.mean is None:
+            self.mean, self.deviation = torch.ones_like(u), torch.zeros_like(u)
+        if u.shape != self.mean.shape:
+            raise errors.Refused(
+                f"ASSG remembers a batch of {self.mean.shape[1]} samples, membranes of {tuple(self.mean.shape)}; "
+                f"it was given {u.shape[1]} samples, {tuple(u.shape)}. Keep the batch whole."
+            )
+        if not self.frozen:
+            self.mean.mul_(0.9).add_(distance, alpha=0.1)
+            self.deviation.mul_(0.9).add_((distance - self.mean).abs_(), alpha=0.1)
+        alpha = self.sharpness / (self.mean + 1.5 * self.deviation + 1e-4)
+        return alpha / 2 / (1 + (math.pi / 2 * alpha * u).square())
+
+
+def pdsg() -> Whole:
+    """exp(-(u - σ/2)²/(2σ²)) / (√(2π)σ), σ the spread of the membranes so far (PDSG, section 6 of the notes).
+
+    σ is the unbiased standard deviation over the batch, the steps up to and including this one, and space, of each
+    channel or feature by itself.  Where it is 0, or one value has none, it counts as 1.
+    """
+
+    def slopes(u: Tensor) -> Tensor:
+        spread = _spread_so_far(u)
+        spread = torch.where(spread == 0, 1, spread)[:, None, None, None]
+        return torch.exp(-(u / spread - 0.5).square() / 2) / (math.sqrt(2 * math.pi) * spread)
+
+    return Whole("pdsg", slopes, coupled=True)
+
+
+def _spread_so_far(u: Tensor) -> Tensor:
+    """Unbiased standard deviation of u[: t + 1] for each t and channel, (T, B, H, W, C) → (T, C); 0 of one value."""
+    u = u - u[:1, :1, :1, :1]  # equal values then have a spread of exactly 0, their rounded mean notwithstanding
+    means = u.mean((1, 2, 3))
+    squares = (u - means[:, None, None, None]).square().sum((1, 2, 3))  # about the step's own mean
+    count, mean, total, spreads = u[0, ..., 0].numel(), means[0], 0.0, []
+    for t in range(len(u)):  # Chan's way to join samples: no difference of large sums
+        apart = means[t] - mean
+        mean = mean + apart / (t + 1)
+        total = total + squares[t] + apart.square() * (count * t / (t + 1))
+        spreads.append((total / max((t + 1) * count - 1, 1)).sqrt())
+    return torch.stack(spreads)
+
+
 def from_surrogate(spike_grad: Callable[[Tensor], Tensor]) -> Rule:
     """The rule inside an snnTorch surrogate: what its own backward says at u."""
 
@@ -121,11 +200,13 @@ RULES = {
     "exponential": exponential,
     "straight-through": straight_through,
     "rate": rate,
+    "assg": assg,
+    "pdsg": pdsg,
 }
 
 
-def build(name: str, **options: float) -> Rule | Rate:
-    """The rule of that name; `options` are its widths.  Refuses an unknown name and an option it does not take."""
+def build(name: str, **options: float) -> Rule | Rate | Whole:
+    """A new rule of that name; `options` are its widths.  Refuses an unknown name and an option it does not take."""
     errors.one_of("backward rule", name, RULES)
     errors.takes(f"Backward rule {name!r}", RULES[name], options)
     return RULES[name](**options)

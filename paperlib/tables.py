@@ -12,7 +12,15 @@ from paperlib.findings import key
 def markdown(record: dict, part: str = "") -> str:
     """The table of an artifact, or of one of its parts; empty where a part has none."""
     tables = TABLES.get(key(record["artifact"], part), lambda record: [])(record)
-    return "\n\n".join(table.to_markdown(index=False) for table in tables)
+    blocks = [table.to_markdown(index=False) for table in tables]
+    if any("†" in block for block in blocks):
+        blocks += [f"† Unreliable: {'; '.join(doubted(record))}."]
+    return "\n\n".join(blocks)
+
+
+def doubted(record: dict) -> list[str]:
+    """What sanity checks say against numbers of the record, each reason once with its remedy."""
+    return list(dict.fromkeys(why for row in record["rows"] for why in row.get("doubts", ())))
 
 
 def _random(record: dict) -> list[pd.DataFrame]:
@@ -39,8 +47,26 @@ def _ablation(record: dict) -> list[pd.DataFrame]:
     means, differences = select(record, quantity="mean accuracy"), select(record, quantity="difference")
     return [
         _pivot(means, head, lambda r: title(r["training"]), percent),
-        _pivot(differences, head, lambda r: f"{title(r['training'])} - {title(r['against'])}", points),
+        _pivot(differences, head, _against, points),
     ]
+
+
+def _ladder(record: dict) -> list[pd.DataFrame]:
+    passes = {(r["training"], r["attack"]): r["value"] for r in select(record, quantity="mean passes")}
+
+    def cell(row: dict) -> str:
+        spent = passes[row["training"], row["attack"]]
+        return f"{percent(row)}, {spent:.0f} pass{'es' * (round(spent) != 1)}"
+
+    means, differences = select(record, quantity="mean accuracy"), select(record, quantity="difference")
+    return [
+        _pivot(means, lambda r: {"": r["attack"]}, lambda r: title(r["training"]), cell),
+        _pivot(differences, lambda r: {"": r["attack"]}, _against, points),
+    ]
+
+
+def _against(row: dict) -> str:
+    return f"{title(row['training'])} - {title(row['against'])}"
 
 
 def _maps(record: dict) -> list[pd.DataFrame]:
@@ -140,6 +166,25 @@ def _weights(record: dict) -> list[pd.DataFrame]:
     ]
 
 
+def _landscape(record: dict) -> list[pd.DataFrame]:
+    losses = select(record, quantity="loss")
+    reach = max(r["t_255"] for r in losses)
+    ends = [r for r in record["rows"] if r.get("t_255") == reach]
+    shown = [r for r in losses if r["t_255"] == 0 and r["direction"] == "attack"]  # both directions start there
+    shown += (
+        sorted(ends, key=_quantity) + select(record, quantity="roughness") + select(record, quantity="zero gradient")
+    )
+
+    def column(row: dict) -> str:
+        at = f", t = {row['t_255']:g}/255" if "t_255" in row else ""
+        return row["quantity"] + (f"{at}, {row['direction']}" if at != ", t = 0/255" and "direction" in row else at)
+
+    def cell(row: dict) -> str:
+        return _number(row) if row["quantity"] == "loss" else percent(row)
+
+    return [_pivot(shown, lambda r: {"training": title(r["training"]), "seed": r["seeds"][0]}, column, cell)]
+
+
 def _pivot(
     rows: list[dict],
     head: Callable[[dict], dict],
@@ -187,6 +232,9 @@ def _number(row: dict) -> str:
 TABLES: dict[str, Callable[[dict], list[pd.DataFrame]]] = {
     "fig-random-vs-adversarial": _random,
     "tab-ablation": _ablation,
+    "fig-attack-ladder": _ladder,
+    "tab-whitebox": _ablation,
+    "tab-blackbox": _ablation,
     "fig-gradient-maps": _maps,
     "fig-lambda": _lambda,
     "thm-ratio": _regimes,
@@ -197,4 +245,5 @@ TABLES: dict[str, Callable[[dict], list[pd.DataFrame]]] = {
     "prop-finite-difference": _quotient,
     "prop-finite-difference/curvature": _smoothed,
     "prop-finite-difference/weights": _weights,
+    "fig-landscape": _landscape,
 }

@@ -87,7 +87,8 @@ def epochs(
             for group in optimiser.param_groups:
                 group["lr"] = lr
             batch = Batch(x.to(device), y.to(device), index, data.bounds, seed=epoch_seed)
-            loss = defense.loss(network, batch)
+            with evaluation.chance(epoch_seed * 1_000_003 + step):  # for networks that draw their input's spikes
+                loss = defense.loss(network, batch)
             total += _finite(loss, epoch, step, lr)
             optimiser.zero_grad()
             loss.backward(inputs=parameters)  # of a loss's other leaves, such as SR's images, no gradient is wanted

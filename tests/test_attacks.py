@@ -433,8 +433,9 @@ def test_the_standard_attacks_refuse_it_too(name, eps):
 @pytest.mark.parametrize("eps", [-0.1, "0.1"])
 @EACH
 def test_the_functions_refuse_it_too(network, batch, name, eps):
+    of = attack(name, 0)
     with pytest.raises(Refused, match="^eps is"):
-        attack(name, 0).bind()(network, *batch, eps=eps, bounds=(0, 1))
+        attacks.ATTACKS[of.name](network, *batch, eps=eps, bounds=(0, 1), **of.options)
 
 
 def test_what_else_is_refused(network, batch):

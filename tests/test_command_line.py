@@ -179,7 +179,7 @@ def test_the_plan_of_a_base_is_that_of_its_family(call, own_params, a_second_a_s
 def test_the_plan_of_what_is_all_there_has_no_bill(call, folders, a_second_a_step, monkeypatch):
     for e in profiles.load("smoke").plan():
         finished(e, paths.CHECKPOINTS)
-    monkeypatch.setattr(experiments, "is_evaluated", lambda *_, **__: True)
+    monkeypatch.setattr(costs, "is_evaluated", lambda *_, **__: True)
     code, out, err = call("plan", "--profile", "smoke")
     assert code == 0 and out.splitlines()[1:] == ["  10 of 10 networks and 96 of 96 evaluations are there."]
 

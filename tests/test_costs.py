@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from paperlib import attacks, costs, experiments, images, measures, notebooks, paths, profiles
+from paperlib import attacks, costs, evaluations, experiments, images, measures, notebooks, paths, profiles, protocols
 from paperlib.attacks import Attack
 
 TINY = yaml.safe_load("""
@@ -90,7 +90,7 @@ def test_the_smoke_profile_asks_for_these_evaluations():
 
 
 def asked_by(artifact, profile, monkeypatch):
-    """What the notebook's own cells hand to `experiments.evaluated`: those that name networks and attacks are run."""
+    """What the notebook's own cells hand to `evaluations.evaluated`: those that name networks and attacks are run."""
     asked = []
 
     def evaluated(networks, ladder, *, samples, split="test", device):
@@ -99,15 +99,15 @@ def asked_by(artifact, profile, monkeypatch):
         return []
 
     source = (paths.NOTEBOOKS / f"{artifact}.py").read_text(encoding="utf-8")
-    monkeypatch.setattr(experiments, "evaluated", evaluated)
-    names = {"run": SimpleNamespace(profile=profile), "attacks": attacks, "measures": measures}
-    names |= {"experiments": experiments} | profile.parameters(artifact)
+    monkeypatch.setattr(evaluations, "evaluated", evaluated)
+    names = {"run": SimpleNamespace(profile=profile), "attacks": attacks, "measures": measures, "protocols": protocols}
+    names |= {"evaluations": evaluations} | profile.parameters(artifact)
     for statement in ast.parse(source).body:
         text = ast.unparse(statement)
-        needed = re.search(r"experiments\.evaluated|run\.profile|attacks\.|measures\.ladder", text)
+        needed = re.search(r"evaluations\.evaluated|run\.profile|attacks\.|protocols\.", text)
         if isinstance(statement, ast.Assign) and needed and "run.save" not in text:
             exec(text, names)
-    assert bool(asked) == ("experiments.evaluated(" in source)
+    assert bool(asked) == ("evaluations.evaluated(" in source)
     return asked
 
 
@@ -133,9 +133,9 @@ def test_an_evaluation_is_there_when_its_flags_are(tiny):
     attack = attacks.standard("fgsm", 0.1)
     wanted = [costs.Evaluation(network, a, 6, "test") for a in (None, attack)]
     assert not any(one.is_there for one in wanted)
-    experiments.evaluated([network], [None], samples=6, device="cpu", progress=False)
+    evaluations.evaluated([network], [None], samples=6, device="cpu", progress=False)
     assert [one.is_there for one in wanted] == [True, False]
-    experiments.evaluated([network], [attack], samples=6, device="cpu", progress=False)
+    evaluations.evaluated([network], [attack], samples=6, device="cpu", progress=False)
     assert all(one.is_there for one in wanted)
     (other,) = tiny.experiments("vanilla", seeds=[1])
     changes = ({"samples": 5}, {"split": "validation"}, {"attack": attacks.standard("fgsm", 0.2)})
@@ -181,7 +181,7 @@ def test_the_bill_shrinks_to_nothing_when_all_is_there(tiny):
     experiments.trained(first, device="cpu", progress=False)
     assert [e.key for e, _ in costs.bill(tiny, "cpu").trainings] == [e.key for e in others]
     for one in costs.evaluations(tiny):
-        experiments.evaluated(
+        evaluations.evaluated(
             [one.experiment], [one.attack], samples=one.samples, split=one.split, device="cpu", progress=False
         )
     empty = costs.bill(tiny, "cpu")

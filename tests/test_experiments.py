@@ -16,9 +16,21 @@ import torch
 from PIL import Image
 from test_released import theirs
 
-from paperlib import attacks, defenses, evaluation, experiments, images, networks, paths, released, training
+from paperlib import (
+    attacks,
+    defenses,
+    evaluation,
+    evaluations,
+    experiments,
+    images,
+    networks,
+    paths,
+    released,
+    training,
+)
 from paperlib.errors import Refused
-from paperlib.experiments import Evaluation, Experiment, Imported
+from paperlib.evaluations import Evaluation
+from paperlib.experiments import Experiment, Imported
 from paperlib.training import Schedule
 
 FIXED = Experiment(
@@ -48,6 +60,7 @@ OTHER = {
     "recipe": 2,
 }
 PGD = attacks.standard("pgd", 0.1, steps=3)
+BOUNDS = {"bounds": (0.0, 1.0), "num_classes": 3}
 
 
 @pytest.fixture(scope="session")
@@ -82,7 +95,7 @@ def trained(experiment):
 
 def evaluated(wanted, given=(None, PGD), **options):
     options = {"samples": 12, "device": "cpu", "progress": False} | options
-    return experiments.evaluated(wanted, given, **options)
+    return evaluations.evaluated(wanted, given, **options)
 
 
 @pytest.fixture
@@ -405,23 +418,27 @@ def test_other_attacks_samples_and_splits_are_other_evaluations(experiment, pass
 
 
 def test_an_interrupted_evaluation_keeps_what_it_has(experiment, monkeypatch):
-    real = evaluation.flags
+    clean, real, asked = evaluation.flags, evaluation.attacked, []
 
-    def flags(network, samples, attack, **options):
-        if attack is not None:
-            raise KeyboardInterrupt
-        return real(network, samples, attack, **options)
+    def interrupted(network, samples, attack, wanted, **options):
+        first, *_ = real(network, samples, attack, wanted, **options)
+        yield first
+        raise KeyboardInterrupt
 
+    expected = evaluated([experiment])[1]
+    shutil.rmtree(experiment.folder / "evaluations")
+    monkeypatch.setattr(evaluation, "CHUNK", 3)
     with monkeypatch.context() as patch:
-        patch.setattr(evaluation, "flags", flags)
+        patch.setattr(evaluation, "attacked", interrupted)
         with pytest.raises(KeyboardInterrupt):
             evaluated([experiment])
-    attacked = []
-    monkeypatch.setattr(
-        evaluation, "flags", lambda *args, **options: attacked.append(args[2]) or real(*args, **options)
-    )
-    assert len(evaluated([experiment])) == 2
-    assert attacked == [PGD]
+    monkeypatch.setattr(evaluation, "flags", lambda *_, **__: pytest.fail("clean images were looked at again"))
+    monkeypatch.setattr(evaluation, "attacked", lambda *args, **how: asked.append(args[2:]) or real(*args, **how))
+    again = evaluated([experiment])[1]
+    ((attack, missing),) = asked
+    assert attack == PGD
+    assert missing.sum() == clean(trained(experiment), experiment.load_data().test.take(12), **BOUNDS).sum() - 3
+    assert again.flags.tolist() == expected.flags.tolist() and again.passes.tolist() == expected.passes.tolist()
 
 
 def test_flags_of_other_weights_are_not_taken(experiment, passes):
@@ -590,9 +607,8 @@ def imported(store, file, colours):
 
 @pytest.fixture
 def small_batches(monkeypatch):
-    """A wrn16 takes its time over the 100 images that a batch has."""
-    real = evaluation.flags
-    monkeypatch.setattr(evaluation, "flags", lambda *args, **options: real(*args, batch_size=4, **options))
+    """WRN-16 on a CPU: no more images at a time than there are."""
+    monkeypatch.setattr(evaluation, "batch_size", lambda samples: samples)
 
 
 def test_every_field_of_an_imported_network_is_in_its_key():
@@ -648,7 +664,7 @@ def test_an_imported_network_is_evaluated_as_any_other(imported, file, passes, s
         one.flags.tolist() for one in found
     ]
     assert passes == []
-    assert experiments.is_evaluated(imported, attack, samples=4, split="test")
+    assert evaluations.is_evaluated(imported, attack, samples=4, split="test")
 
 
 def test_an_imported_network_that_is_absent_is_refused_and_not_trained(store, trainings):

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from paperlib import attacks, experiments, images, measures, records, theory
+from paperlib import attacks, experiments, images, measures, protocols, records, theory
 from paperlib.attacks import Attack
 from paperlib.errors import Refused
-from paperlib.experiments import Evaluation, Experiment
+from paperlib.evaluations import Evaluation
+from paperlib.experiments import Experiment
 from paperlib.training import Schedule
 
 BOUNDS = (0.0, 1.0)
@@ -338,7 +339,7 @@ def test_a_loss_of_exactly_the_tolerance_is_allowed(clean):
 
 
 def test_the_ladder_starts_clean_and_climbs_at_each_radius():
-    rungs = measures.ladder([16, 32], steps=7)
+    rungs = protocols.ladder([16, 32], steps=7)
     assert rungs[0] is None
     assert [(a.name, round(a.eps * 255, 6)) for a in rungs[1:]] == [
         (name, eps) for eps in (16, 32) for name in ("uniform", "sign", "fgsm", "pgd")
@@ -350,7 +351,7 @@ def test_the_ladder_starts_clean_and_climbs_at_each_radius():
 @pytest.mark.parametrize("eps", [-4, math.nan, math.inf])
 def test_a_radius_that_cannot_be_is_refused(eps):
     with pytest.raises(Refused, match="eps is .*; it must be a finite number of at least 0"):
-        measures.ladder([eps], steps=3)
+        protocols.ladder([eps], steps=3)
 
 
 def test_every_kind_of_row_fits_into_a_record():

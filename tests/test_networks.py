@@ -2,7 +2,7 @@
 
 import copy
 import io
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 
 import pytest
 import snntorch as snn
@@ -13,6 +13,7 @@ from torch import nn
 
 from paperlib import networks, rules
 from paperlib.errors import Refused
+from paperlib.evaluation import chance
 from paperlib.networks import Network, WideBlock
 from paperlib.neurons import LIF, NormedLIF
 
@@ -573,7 +574,8 @@ def test_each_neuron_has_its_own_path_back(block):
 
 # Another backward rule ------------------------------------------------------------------------------------------------
 
-RULES = [(name, {}) for name in rules.RULES] + [("triangle", {"gamma": 0.5}), ("sigmoid", {"slope": 2.0})]
+ALONE = [name for name in rules.RULES if name not in ("assg", "pdsg")]  # those that couple no samples
+RULES = [(name, {}) for name in ALONE] + [("triangle", {"gamma": 0.5}), ("sigmoid", {"slope": 2.0})]
 
 
 def logits_and_gradient(network, images):
@@ -617,8 +619,8 @@ def test_backward_rules_nest_and_end_with_their_blocks():
     network = small(rule=rules.exponential(0.3))
 
     def now():
-        (rule,) = set(neuron.rule for neuron in network.neurons())
-        return rule.name
+        (name,) = {neuron.rule.name for neuron in network.neurons()}
+        return name
 
     with network.backward_rule("sigmoid"):
         with network.backward_rule("rate"):
@@ -652,7 +654,7 @@ def test_a_backward_rule_that_is_refused_changes_nothing(name, options):
     assert [neuron.rule for neuron in network.neurons()] == before
 
 
-@pytest.mark.parametrize("name", [name for name in rules.RULES if name != "rate"])
+@pytest.mark.parametrize("name", [name for name in ALONE if name != "rate"])
 def test_backward_rule_on_the_reference_path(name):
     network, images = small(tau=0.9).eval(), pictures(3, 2, 8, 8)
     with network.backward_rule(name):
@@ -948,3 +950,199 @@ def test_refused(changed, sentence):
     options = {"name": "conv-4-6", "in_channels": 1, "image_size": 8, "num_classes": 3, "T": 2, **changed}
     with pytest.raises(Refused, match=sentence):
         networks.build(options.pop("name"), **options)
+
+
+# Poisson input --------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def frames_of(network):
+    """A list that takes what the stem is shown, (T·B, C, H, W), at each pass inside the block."""
+    seen = []
+    hook = network.stem.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
+def shown(network, images):
+    with frames_of(network) as seen:
+        network(images)
+    return seen[0].detach().unflatten(0, (network.T, len(images)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float, torch.double])
+@pytest.mark.parametrize("name", ["poisson-conv-4-6", "poisson-vgg11", "poisson-wrn16"])
+def test_poisson_frames_are_spikes(name, dtype):
+    network, images = small(name).to(dtype).eval(), pictures(4, 2, 8, 8).to(dtype)
+    frames = shown(network, images.requires_grad_())
+    assert frames.shape == (3, 4, 2, 8, 8) and frames.dtype == dtype
+    assert ((frames == 0) | (frames == 1)).all() and 0.4 < frames.mean() < 0.6
+    assert network(images).shape == (4, 3)
+
+
+def test_poisson_frames_have_the_pixels_rates():
+    # 20,000 draws a pixel: five standard errors are below 0.018
+    network, images = small("poisson-conv-1", image_size=2, T=20_000).eval(), pictures(3, 2, 2, 2)
+    torch.testing.assert_close(shown(network, images).mean(0), images, rtol=0, atol=0.018)
+
+
+def test_no_two_poisson_draws_are_shared():
+    frames = shown(small("poisson-conv-4", T=60).eval(), torch.full((4, 2, 8, 8), 0.5, dtype=torch.double))
+    for flat in (frames.flatten(1), frames.transpose(0, 1).flatten(1), frames.flatten(0, 1).flatten(1).T):
+        # of steps, of samples, of pixels: each pair agrees in about half of its places
+        centred = flat - flat.mean(1, keepdim=True)
+        centred = centred / centred.norm(dim=1, keepdim=True)
+        assert (centred @ centred.T).fill_diagonal_(0).abs().max() < 0.5
+
+
+def test_poisson_pixels_saturate():
+    images = torch.tensor([-0.5, -0.0, 0.0, 1.0, 1.7], dtype=torch.double).repeat(2, 2, 5, 1)[..., :5]
+    for dtype in (torch.double, torch.float, torch.bfloat16):
+        network = small("poisson-conv-4", image_size=5, T=500).to(dtype).eval()
+        assert torch.equal(shown(network, images.to(dtype)), (images >= 1).to(dtype).expand(500, 2, 2, 5, 5))
+
+
+@pytest.mark.parametrize("draw", [0.0, 1 - 2**-24])  # the least and the largest that torch draws
+@pytest.mark.parametrize("dtype", [torch.double, torch.float, torch.bfloat16], ids=str)
+def test_the_rarest_poisson_draws(dtype, draw, monkeypatch):
+    monkeypatch.setattr(torch, "rand", lambda *shape: torch.full(shape, draw))
+    images = torch.tensor([-0.5, 0.0, 2.0**-40, 0.5, 1.0, 1.5], dtype=dtype).expand(1, 2, 6, 6)
+    fires = images > 0 if draw == 0 else images >= 1
+    network = small("poisson-conv-4", image_size=6, T=1).to(dtype).eval()
+    assert torch.equal(shown(network, images)[0], fires.to(dtype))
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("name", ["conv-4-6", "vgg11", "wrn16"])
+def test_of_black_and_white_images_poisson_is_direct_encoding(name, training):
+    options = dict(mean=None, std=None, tau=0.9)
+    direct, poisson = small(name, **options).train(training), small(f"poisson-{name}", **options).train(training)
+    poisson.load_state_dict(direct.state_dict(), strict=True)
+    images, found = pictures(3, 2, 8, 8).round(), []
+    for network in (direct, poisson):
+        leaf = images.clone().requires_grad_()
+        logits = network(leaf)
+        loss = F.cross_entropy(logits, torch.tensor([0, 2, 1]))
+        found.append((logits, *torch.autograd.grad(loss, [leaf, *network.parameters()])))
+    torch.testing.assert_close(*found, rtol=1e-7, atol=1e-10)
+    torch.testing.assert_close(direct.state_dict(), poisson.state_dict())
+
+
+def test_poisson_network_is_the_papers_layers_on_its_frames():
+    network, images, T = small("poisson-conv-4", T=5, tau=0.9).eval(), pictures(3, 2, 8, 8), 5
+    leaf = images.clone().requires_grad_()
+    with frames_of(network) as seen:
+        logits = network(leaf)
+    found = torch.autograd.grad(logits.square().sum(), [leaf, *network.parameters()])
+    frames = seen[0].detach().requires_grad_()
+    norm = network.body[0]
+    x = F.conv2d(frames, network.stem.weight, network.stem.bias, padding=1)
+    x = F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias)
+    x = F.avg_pool2d(spiking(x, T, tau=0.9), 2).flatten(1)
+    expected = (x @ network.head.weight.T + network.head.bias).unflatten(0, (T, 3)).mean(0)
+    torch.testing.assert_close(logits, expected)
+    by_frames, *others = torch.autograd.grad(expected.square().sum(), [frames, *network.parameters()])
+    straight_through = by_frames.unflatten(0, (T, 3)).sum(0)
+    torch.testing.assert_close(found, (straight_through, *others))
+    assert straight_through.any()
+
+
+def test_poisson_input_is_not_normalised():
+    network = small("poisson-conv-4").eval()
+    other = small("poisson-conv-4", mean=None, std=None).eval()
+    with chance(0):
+        logits = network(pictures(3, 2, 8, 8))
+    with chance(0):
+        assert torch.equal(logits, other(pictures(3, 2, 8, 8)))
+
+
+def test_a_poisson_network_draws_anew_and_by_its_seed():
+    network, images = small("poisson-conv-4-6", T=8).eval(), pictures(4, 2, 8, 8)
+
+    def drawn(seed):
+        with chance(seed):
+            return network(images), network(images)
+
+    first = drawn(3)
+    assert not torch.equal(*first)
+    assert all(map(torch.equal, drawn(3), first))
+    assert not torch.equal(drawn(4)[0], first[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float, torch.bfloat16])
+def test_a_seeds_draws_are_the_same_in_every_precision(dtype):
+    images = pictures(3, 2, 8, 8).to(dtype).double()  # the same numbers in either
+    wide, narrow = small("poisson-conv-4").eval(), small("poisson-conv-4").to(dtype).eval()
+    with chance(4):
+        drawn = shown(wide, images)
+    with chance(4):
+        assert torch.equal(drawn, shown(narrow, images.to(dtype)).double())
+
+
+def test_a_direct_network_draws_nothing():
+    network, before = small().eval(), torch.get_rng_state()
+    logits_and_gradient(network, pictures(3, 2, 8, 8))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not network.stochastic and not network.coupled
+
+
+def test_a_poisson_network_is_coupled():
+    # a sample's draws depend on its place: moved, it gets others
+    network, images = small("poisson-conv-4", T=8).eval(), pictures(4, 2, 8, 8)
+    assert network.stochastic and network.coupled
+    with chance(0):
+        together = network(images)
+    with chance(0):
+        assert not torch.equal(network(images[1:])[0], together[1])
+
+
+@pytest.mark.parametrize("precision", networks.PRECISIONS)
+@pytest.mark.parametrize("name", ["poisson-conv-4-6", "poisson-wrn16"])
+def test_a_poisson_network_trains(name, precision):
+    network = small(name, precision=precision).float().train()
+    images, labels = pictures(8, 2, 8, 8).float(), torch.arange(8) % 3
+    weights = [parameter for parameter in network.parameters() if parameter.dim() > 1]
+    before = [weight.clone() for weight in weights]
+    optimiser, losses = torch.optim.SGD(network.parameters(), lr=0.05), []
+    for _ in range(12):
+        with chance(0):
+            loss = F.cross_entropy(network(images), labels)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert all(not torch.equal(a, b) for a, b in zip(before, weights, strict=True))
+    assert min(losses[6:]) < losses[0]
+
+
+@pytest.mark.parametrize("rule", rules.RULES)
+def test_backward_rule_of_a_poisson_network(rule):
+    network, images = small("poisson-conv-4-6", tau=0.9).eval(), pictures(3, 2, 8, 8)
+    with chance(0):
+        own = logits_and_gradient(network, images)
+    with chance(0), network.backward_rule(rule):
+        within = logits_and_gradient(network, images)
+    assert torch.equal(own[0], within[0]) and within[1].any()
+    assert torch.equal(own[1], within[1]) == (rule == "triangle")
+
+
+def test_reference_path_of_a_poisson_network():
+    network, images = small("poisson-conv-4-6", tau=0.9).eval(), pictures(3, 2, 8, 8)
+    with chance(0):
+        own = logits_and_gradient(network, images)
+    with chance(0), network.reference_path():
+        torch.testing.assert_close(logits_and_gradient(network, images), own)
+
+
+def test_a_poisson_network_without_images():
+    assert small("poisson-conv-4-6").eval()(pictures(0, 2, 8, 8)).shape == (0, 3)
+
+
+def test_poisson_names():
+    for name in ("vgg11", "wrn16", "conv-8-16"):
+        assert networks.architecture(f"poisson-{name}") == networks.architecture(name)
+    for name in ("poisson-", "poisson", "poisson-poisson-conv-4", "poisson-box", "poisson-conv-", "conv-4-poisson-"):
+        with pytest.raises(Refused, match=f"no network '{name}'.*vgg11.*behind poisson-"):
+            networks.architecture(name)

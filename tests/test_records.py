@@ -139,11 +139,11 @@ json_values = st.recursive(
 
 @given(json_values)
 def test_putting_short_lists_on_one_line_changes_nothing_else(value):
-    assert json.loads(records._json(value)) == records._plain(value)
+    assert json.loads(records.as_json(value)) == records._plain(value)
 
 
 def test_innermost_lists_stand_on_one_line():
-    assert records._json({"a": [[1, 2], [3]], "b": []}) == '{\n "a": [\n  [ 1, 2 ],\n  [ 3 ]\n ],\n "b": []\n}\n'
+    assert records.as_json({"a": [[1, 2], [3]], "b": []}) == '{\n "a": [\n  [ 1, 2 ],\n  [ 3 ]\n ],\n "b": []\n}\n'
 
 
 def test_the_same_numbers_give_the_same_bytes(tmp_path):

@@ -228,7 +228,7 @@ def test_rule_inside_an_snntorch_surrogate(surrogate, formula):
 
 
 def test_build_by_name():
-    names = ["triangle", "sigmoid", "atan", "rectangle", "exponential", "straight-through", "rate"]
+    names = ["triangle", "sigmoid", "atan", "rectangle", "exponential", "straight-through", "rate", "assg", "pdsg"]
     assert [rules.build(name).name for name in names] == names == list(rules.RULES)
     assert at(rules.build("triangle", gamma=0.5), 0) == [2]
     assert at(rules.build("sigmoid", slope=8.0), 0) == [2]
@@ -245,7 +245,7 @@ def test_only_the_triangle_says_that_it_is_one():
 @pytest.mark.parametrize("width", [0, -1.0, math.nan, math.inf, "1", None, True])
 @pytest.mark.parametrize("name", WIDE)
 def test_a_width_that_is_no_positive_number_is_refused(name, width):
-    with pytest.raises(Refused, match=r"(gamma|slope) is .* above 0"):
+    with pytest.raises(Refused, match=r"(gamma|slope|a) is .* above 0"):
         rules.RULES[name](width)
     (option,) = inspect.signature(rules.RULES[name]).parameters
     with pytest.raises(Refused, match=rf"{option} is .* above 0"):
@@ -269,6 +269,8 @@ def test_unknown_rule_is_refused():
         ("exponential", {"slope": 1.0}, "gamma"),
         ("straight-through", {"gamma": 1.0}, r"\(\)"),
         ("rate", {"tau": 0.5}, r"\(\)"),  # τ is the neuron's
+        ("assg", {"gamma": 2.0}, "a: float"),
+        ("pdsg", {"sigma": 1.0}, r"\(\)"),
     ],
 )
 def test_an_option_that_a_rule_does_not_take_is_refused(name, options, takes):

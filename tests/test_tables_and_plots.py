@@ -15,10 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from test_claims import record, row
 
-from paperlib import claims, findings, measures, notebooks, plots, records, report, tables, theory
+from paperlib import claims, findings, measures, notebooks, plots, protocols, records, report, tables, theory
 from paperlib.attacks import standard
 from paperlib.errors import Refused
-from paperlib.experiments import Evaluation, Experiment
+from paperlib.evaluations import Evaluation
+from paperlib.experiments import Experiment
 from paperlib.measures.quotient import Quotients
 from paperlib.measures.ratio import Vulnerabilities
 from paperlib.training import Schedule
@@ -71,7 +72,7 @@ def made(artifact, *, seeds=(0, 1, 2), share=None, eps_255=(8, 16), scale=1.0):
         ]
         return record(artifact, rows)
     if artifact == "tab-ablation":
-        found = evaluations(four, measures.ladder(eps_255, steps=20), **how)
+        found = evaluations(four, protocols.ladder(eps_255, steps=20), **how)
         rows = measures.mean_rows(found) + measures.difference_rows(found, "sr", "vanilla")
         return record(artifact, rows + measures.difference_rows(found, "at+sr", "at") + measures.accuracy_rows(found))
     if artifact == "fig-gradient-maps":
@@ -90,6 +91,8 @@ def made(artifact, *, seeds=(0, 1, 2), share=None, eps_255=(8, 16), scale=1.0):
         return record(artifact, rows + measures.choice_rows(found, 0.02, used=0.01))
     if artifact == "thm-ratio":
         return ratio_record(nets, eps_255, scale)
+    if artifact == "fig-landscape":
+        return landscape_record(nets, seeds, share, scale)
     assert artifact == "prop-finite-difference", f"the tests know no record of {artifact} yet"
     return quotient_record(nets, scale)
 
@@ -126,6 +129,25 @@ def ratio_record(nets, eps_255, scale):
     arrays |= {"worst": {side: np.linspace(0, 1, 16).reshape(1, 4, 4).tolist() for side in ("upper", "lower")}}
     rows += measures.vulnerability_rows(found) + worst + predictors + control
     return record("thm-ratio", rows, arrays)
+
+
+def landscape_record(nets, seeds, share, scale):
+    """Of hand-made losses: along the attack they climb the less the later the training; of no image where all fail."""
+    t = np.arange(-3, 4) * 16.0
+    n, found = 0 if share == 0 else 5, []
+    for i, e in enumerate(e for e in nets if e.seed == seeds[0]):
+        level = np.linspace(0.01, 0.1, n)[:, None]
+        loss = {"attack": level * np.exp(scale * t / (16 + 8 * i)), "random": level * (1 + scale * np.sin(t) ** 2)}
+        right = {name: values < (9 if share else 0.2) for name, values in loss.items()}
+        found.append(measures.Landscape(e, t, loss, right, np.full(n, scale == 0)))
+    grid = np.add.outer(np.abs(t), t) / 50
+    plane = {"t_255": t.tolist(), "loss": {}, "right": {}}
+    if n:
+        plane |= {"image": np.linspace(0, 1, 16).reshape(1, 4, 4).tolist()}
+        plane["loss"] = {f.experiment.defense: (np.exp(scale * grid) / (1 + i)).tolist() for i, f in enumerate(found)}
+        plane["right"] = {name: (np.array(loss) < 3).tolist() for name, loss in plane["loss"].items()}
+    arrays = {"curves": measures.landscape_curves(found), "plane": plane}
+    return record("fig-landscape", measures.landscape_rows(found), arrays)
 
 
 def quotient_record(nets, scale):
@@ -193,7 +215,7 @@ def test_it_is_drawn_told_and_tabled_without_a_warning(artifact, extreme, tmp_pa
     assert_looks_right(EXTREMES[extreme](artifact), tmp_path)
 
 
-@pytest.mark.parametrize("artifact", ["fig-gradient-maps", "thm-ratio", "prop-finite-difference"])
+@pytest.mark.parametrize("artifact", ["fig-gradient-maps", "thm-ratio", "prop-finite-difference", "fig-landscape"])
 def test_networks_without_any_gradient_are_shown_too(artifact, tmp_path):
     assert_looks_right(made(artifact, scale=0.0), tmp_path)
 
@@ -337,6 +359,31 @@ def test_the_maps_say_the_sizes_of_what_they_show():
     assert sum(label.startswith("l1 0, l2 0\n") for label in labels) == 4  # the first image's vanish everywhere
 
 
+def test_the_landscape_is_drawn_on_the_same_scale_for_all_and_says_which_line_is_which():
+    found = made("fig-landscape")
+    panels = np.array(plots.draw(found).axes).reshape(3, 4)
+    assert [panel.get_title() for panel in panels[0]] == list(claims.TITLES.values())
+    assert len({panel.get_ylim() for panel in panels[:2].flat}) == 1
+    for panel, training in zip(panels[0], claims.TITLES, strict=True):
+        attack, random = (line for line in panel.lines if len(line.get_xdata()) == 7)
+        for line, direction in ((attack, "attack"), (random, "random")):
+            rows = claims.select(found, quantity="loss", training=training, direction=direction)
+            assert list(line.get_ydata()) == [r["value"] for r in rows]
+            assert to_hex(line.get_color()) == plots.COLOURS[training]
+        names = {text.get_text(): text.xy for text in panel.texts}
+        assert names["attack's direction"][1] < attack.get_ydata()[0] < random.get_ydata()[0]
+        assert random.get_ydata()[0] < names["random direction"][1]
+
+
+def test_a_gradient_counts_as_masked_where_a_random_direction_leads_up_as_far():
+    found = json.loads(json.dumps(made("fig-landscape")))
+    assert findings.headline(found).endswith(": no training looks masked")
+    for entry in claims.select(found, quantity="loss", training="sr", t_255=48.0):
+        entry["value"] = 0.5
+    assert findings.headline(found).endswith(": SR looks masked")
+    assert "0.5 (SR)" in findings.headline(found) and "along a random one at most 0.5" in findings.headline(found)
+
+
 # ---- tables ------------------------------------------------------------------------------------------------------
 
 
@@ -403,6 +450,15 @@ def test_the_table_of_quotients_has_a_line_a_training_and_step():
     by_name = dict(zip(lines[0], lines[1], strict=True))
     assert by_name["rank correlation"] == "undefined"  # no image moved
     assert dict(zip(lines[0], lines[2], strict=True))["rank correlation"].startswith("1 [")
+
+
+def test_the_table_of_the_landscape_has_a_line_a_training():
+    head, *lines = cells(tables.markdown(made("fig-landscape")))
+    at = ["loss, t = 48/255, attack", "loss, t = 48/255, random"]
+    assert head[:3] == ["training", "seed", "loss, t = 0/255"] and head[3:5] == at and head[-1] == "zero gradient"
+    assert [line[0] for line in lines] == list(claims.TITLES.values()) and {line[1] for line in lines} == {"0"}
+    (far,) = claims.select(made("fig-landscape"), quantity="loss", training="at", direction="attack", t_255=48.0)
+    assert lines[2][3].startswith(f"{far['value']:.3g} [")
 
 
 # ---- theory ------------------------------------------------------------------------------------------------------

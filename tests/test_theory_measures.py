@@ -13,7 +13,7 @@ from test_measures import bounds, evaluation, experiment, flags
 
 from paperlib import experiments, measures, records, statistics
 from paperlib.errors import Refused
-from paperlib.experiments import Evaluation
+from paperlib.evaluations import Evaluation
 from paperlib.images import Split
 from paperlib.measures import SMOOTH, TRUE, core
 from paperlib.measures.quotient import Quotients, _counted

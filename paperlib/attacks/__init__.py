@@ -5,30 +5,45 @@ attacks.pgd(network, images, labels, eps=8 / 255, alpha=2.55 / 255, steps=10, bo
 
 import inspect
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 
-from paperlib import errors
+from torch import Tensor
+
+from paperlib import errors, rules
 from paperlib.attacks.adaptive import apgd, sa_pgd
 from paperlib.attacks.blackbox import random_search, square
-from paperlib.attacks.gradient import fgsm, mim, pgd, rfgsm
+from paperlib.attacks.gradient import fgsm, mim, overwritten_eot, pgd, rfgsm
 from paperlib.attacks.noise import sign, uniform
 
 RANDOM = {"uniform": uniform, "sign": sign}
-GRADIENT = {"fgsm": fgsm, "rfgsm": rfgsm, "pgd": pgd, "mim": mim, "apgd": apgd, "sa_pgd": sa_pgd}
+GRADIENT = {
+    "fgsm": fgsm,
+    "rfgsm": rfgsm,
+    "pgd": pgd,
+    "mim": mim,
+    "apgd": apgd,
+    "sa_pgd": sa_pgd,
+    "overwritten_eot": overwritten_eot,
+}
 BLACK_BOX = {"square": square, "random_search": random_search}
 ATTACKS = RANDOM | GRADIENT | BLACK_BOX
-BUDGETS = ("steps", "queries", "draws")  # how an attack's options name what it may spend
+TITLES = {"overwritten_eot": "PGD", "random_search": "Random search", "square": "Square"}  # where not the name itself
 GIVEN = ("network", "images", "labels", "eps", "bounds", "seed", "index", "batch_size")  # by whoever calls
 
 
 @dataclass(frozen=True)
 class Attack:
-    """One attack with all that decides its result: a name out of `ATTACKS`, the radius, its options."""
+    """One attack with all that decides its result: a name out of `ATTACKS`, the radius, its options, its backward rule.
+
+    `rule` names a rule of `rules.RULES` and its widths, {"name": "sigmoid", "slope": 4.0}, by which the attack
+    differentiates spikes; empty for the rule that the network has.
+    """
 
     name: str
     eps: float
     options: dict = field(default_factory=dict)
+    rule: dict = field(default_factory=dict)
 
     def __post_init__(self):
         errors.one_of("attack", self.name, ATTACKS)
@@ -36,26 +51,49 @@ class Attack:
         takes = [name for name in inspect.signature(ATTACKS[self.name]).parameters if name not in GIVEN]
         for option in self.options:
             errors.one_of(f"option of {self.name}", option, takes)
+        if self.rule:
+            errors.takes("A backward rule", rules.build, self.rule)
+            rules.build(**self.rule)
 
     @property
     def title(self) -> str:
-        """For tables and figures: "PGD-20", "FGSM", "APGD-DLR-20", "Square-200", "uniform noise"."""
+        """For tables and figures: "PGD-20", "APGD-DLR-20", "Square-200", "PGD-10 sigmoid 4", "uniform noise"."""
         if self.name in RANDOM:
             return f"{self.name} noise"
-        gradient = self.name in GRADIENT
-        name = self.name.upper().replace("_", "-") if gradient else self.name.replace("_", " ").capitalize()
-        loss = [self.options["loss"].upper()] if "loss" in self.options else []
-        return "-".join([name, *loss, *(str(self.options[budget]) for budget in BUDGETS if budget in self.options)])
+        of = self.options
+        loss = [of["loss"].upper()] if "loss" in of else []
+        budget = [str(of[name]) for name in ("steps", "queries") if name in of]
+        budget += [str(of["draws"])] if self.name == "random_search" else []
+        words = ["-".join([TITLES.get(self.name, self.name.upper().replace("_", "-")), *loss, *budget])]
+        words += [f"×{of['restarts']}"] if of.get("restarts", 1) > 1 else []
+        words += [f"EOT {of['eot']}"] if of.get("eot", 1) > 1 else []
+        words += [f"EOT {of['draws']} overwritten"] if self.name == "overwritten_eot" else []
+        words += ["in l2"] if of.get("norm") == "l2" else []
+        words += [f"{width:g}" if isinstance(width, float) else str(width) for width in self.rule.values()]
+        return " ".join(words)
 
     @property
     def gradients(self) -> int:
         """How many gradients a sample costs at most."""
-        return self.options.get("steps", 1) * self.options.get("restarts", 1) if self.name in GRADIENT else 0
+        if self.name not in GRADIENT:
+            return 0
+        draws = self.options.get("draws", self.options.get("eot", 1))
+        return self.options.get("steps", 1) * self.options.get("restarts", 1) * draws
 
     @property
     def queries(self) -> int:
         """How many forward passes without a gradient a sample costs at most, the last one apart."""
-        return sum(self.options.get(budget, 0) for budget in ("queries", "draws"))
+        return 0 if self.name in GRADIENT else sum(self.options.get(budget, 0) for budget in ("queries", "draws"))
+
+    def ruled(self, network: Callable) -> AbstractContextManager:
+        """Inside the block `network` differentiates its spikes by the attack's rule; refuses one that has none."""
+        if not self.rule:
+            return nullcontext()
+        if not hasattr(network, "backward_rule"):
+            raise errors.Refused(
+                f"{self.title} brings a backward rule; a network of your own needs `backward_rule` to take it."
+            )
+        return network.backward_rule(**self.rule)
 
     def bind(self, **context) -> Callable:
         """The attack as a function of (network, images, labels, bounds), with whatever of `context` it has a use for.
@@ -64,14 +102,21 @@ class Attack:
         """
         attack = ATTACKS[self.name]
         takes = inspect.signature(attack).parameters
-        return partial(attack, eps=self.eps, **self.options, **{k: v for k, v in context.items() if k in takes})
+        options = self.options | {name: value for name, value in context.items() if name in takes}
+
+        def attacked(network: Callable, images: Tensor, labels: Tensor, *, bounds: tuple[float, float]) -> Tensor:
+            with self.ruled(network):
+                return attack(network, images, labels, eps=self.eps, bounds=bounds, **options)
+
+        return attacked
 
 
-def standard(name: str, eps: float, *, steps: int = 20, queries: int = 200) -> Attack:
+def standard(name: str, eps: float, *, steps: int = 20, queries: int = 200, rule: dict | None = None) -> Attack:
     """The attack with the options of this companion's tables.
 
     PGD: α = 2.5·ε/steps, random start, a sample counts as broken at its first misclassified iterate.
     RFGSM: α = ε/2, one step.  MIM: α = ε/steps.  APGD and SA-PGD set their own.  Black box: `queries` forward passes.
+    `rule` is that of `Attack`.
     """
     errors.number("eps", eps, at_least=0)
     errors.count("steps", steps)
@@ -84,8 +129,9 @@ def standard(name: str, eps: float, *, steps: int = 20, queries: int = 200) -> A
         "mim": {"alpha": eps / steps, "steps": steps},
         "apgd": {"steps": steps},
         "sa_pgd": {"steps": steps},
+        "overwritten_eot": {"alpha": 2.5 * eps / steps, "steps": steps, "draws": 10},
     }
-    return Attack(name, eps, options.get(name, {}))
+    return Attack(name, eps, options.get(name, {}), rule or {})
 
 
 __all__ = [
@@ -97,6 +143,7 @@ __all__ = [
     "apgd",
     "fgsm",
     "mim",
+    "overwritten_eot",
     "pgd",
     "random_search",
     "rfgsm",

@@ -5,7 +5,8 @@ images' units.  Both return images of the same shape within `eps` of the origina
 at its first misclassified iterate, which it returns and after which it costs nothing; one that is misclassified from
 the start comes back unchanged, for one look forward that is not among the `steps`.  All state is the sample's own:
 `batch_size` fixes how many images the network sees at once (see `core.in_batches`), `seed` and `index` name each
-sample's random start (see `core.uniform_noise`), and so its result is the same in any company.  What cannot be used is
+sample's random start (see `core.uniform_noise`), and so its result is the same in any company.  With `eot` each
+gradient is the mean of so many passes of a network that draws at random (see `core.Asked`).  What cannot be used is
 refused (`errors.Refused`).
 """
 
@@ -20,10 +21,8 @@ from paperlib.attacks.core import (
     Bounds,
     Network,
     another,
-    correct_rows,
+    asked,
     cross_entropy,
-    in_batches,
-    loss_gradient,
     margin,
     over,
     over_mean,
@@ -55,6 +54,7 @@ def apgd(
     bounds: Bounds,
     loss: str = "ce",
     restarts: int = 1,
+    eot: int = 1,
     norm: str = "linf",
     seed: int = 0,
     index: Tensor | None = None,
@@ -67,6 +67,7 @@ def apgd(
     highest loss.  A run costs a sample `steps` gradients at most, and a look forward at its last iterate.
     """
     ball = Ball(images, eps, bounds, norm)
+    network = asked(network, images, labels, batch_size)
     errors.count("steps", steps)
     errors.count("restarts", restarts)
     errors.one_of("loss", loss, LOSSES)
@@ -74,13 +75,13 @@ def apgd(
     def look(x: Tensor, rows: Tensor, *, last: bool) -> tuple[Tensor, Tensor, Tensor]:
         """The loss (n,), its gradient (n, ...; zeros after the last step), and whether a sample is misclassified."""
         if last:
-            logits, gradient = in_batches(network, x, batch_size), torch.zeros_like(x)
+            logits, gradient = network.logits(x, rows), torch.zeros_like(x)
         else:
-            logits, gradient = loss_gradient(network, x, labels[rows], batch_size, LOSSES[loss])
+            logits, gradient = network.gradient(x, rows, loss=LOSSES[loss], eot=eot)
         return LOSSES[loss](logits, labels[rows]).to(x), gradient, logits.argmax(1) != labels[rows]
 
     x, highest = images.clone(), images.new_full((len(images),), -math.inf)
-    rows = correct_rows(network, images, labels, batch_size)
+    rows = network.correct(images).nonzero().squeeze(1)
     looks_back = {0, *checkpoints(steps)}
     for restart in range(restarts):
         if not len(rows):
@@ -110,6 +111,7 @@ def sa_pgd(
     eps: float,
     steps: int,
     bounds: Bounds,
+    eot: int = 1,
     seed: int = 0,
     index: Tensor | None = None,
     batch_size: int | None = None,
@@ -122,16 +124,17 @@ def sa_pgd(
     correct: that iterate is the first one, at which a sample leaves.  Whoever evaluates judges the last step's.
     """
     ball = Ball(images, eps, bounds)
+    network = asked(network, images, labels, batch_size)
     errors.count("steps", steps)
     noise = uniform_noise(images, seed, index)
     start = ball.project(images + eps * over(noise, noise.flatten(1).abs().amax(1)))
-    x, rows = images.clone(), correct_rows(network, images, labels, batch_size)
+    x, rows = images.clone(), network.correct(images).nonzero().squeeze(1)
     x[rows] = start[rows]
     m, v, eta, halvings = torch.zeros_like(x), torch.zeros_like(x), eps, checkpoints(steps)
     for k in range(1, steps + 1):
         if not len(rows):
             break
-        logits, gradient = loss_gradient(network, x[rows], labels[rows], batch_size)
+        logits, gradient = network.gradient(x[rows], rows, eot=eot)
         correct = logits.argmax(1) == labels[rows]
         rows, g = rows[correct], over_mean(gradient[correct])
         m[rows] = 0.5 * m[rows] + g

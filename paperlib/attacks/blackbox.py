@@ -16,12 +16,12 @@ from torch import Tensor
 
 from paperlib import errors
 from paperlib.attacks.core import (
+    Asked,
     Ball,
     Bounds,
     Network,
     another,
-    correct_rows,
-    in_batches,
+    asked,
     margin,
     sign_noise,
     uniform_noise,
@@ -52,6 +52,7 @@ def square(
     unchanged; that look at the clean image is not among the `queries`.
     """
     ball = Ball(images, eps, bounds)
+    network = asked(network, images, labels, batch_size)
     errors.count("queries", queries)
     errors.number("p_init", p_init, above=0)
     errors.unit("p_init", p_init)
@@ -66,8 +67,8 @@ def square(
         window = _windows(chosen, side, height, width).to(x.device)
         return torch.where(window, images[rows] + eps * _signs(chosen, channels, 1, 1).to(images), x)
 
-    rows = correct_rows(network, images, labels, batch_size)
-    return _search(network, images, labels, ball, propose, queries, rows, batch_size)
+    rows = network.correct(images).nonzero().squeeze(1)
+    return _search(network, ball, propose, queries, rows)
 
 
 def random_search(
@@ -97,7 +98,7 @@ def random_search(
         return images[rows] + eps * LAWS[law](images[rows], another(seed, draw), numbers[rows])
 
     everyone = torch.arange(len(images), device=images.device)
-    return _search(network, images, labels, ball, propose, draws, everyone, batch_size)
+    return _search(asked(network, images, labels, batch_size), ball, propose, draws, everyone)
 
 
 def window_side(query: int, queries: int, p_init: float, height: int, width: int) -> int:
@@ -113,28 +114,25 @@ def window_side(query: int, queries: int, p_init: float, height: int, width: int
 
 
 def _search(
-    network: Network,
-    images: Tensor,
-    labels: Tensor,
+    network: Asked,
     ball: Ball,
     propose: Callable[[int, Tensor, Tensor], Tensor],
     tries: int,
     rows: Tensor,
-    batch_size: int | None,
 ) -> Tensor:
     """Improve the samples `rows` by up to `tries` proposals each; one that is misclassified leaves at once.
 
     `propose(k, x, rows)` maps the best images so far, those of `rows`, to new ones, before projection onto the ball.
     The first proposal is taken whatever its margin, a later one where the margin falls or the sample breaks.
     """
-    x = images.clone()
-    lowest = images.new_full((len(images),), math.inf)
+    x = ball.images.clone()
+    lowest = x.new_full((len(x),), math.inf)
     for k in range(tries):
         if not len(rows):
             break
         proposal = ball.project(propose(k, x[rows], rows), rows)
-        logits = in_batches(network, proposal, batch_size)
-        lead, broken = margin(logits, labels[rows]).to(x), logits.argmax(1) != labels[rows]
+        logits, labels = network.logits(proposal, rows), network.labels[rows]
+        lead, broken = margin(logits, labels).to(x), logits.argmax(1) != labels
         better = (lead < lowest[rows]) | broken  # at a tie of two logits the argmax may move and the margin not
         x[rows[better]], lowest[rows[better]] = proposal[better], lead[better]
         rows = rows[~broken]

@@ -1,6 +1,7 @@
 """What all attacks share: the ball, the noise of each sample, and gradients taken in batches of one fixed size."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
@@ -109,11 +110,6 @@ def in_batches(network: Network, images: Tensor, batch_size: int | None) -> Tens
         return torch.cat([network(part)[:count] for part, count, _ in _parts(images, None, batch_size)])
 
 
-def correct_rows(network: Network, images: Tensor, labels: Tensor, batch_size: int | None) -> Tensor:
-    """Which samples are classified correctly, by their place in the batch."""
-    return (in_batches(network, images, batch_size).argmax(1) == labels).nonzero().squeeze(1)
-
-
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
     """z_y - max_{k≠y} z_k of each sample, (B,)."""
     own = labels[:, None]
@@ -137,6 +133,90 @@ def loss_gradient(
             gradient.append(torch.autograd.grad(loss(z, targets).sum(), leaf)[0][:count])
         logits.append(z.detach()[:count])
     return torch.cat(logits), torch.cat(gradient)
+
+
+class Asked:
+    """A network as one attack on `images` (B, C, H, W) asks it, and what each of them cost.
+
+    What is asked for some of the samples, `rows`, is computed for them alone, in batches of `batch_size` (see
+    `in_batches`).  Where the network says that it is `coupled` (see `networks.Network.coupled`), all samples stay in
+    one batch, each at its place and as it was last shown.
+    """
+
+    def __init__(self, network: Network, images: Tensor, labels: Tensor, batch_size: int | None):
+        self.network, self.labels, self.batch_size = network, labels, batch_size
+        self.shown = images.clone()  # to a network that is coupled
+        self.forward, self.backward = torch.zeros(len(images)), torch.zeros(len(images))  # passes
+        self.vanished = torch.zeros(len(images))  # gradients that were exactly 0
+
+    @property
+    def coupled(self) -> bool:
+        """Whether the network is, by the backward rule that it has now."""
+        return getattr(self.network, "coupled", False)
+
+    def logits(self, x: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
+        """Logits (n, K) of `x` (n, ...), which stand for the samples `rows`, without a graph."""
+        x, _, batch_size, chosen = self._company(x, rows)
+        _count(self.forward, rows, 1)
+        return in_batches(self.network, x, batch_size)[chosen]
+
+    def correct(self, x: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
+        """Whether each of `x` (n, ...) is classified correctly, (n,) bool."""
+        return self.logits(x, rows).argmax(1) == self.labels[rows]
+
+    def gradient(
+        self, x: Tensor, rows: Tensor | slice = slice(None), *, loss: Loss = cross_entropy, eot: int = 1
+    ) -> tuple[Tensor, Tensor]:
+        """Logits (n, K) of `x` (n, ...), the samples `rows`, and the gradient of each one's `loss` by itself, (n, ...).
+
+        Both are means over `eot` passes, which differ where the network draws at random: the expectation over
+        transformation of Athalye et al., arXiv 1707.07397.
+        """
+        errors.count("eot", eot)
+        x, labels, batch_size, chosen = self._company(x, rows)
+        logits, gradient = loss_gradient(self.network, x, labels, batch_size, loss)
+        with self._frozen():
+            for draw in range(2, eot + 1):  # the mean as it grows: draws that are equal leave it as it is, to the bit
+                z, g = loss_gradient(self.network, x, labels, batch_size, loss)
+                logits, gradient = logits + (z - logits) / draw, gradient + (g - gradient) / draw
+        logits, gradient = logits[chosen], gradient[chosen]
+        for passes in (self.forward, self.backward):
+            _count(passes, rows, eot)
+        _count(self.vanished, rows, eot * (gradient == 0).flatten(1).all(1).cpu())
+        return logits, gradient
+
+    def _frozen(self) -> AbstractContextManager:
+        """Inside the block a backward rule that remembers does not move: it does once a step of the attack."""
+        return self.network.frozen() if hasattr(self.network, "frozen") else nullcontext()
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """The network itself, for an attack that asks it in its own way: its passes are shared out evenly."""
+        logits = self.network(images)
+        share = len(images) / len(self.forward)
+        self.forward += share
+        if logits.requires_grad:
+            logits.register_hook(lambda _: _count(self.backward, slice(None), share))
+        return logits
+
+    def __getattr__(self, name: str) -> object:
+        """What else the network can do, such as take another backward rule."""
+        return getattr(self.network, name)
+
+    def _company(self, x: Tensor, rows: Tensor | slice) -> tuple[Tensor, Tensor, int | None, Tensor | slice]:
+        """What the network is shown, its labels, how many at a time, and where those are that were asked for."""
+        if not self.coupled:
+            return x, self.labels[rows], self.batch_size, slice(None)
+        self.shown[rows] = x
+        return self.shown, self.labels, None, rows
+
+
+def _count(passes: Tensor, rows: Tensor | slice, more: Tensor | float) -> None:
+    passes[rows.cpu() if isinstance(rows, Tensor) else rows] += more
+
+
+def asked(network: Network, images: Tensor, labels: Tensor, batch_size: int | None) -> Asked:
+    """The network as an attack on `images` asks it; who evaluates hands it in so, to read the counts afterwards."""
+    return network if isinstance(network, Asked) else Asked(network, images, labels, batch_size)
 
 
 def _draws(images: Tensor, seed: int, index: Tensor | None, draw: Callable) -> Tensor:

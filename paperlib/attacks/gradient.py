@@ -4,14 +4,15 @@
 in the images' units.  All return images of the same shape within `eps` of the originals, in `norm` "linf" or "l2", and
 within `bounds`.  A step goes along the gradient's sign in l∞ and along g/‖g‖₂ in l2 (see `core.Ball`).  `batch_size`
 fixes how many images the network sees at once (see `core.in_batches`); `seed` and `index` name each sample's random
-start (see `core.uniform_noise`).  What cannot be used is refused (`errors.Refused`).
+start (see `core.uniform_noise`); with `eot` each gradient is the mean of so many passes of a network that draws at
+random (see `core.Asked`).  What cannot be used is refused (`errors.Refused`).
 """
 
 import torch
 from torch import Tensor
 
 from paperlib import errors
-from paperlib.attacks.core import Ball, Bounds, Network, loss_gradient, over_mean, sign_noise
+from paperlib.attacks.core import Ball, Bounds, Network, asked, over_mean, sign_noise
 
 
 def fgsm(
@@ -21,12 +22,13 @@ def fgsm(
     *,
     eps: float,
     bounds: Bounds,
+    eot: int = 1,
     norm: str = "linf",
     batch_size: int | None = None,
 ) -> Tensor:
     """x + ε·sign ∇ₓCE, in l2 x + ε·g/‖g‖₂ (Goodfellow et al., arXiv 1412.6572)."""
     ball = Ball(images, eps, bounds, norm)
-    _, gradient = loss_gradient(network, images, labels, batch_size)
+    _, gradient = asked(network, images, labels, batch_size).gradient(images, eot=eot)
     return ball.project(images + eps * ball.direction(gradient))
 
 
@@ -39,19 +41,21 @@ def rfgsm(
     alpha: float,
     bounds: Bounds,
     steps: int = 1,
+    eot: int = 1,
     seed: int = 0,
     index: Tensor | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
     """A random corner at distance α, then `steps` of length ε - α along sign ∇ₓCE (Tramèr et al., arXiv 1705.07204)."""
     ball = Ball(images, eps, bounds)
+    network = asked(network, images, labels, batch_size)
     errors.number("alpha", alpha, at_least=0)
     errors.count("steps", steps)
     if alpha > eps:
         raise errors.Refused(f"RFGSM's alpha is {alpha}; its random step must not be longer than eps = {eps}.")
     x = ball.project(images + alpha * sign_noise(images, seed, index))
     for _ in range(steps):
-        _, gradient = loss_gradient(network, x, labels, batch_size)
+        _, gradient = network.gradient(x, eot=eot)
         x = ball.project(x + (eps - alpha) * gradient.sign())
     return x
 
@@ -67,6 +71,7 @@ def pgd(
     bounds: Bounds,
     random_start: bool = True,
     until_broken: bool = False,
+    eot: int = 1,
     norm: str = "linf",
     seed: int = 0,
     index: Tensor | None = None,
@@ -78,18 +83,55 @@ def pgd(
     strong as judging the last iterate only, and cheaper the weaker the network.
     """
     ball = Ball(images, eps, bounds, norm)
+    network = asked(network, images, labels, batch_size)
     errors.number("alpha", alpha, at_least=0)
     errors.count("steps", steps)
     x = ball.start(seed, index) if random_start else images.clone()
     rows = torch.arange(len(x), device=x.device)  # samples still moving
     for _ in range(steps):
-        logits, gradient = loss_gradient(network, x[rows], labels[rows], batch_size)
+        logits, gradient = network.gradient(x[rows], rows, eot=eot)
         if until_broken:
             correct = logits.argmax(1) == labels[rows]
             rows, gradient = rows[correct], gradient[correct]
             if not len(rows):
                 break
         x[rows] = ball.project(x[rows] + alpha * ball.direction(gradient), rows)
+    return x
+
+
+def overwritten_eot(
+    network: Network,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    eps: float,
+    alpha: float,
+    steps: int,
+    draws: int,
+    bounds: Bounds,
+    seed: int = 0,
+    index: Tensor | None = None,
+    batch_size: int | None = None,
+) -> Tensor:
+    """PGD that draws `draws` times for each gradient and keeps the last: the released code's loop, for comparison.
+
+    Section 5 of the paper notes, fault 1.  It takes no expectation, whatever it costs; `pgd(..., eot=draws)` does.
+    """
+    errors.count("draws", draws)
+    network = asked(network, images, labels, batch_size)
+
+    def last(x: Tensor) -> Tensor:
+        for _ in range(draws):
+            logits = network.network(x)
+        return logits
+
+    last.coupled = network.coupled
+    ball = {"eps": eps, "bounds": bounds, "seed": seed, "index": index}
+    inner = asked(last, images, labels, network.batch_size)
+    x = pgd(inner, images, labels, alpha=alpha, steps=steps, **ball)
+    network.forward += draws * inner.forward  # in the draws' own network, so that no padding is counted
+    network.backward += inner.backward
+    network.vanished += inner.vanished
     return x
 
 
@@ -103,6 +145,7 @@ def mim(
     steps: int,
     bounds: Bounds,
     mu: float = 1.0,
+    eot: int = 1,
     norm: str = "linf",
     batch_size: int | None = None,
 ) -> Tensor:
@@ -112,12 +155,13 @@ def mim(
     start.
     """
     ball = Ball(images, eps, bounds, norm)
+    network = asked(network, images, labels, batch_size)
     errors.number("alpha", alpha, at_least=0)
     errors.count("steps", steps)
     errors.number("mu", mu, at_least=0)
     x, momentum = images, torch.zeros_like(images)
     for _ in range(steps):
-        _, gradient = loss_gradient(network, x, labels, batch_size)
+        _, gradient = network.gradient(x, eot=eot)
         momentum = mu * momentum + over_mean(gradient)
         x = ball.project(x + alpha * ball.direction(momentum))
     return x

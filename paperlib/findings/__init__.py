@@ -6,7 +6,7 @@ An artifact may have several figures and tables, its parts: "thm-ratio" is the f
 from collections.abc import Callable, Iterable
 
 from paperlib.claims import LEDGER, judged
-from paperlib.findings import accuracy, quotient, ratio
+from paperlib.findings import accuracy, evaluation, landscape, quotient, ratio
 from paperlib.findings.core import Line
 
 
@@ -62,6 +62,9 @@ def box(record: dict) -> str:
 HEADLINES: dict[str, Callable[[dict], str]] = {
     "fig-random-vs-adversarial": accuracy.random,
     "tab-ablation": accuracy.ablation,
+    "fig-attack-ladder": evaluation.ladder,
+    "tab-whitebox": evaluation.whitebox,
+    "tab-blackbox": evaluation.blackbox,
     "fig-gradient-maps": accuracy.maps,
     "fig-lambda": accuracy.lambdas,
     "thm-ratio": ratio.regimes,
@@ -76,6 +79,8 @@ HEADLINES: dict[str, Callable[[dict], str]] = {
     "prop-finite-difference/schemes": quotient.schemes,
     "prop-finite-difference/curvature": quotient.curvature,
     "prop-finite-difference/weights": quotient.weights,
+    "fig-landscape": landscape.lines,
+    "fig-landscape/plane": landscape.plane,
 }
 
 BOXES: dict[str, Callable[[dict], Iterable[Line]]] = {
@@ -96,4 +101,6 @@ IMAGES = {  # what a caption says of images and seeds, where it is not all sampl
     "prop-finite-difference/curvature": "{data}, {smooth_samples} test images, {seeds}",
     "prop-finite-difference/schemes": "{data}, {samples} test images ({smooth_samples} smooth), {seeds}",
     "prop-finite-difference/weights": "{data}, {weight_samples} test images, {seeds}",
+    "fig-landscape": "{data}, those of {samples} test images that all networks classify correctly, {seeds}",
+    "fig-landscape/plane": "{data}, the first test image that all networks classify correctly, {seeds}",
 }

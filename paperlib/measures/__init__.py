@@ -6,10 +6,12 @@ from paperlib.measures.accuracy import (
     difference_rows,
     energy_rows,
     gap_rows,
-    ladder,
     mean_rows,
+    pass_rows,
 )
+from paperlib.measures.doubts import doubts
 from paperlib.measures.exact import exact_rows
+from paperlib.measures.landscape import Landscape, agreed, landscape_curves, landscape_plane, landscape_rows, landscapes
 from paperlib.measures.predictors import predictor_rows, scale_rows, sparsities
 from paperlib.measures.quotient import (
     PRECISIONS,
@@ -37,6 +39,7 @@ from paperlib.measures.ratio import (
 from paperlib.measures.sparsity import SPARSITIES, correlation_rows, probability_gradients, sparsity_rows
 
 __all__ = [
+    "Landscape",
     "PRECISIONS",
     "REGIMES",
     "SMOOTH",
@@ -44,17 +47,23 @@ __all__ = [
     "TRUE",
     "WINDOW",
     "accuracy_rows",
+    "agreed",
     "choice_rows",
     "correlation_rows",
     "cost_rows",
     "curvature_rows",
     "curvatures",
     "difference_rows",
+    "doubts",
     "energy_rows",
     "exact_rows",
     "gap_rows",
-    "ladder",
+    "landscape_curves",
+    "landscape_plane",
+    "landscape_rows",
+    "landscapes",
     "mean_rows",
+    "pass_rows",
     "pictures",
     "predictor_rows",
     "probability_gradients",

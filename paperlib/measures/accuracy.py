@@ -1,19 +1,24 @@
 """Flags → accuracies, their differences and gaps; and how much of the noise clamping leaves."""
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import numpy as np
 
-from paperlib import attacks, gradients, statistics
+from paperlib import gradients, statistics
 from paperlib.attacks import Attack
-from paperlib.experiments import Evaluation
+from paperlib.evaluations import Evaluation
 from paperlib.images import Split
-from paperlib.measures.core import by_labels, over_seeds, row
+from paperlib.measures.core import by_labels, mean_over_seeds, over_seeds, row
+from paperlib.measures.doubts import doubts, union
 
 
 def accuracy_rows(evaluations: Iterable[Evaluation]) -> list[dict]:
     """One row a network and attack: the share of samples still classified correctly, with Wilson's interval."""
-    return [row(statistics.wilson(e.flags), [e.experiment], quantity="accuracy", **e.labels) for e in evaluations]
+    return [
+        row(statistics.wilson(e.flags), [e.experiment], quantity="accuracy", doubts=why, **e.labels)
+        for e, why in _doubted(evaluations)
+    ]
 
 
 def mean_rows(evaluations: Iterable[Evaluation]) -> list[dict]:
@@ -22,25 +27,63 @@ def mean_rows(evaluations: Iterable[Evaluation]) -> list[dict]:
     A single seed has no such interval; its row is that network's own, over samples, and its method says so.
     """
     return [
-        over_seeds([(e.experiment, e.flags) for e in group], quantity="mean accuracy", **labels)
+        over_seeds(
+            [(e.experiment, e.flags) for e, _ in group],
+            quantity="mean accuracy",
+            doubts=union(why for _, why in group),
+            **labels,
+        )
+        for labels, group in by_labels(_doubted(evaluations), lambda item: item[0].labels)
+    ]
+
+
+def pass_rows(evaluations: Iterable[Evaluation]) -> list[dict]:
+    """One row a training and attack: forward and backward passes it cost per sample, the mean over seeds."""
+    return [
+        mean_over_seeds(
+            [(e.experiment, e.passes.mean(), partial(statistics.bootstrap_mean, e.passes, seed=0)) for e in group],
+            within=(0, np.inf),
+            quantity="mean passes",
+            **labels,
+        )
         for labels, group in by_labels(evaluations, lambda e: e.labels)
     ]
 
 
 def difference_rows(evaluations: Iterable[Evaluation], training: str, against: str) -> list[dict]:
-    """One row an attack: accuracy of `training` minus that of `against`, paired by seed, with its t interval."""
-    found = {(e.experiment.defense, e.labels["attack"], e.labels["eps_255"], e.experiment.seed): e for e in evaluations}
-    rows = []
+    """One row an attack: accuracy of `training` minus that of `against`, paired by seed, with its t interval.
+
+    Then one row a pair of networks, which meet on the same samples: Bonett and Price's interval, McNemar's p beside it.
+    """
+    found = {(e.experiment.defense, e.labels["attack"], e.labels["eps_255"], e.experiment.seed): (e, why)
+             for e, why in _doubted(evaluations)}  # fmt: skip
+    means, pairs = [], []
     for attack, eps in dict.fromkeys((a, r) for _, a, r, _ in found):
-        pairs = [
-            (e, found[against, attack, eps, seed])
-            for (name, a, r, seed), e in found.items()
-            if (name, a, r) == (training, attack, eps)
+        met = [
+            (*one, *found[against, attack, eps, seed])
+            for (name, a, r, seed), one in found.items()
+            if (name, a, r) == (training, attack, eps) and (against, attack, eps, seed) in found
         ]
-        interval = statistics.paired_t([a.flags.mean() for a, _ in pairs], [b.flags.mean() for _, b in pairs])
+        if not met:
+            continue
         labels = {"training": training, "against": against, "attack": attack, "eps_255": eps}
-        rows.append(row(interval, [e.experiment for pair in pairs for e in pair], quantity="difference", **labels))
-    return rows
+        interval = statistics.paired_t([a.flags.mean() for a, *_ in met], [b.flags.mean() for _, _, b, _ in met])
+        both = [e.experiment for a, _, b, _ in met for e in (a, b)]
+        doubted = union(why for _, first, _, second in met for why in (first, second))
+        means.append(row(interval, both, quantity="difference", doubts=doubted, **labels))
+        for a, first, b, second in met:
+            interval = statistics.paired_difference(a.flags, b.flags)
+            method = f"{interval.method}, McNemar p = {statistics.mcnemar(a.flags, b.flags):.2g}"
+            of = [a.experiment, b.experiment]
+            told = {"quantity": "paired difference", "doubts": union([first, second])}
+            pairs.append(row(interval._replace(method=method), of, **told, **labels))
+    return means + pairs
+
+
+def _doubted(evaluations: Iterable[Evaluation]) -> list[tuple[Evaluation, list[str]]]:
+    """Each with what speaks against its number."""
+    evaluations = list(evaluations)
+    return list(zip(evaluations, doubts(evaluations), strict=True))
 
 
 def gap_rows(noise: Iterable[Evaluation], attacked: Iterable[Evaluation], *, factors: Sequence[int]) -> list[dict]:
@@ -100,9 +143,3 @@ def choice_rows(evaluations: Sequence[Evaluation], tolerance: float, *, used: fl
         row(statistics.Interval(value, np.nan, np.nan, n, how), of, quantity=name)
         for name, value, how in (("chosen λ", chosen, method), ("used λ", used, "set in the profile"))
     ]
-
-
-def ladder(eps_255: Sequence[float], *, steps: int) -> list[Attack | None]:
-    """Clean, then at each radius uniform and sign noise, FGSM and PGD: the columns of the tables."""
-    names = [*attacks.RANDOM, "fgsm", "pgd"]
-    return [None, *(attacks.standard(name, e / 255, steps=steps) for e in eps_255 for name in names)]

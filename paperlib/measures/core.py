@@ -35,7 +35,9 @@ def by_labels(found: Iterable[T], labels: Callable[[T], dict]) -> list[tuple[dic
     return list(groups.values())
 
 
-def over_seeds(found: Sequence[tuple[Experiment, np.ndarray]], *, geometric: bool = False, **labels) -> dict:
+def over_seeds(
+    found: Sequence[tuple[Experiment, np.ndarray]], *, geometric: bool = False, doubts: Sequence[str] = (), **labels
+) -> dict:
     """One row for networks that differ by their seed alone, from what each says of its samples, (n,) each.
 
     Of bool arrays it is the mean share of True, of others, none below 0, the mean of the networks' medians; `geometric`
@@ -47,7 +49,8 @@ def over_seeds(found: Sequence[tuple[Experiment, np.ndarray]], *, geometric: boo
         (experiment, float(middle(values)) if len(values) else np.nan, partial(interval, np.asarray(values)))
         for experiment, values in found
     ]
-    return mean_over_seeds(told, within=(0, 1 if shares else np.inf), geometric=geometric, **labels)
+    limits = (0, 1 if shares else np.inf)
+    return mean_over_seeds(told, within=limits, geometric=geometric, doubts=doubts, **labels)
 
 
 def mean_over_seeds(

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from paperlib import errors, experiments, gradients, regularizers, statistics, theory
-from paperlib.experiments import Evaluation, Experiment
+from paperlib.evaluations import Evaluation
+from paperlib.experiments import Experiment
 from paperlib.images import Split
 from paperlib.measures.core import NOTHING, by_labels, median, over_seeds, row
 from paperlib.measures.ratio import TRUE, Vulnerabilities, measured

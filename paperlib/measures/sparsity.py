@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from paperlib import experiments, gradients, statistics, theory
-from paperlib.experiments import Evaluation, Experiment
+from paperlib.evaluations import Evaluation
+from paperlib.experiments import Experiment
 from paperlib.images import Split
 from paperlib.measures.core import BATCH, NOTHING, median, row
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from paperlib import records
 from paperlib.findings import caption, headline, key
-from paperlib.plots import accuracy, gradients, quotient, ratio
+from paperlib.plots import accuracy, evaluation, gradients, landscape, quotient, ratio
 from paperlib.plots.core import COLOURS
 
 STYLE = {"font.size": 9, "axes.titlesize": 9, "legend.frameon": False, "figure.dpi": 110}
@@ -27,8 +27,9 @@ def draw(record: dict, part: str = "") -> Figure:
     """The artifact's figure, titled with its finding, captioned with data, n, seeds and interval."""
     with sns.axes_style("whitegrid", {"grid.color": ".9"}), matplotlib.rc_context(STYLE):
         figure = DRAWINGS[key(record["artifact"], part)](record)
+        told = headline(record, part).replace(" %", "\u00a0%").replace(" - ", "\u00a0-\u00a0")  # not to be parted
         figure.suptitle(
-            "\n".join(textwrap.wrap(headline(record, part), int(9.6 * figure.get_figwidth()))),
+            "\n".join(textwrap.wrap(told, int(9.6 * figure.get_figwidth()))),
             fontsize=11,
             fontweight="bold",
             x=0.02,
@@ -49,6 +50,9 @@ def save(record: dict, path: Path, part: str = "") -> None:
 DRAWINGS: dict[str, Callable[[dict], Figure]] = {
     "fig-random-vs-adversarial": accuracy.random,
     "tab-ablation": accuracy.ablation,
+    "fig-attack-ladder": evaluation.ladder,
+    "tab-whitebox": evaluation.whitebox,
+    "tab-blackbox": evaluation.blackbox,
     "fig-gradient-maps": gradients.maps,
     "fig-lambda": accuracy.lambdas,
     "thm-ratio": ratio.regimes,
@@ -63,6 +67,8 @@ DRAWINGS: dict[str, Callable[[dict], Figure]] = {
     "prop-finite-difference/schemes": quotient.schemes,
     "prop-finite-difference/curvature": quotient.curvature,
     "prop-finite-difference/weights": quotient.weights,
+    "fig-landscape": landscape.lines,
+    "fig-landscape/plane": landscape.plane,
 }
 
 __all__ = ["COLOURS", "DPI", "DRAWINGS", "STYLE", "draw", "matplotlib", "plt", "save"]

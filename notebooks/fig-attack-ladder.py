@@ -1,0 +1,105 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown] tags=["badges"]
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/sparse-gradients-companion/blob/main/notebooks/fig-attack-ladder.ipynb)
+# [![Open in Binder](https://mybinder.org/badge_logo.svg)](https://mybinder.org/v2/gh/OWNER/sparse-gradients-companion/main?labpath=notebooks%2Ffig-attack-ladder.ipynb)
+
+# %% tags=["setup"] jupyter={"source_hidden": true}
+import sys
+
+if "google.colab" in sys.modules:  # Colab opens this file alone: fetch the rest; torch is there already
+    import os
+    import subprocess
+
+    _url, _home = "https://github.com/OWNER/sparse-gradients-companion", "/content/sparse-gradients-companion"
+    if not os.path.exists(_home):
+        subprocess.run(["git", "clone", "--depth=1", _url, _home], check=True)
+    os.chdir(_home)
+    subprocess.run([sys.executable, "-m", "paperlib.environment", "--colab"], check=True)
+    sys.path.insert(0, _home)
+
+# %% [markdown]
+# # How far does each training fall under stronger and stronger attacks?
+# **The paper says** (C3) that SR makes networks robust. Later work says that the robustness of spiking networks has
+# been overstated by weak gradients and short attacks (arXiv 2512.22522).
+#
+# **You will see** the same networks under an ever stronger worst case: noise, FGSM, PGD, other backward rules, rules of
+# other widths, rules that adapt to the network, APGD, an attack without gradients, and examples made on another
+# network. Does SR keep its advantage on the last rung?
+#
+# **Time:** 2 minutes on trained networks, 5 from nothing on two cores.
+
+# %% tags=["parameters"]
+profile: str = "laptop"  # which file under params/
+eps_255: float = 32.0  # radius of every attack, in units of 1/255
+pgd_steps: int = 10  # steps of PGD, each of length 2.5 ε / steps
+gammas: list[float] = [0.5, 2.0]  # widths of the backward rules
+long_steps: int = 100  # steps of SA-PGD and of APGD
+queries: int = 300  # forward passes of Square
+substitute: str = "at"  # the training whose network transferred examples are made on
+seeds: int = 5  # of each training the first so many networks
+samples: int = 60  # test images
+checkpoints: list[str] = []  # folders under checkpoints/ to look at instead of the profile's networks
+device: str = "auto"  # auto, cpu, cuda or mps
+
+# %%
+from IPython.display import Markdown
+
+from paperlib import artifacts, evaluations, findings, measures, plots, protocols, tables
+
+run = artifacts.begin("fig-attack-ladder", globals())
+
+# %% [markdown]
+# A rung is everything up to there: an image counts as robust while nothing so far has broken it, and what is broken is
+# not attacked again. So the accuracy can only fall from rung to rung, whatever the order.
+#
+# * **four rules:** PGD differentiates spikes by the released code's four rules: the network's own triangle, a sigmoid,
+#   an arc tangent, and the rate rule. The forward pass is always the network's own.
+# * **widths:** PGD by triangles, rectangles and exponentials, narrower and wider than those of the training.
+# * **adaptive rules:** SA-PGD with ASSG, whose rule follows each neuron's own membrane, and PGD with PDSG, whose rule
+#   follows the spread of the membranes over the batch.
+# * **APGD:** on the cross-entropy, and on the DLR loss, which no scale of the logits can hide.
+# * **Square:** never asks for a gradient. **transfer:** PGD made on a separately trained network.
+
+# %%
+networks = run.profile.networks(checkpoints, seeds)
+climb = {"steps": pgd_steps, "gammas": gammas, "long_steps": long_steps, "queries": queries}
+ladders = {e.key: protocols.rungs(eps_255, source=run.profile.substitute(substitute, e), **climb) for e in networks}
+found = evaluations.evaluated(networks, lambda e: [None, *ladders[e.key]], samples=samples, device=device)
+
+# %%
+record = run.save(
+    measures.mean_rows(found)
+    + measures.pass_rows(found)
+    + measures.difference_rows(found, "sr", "vanilla")
+    + measures.difference_rows(found, "at+sr", "at")
+    + measures.accuracy_rows(found)
+)
+plots.draw(record)
+
+# %% [markdown]
+# Left, how much each training loses from rung to rung; the passes under each rung are forward and backward passes per
+# image, up to there. Right, what SR changes on each rung: a robustness that is only hidden from weak attacks would melt
+# away from the top to the bottom.
+#
+# ## The table
+
+# %%
+Markdown(tables.markdown(record))
+
+# %% [markdown]
+# ## What was found
+
+# %%
+Markdown(findings.finding(record))

@@ -1,0 +1,81 @@
+"""Sanity checks: why the number of an evaluation should not be believed, and what to do about it.
+
+Each check is one that overstated robustness has failed before (Carlini et al., arXiv 1902.06705; section 7 of the paper
+notes).  A comparison counts where the two sets of flags, of one network and the same samples, differ beyond chance.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from paperlib import attacks, statistics
+from paperlib.attacks import Attack
+from paperlib.evaluations import Evaluation, Transfer
+from paperlib.measures.core import by_labels
+
+MANY = 0.1  # share of gradients that may be exactly 0
+
+VANISHED = "more than a tenth of its gradients are exactly 0 and moved nothing; take another backward rule or Square"
+STRAYED = "it left its ball or the data's bounds; project what it returns"
+DRAWN = "the network draws at random and each gradient is one draw; average them with eot=10 or more"
+NOISE = "noise of the same size breaks more; its gradients mislead: take other backward rules, more steps, or Square"
+BLIND = "an attack that sees no gradient breaks more; its gradients mislead: take other backward rules or more steps"
+ONE_STEP = "a single step breaks more; shorten its steps, or take another backward rule"
+SMALLER = "a smaller radius breaks more; give it more steps or restarts"
+SHORTER = "fewer steps break more; give it restarts, or shorten its steps"
+
+
+def doubts(evaluations: Sequence[Evaluation]) -> list[list[str]]:
+    """For each evaluation what speaks against its number, given all of them; mostly nothing."""
+    found = [_alone(e) for e in evaluations]
+    for _, group in by_labels(enumerate(evaluations), lambda item: {"network": item[1].experiment.key}):
+        for place, e in group:
+            if isinstance(e.attack, Attack) and e.attack.gradients:
+                found[place] += dict.fromkeys(
+                    why for _, other in group if (why := _outdone(e, other)) and _breaks_more(other, e)
+                )
+    return found
+
+
+def union(doubted: Iterable[list[str]]) -> list[str]:
+    """Each reason once, in order of first appearance."""
+    return list(dict.fromkeys(why for reasons in doubted for why in reasons))
+
+
+def _alone(e: Evaluation) -> list[str]:
+    """What the evaluation says against itself."""
+    members = getattr(e.attack, "members", [e.attack])
+    drawn = e.experiment.is_stochastic and any(
+        isinstance(member, Attack) and member.gradients and member.options.get("eot", 1) == 1 for member in members
+    )
+    checks = {VANISHED: e.vanished > MANY, STRAYED: e.strayed > 0, DRAWN: drawn}
+    return [why for why, holds in checks.items() if holds]
+
+
+def _outdone(e: Evaluation, other: Evaluation) -> str | None:
+    """Why it would speak against `e`, a gradient attack, if `other` broke more; None where that proves nothing."""
+    mine, theirs = e.attack, other.attack
+    same, iterated = theirs is not None and theirs.eps == mine.eps, mine.gradients > 1
+    if isinstance(theirs, Transfer):
+        return BLIND if same and iterated else None
+    if not isinstance(theirs, Attack):  # clean images, or the worst of several
+        return None
+    if theirs.name in (*attacks.RANDOM, "random_search"):
+        return NOISE if same else None
+    if theirs.name in attacks.BLACK_BOX:
+        return BLIND if same and iterated else None
+    if theirs.name == "fgsm" and theirs.rule == mine.rule and iterated:
+        return ONE_STEP if same else None
+    if _kind(theirs) != _kind(mine):
+        return None
+    if same:
+        return SHORTER if theirs.gradients < mine.gradients else None
+    return SMALLER if theirs.eps < mine.eps and theirs.gradients == mine.gradients else None
+
+
+def _kind(attack: Attack) -> tuple:
+    """What is the same in an attack with another radius or more steps."""
+    lengths = ("steps", "alpha")
+    return attack.name, repr(attack.rule), repr({k: v for k, v in attack.options.items() if k not in lengths})
+
+
+def _breaks_more(one: Evaluation, other: Evaluation) -> bool:
+    return statistics.paired_difference(other.flags, one.flags).low > 0

@@ -1,0 +1,186 @@
+"""The loss along straight lines through an image: the attack's direction and a random one, and the plane of both.
+
+A gradient is *masked* where following it raises the loss no more than a random direction does (Athalye et al., arXiv
+1802.00420); whether robustness is of that kind is to be seen here.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from paperlib import errors, experiments, gradients, records, statistics
+from paperlib.attacks.core import Bounds, in_batches, sign_noise
+from paperlib.experiments import Experiment
+from paperlib.images import Split
+from paperlib.measures.core import BATCH, NOTHING, median, row
+
+ATTACK, RANDOM = DIRECTIONS = ("attack", "random")
+SEED = 0  # of the random directions
+
+
+class Landscape(NamedTuple):
+    """One network along both directions from N images, at T lengths t that are symmetric around 0."""
+
+    experiment: Experiment
+    t_255: np.ndarray  # (T,), in units of 1/255
+    loss: dict[str, np.ndarray]  # direction: cross-entropy at x + t·d, (N, T)
+    right: dict[str, np.ndarray]  # direction: whether it is classified correctly there, (N, T) bool
+    flat: np.ndarray  # whether the gradient at x is exactly 0, so that the attack has no direction, (N,) bool
+
+
+def agreed(of: Sequence[Experiment], samples: Split, *, device: str = "auto") -> Split:
+    """Those of `samples` that every network classifies correctly: the same images for all.  There may be none."""
+    device = experiments.resolve(device)
+    right = torch.ones(len(samples), dtype=torch.bool)
+    for experiment in of:
+        network = experiments.trained(experiment, device=device)
+        right &= in_batches(network, samples.pixels().to(device), BATCH).argmax(1).cpu() == samples.labels
+    return Split(samples.images[right], samples.labels[right], samples.index[right])
+
+
+def landscapes(
+    of: Sequence[Experiment],
+    samples: Split,
+    *,
+    reach_255: float,
+    points: int,
+    bounds: Bounds,
+    device: str = "auto",
+) -> list[Landscape]:
+    """Each network's loss at x + t·d, clamped to `bounds`, for t from -`reach_255` to `reach_255` in units of 1/255.
+
+    d is sign ∇ₓ of the loss by the network's own backward rule, or random signs, drawn for each sample by its index.
+    There are `points` lengths on either side of t = 0.
+    """
+    t_255 = _lengths(reach_255, points)
+    device = experiments.resolve(device)
+    found = []
+    for experiment in of:
+        network = experiments.trained(experiment, device=device)
+        batches = samples.batches(BATCH) if len(samples) else ()
+        parts = [_walked(network, *batch, t_255, bounds, device) for batch in batches]
+        empty = np.empty((0, len(t_255)))
+        loss, right = (
+            {d: np.concatenate([part[d][i] for part in parts]) if parts else empty.astype(kind) for d in DIRECTIONS}
+            for i, kind in enumerate((float, bool))
+        )
+        flat = np.concatenate([np.empty(0, bool), *(part["flat"] for part in parts)])
+        found.append(Landscape(experiment, t_255, loss, right, flat))
+    return found
+
+
+def roughness(loss: np.ndarray) -> np.ndarray:
+    """How much of a path's ups and downs cancels out: 1 - |net change| / total variation, of losses (N, T) → (N,).
+
+    0 where the loss climbs all the way, or falls all the way; 1 where all that it climbs it loses again; NaN where it
+    never moves.  A spiking network climbs in stairs: only those that lead back count as rough.  A finer grid finds more
+    of them, so compare numbers of one grid alone.
+    """
+    steps = np.diff(loss, axis=1)
+    total, net = np.abs(steps).sum(1), np.abs(steps.sum(1))
+    share = np.divide(net, total, out=np.full(len(loss), np.nan), where=total > 0)
+    return np.maximum(1 - share, 0)  # rounding of the sums
+
+
+def landscape_rows(found: Sequence[Landscape]) -> list[dict]:
+    """Over images: at each t the median loss and the share classified correctly; the roughness from t = 0 outwards.
+
+    The roughness is the median over those images whose loss moves at all; its n says how many.
+    """
+    rows = []
+    for f in found:
+        of, labels = [f.experiment], f.experiment.labels
+        for direction in DIRECTIONS:
+            for i, t in enumerate(f.t_255):
+                place = labels | {"direction": direction, "t_255": float(t)}
+                rows.append(row(median(f.loss[direction][:, i]), of, quantity="loss", **place))
+                rows.append(row(_share(f.right[direction][:, i]), of, quantity="still correct", **place))
+            rough = roughness(f.loss[direction][:, len(f.t_255) // 2 :])
+            interval = median(rough[np.isfinite(rough)])
+            rows.append(row(interval, of, quantity="roughness", direction=direction, **labels))
+        rows.append(row(_share(f.flat), of, quantity="zero gradient", **labels))
+    return rows
+
+
+def landscape_curves(found: Sequence[Landscape]) -> dict:
+    """The images' own losses, for a record's arrays: "t_255" (T,) and "loss" by training and direction, (N, T)."""
+    loss = {f.experiment.defense: {d: records.array(f.loss[d]) for d in DIRECTIONS} for f in found}
+    return {"t_255": records.array(found[0].t_255), "loss": loss}
+
+
+def landscape_plane(
+    of: Sequence[Experiment],
+    samples: Split,
+    *,
+    reach_255: float,
+    points: int,
+    bounds: Bounds,
+    device: str = "auto",
+) -> dict:
+    """The first of `samples` over the plane of its two directions, for a record's arrays; the grid is as above.
+
+    "t_255" (T,), "image" (C, H, W), and by training "loss" and "right" (T, T): a column for each length along the
+    attack's direction, a row for each along the random one.  Where there is no sample, only the grid.
+    """
+    t_255 = _lengths(reach_255, points)
+    device = experiments.resolve(device)
+    found = {"t_255": records.array(t_255), "loss": {}, "right": {}}
+    if not len(samples):
+        return found
+    ((x, y, index),) = samples.take(1).batches(1)
+    found["image"] = records.array(x[0])
+    x, y = x.to(device), y.to(device)
+    t = _spread(t_255, x)
+    for experiment in of:
+        network = experiments.trained(experiment, device=device)
+        attack, random = _gradient(network, x, y).sign(), sign_noise(x, SEED, index)
+        places = x + t * attack + t[:, None] * random  # (T, T, 1, C, H, W), the random direction first
+        loss, right = _seen(network, places.flatten(0, 1), y, bounds)
+        found["loss"][experiment.defense] = records.array(loss.reshape(len(t), len(t)))
+        found["right"][experiment.defense] = right.reshape(len(t), len(t)).tolist()
+    return found
+
+
+def _walked(network, x: Tensor, y: Tensor, index: Tensor, t_255: np.ndarray, bounds: Bounds, device: str) -> dict:
+    """Loss and correctness of one batch along each direction, (B, T) each, and where the gradient is 0, (B,)."""
+    x, y = x.to(device), y.to(device)
+    gradient = _gradient(network, x, y)
+    t, arrows = _spread(t_255, x), {ATTACK: gradient.sign(), RANDOM: sign_noise(x, SEED, index)}
+    walked = {name: _seen(network, x + t * arrow, y, bounds) for name, arrow in arrows.items()}
+    return walked | {"flat": (gradients.l1(gradient) == 0).cpu().numpy()}
+
+
+def _seen(network, places: Tensor, labels: Tensor, bounds: Bounds) -> tuple[np.ndarray, np.ndarray]:
+    """Loss and correctness (B, P) at `places` (P, B, C, H, W), clamped to `bounds`."""
+    logits = in_batches(network, places.flatten(0, 1).clamp(*bounds), BATCH)
+    wanted = labels.repeat(len(places))
+    told = _loss(logits, wanted), logits.argmax(1) == wanted
+    return tuple(values.view(len(places), -1).T.cpu().numpy() for values in told)
+
+
+def _gradient(network, x: Tensor, y: Tensor) -> Tensor:
+    return gradients.input_gradient(lambda images: _loss(network(images), y), x)
+
+
+def _loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy (B,) in 64 bits: of a confident network it would round to 0 in 32."""
+    return F.cross_entropy(logits.double(), labels, reduction="none")
+
+
+def _lengths(reach_255: float, points: int) -> np.ndarray:
+    errors.number("reach_255", reach_255, above=0)
+    errors.count("points", points)
+    return np.arange(-points, points + 1) / points * reach_255  # 0 itself in the middle
+
+
+def _spread(t_255: np.ndarray, x: Tensor) -> Tensor:
+    """Lengths (T,) as (T, 1, ...), in pixels, to be multiplied with a batch like `x`."""
+    return torch.from_numpy(t_255 / 255).to(x).view(-1, *[1] * x.dim())
+
+
+def _share(flags: np.ndarray) -> statistics.Interval:
+    return statistics.wilson(flags) if len(flags) else NOTHING._replace(method="no image is classified correctly")
