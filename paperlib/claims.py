@@ -15,6 +15,7 @@ NOISE_FACTOR = 4  # and noise this many times larger
 KEPT = 0.95  # C2 about networks is judged by whether at least this share of samples keeps to the bound
 
 REGIMES = SMOOTH, TRUE = ("surrogate-smooth", "true forward")  # of the forward pass, as records name them
+ALL_WIDTHS = "all widths together"  # how records name PGD by rules of every width, one after another
 WORST = "worst of all"  # how records name everything that a notebook attacks with, together
 BASELINES = {"sr": "vanilla", "at+sr": "at"}  # what SR is added to
 TITLES = {"vanilla": "vanilla", "sr": "SR", "at": "AT", "at+sr": "AT+SR"}

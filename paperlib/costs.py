@@ -5,6 +5,7 @@ Nothing is downloaded, trained or evaluated: the steps run on random images of t
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +15,7 @@ from paperlib import attacks, defenses, experiments, images, networks, protocols
 from paperlib.attacks import Attack
 from paperlib.attacks.core import in_batches, loss_gradient
 from paperlib.defenses import Batch
-from paperlib.evaluations import AnyAttack, is_evaluated
+from paperlib.evaluations import AnyAttack, Transfer, is_evaluated, members
 from paperlib.experiments import Experiment, Imported
 from paperlib.networks import Network
 from paperlib.profiles import Profile
@@ -109,12 +110,35 @@ def _blackbox(profile: Profile, given: dict):
     return profile.networks(given["checkpoints"], given["seeds"]), attacks_on, "test"
 
 
+def _widths(profile: Profile, given: dict):
+    networks_ = profile.networks(given["checkpoints"], given["seeds"])
+    return networks_, protocols.rules_at(given["eps_255"], given["gammas"], steps=given["pgd_steps"])[1:], "test"
+
+
+def _expectations(profile: Profile, given: dict):
+    subjects = profile.poisson(given["trainings"], given["seeds"])
+    return subjects, protocols.expectations(given["eps_255"], given["draws"], steps=given["pgd_steps"])[1:], "test"
+
+
+def _checklist(profile: Profile, given: dict):
+    spent = {name: given[name] for name in ("long_steps", "queries")} | {"steps": given["pgd_steps"]}
+
+    def attacks_on(experiment: Experiment) -> list[AnyAttack]:
+        source = profile.substitute(given["substitute"], experiment)
+        return protocols.checklist(given["eps_255"], given["radii_255"], source=source, **spent).attacks[1:]
+
+    return profile.networks(given["checkpoints"], given["seeds"]), attacks_on, "test"
+
+
 ASKED = {  # artifact: networks, attacks and part of the data, from a profile and the notebook's parameters
     "fig-random-vs-adversarial": _random_and_adversarial,
     "tab-ablation": _ablation,
     "fig-attack-ladder": _climb,
+    "tab-masking-checklist": _checklist,
     "tab-whitebox": _whitebox,
     "tab-blackbox": _blackbox,
+    "fig-surrogate-width": _widths,
+    "tab-poisson-eot": _expectations,
     "fig-gradient-maps": _maps,
     "fig-lambda": _lambda,
     "thm-ratio": _ratio,
@@ -166,9 +190,9 @@ class _Stopwatch:
 
     def training(self, e: Experiment) -> float:
         options = {name: value for name, value in e.options.items() if name != "lam"}
-        kind = e.defense, repr(options)
+        kind = e.network, e.defense, repr(options)
         if kind not in self.known:
-            network, defense, batch = self._network().train(), defenses.build(e.defense, e.options), self._batch()
+            network, defense, batch = self._network(e).train(), defenses.build(e.defense, e.options), self._batch()
             optimiser = torch.optim.SGD(network.parameters(), lr=e.schedule.lr, momentum=0.9)
 
             def step():
@@ -181,18 +205,34 @@ class _Stopwatch:
         return self.known[kind] * e.schedule.batch_size / BATCH * steps * e.schedule.epochs
 
     def evaluation(self, one: Evaluation) -> float:
-        if "forward" not in self.known:
-            network, batch = self._network().eval(), self._batch()
-            self.known["forward"] = self._seconds(lambda: in_batches(network, batch.images, None))
-            self.known["gradient"] = self._seconds(lambda: loss_gradient(network, batch.images, batch.labels, None))
-        gradients, queries = (0, 0) if one.attack is None else (one.attack.gradients, one.attack.queries)
-        return one.samples / BATCH * ((1 + queries) * self.known["forward"] + gradients * self.known["gradient"])
+        looks = [self._forward(one.experiment)]
+        for member in members(one.attack):
+            transferred = isinstance(member, Transfer)
+            maker = member.source if transferred else one.experiment
+            rule = (member.attack if transferred else member).rule
+            looks.append(member.queries * self._forward(maker) + member.gradients * self._gradient(maker, rule))
+        verdicts = max(len(looks) - 2, 0) * looks[0]  # a look after each attack but the first, which is counted
+        return one.samples / BATCH * (sum(looks) + verdicts)
 
-    def _network(self) -> Network:
+    def _forward(self, e: Experiment | Imported) -> float:
+        if ("forward", e.network) not in self.known:
+            network, batch = self._network(e).eval(), self._batch()
+            self.known["forward", e.network] = self._seconds(lambda: in_batches(network, batch.images, None))
+        return self.known["forward", e.network]
+
+    def _gradient(self, e: Experiment | Imported, rule: dict) -> float:
+        kind = "gradient", e.network, rule.get("name")
+        if kind not in self.known:
+            network, batch = self._network(e).eval(), self._batch()
+            with network.backward_rule(**rule) if rule else nullcontext():
+                self.known[kind] = self._seconds(lambda: loss_gradient(network, batch.images, batch.labels, None))
+        return self.known[kind]
+
+    def _network(self, e: Experiment | Imported) -> Network:
         of = self.profile.network
         size = {"in_channels": self.channels, "image_size": self.pixels, "num_classes": self.classes}
         neuron = {"T": of["T"], "tau": of["tau"], "rule": rules.build(of["rule"])}
-        return networks.build(of["name"], **size, **neuron, precision=of["precision"]).to(self.device)
+        return networks.build(e.network, **size, **neuron, precision=of["precision"]).to(self.device)
 
     def _batch(self) -> Batch:
         pixels = torch.rand(BATCH, self.channels, self.pixels, self.pixels, device=self.device)

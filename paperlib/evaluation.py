@@ -29,20 +29,26 @@ class Outcome(NamedTuple):
 
 
 def flags(
-    network: nn.Module, samples: Split, attack: Attack | None = None, *, correct: Tensor | None = None, **how
+    network: nn.Module,
+    samples: Split,
+    attack: Attack | None = None,
+    *,
+    correct: Tensor | None = None,
+    source: nn.Module | None = None,
+    **how,
 ) -> Tensor:
     """(N,) bool on the CPU: whether each sample is classified correctly, on clean images where `attack` is None.
 
     Samples misclassified without a perturbation are broken already and are not attacked; `correct`, the flags on clean
     images, spares finding them again.  A network that is `stochastic` is judged by the draw under attack alone.  See
-    `attacked` for `how`, and for what is refused.
+    `attacked` for `source` and `how`, and for what is refused.
     """
     if correct is None:
         correct = _clean(network, samples, **how)
     if attack is None:
         return correct
     survived = standing(getattr(network, "stochastic", False), correct)
-    for found in attacked(network, samples, attack, survived, **how):
+    for found in attacked(network, samples, attack, survived, source=source, **how):
         survived[found.rows] &= found.flags
     return survived
 

@@ -7,6 +7,7 @@ from elsewhere counts.
 """
 
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -82,6 +83,13 @@ class Ensemble:
 AnyAttack = Attack | Transfer | Ensemble | None  # None: clean images
 
 
+def members(attack: AnyAttack) -> Sequence[Attack | Transfer]:
+    """What an evaluation runs, in order; nothing on clean images."""
+    if attack is None:
+        return []
+    return attack.members if isinstance(attack, Ensemble) else [attack]
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """What one attack left of one network."""
@@ -148,7 +156,7 @@ class _Store:
             return Evaluation(self.experiment, None, clean["flags"] == 1, clean["forward"])
         flags = self._standing(clean)
         spent = {name: np.zeros(len(flags)) for name in FIELDS}
-        for member in _members(attack):
+        for member in members(attack):
             known = self._found(member, flags)
             spent = {name: spent[name] + known[name] * flags for name in FIELDS}
             flags = flags & (known["flags"] == 1)
@@ -161,7 +169,7 @@ class _Store:
         clean = self._kept(None)
         flags = self._standing(clean)
         missing = (clean["flags"] == UNKNOWN).any()
-        for member in _members(attack):
+        for member in members(attack):
             known = self._kept(member)["flags"]
             missing |= (known[flags] == UNKNOWN).any()
             flags &= known == 1
@@ -172,7 +180,7 @@ class _Store:
         return evaluation.standing(self.experiment.is_stochastic, clean["flags"] == 1)
 
     def _found(self, attack: Attack | Transfer | None, wanted: np.ndarray) -> dict[str, np.ndarray]:
-        """What is known of the samples under one attack, of those `wanted` at least: each of `FIELDS`, (N,)."""
+        """What is known under one attack, of the samples `wanted` at least: each of `FIELDS`, (N,), and the seconds."""
         path = self._path(attack)
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):  # two notebooks may ask for the same flags at once
@@ -180,9 +188,12 @@ class _Store:
             missing = wanted & (known["flags"] == UNKNOWN)
             if not missing.any():
                 return known
+            started = time.perf_counter()
             for outcome in self._computed(attack, torch.from_numpy(missing)):
                 for name in FIELDS:
                     known[name][outcome.rows.numpy()] = getattr(outcome, name).numpy()
+                known["seconds"] += time.perf_counter() - started
+                started = time.perf_counter()
                 self._keep(attack, known)
         return known
 
@@ -212,22 +223,24 @@ class _Store:
         return self.networks[experiment.key]
 
     def _kept(self, attack: Attack | Transfer | None) -> dict[str, np.ndarray]:
-        """What the file says, if it is there, whole, and of these weights."""
+        """What the file says, if it is there, whole, of this attack and of these weights."""
         blank = {name: np.zeros(self.of["samples"]) for name in FIELDS}
-        blank["flags"] = np.full(self.of["samples"], UNKNOWN)
+        blank |= {"flags": np.full(self.of["samples"], UNKNOWN), "seconds": np.array(0.0)}
         with suppress(OSError, ValueError, TypeError, KeyError):  # not evaluated yet, or a damaged file: written anew
             kept = json.loads(self._path(attack).read_text())
             flags = np.array(["01?".index(flag) for flag in kept["flags"]])
             found = {name: np.array(kept[name], dtype=float) for name in FIELDS[1:]} | {"flags": flags}
+            found["seconds"] = np.array(float(kept["seconds"]))
             whole = all(found[name].shape == blank[name].shape for name in FIELDS)
-            if whole and kept["weights_sha256"] == self._weights(attack):
+            told = json.loads(records.as_json(self._spec(attack) | {"weights_sha256": self._weights(attack)}))
+            if whole and kept | told == kept:
                 return found
         return blank
 
     def _keep(self, attack: Attack | Transfer | None, known: dict[str, np.ndarray]) -> None:
         flags = "".join("01?"[flag] for flag in known["flags"])
-        counts = {name: known[name].tolist() for name in FIELDS if name != "flags"}
-        content = self._spec(attack) | {"weights_sha256": self._weights(attack), "flags": flags} | counts
+        told = {name: values.tolist() for name, values in known.items()} | {"flags": flags}
+        content = self._spec(attack) | {"weights_sha256": self._weights(attack)} | told
         records.write_atomically(self._path(attack), records.as_json(content).encode())
 
     def _weights(self, attack: Attack | Transfer | None) -> list[str]:
@@ -243,9 +256,3 @@ class _Store:
 
     def _path(self, attack: Attack | Transfer | None) -> Path:
         return self.experiment.folder / "evaluations" / f"{experiments.hashed(self._spec(attack))}.json"
-
-
-def _members(attack: AnyAttack) -> Sequence[Attack | Transfer]:
-    if attack is None:
-        return []
-    return attack.members if isinstance(attack, Ensemble) else [attack]

@@ -13,7 +13,8 @@ from paperlib.training import Schedule
 
 NEEDED = {"vanilla", "sr", "at", "at+sr"}
 LENGTHS = {  # notebook parameters that no sign belongs to
-    *("eps_255", "pgd_eps_255", "reach_255", "scale_eps_255", "lambdas", "scales", "steps", "thresholds", "tolerance"),
+    *("eps_255", "pgd_eps_255", "radii_255", "reach_255", "scale_eps_255"),
+    *("lambdas", "gammas", "scales", "steps", "thresholds", "tolerance"),
 }
 
 
@@ -120,11 +121,14 @@ class Profile:
 
     def plan(self) -> list[Experiment | Imported]:
         """Every network that the profile's notebooks ask for, each once, the costliest trainings first."""
+
+        def substitutes(given: dict) -> list[Experiment | Imported]:
+            return [self.substitute(given["substitute"], e) for e in self.first(given["seeds"])]
+
         asked = {
             "tab-poisson-eot": lambda given: self.poisson(given["trainings"], given["seeds"]),
-            "fig-attack-ladder": lambda given: [
-                self.substitute(given["substitute"], e) for e in self.first(given["seeds"])
-            ],
+            "fig-attack-ladder": substitutes,
+            "tab-masking-checklist": substitutes,
             "tab-blackbox": lambda given: [
                 self.substitute(name, e, network)
                 for name in given["substitutes"]
@@ -133,7 +137,7 @@ class Profile:
             ],
         }
         there = [name for name in asked if (paths.NOTEBOOKS / f"{name}.py").exists()]
-        planned = [e for name in there for e in asked[name](self.parameters(name))] + self.swept()
+        planned = self.swept() + [e for name in there for e in asked[name](self.parameters(name))]
         return list({e.key: e for e in planned}.values())
 
 
@@ -195,6 +199,13 @@ def of_imported(name: str, network: str, data: dict, trainings: dict[str, dict])
     """
     paper = _read(paths.PARAMS / "paper.yml")
     kept = {training: {k: v for k, v in paper["trainings"][training].items() if k == "h"} for training in trainings}
+    only = {  # nothing is trained for one notebook alone
+        "fig-lambda": {"lambdas": [], "seeds": [Imported.seed]},
+        "fig-attack-ladder": {"substitute": next(iter(trainings))},
+        "tab-masking-checklist": {"substitute": next(iter(trainings))},
+        "tab-blackbox": {"substitutes": []},
+        "tab-poisson-eot": {"trainings": []},
+    }
     content = {
         "base": "paper",
         "title": f"{network} as the released code trained it: {', '.join(trainings)}",
@@ -203,8 +214,7 @@ def of_imported(name: str, network: str, data: dict, trainings: dict[str, dict])
         "network": paper["network"] | {"name": network},
         "seeds": [Imported.seed],
         "trainings": paper["trainings"] | {training: own | kept[training] for training, own in trainings.items()},
-        "notebooks": paper["notebooks"]
-        | {"fig-lambda": paper["notebooks"]["fig-lambda"] | {"lambdas": [], "seeds": [Imported.seed]}},
+        "notebooks": {artifact: own | only.get(artifact, {}) for artifact, own in paper["notebooks"].items()},
     }
     path = paths.PARAMS / f"{name}.yml"
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=1000)

@@ -2,16 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from paperlib import attacks, errors
 from paperlib.attacks import Attack, standard
-from paperlib.claims import WORST
+from paperlib.claims import ALL_WIDTHS, WORST
 from paperlib.evaluations import AnyAttack, Ensemble, Transfer
 from paperlib.experiments import Experiment
 
 # The backward rules of the released white-box ensemble (section 5 of the paper notes); {}: the network's own.
 FOUR_RULES = ({}, {"name": "sigmoid", "slope": 4.0}, {"name": "atan", "gamma": 2.0}, {"name": "rate"})
 FAMILIES = ("triangle", "rectangle", "exponential")
+OTHER_RULES = ("rate", "assg", "pdsg", "straight-through")  # that have no width
 
 
 def ladder(eps_255: Sequence[float], *, steps: int) -> list[Attack | None]:
@@ -43,6 +45,17 @@ def widths(eps_255: float, gammas: Sequence[float], *, steps: int) -> list[Attac
     return [standard("pgd", eps_255 / 255, steps=steps, rule=rule) for rule in rules]
 
 
+def rules_at(eps_255: float, gammas: Sequence[float], *, steps: int) -> list[AnyAttack]:
+    """Clean; PGD by the network's own rule, then with as many steps as all `widths` have; by `OTHER_RULES`; by widths.
+
+    Last, all widths together: an image is robust that survives them all.
+    """
+    swept = widths(eps_255, gammas, steps=steps)
+    own = [standard("pgd", eps_255 / 255, steps=count) for count in (steps, steps * len(swept))]
+    others = [standard("pgd", eps_255 / 255, steps=steps, rule={"name": name}) for name in OTHER_RULES]
+    return [None, *own, *others, *swept, Ensemble(ALL_WIDTHS, swept)]
+
+
 def rungs(
     eps_255: float, *, steps: int, gammas: Sequence[float], long_steps: int, queries: int, source: Experiment
 ) -> list[Ensemble]:
@@ -68,7 +81,10 @@ def rungs(
             standard("pgd", eps, steps=steps, rule={"name": "pdsg"}),
         ]),
         ("APGD", [Attack("apgd", eps, {"steps": long_steps, "loss": loss}) for loss in ("ce", "dlr")]),
-        ("Square", [standard("square", eps, queries=queries)]),
+        ("Square", [
+            standard("square", eps, queries=queries),
+            standard("apgd_square", eps, steps=long_steps, queries=queries),
+        ]),
         ("transfer", [Transfer(transferable(eps_255, steps=steps), source)]),
     ):  # fmt: skip
         climbed += members
@@ -94,6 +110,49 @@ def black_box(eps_255: float, *, sources: Sequence[Experiment], steps: int, quer
     return [*found, standard("square", eps_255 / 255, queries=queries)]
 
 
+class Checklist(NamedTuple):
+    """What the gradient-masking checklist compares on one network, all but `unbounded` and `radii` at one radius."""
+
+    gradient: Attack  # PGD: the number that is checked
+    longer: Attack  # PGD with more steps
+    one_step: Attack
+    square: Attack
+    random: Attack  # as many draws as Square has queries
+    transfer: Transfer
+    unbounded: Attack
+    radii: tuple[Attack, ...]  # PGD from the smallest radius to the largest, `gradient` among them
+
+    @property
+    def attacks(self) -> list[AnyAttack]:
+        """All of it, clean images first, each once."""
+        *own, radii = self
+        return [None, *own, *(attack for attack in radii if attack != self.gradient)]
+
+
+def checklist(
+    eps_255: float, radii_255: Sequence[float], *, steps: int, long_steps: int, queries: int, source: Experiment
+) -> Checklist:
+    """The checklist at `eps_255`; `source` is the network that transferred examples are made on.
+
+    The unbounded attack is PGD of `long_steps` at ε = 255/255, where every image may become any other.  Refuses
+    `long_steps` that are not more than `steps`, and radii among which nothing can rise.
+    """
+    errors.count("long_steps", long_steps, at_least=steps + 1)
+    eps, radii = eps_255 / 255, sorted({float(eps_255), *map(float, radii_255)})
+    if len(radii) < 2:
+        raise errors.Refused(f"radii_255 is {list(radii_255)}; it must hold another radius than eps_255 = {eps_255:g}.")
+    return Checklist(
+        gradient=standard("pgd", eps, steps=steps),
+        longer=standard("pgd", eps, steps=long_steps),
+        one_step=standard("fgsm", eps),
+        square=standard("square", eps, queries=queries),
+        random=standard("random_search", eps, queries=queries),
+        transfer=Transfer(transferable(eps_255, steps=steps), source),
+        unbounded=standard("pgd", 1.0, steps=long_steps),
+        radii=tuple(standard("pgd", e / 255, steps=steps) for e in radii),
+    )
+
+
 def expectations(eps_255: float, draws: Sequence[int], *, steps: int) -> list[Attack | None]:
     """For networks that draw at random: clean, noise, PGD of one draw, the released loop, PGD in expectation."""
     eps = eps_255 / 255
@@ -102,6 +161,13 @@ def expectations(eps_255: float, draws: Sequence[int], *, steps: int) -> list[At
     overwritten = [Attack("overwritten_eot", eps, one.options | {"draws": count}) for count in draws]
     averaged = [replace(one, options=one.options | {"eot": count}) for count in draws]
     return [None, standard("uniform", eps), one, *overwritten, *averaged]
+
+
+def expectation_pairs(eps_255: float, draws: Sequence[int], *, steps: int) -> list[tuple[Attack, Attack]]:
+    """Which of `expectations` to compare: the released loop with one draw, then the expectation with that loop."""
+    _, _, one, *others = expectations(eps_255, draws, steps=steps)
+    overwritten, averaged = others[: len(draws)], others[len(draws) :]
+    return [(loop, one) for loop in overwritten] + list(zip(averaged, overwritten, strict=True))
 
 
 def _by_four(attack: Attack) -> tuple[Attack, ...]:

@@ -12,6 +12,7 @@ READING_ORDER = (
     "fig-random-vs-adversarial",
     "tab-ablation",
     "fig-attack-ladder",
+    "tab-masking-checklist",
     "tab-whitebox",
     "tab-blackbox",
     "fig-gradient-maps",
@@ -19,6 +20,8 @@ READING_ORDER = (
     "prop-finite-difference",
     "fig-lambda",
     "fig-landscape",
+    "fig-surrogate-width",
+    "tab-poisson-eot",
 )
 
 PAGE = """<!doctype html>

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
+from paperlib import masking
 from paperlib.claims import TRUE, percent, plain, points, select, title
 from paperlib.findings import key
 
@@ -52,17 +53,40 @@ def _ablation(record: dict) -> list[pd.DataFrame]:
 
 
 def _ladder(record: dict) -> list[pd.DataFrame]:
+    differences = select(record, quantity="difference")
+    return [_with_passes(record), _pivot(differences, lambda r: {"": r["attack"]}, _against, points)]
+
+
+def _with_passes(record: dict) -> pd.DataFrame:
     passes = {(r["training"], r["attack"]): r["value"] for r in select(record, quantity="mean passes")}
 
     def cell(row: dict) -> str:
         spent = passes[row["training"], row["attack"]]
         return f"{percent(row)}, {spent:.0f} pass{'es' * (round(spent) != 1)}"
 
-    means, differences = select(record, quantity="mean accuracy"), select(record, quantity="difference")
-    return [
-        _pivot(means, lambda r: {"": r["attack"]}, lambda r: title(r["training"]), cell),
-        _pivot(differences, lambda r: {"": r["attack"]}, _against, points),
-    ]
+    means = select(record, quantity="mean accuracy")
+    return _pivot(means, lambda r: {"": r["attack"]}, lambda r: title(r["training"]), cell)
+
+
+def _contrasted(record: dict) -> list[pd.DataFrame]:
+    contrasts = select(record, quantity="mean contrast")
+    changes = _pivot(contrasts, lambda r: {"": _contrast(r)}, lambda r: title(r["training"]), points)
+    return [_with_passes(record), changes]
+
+
+def _expectations(record: dict) -> list[pd.DataFrame]:
+    cells = {"mean over draws": percent, "spread over draws": percent, "undecided": percent, "contrast": points}
+    names = {"mean over draws": "clean, mean over draws", "spread over draws": "clean, standard deviation over draws"}
+
+    def column(row: dict) -> str:
+        return _contrast(row) if row["quantity"] == "contrast" else names.get(row["quantity"], row["quantity"])
+
+    networks = [r for quantity in cells for r in select(record, quantity=quantity)]
+    return [*_contrasted(record), _pivot(networks, _network, column, lambda r: cells[r["quantity"]](r))]
+
+
+def _contrast(row: dict) -> str:
+    return f"{row['attack']} - {row['reference']}"
 
 
 def _against(row: dict) -> str:
@@ -185,6 +209,23 @@ def _landscape(record: dict) -> list[pd.DataFrame]:
     return [_pivot(shown, lambda r: {"training": title(r["training"]), "seed": r["seeds"][0]}, column, cell)]
 
 
+def _checklist(record: dict) -> list[pd.DataFrame]:
+    """A line a check; then what the scale control is made of."""
+    lines = {
+        check.name: {"check": check.statement, "number": check.measured, "passes": masking.condition(check)}
+        for check in masking.CHECKS
+    }
+    for cell in masking.cells(record):
+        at = masking.place(cell.worst)
+        told = f"{cell.verdict}: {masking.number(cell.worst)}{', ' * bool(at)}{at}"
+        lines[cell.check.name][title(cell.training)] = told
+    scaled = select(record, quantity="scaled accuracy")
+    return [
+        pd.DataFrame(lines.values()).fillna(""),
+        _pivot(scaled, lambda r: {"logits times": f"{r['scale']:g}"}, _column, percent),
+    ]
+
+
 def _pivot(
     rows: list[dict],
     head: Callable[[dict], dict],
@@ -233,8 +274,11 @@ TABLES: dict[str, Callable[[dict], list[pd.DataFrame]]] = {
     "fig-random-vs-adversarial": _random,
     "tab-ablation": _ablation,
     "fig-attack-ladder": _ladder,
+    "tab-masking-checklist": _checklist,
     "tab-whitebox": _ablation,
     "tab-blackbox": _ablation,
+    "fig-surrogate-width": _contrasted,
+    "tab-poisson-eot": _expectations,
     "fig-gradient-maps": _maps,
     "fig-lambda": _lambda,
     "thm-ratio": _regimes,

@@ -1,7 +1,9 @@
 """Attacks: torchattacks as the oracle, their ball under random inputs, and noise that belongs to its sample alone."""
 
 import inspect
+import json
 import math
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -10,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
-from paperlib import attacks
+from paperlib import attacks, protocols
+from paperlib.attacks import Attack
 from paperlib.attacks.core import (
+    Asked,
     Ball,
     another,
     in_batches,
@@ -23,6 +27,9 @@ from paperlib.attacks.core import (
 )
 from paperlib.attacks.gradient import mim
 from paperlib.errors import Refused
+from paperlib.evaluations import Ensemble, Transfer
+from paperlib.experiments import Experiment
+from paperlib.training import Schedule
 
 EPS = 0.1
 FIXED = ["fgsm", "rfgsm", "pgd", "mim"]  # steps of a length given beforehand, for every sample
@@ -458,3 +465,206 @@ def test_what_else_is_refused(network, batch):
             run("mim", network, *batch, **options)
     with pytest.raises(TypeError, match="bounds"):  # they belong to the data: there is no default
         attacks.fgsm(network, *batch, eps=0.1)
+
+
+# By name: titles, budgets, and the rule that an attack brings ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "rule", "title"),
+    [
+        ("uniform", {}, {}, "uniform noise"),
+        ("sign", {}, {}, "sign noise"),
+        ("fgsm", {}, {}, "FGSM"),
+        ("fgsm", {"norm": "l2"}, {}, "FGSM in l2"),
+        ("fgsm", {"eot": 10}, {"name": "rate"}, "FGSM EOT 10 rate"),
+        ("rfgsm", {"alpha": 0.05}, {"name": "atan", "gamma": 2.0}, "RFGSM atan 2"),
+        ("pgd", {"alpha": 0.01, "steps": 10}, {}, "PGD-10"),
+        ("pgd", {"alpha": 0.01, "steps": 10, "eot": 1, "norm": "linf"}, {}, "PGD-10"),
+        ("pgd", {"alpha": 0.01, "steps": 10}, {"name": "sigmoid", "slope": 4.0}, "PGD-10 sigmoid 4"),
+        ("pgd", {"alpha": 0.01, "steps": 10}, {"name": "triangle", "gamma": 0.25}, "PGD-10 triangle 0.25"),
+        ("pgd", {"alpha": 0.01, "steps": 10, "norm": "l2", "eot": 5}, {"name": "pdsg"}, "PGD-10 EOT 5 in l2 pdsg"),
+        ("mim", {"alpha": 0.01, "steps": 7}, {}, "MIM-7"),
+        ("apgd", {"steps": 20, "loss": "ce"}, {}, "APGD-CE-20"),
+        ("apgd", {"steps": 20, "loss": "dlr", "restarts": 3}, {}, "APGD-DLR-20 ×3"),
+        ("apgd", {"steps": 20, "restarts": 1}, {}, "APGD-20"),
+        ("sa_pgd", {"steps": 9}, {"name": "assg"}, "SA-PGD-9 assg"),
+        ("overwritten_eot", {"alpha": 0.01, "steps": 10, "draws": 4}, {}, "PGD-10 EOT 4 overwritten"),
+        ("square", {"queries": 200}, {}, "Square-200"),
+        ("random_search", {"draws": 50}, {}, "Random search-50"),
+    ],
+)
+def test_titles(name, options, rule, title):
+    assert Attack(name, 0.1, options, rule).title == title
+
+
+def source(defense="vanilla", network="conv-2-4"):
+    options = {"at": {"eps": 0.1, "alpha": 0.1, "steps": 1}}.get(defense, {})
+    schedule = Schedule(epochs=1, batch_size=10, lr=0.1, momentum=0.9, weight_decay=0.0)
+    return Experiment({"name": "tiny"}, network, 4, 1.0, "triangle", "float32", defense, options, schedule, 0)
+
+
+def protocol(name):
+    if name == "ladder":
+        return protocols.ladder([4, 8], steps=5)
+    if name == "released":
+        return protocols.released([4, 8], [7, 10])
+    if name == "widths":
+        return protocols.widths(8, [0.25, 0.5, 1, 2], steps=5)
+    if name == "black box":
+        sources = [source(), source("at"), source(network="conv-8")]
+        return protocols.black_box(8, sources=sources, steps=5, queries=20)
+    if name == "expectations":
+        return protocols.expectations(8, [2, 5], steps=5)
+    return protocols.rungs(8, steps=5, gammas=[0.25, 1.0, 2.0], long_steps=9, queries=20, source=source())
+
+
+PROTOCOLS = ["ladder", "released", "widths", "black box", "expectations", "rungs"]
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_no_two_attacks_of_a_protocol_share_a_title_at_one_radius(name):
+    given = [one for one in protocol(name) if one is not None]
+    members = [member for one in given if isinstance(one, Ensemble) for member in one.members]
+    assert len({(one.title, one.eps) for one in given}) == len(given)
+    told = {}
+    for one in [*given, *members]:
+        own = one.members[0] if isinstance(one, Ensemble) and len(one.members) == 1 else one
+        assert told.setdefault((one.title, one.eps), own) == own, one.title
+
+
+def test_the_rungs_climb_and_each_holds_those_below():
+    rungs = protocol("rungs")
+    for lower, upper in zip(rungs, rungs[1:], strict=False):
+        assert upper.members[: len(lower.members)] == lower.members
+        assert len(upper.members) > len(lower.members)
+    kinds = {member.name for member in rungs[-1].members if isinstance(member, Attack)}
+    assert kinds == {"uniform", "fgsm", "pgd", "sa_pgd", "apgd", "square", "apgd_square"}
+    assert isinstance(rungs[-1].members[-1], Transfer) and rungs[-1].title == protocols.WORST
+    used = {member.rule.get("name") for member in rungs[-1].members if isinstance(member, Attack)}
+    assert {None, "triangle", "sigmoid", "atan", "rectangle", "exponential", "rate", "assg", "pdsg"} == used
+
+
+def test_the_rule_is_part_of_the_attack():
+    own = attacks.standard("pgd", 0.1, steps=5)
+    by_rate = attacks.standard("pgd", 0.1, steps=5, rule={"name": "rate"})
+    assert own != by_rate == replace(own, rule={"name": "rate"})
+    wide, narrow = (replace(own, rule={"name": "triangle", "gamma": gamma}) for gamma in (1.0, 0.5))
+    assert wide != narrow and wide.title != narrow.title
+    spec = asdict(narrow)
+    assert spec["rule"] == {"name": "triangle", "gamma": 0.5}
+    assert Attack(**json.loads(json.dumps(spec))) == narrow  # what is kept of it on disk says all
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ({"name": "ratte"}, "no backward rule 'ratte'. Allowed: triangle"),
+        ({"name": "sigmoid", "gamma": 4.0}, "'sigmoid' cannot take {'gamma': 4.0}"),
+        ({"name": "triangle", "gamma": 0}, "gamma is 0; it must be a finite number above 0"),
+        ({"name": "assg", "a": 0.5}, "a is 0.5"),
+        ({"name": "pdsg", "a": 0.5}, "'pdsg' cannot take"),
+        ({"gamma": 1.0}, "backward rule cannot take {'gamma': 1.0}"),
+    ],
+)
+def test_an_unknown_rule_or_width_is_refused_at_once(rule, message):
+    with pytest.raises(Refused, match=message):
+        Attack("pgd", 0.1, {}, rule)
+    with pytest.raises(Refused, match=message):
+        attacks.standard("fgsm", 0.1, rule=rule)
+
+
+def test_an_option_that_the_attack_does_not_take_is_refused():
+    for name, option in (("fgsm", "steps"), ("square", "eot"), ("pgd", "draws"), ("pgd", "seed"), ("pgd", "bounds")):
+        with pytest.raises(Refused, match=f"no option of {name} '{option}'"):
+            Attack(name, 0.1, {option: 1})
+
+
+def test_a_network_without_backward_rules_is_refused_in_a_sentence():
+    images, labels = torch.rand(2, 1, 2, 2), torch.tensor([0, 1])
+    by_rate = attacks.standard("fgsm", 0.1, rule={"name": "rate"})
+    for network in (slope, Asked(slope, images, labels, None)):
+        with pytest.raises(Refused, match="^FGSM rate brings a backward rule; a network of your own needs"):
+            by_rate.bind()(network, images, labels, bounds=(0, 1))
+
+
+RULES = [{"name": "sigmoid", "slope": 4.0}, {"name": "rate"}, {"name": "triangle", "gamma": 0.5}, {"name": "assg"}]
+
+
+@pytest.mark.parametrize("name", attacks.GRADIENT)
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["name"])
+def test_an_attack_by_a_rule_is_the_attack_inside_the_rules_block(network, batch, name, rule):
+    one, context = attack(name, 0.04), {"seed": 3, "index": torch.arange(40) + 5, "batch_size": 40}
+    before = [neuron.rule for neuron in network.neurons()]
+    found = replace(one, rule=rule).bind(**context)(network, *batch, bounds=(0, 1))
+    assert all(neuron.rule is own for neuron, own in zip(network.neurons(), before, strict=True))
+    with network.backward_rule(**rule):
+        expected = one.bind(**context)(network, *batch, bounds=(0, 1))
+    assert torch.equal(found, expected)
+    assert not torch.equal(found, one.bind(**context)(network, *batch, bounds=(0, 1)))
+
+
+def test_after_an_exception_the_network_has_its_own_rule_again(network, batch):
+    before = [neuron.rule for neuron in network.neurons()]
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    hook = network.register_forward_hook(stop)
+    with pytest.raises(KeyboardInterrupt):
+        attacks.standard("pgd", 0.1, rule={"name": "rate"}).bind()(network, *batch, bounds=(0, 1))
+    hook.remove()
+    assert all(neuron.rule is own for neuron, own in zip(network.neurons(), before, strict=True))
+
+
+def test_whatever_the_rule_it_leaves_the_forward_pass_alone(network, batch):
+    # attacks that see logits alone bring no other images by another rule
+    for name in ("uniform", "square", "random_search"):
+        one = attack(name, 0.04)
+        plain, ruled = (a.bind(seed=0)(network, *batch, bounds=(0, 1)) for a in (one, replace(one, rule=RULES[0])))
+        assert torch.equal(plain, ruled)
+
+
+class Steadfast:
+    """Three classes of which the first always wins, with a gradient everywhere; counts what a sample costs."""
+
+    def __init__(self):
+        self.forward = self.backward = 0
+
+    def __call__(self, x):
+        self.forward += 1
+        x = 1 * x  # a tensor of this call alone
+        if x.requires_grad:
+            x.register_hook(self._looked_back)
+        z = (x * x.detach()).flatten(1).mean(1)
+        return torch.stack([50 + z, z.square(), -z], dim=1)
+
+    def _looked_back(self, gradient):
+        self.backward += 1
+
+
+LOOKS = {"apgd": 1, "sa_pgd": 1, "square": 1, "apgd_square": 2}  # at the clean image, beside what it may spend
+SPENDING = [
+    *((name, {}) for name in attacks.ATTACKS),
+    ("fgsm", {"eot": 4}),
+    ("rfgsm", {"steps": 3, "eot": 2}),
+    ("pgd", {"steps": 5, "eot": 3}),
+    ("pgd", {"steps": 5, "until_broken": True}),
+    ("apgd", {"steps": 5, "restarts": 3}),
+    ("apgd", {"steps": 5, "restarts": 2, "eot": 2}),
+    ("square", {"queries": 11}),
+    ("random_search", {"draws": 11}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), SPENDING)
+def test_a_sample_that_never_breaks_costs_what_the_attack_says(name, options):
+    one, network = attack(name, **options), Steadfast()
+    images, labels = torch.rand(3, 1, 4, 4), torch.zeros(3, dtype=torch.long)
+    one.bind()(network, images, labels, bounds=(0, 1))
+    if name == "overwritten_eot":  # of its draws the last alone is followed back
+        assert (network.forward, network.backward) == (one.gradients, one.options["steps"])
+        return
+    assert network.backward == one.gradients
+    last_iterates = one.options.get("restarts", 1) if name.startswith("apgd") else 0
+    assert network.forward - network.backward == one.queries + LOOKS.get(name, 0) + last_iterates

@@ -485,7 +485,7 @@ def test_an_attack_by_name_says_what_it_may_spend():
     found = [attacks.standard(name, 0.1, steps=5, queries=30) for name in names]
     assert [a.title for a in found] == ["Square-30", "Random search-30", "PGD-5", "FGSM", "MIM-5", "SA-PGD-5"]
     assert [(a.gradients, a.queries) for a in found] == [(0, 30), (0, 30), (5, 0), (1, 0), (5, 0), (5, 0)]
-    assert attacks.Attack("apgd", 0.1, {"steps": 5, "loss": "dlr", "restarts": 2}).title == "APGD-DLR-5"
+    assert attacks.Attack("apgd", 0.1, {"steps": 5, "loss": "dlr", "restarts": 2}).title == "APGD-DLR-5 ×2"
     assert attacks.standard("uniform", 0.1).queries == 0
     with pytest.raises(Refused, match="queries is 0"):
         attacks.standard("square", 0.1, queries=0)
@@ -497,3 +497,30 @@ def test_an_evaluation_takes_it(network, tiny):
     clean = evaluation.flags(network, samples, None, **how)
     few, many = (evaluation.flags(network, samples, attacks.standard("square", 0.1, queries=n), **how) for n in (2, 60))
     assert clean.sum() >= few.sum() > many.sum() and not (many & ~clean).any()
+
+
+# Square from where APGD ended ----------------------------------------------------------------------------------------
+
+
+def test_square_goes_on_from_a_given_start():
+    network, images = Linear((1, 6, 6), lead=100.0), pictures(4, 1, 6, 6, margin=0.2)
+    start = images - 0.1 * torch.sign(network.w)  # the corner where the margin is lowest: nothing can be gained
+    found = square(network, images, zeros(images), eps=0.1, queries=40, start=start, **UNIT)
+    torch.testing.assert_close(found, start)
+    torch.testing.assert_close(network.asked[1], start)  # the first query, behind the look at the clean images
+    outside = images + 0.5
+    (near, *_) = square(network, images, zeros(images), eps=0.1, queries=1, start=outside, **UNIT)
+    torch.testing.assert_close(near, images[0] + 0.1)  # a start outside the ball is brought into it
+
+
+def test_apgd_square_breaks_what_apgd_breaks_and_more(network, batch):
+    images, labels = batch
+    budget = {"eps": 0.05, "seed": 3, **UNIT}
+    climbed = attacks.apgd(network, images, labels, steps=4, **budget)
+    both = attacks.apgd_square(network, images, labels, steps=4, queries=60, **budget)
+    after, before = stands(network, both, labels), stands(network, climbed, labels)
+    assert not (after & ~before).any() and (before & ~after).any()
+    assert torch.equal(both[~before], climbed[~before])  # what APGD broke is returned as it was
+    by_hand = square(network, images, labels, queries=60, start=climbed, **budget)
+    assert torch.equal(both, by_hand)
+    assert (both - images).abs().max() <= 0.05 + 1e-6

@@ -178,24 +178,24 @@ def test_c2_about_networks_tells_both_bounds_at_each_radius():
 
 
 def test_c4_is_not_measured_yet():
-    made = ratio_record(1.0), ablation_record(CLEAR, CLEAR), random_record({8: CLEAR})
+    made = ratio_record(1.0), ladder_record(CLEAR, CLEAR), random_record({8: CLEAR})
     assert verdict("C4", *made)[0] == NOT_MEASURED
 
 
 # ---- C3 ----------------------------------------------------------------------------------------------------------
 
 
-def ablation_record(alone, with_at, clean=(-0.02, -0.03, -0.01)):
-    """Differences under PGD-20 at 16/255: SR - vanilla and AT+SR - AT, each an interval or a list of them."""
+def ladder_record(alone, with_at, clean=(-0.02, -0.03, -0.01), *, strongest=claims.WORST):
+    """Differences under the worst of all at 16/255: SR - vanilla and AT+SR - AT, each an interval or a list of them."""
     rows = []
     for training, against, found in (("sr", "vanilla", alone), ("at+sr", "at", with_at)):
         of = {"training": training, "against": against}
         rows.append(row("difference", *clean, **of, attack="clean", eps_255=0.0))
         for i, interval in enumerate(found if isinstance(found, list) else [found]):
-            rows.append(row("difference", *interval, **of, attack="PGD-20", eps_255=16 * (i + 1)))
-            rows.append(row("difference", *AGAINST, **of, attack="FGSM", eps_255=16 * (i + 1)))  # weaker: no say
+            rows.append(row("difference", *interval, **of, attack=strongest, eps_255=16 * (i + 1)))
+            rows.append(row("difference", *AGAINST, **of, attack="up to APGD", eps_255=16 * (i + 1)))  # weaker: no say
             rows.append(row("difference", *AGAINST, **of, attack="sign noise", eps_255=16 * (i + 1)))
-    return record("tab-ablation", rows)
+    return record("fig-attack-ladder", rows)
 
 
 @pytest.mark.parametrize(
@@ -211,16 +211,21 @@ def ablation_record(alone, with_at, clean=(-0.02, -0.03, -0.01)):
     ],
 )
 def test_c3_has_two_verdicts_decided_by_the_strongest_attack(interval, expected):
-    assert verdict("C3, alone", ablation_record(interval, UNSURE))[0] == expected
-    assert verdict("C3, alone", ablation_record(UNSURE, interval))[0] == INCONCLUSIVE
-    assert verdict("C3, with AT", ablation_record(UNSURE, interval))[0] == expected
+    assert verdict("C3, alone", ladder_record(interval, UNSURE))[0] == expected
+    assert verdict("C3, alone", ladder_record(UNSURE, interval))[0] == INCONCLUSIVE
+    assert verdict("C3, with AT", ladder_record(UNSURE, interval))[0] == expected
 
 
 def test_c3_prints_what_it_costs_on_clean_images():
     for id in ("C3, alone", "C3, with AT"):
-        reason = verdict(id, ablation_record(CLEAR, CLEAR))[1]
-        assert "PGD-20: +20.0 points [+10.0, +30.0] at 16/255" in reason
+        reason = verdict(id, ladder_record(CLEAR, CLEAR))[1]
+        assert "worst case of all attacks: +20.0 points [+10.0, +30.0] at 16/255" in reason
         assert reason.endswith("clean accuracy: -2.0 points [-3.0, -1.0].")
+
+
+def test_c3_is_not_measured_where_no_two_networks_met():
+    found, reason = verdict("C3, alone", record("fig-attack-ladder", []))
+    assert found == NOT_MEASURED and reason == "No network of SR met one of vanilla."
 
 
 # ---- C5 ----------------------------------------------------------------------------------------------------------
@@ -278,12 +283,12 @@ def test_shares_and_points_are_percentages_with_their_intervals():
 
 
 def test_a_finding_holds_headline_caption_and_exactly_its_own_verdicts():
-    made = ablation_record(CLEAR, UNSURE)
+    made = ladder_record(CLEAR, UNSURE)
     text = findings.finding(made)
     assert text.startswith(f"**{findings.headline(made)}** ({findings.caption(made)})\n\n")
     lines = text.splitlines()[2:]
     assert [line[2:].partition(":")[0] for line in lines] == ["C3, alone", "C3, with AT"]
-    own = [v for v in claims.verdicts({"tab-ablation": made}) if v.claim.id.startswith("C3")]
+    own = [v for v in claims.verdicts({"fig-attack-ladder": made}) if v.claim.id.startswith("C3")]
     for line, (claim, found, reason) in zip(lines, own, strict=True):
         assert claim.statement in line and f"**{found.capitalize()}.** {reason}" in line
     assert "Supported" in lines[0] and "Inconclusive" in lines[1]
@@ -295,7 +300,7 @@ def test_an_artifact_that_decides_no_claim_has_a_finding_too():
 
 
 def test_the_caption_counts_images_and_seeds_and_names_split_and_profile():
-    assert findings.caption(ablation_record(CLEAR, CLEAR)) == (
+    assert findings.caption(ladder_record(CLEAR, CLEAR)) == (
         "Stripes, 100 test images, 3 seeds, 95 % intervals, profile smoke"
     )
     assert findings.caption(lambda_record(0.01, 0.01)).startswith("Stripes, 100 validation images, 1 seed, ")
@@ -316,7 +321,8 @@ def test_the_headline_of_noise_tells_the_widest_gap():
 
 
 def test_the_headline_of_the_ablation_tells_the_largest_change_of_either_sign():
-    made = ablation_record([(0.02, 0.01, 0.03), (-0.11, -0.2, -0.02)], [(0.04, None, None), (0.01, None, None)])
+    up, down = [(0.02, 0.01, 0.03), (-0.11, -0.2, -0.02)], [(0.04, None, None), (0.01, None, None)]
+    made = ladder_record(up, down, strongest="PGD-20") | {"artifact": "tab-ablation"}
     assert findings.headline(made) == (
         "What SR changes under PGD-20, where most: SR against vanilla: -11 points at 32/255; "
         "AT+SR against AT: +4 points at 16/255"

@@ -34,6 +34,12 @@ notebooks:
   fig-gradient-maps: {samples: 6, pgd_steps: 2}
   fig-lambda: {samples: 6, pgd_steps: 2, seeds: [0], lambdas: [0.1]}
   thm-ratio: {samples: 6, pgd_steps: 2}
+  fig-attack-ladder: {samples: 6, seeds: 1, pgd_steps: 2, long_steps: 2, gammas: [0.5], queries: 3}
+  tab-whitebox: {samples: 6, seeds: 1, steps: [2]}
+  tab-blackbox: {samples: 6, pgd_steps: 2, queries: 3, other_network: conv-2-3}
+  fig-surrogate-width: {samples: 6, pgd_steps: 2, gammas: [0.5]}
+  tab-poisson-eot: {samples: 6, seeds: 1, pgd_steps: 2, draws: [2]}
+  tab-masking-checklist: {samples: 6, pgd_steps: 2, long_steps: 3, queries: 2, radii_255: [16]}
 """)
 SECOND = 2.0  # what every step takes under `constant`
 
@@ -84,9 +90,26 @@ def test_the_smoke_profile_asks_for_these_evaluations():
     expected |= {("FGSM", 16, "test"): 8, ("FGSM", 32, "test"): 8, ("PGD-3", 16, "test"): 8}
     expected |= {("PGD-3", 32, "test"): 10, ("PGD-3", 32, "validation"): 6}
     found = costs.evaluations(profiles.load("smoke"))
-    told = [(e.attack.title, round(e.attack.eps * 255, 6)) if e.attack else ("clean", 0) for e in found]
-    assert Counter((*what, e.split) for what, e in zip(told, found, strict=True)) == expected
-    assert len(found) == 96 and {e.samples for e in found} == {60}
+    many = [e for e in found if e.samples == 60]
+    told = [(e.attack.title, round(e.attack.eps * 255, 6)) if e.attack else ("clean", 0) for e in many]
+    assert Counter((*what, e.split) for what, e in zip(told, many, strict=True)) == expected
+    # on 20 images, beside clean ones: the ladder's 9 rungs and the white-box protocol's 9 attacks on 2 networks of each
+    # training; 10 black-box attacks, and 13 by other rules, on 1 of each, PGD-2 in both; 4 on 2 with Poisson input
+    counts = {"clean": 8 + 2, "rungs": 9 * 8, "white box": 9 * 8, "black box": 10 * 4, "rules": 13 * 4 - 4, "random": 8}
+    # on 30 the checklist: clean ones and 8 attacks on 1 network of each training
+    assert Counter(e.samples for e in found) == {60: 96, 20: sum(counts.values()), 30: 9 * 4}
+
+
+def needed(statements):
+    """The assignments that name networks and attacks, and those that these take values from, in order; not `run`."""
+    found, used = [], set()
+    for statement in reversed([s for s in statements if isinstance(s, ast.Assign)]):
+        text, names = ast.unparse(statement), [part for part in ast.walk(statement) if isinstance(part, ast.Name)]
+        named = re.search(r"evaluations\.evaluated|run\.profile|attacks\.|protocols\.", text)
+        if (named or used & {getattr(target, "id", None) for target in statement.targets}) and "run.save" not in text:
+            found.append(statement)
+            used |= {name.id for name in names if isinstance(name.ctx, ast.Load)} - {"run"}
+    return reversed(found)
 
 
 def asked_by(artifact, profile, monkeypatch):
@@ -95,18 +118,16 @@ def asked_by(artifact, profile, monkeypatch):
 
     def evaluated(networks, ladder, *, samples, split="test", device):
         for e in networks:
-            asked.extend((e.key, repr(attack), samples, split) for attack in (None, *ladder))
+            own = ladder(e) if callable(ladder) else ladder
+            asked.extend((e.key, repr(attack), samples, split) for attack in (None, *own))
         return []
 
     source = (paths.NOTEBOOKS / f"{artifact}.py").read_text(encoding="utf-8")
     monkeypatch.setattr(evaluations, "evaluated", evaluated)
     names = {"run": SimpleNamespace(profile=profile), "attacks": attacks, "measures": measures, "protocols": protocols}
     names |= {"evaluations": evaluations} | profile.parameters(artifact)
-    for statement in ast.parse(source).body:
-        text = ast.unparse(statement)
-        needed = re.search(r"evaluations\.evaluated|run\.profile|attacks\.|protocols\.", text)
-        if isinstance(statement, ast.Assign) and needed and "run.save" not in text:
-            exec(text, names)
+    for statement in needed(ast.parse(source).body):
+        exec(ast.unparse(statement), names)
     assert bool(asked) == ("evaluations.evaluated(" in source)
     return asked
 
@@ -149,12 +170,17 @@ def test_an_evaluation_is_there_when_its_flags_are(tiny):
 def test_the_bill_is_steps_times_epochs_times_batch(tiny, constant):
     bill = costs.bill(tiny, "cpu")
     # 42 images are 4 batches of 10, 3 epochs; a step is timed with 8 images
-    assert [seconds for _, seconds in bill.trainings] == [SECOND * 10 / 8 * 4 * 3] * 9
+    # 2 seeds of 4 trainings, sr at another λ, 2 of conv-2-3 to make examples on, 2 with Poisson input
+    assert [seconds for _, seconds in bill.trainings] == [SECOND * 10 / 8 * 4 * 3] * (8 + 1 + 2 + 2)
     assert [e.key for e, _ in bill.trainings] == [e.key for e in tiny.plan()]
-    gradients = {"clean": 0, "uniform noise": 0, "sign noise": 0, "FGSM": 1, "PGD-2": 2}
-    for one, seconds in bill.evaluations:
-        passes = 1 + gradients[one.attack.title if one.attack else "clean"]
-        assert seconds == pytest.approx(SECOND * passes * 6 / 8)
+    passes = {"clean": 1, "uniform noise": 1, "sign noise": 1, "FGSM": 1 + 1, "PGD-2": 1 + 2, "Square-3": 1 + 3}
+    passes |= {"PGD-2 EOT 2": 1 + 2 * 2, "PGD-6": 1 + 6, "PGD-2 made on at, conv-2-3": 1 + 2}
+    passes |= {"PGD-2, four rules": 4 * (1 + 2), "FGSM, four rules": 4 * (1 + 1), "all widths together": 3 * (1 + 2)}
+    told = [(one.attack.title if one.attack else "clean", seconds) for one, seconds in bill.evaluations]
+    assert set(passes) <= {title for title, _ in told}
+    for title, seconds in told:
+        if title in passes:
+            assert seconds == pytest.approx(SECOND * passes[title] * 6 / 8)
     assert len(bill.evaluations) == len(costs.evaluations(tiny))
     both = [seconds for _, seconds in bill.trainings + bill.evaluations]
     assert bill.seconds == pytest.approx(sum(both))
@@ -162,7 +188,9 @@ def test_the_bill_is_steps_times_epochs_times_batch(tiny, constant):
 
 def test_equal_steps_are_timed_once(tiny, constant):
     costs.bill(tiny, "cpu")
-    assert len(constant) == 4 + 2  # four trainings, whatever seed and λ; a forward pass and a gradient
+    trainings = 4 + 2 + 2  # whatever seed and λ; of conv-2-4, of conv-2-3 and with Poisson input
+    gradients = 10 + 4 + 1  # by the rules that attacks bring, whatever their widths; by four on conv-2-3
+    assert len(constant) == trainings + 3 + gradients  # a forward pass of each of the three
 
 
 def test_what_grows_makes_the_bill_grow(tiny, constant):
@@ -200,13 +228,17 @@ def test_cifar_needs_no_data_on_disk(constant, monkeypatch, train, steps):
     profile = replace(profile, data={"name": "cifar10"} | ({"train": train} if train else {}))
     bill = costs.bill(profile, "cpu")
     # 45,000 images (5,000 of the 50,000 validate) in whole batches of 32, 200 epochs
-    assert [seconds for _, seconds in bill.trainings] == [pytest.approx(SECOND * 32 / 8 * steps * 200)] * 14
+    assert [seconds for _, seconds in bill.trainings] == [pytest.approx(SECOND * 32 / 8 * steps * 200)] * 22
     assert not paths.DATA.exists()
 
 
 def test_imported_networks_are_not_on_the_bill_and_what_they_are_asked_is(tiny, constant):
     own = {"imported": "0" * 64, "dataset": "cifar10"}
+    none = {"fig-attack-ladder": {"substitute": "vanilla"}, "tab-blackbox": {"substitutes": []}}
+    none |= {"tab-masking-checklist": {"substitute": "vanilla"}}
+    none |= {"tab-poisson-eot": {"trainings": []}}  # no networks of our own but those that are named below
     given = replace(tiny, trainings=tiny.trainings | {"vanilla": own, "sr": own | {"h": 0.01}})
+    given = replace(given, notebooks={name: tiny.notebooks[name] | none.get(name, {}) for name in tiny.notebooks})
     bill = costs.bill(given, "cpu")
     told = [f"{e.defense} {e.seed}" for e, _ in bill.trainings]
     assert told == ["at+sr 0", "at+sr 1", "at 0", "at 1", "sr 0"]  # the last is the sweep's own

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from torch import nn
 
-from paperlib import attacks, evaluation
+from paperlib import attacks, defenses, evaluation, networks, training
 from paperlib.errors import Refused
 from paperlib.images import Split
 
@@ -126,3 +127,226 @@ def test_images_outside_their_bounds_are_refused(network, tiny):
     flags(network, tiny.test, None, bounds=(0.0, brightest))
     with pytest.raises(Refused, match="A pixel is 0.* must lie from 0.0 to 0.3"):
         flags(network, tiny.test, None, bounds=(0.0, 0.3))
+
+
+# Samples that a network couples ------------------------------------------------------------------------------------
+
+COUPLED = [
+    attacks.standard("pgd", 0.04, steps=4, rule={"name": "assg"}),
+    attacks.standard("pgd", 0.04, steps=4, rule={"name": "pdsg"}),
+    attacks.standard("sa_pgd", 0.04, steps=4, rule={"name": "assg"}),
+    attacks.standard("apgd", 0.04, steps=4, rule={"name": "pdsg"}),
+]
+EACH_COUPLED = pytest.mark.parametrize("attack", COUPLED, ids=lambda attack: attack.title)
+HOW = {"bounds": (0.0, 1.0), "num_classes": 3}
+
+
+def outcomes(network, samples, attack, wanted, **how):
+    """Sample → what became of it, of all that `attacked` tells."""
+    found = {}
+    for outcome in evaluation.attacked(network, samples, attack, wanted, **HOW | how):
+        for place, row in enumerate(outcome.rows.tolist()):
+            assert row not in found  # once each
+            found[row] = tuple(values[place].item() for values in outcome[1:])
+    return found
+
+
+@EACH_COUPLED
+def test_by_a_coupled_rule_a_flag_does_not_depend_on_who_else_is_wanted(network, tiny, attack):
+    everyone = torch.ones(len(tiny.test), dtype=torch.bool)
+    whole = outcomes(network, tiny.test, attack, everyone, batch_size=25)
+    assert sorted(whole) == list(range(120)) and 0 < sum(flag for flag, *_ in whole.values()) < 120
+    for wanted in ([60], [0, 26, 119], list(range(0, 120, 7))):
+        some = torch.zeros_like(everyone)
+        some[wanted] = True
+        found = outcomes(network, tiny.test, attack, some, batch_size=25)
+        batches = {row // 25 for row in wanted}
+        assert sorted(found) == [row for row in range(120) if row // 25 in batches]  # all its neighbours come along
+        assert found == {row: whole[row] for row in found}
+
+
+@EACH_COUPLED
+def test_by_a_coupled_rule_neighbours_stay_together_and_each_batch_starts_afresh(network, tiny, attack):
+    calls = []
+    hook = network.register_forward_hook(lambda module, inputs, _: calls.append((len(inputs[0]), module.training)))
+    found = flags(network.train(), tiny.test, attack, batch_size=50)
+    hook.remove()
+    assert set(calls[2:]) == {(50, False), (20, False)}  # two of the clean images, padded, then as they come
+    expected = predictions(network, tiny.test) == tiny.test.labels
+    for start in (0, 50, 100):
+        samples = subset(tiny.test, slice(start, start + 50))
+        x = attack.bind(seed=0, index=samples.index)(network, samples.pixels(), samples.labels, bounds=(0.0, 1.0))
+        with torch.no_grad():
+            expected[start : start + 50] &= network(x).argmax(1) == samples.labels
+    assert torch.equal(found, expected)
+
+
+def test_without_a_coupled_rule_only_who_is_wanted_is_attacked(network, tiny):
+    wanted = torch.zeros(120, dtype=torch.bool)
+    wanted[[3, 77, 100]] = True
+    whole = outcomes(network, tiny.test, ATTACKS[4], ~torch.zeros_like(wanted))
+    assert outcomes(network, tiny.test, ATTACKS[4], wanted) == {row: whole[row] for row in (3, 77, 100)}
+    assert outcomes(network, tiny.test, ATTACKS[4], torch.zeros_like(wanted)) == {}
+
+
+def test_what_it_cost_is_told_with_the_last_look(network, tiny):
+    everyone = torch.ones(120, dtype=torch.bool)
+    found = outcomes(network, tiny.test, attacks.Attack("pgd", 0.05, {"alpha": 0.01, "steps": 6}), everyone)
+    assert {(forward, backward) for _, forward, backward, *_ in found.values()} == {(7, 6)}
+    found = outcomes(network, tiny.test, attacks.standard("pgd", 0.05, steps=6), everyone)
+    clean = flags(network, tiny.test, None)
+    for row, (flag, forward, backward, *_) in found.items():
+        assert forward == backward + 1 <= 7
+        assert not flag or backward == 6
+        assert clean[row] or backward <= 6
+    assert len({forward for _, forward, *_ in found.values()}) > 3
+
+
+def test_how_many_are_attacked_together_changes_nothing(network, tiny, monkeypatch):
+    everyone = torch.ones(120, dtype=torch.bool)
+    whole = [outcomes(network, tiny.test, attack, everyone, batch_size=25) for attack in ATTACKS[1:]]
+    monkeypatch.setattr(evaluation, "CHUNK", 17)
+    assert [outcomes(network, tiny.test, attack, everyone, batch_size=25) for attack in ATTACKS[1:]] == whole
+
+
+# Attacks that cheat ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cheat", "strays"),
+    [
+        (lambda x, y: x + 0.2 * (y == 0).view(-1, 1, 1, 1), lambda x, y: y == 0),  # out of the ball
+        (lambda x, y: x - 0.09 * (y == 1).view(-1, 1, 1, 1), lambda x, y: (y == 1) & (x < 0.09).flatten(1).any(1)),
+        (lambda x, y: torch.where((y == 2).view(-1, 1, 1, 1), torch.nan, x), lambda x, y: y == 2),
+        (lambda x, y: torch.where((y == 2).view(-1, 1, 1, 1), torch.inf, x), lambda x, y: y == 2),
+        (lambda x, y: (x + 0.1).clamp(0, 1), lambda x, y: y < 0),  # to the ball's very edge: nobody
+        (lambda x, y: (x - 0.1).clamp(0, 1), lambda x, y: y < 0),
+    ],
+    ids=["leaves the ball", "leaves the bounds", "NaN", "infinity", "the upper edge", "the lower edge"],
+)
+def test_an_attack_that_leaves_its_ball_or_the_bounds_is_found_out(network, tiny, attack_with, cheat, strays):
+    attack = attack_with(lambda _, images, labels: cheat(images, labels))
+    found = outcomes(network, tiny.test, attack, torch.ones(120, dtype=torch.bool))
+    expected = strays(tiny.test.pixels(), tiny.test.labels)
+    assert [found[row][-1] for row in range(120)] == expected.tolist()
+
+
+@pytest.mark.parametrize("share", [0.99, 1.01])
+def test_in_l2_the_ball_is_round(network, tiny, monkeypatch, share):
+    def attack(network, images, labels, *, eps, bounds, norm):
+        step = torch.zeros_like(images)
+        step[..., 0, 0] = share * eps * 0.6  # a length of share·ε along two pixels
+        step[..., 0, 1] = share * eps * 0.8
+        return images + step * (1 - 2 * (images > 0.5))
+
+    monkeypatch.setitem(attacks.ATTACKS, "made up", attack)
+    made_up = attacks.Attack("made up", 0.1, {"norm": "l2"})
+    found = outcomes(network, tiny.test, made_up, torch.ones(120, dtype=torch.bool))
+    assert {strayed for *_, strayed in found.values()} == {share > 1}
+
+
+@EACH
+def test_our_attacks_do_not_stray(network, tiny, attack):
+    if attack is not None:
+        found = outcomes(network, tiny.test, attack, torch.ones(120, dtype=torch.bool))
+        assert not any(strayed for *_, strayed in found.values())
+
+
+# Made on another network -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", [{}, {"name": "sigmoid", "slope": 4.0}, {"name": "assg"}], ids=str)
+def test_examples_are_made_on_one_network_and_judged_on_the_other(network, fresh, tiny, rule):
+    source = fresh(5)
+    attack = attacks.Attack("pgd", 0.1, {"alpha": 0.03, "steps": 4}, rule)
+    found = outcomes(
+        network, tiny.test, attack, torch.ones(120, dtype=torch.bool), source=source.train(), batch_size=40
+    )
+    expected = []
+    for start in (0, 40, 80):
+        part = subset(tiny.test, slice(start, start + 40))
+        x = attack.bind(seed=0, index=part.index)(source.eval(), part.pixels(), part.labels, bounds=(0.0, 1.0))
+        expected += (predictions_of(network, x) == part.labels).tolist()
+    assert [found[row][0] for row in range(120)] == expected
+    assert {found[row][1:3] for row in found} == {(5, 4)}
+    own = outcomes(network, tiny.test, attack, torch.ones(120, dtype=torch.bool), batch_size=40)
+    assert sum(own[row][0] for row in own) < sum(expected) < 120
+
+
+def predictions_of(network, images):
+    with torch.no_grad():
+        return network(images).argmax(1)
+
+
+def test_flags_of_transferred_examples_need_the_clean_image_right(network, fresh, tiny):
+    attack = attacks.Attack("pgd", 0.1, {"alpha": 0.03, "steps": 4})
+    clean, found = flags(network, tiny.test, None), flags(network, tiny.test, attack, source=fresh(5))
+    assert not (found & ~clean).any()
+
+
+# Networks that draw at random --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def poisson(tiny):
+    """Trained until it is mostly right, and yet differently from draw to draw."""
+    torch.manual_seed(0)
+    network = networks.build("poisson-conv-2-4", in_channels=1, image_size=8, num_classes=3, T=16)
+    schedule = training.Schedule(epochs=8, batch_size=10, lr=0.1, momentum=0.9, weight_decay=5e-4)
+    list(training.epochs(network, defenses.Vanilla(), tiny, schedule, seed=0, progress=False))
+    return network.eval()
+
+
+DRAWING = [None, *(attacks.standard(name, 0.05, steps=3) for name in ("uniform", "fgsm", "pgd", "apgd", "square"))]
+DRAWING += [attacks.Attack("pgd", 0.05, {"alpha": 0.02, "steps": 3, "eot": 3})]
+DRAWING += [attacks.standard("overwritten_eot", 0.05, steps=3), attacks.standard("pgd", 0.05, rule={"name": "assg"})]
+
+
+@pytest.mark.parametrize("attack", DRAWING, ids=lambda attack: attack.title if attack else "clean")
+def test_the_same_seed_draws_the_same_flags_and_torchs_own_chance_is_left_alone(poisson, tiny, attack):
+    torch.manual_seed(11)
+    state, found = torch.get_rng_state(), flags(poisson, tiny.test, attack, seed=2)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(12)
+    assert torch.equal(flags(poisson, tiny.test, attack, seed=2), found)
+    assert not torch.equal(flags(poisson, tiny.test, attack, seed=3), found)
+    assert 0 < found.sum() < len(found)
+
+
+def test_at_radius_zero_a_network_that_draws_is_judged_by_one_draw(poisson, tiny):
+    # the share of those that are right in both of two draws lies below that of one: which is it?
+    singles = torch.stack([flags(poisson, tiny.test, None, seed=1000 * seed) for seed in range(1, 9)])
+    single = singles.float().mean().item()
+    both = (singles[::2] & singles[1::2]).float().mean().item()
+    still = attacks.Attack("uniform", 0.0)
+    judged = torch.stack([flags(poisson, tiny.test, still, seed=1000 * seed + 7) for seed in range(1, 9)])
+    error = 2 * (single * (1 - single) / judged.numel()) ** 0.5
+    assert single - both > 3 * error
+    assert judged.float().mean().item() == pytest.approx(single, abs=2 * error)
+
+
+def test_a_network_that_draws_is_attacked_wherever_it_was_wrong_by_chance(poisson, tiny):
+    none = torch.zeros(120, dtype=torch.bool)
+    assert flags(poisson, tiny.test, attacks.standard("uniform", 0.01), correct=none).any()
+
+
+@pytest.mark.parametrize("attack", DRAWING[1:], ids=lambda attack: attack.title)
+def test_a_drawn_flag_does_not_depend_on_who_else_is_wanted(poisson, tiny, attack):
+    everyone, some = torch.ones(120, dtype=torch.bool), torch.zeros(120, dtype=torch.bool)
+    some[[30, 101]] = True
+    whole = outcomes(poisson, tiny.test, attack, everyone, batch_size=25)
+    found = outcomes(poisson, tiny.test, attack, some, batch_size=25)
+    assert sorted(found) == [*range(25, 50), *range(100, 120)]
+    assert found == {row: whole[row] for row in found}
+
+
+def test_ones_own_network_with_dropout_is_judged_in_eval_mode(tiny):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 30), nn.ReLU(), nn.Dropout(0.8), nn.Linear(30, 3))
+    for attack in (None, attacks.standard("fgsm", 0.05), attacks.standard("pgd", 0.05, steps=3)):
+        found = flags(network.train(), tiny.test, attack)
+        assert not network.training
+        assert torch.equal(flags(network.eval(), tiny.test, attack), found)
+    assert torch.equal(flags(network.train(), tiny.test, None), predictions(network, tiny.test) == tiny.test.labels)
+    with pytest.raises(Refused, match="FGSM rate brings a backward rule"):
+        flags(network, tiny.test, attacks.standard("fgsm", 0.05, rule={"name": "rate"}))

@@ -375,6 +375,28 @@ def test_unknown_and_absent_devices_are_refused(experiment, monkeypatch):
     assert not experiment.folder.exists()
 
 
+# Opening by name ---------------------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_is_opened_by_its_folders_name(experiment):
+    trained(experiment)
+    again = experiments.opened(experiment.key)
+    assert again == experiment and same(trained(again), trained(experiment))
+
+
+def test_an_imported_network_is_opened_by_its_folders_name(imported):
+    assert experiments.opened(imported.key) == imported
+
+
+def test_a_folder_that_holds_no_network_is_not_opened(experiment):
+    with pytest.raises(Refused, match="mine holds no checkpoint.json; name a folder there that does"):
+        experiments.opened("mine")
+    trained(experiment)
+    shutil.copytree(experiment.folder, experiment.folder.with_name("mine"))
+    with pytest.raises(Refused, match=f"mine holds the checkpoint of {experiment.key}; rename it so"):
+        experiments.opened("mine")
+
+
 # Flags -------------------------------------------------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """Rows of records from hand-made flags and gradients: pairing, grouping, and numbers worked out by hand."""
 
+import dataclasses
 import itertools
 import math
 from types import SimpleNamespace
@@ -9,9 +10,10 @@ import pytest
 import torch
 
 from paperlib import attacks, experiments, images, measures, protocols, records, theory
+from paperlib import evaluation as evaluation_room
 from paperlib.attacks import Attack
 from paperlib.errors import Refused
-from paperlib.evaluations import Evaluation
+from paperlib.evaluations import Ensemble, Evaluation, Transfer
 from paperlib.experiments import Experiment
 from paperlib.training import Schedule
 
@@ -98,13 +100,15 @@ def test_differences_are_paired_by_seed_whatever_the_order():
     made = [evaluation(experiment("sr", s, lam=0.1), "pgd", 16, right=9 - s) for s in range(3)]
     made += [evaluation(experiment("vanilla", s), "pgd", 16, right=r) for s, r in enumerate((5, 7, 6))]
     for shuffled in itertools.islice(itertools.permutations(made), 0, 720, 37):
-        (entry,) = measures.difference_rows(iter(shuffled), "sr", "vanilla")
+        entry, *pairs = measures.difference_rows(iter(shuffled), "sr", "vanilla")
         assert entry["value"] == pytest.approx(0.2)
         assert bounds(entry) == pytest.approx((-0.23027, 0.63027), abs=2e-5)
         assert set(entry["seeds"]) == {0, 1, 2}
         assert set(entry["experiments"]) == {e.experiment.key for e in made}
     labels = {"training": "sr", "against": "vanilla", "attack": "PGD-20", "eps_255": 16.0}
     assert labels.items() <= entry.items() and entry["quantity"] == "difference"
+    by_seed = {tuple(r["seeds"]): r["value"] for r in pairs}
+    assert by_seed == {(0,): pytest.approx(0.4), (1,): pytest.approx(0.1), (2,): pytest.approx(0.1)}
 
 
 def test_there_is_a_difference_for_every_attack_and_it_hears_no_other_training():
@@ -114,7 +118,8 @@ def test_there_is_a_difference_for_every_attack_and_it_hears_no_other_training()
         for i, (attack, eps) in enumerate(((None, 0), ("fgsm", 16), ("pgd", 16), ("pgd", 32)))
         for s in range(2)
     ]
-    rows = measures.difference_rows(made, "sr", "vanilla")
+    found = measures.difference_rows(made, "sr", "vanilla")
+    rows = [r for r in found if r["quantity"] == "difference"]
     assert [(r["attack"], r["eps_255"]) for r in rows] == [
         ("clean", 0),
         ("FGSM", 16),
@@ -122,6 +127,256 @@ def test_there_is_a_difference_for_every_attack_and_it_hears_no_other_training()
         ("PGD-20", 32),
     ]
     assert [r["value"] for r in rows] == pytest.approx([0.2] * 4)
+    assert [r["quantity"] for r in found[4:]] == ["paired difference"] * 8
+    assert [r["value"] for r in found[4:]] == pytest.approx([0.2] * 8)
+
+
+def test_two_networks_that_meet_on_the_same_samples_by_hand():
+    # 20 samples, 8 right for SR alone, 1 for vanilla alone: p = 9/22, q = 2/22, z √((11/22 - (7/22)²)/22) = 0.263867;
+    # McNemar: 9 discordant pairs, one against eight: 2·(1 + 9)/2⁹ = 0.0390625
+    first, second = np.zeros(20, dtype=bool), np.zeros(20, dtype=bool)
+    first[:8], second[8], first[9:14], second[9:14] = True, True, True, True
+    one, two = experiment("sr", 3), experiment("vanilla", 3)
+    attack = attacks.standard("pgd", 16 / 255)
+    mean, pair = measures.difference_rows([Evaluation(two, attack, second), Evaluation(one, attack, first)], *ORDER)
+    assert (mean["quantity"], pair["quantity"]) == ("difference", "paired difference")
+    assert [mean["value"], pair["value"]] == pytest.approx([7 / 20] * 2)
+    assert pair["n"] == 20 and pair["seeds"] == [3] and set(pair["experiments"]) == {one.key, two.key}
+    half = 1.959964 * math.sqrt((11 / 22 - (7 / 22) ** 2) / 22)
+    assert bounds(pair) == pytest.approx((7 / 22 - half, 7 / 22 + half), abs=1e-6)
+    assert pair["method"].endswith(", McNemar p = 0.039") and "Bonett-Price" in pair["method"]
+    labels = {"training": "sr", "against": "vanilla", "attack": "PGD-20", "eps_255": 16.0}
+    assert labels.items() <= pair.items()
+    equal = measures.difference_rows([Evaluation(one, attack, first), Evaluation(two, attack, first)], *ORDER)[1]
+    assert equal["value"] == 0 and equal["low"] < 0 < equal["high"] and equal["method"].endswith("p = 1")
+
+
+ORDER = "sr", "vanilla"
+
+
+def test_networks_of_different_seeds_or_attacks_do_not_meet():
+    made = [evaluation(experiment("sr", 0), "pgd", 8), evaluation(experiment("vanilla", 1), "pgd", 8)]
+    made += [evaluation(experiment("sr", 2), "pgd", 8), evaluation(experiment("vanilla", 2), "pgd", 16)]
+    made += [evaluation(experiment("sr", 3), "pgd", 8), evaluation(experiment("vanilla", 3), "fgsm", 8)]
+    assert measures.difference_rows(made, *ORDER) == []
+
+
+# ---- what it cost ------------------------------------------------------------------------------------------------
+
+
+def test_passes_are_the_mean_over_samples_and_then_over_seeds():
+    # per sample 3 and 6: standard error 1.5, times t(0.975, 1) = 12.7062, cut at 0
+    made = [
+        Evaluation(experiment(seed=s), attacks.standard("pgd", 8 / 255), flags(5), np.full(10, 2.0 + s) + flags(5) * 2)
+        for s in (0, 3)
+    ]
+    (entry,) = measures.pass_rows(made)
+    assert (entry["quantity"], entry["value"], entry["n"]) == ("mean passes", pytest.approx(4.5), 2)
+    assert bounds(entry) == (0, pytest.approx(4.5 + 1.5 * 12.7062, abs=1e-4))
+    assert entry["attack"] == "PGD-20" and entry["eps_255"] == 8 and entry["seeds"] == [0, 3]
+    (one,) = measures.pass_rows(made[:1])
+    assert one["value"] == pytest.approx(3) and 2 < one["low"] < 3 < one["high"] < 4 and one["n"] == 10
+    other = Evaluation(experiment("sr"), attacks.standard("pgd", 8 / 255), flags(5), np.full(10, 7.0))
+    assert [r["value"] for r in measures.pass_rows([*made, other])] == [pytest.approx(4.5), 7]
+
+
+# ---- doubts ------------------------------------------------------------------------------------------------------
+
+PGD, FGSM = attacks.standard("pgd", 8 / 255), attacks.standard("fgsm", 8 / 255)
+RATE = {"name": "rate"}
+WEAK, STRONG = flags(80, 100), flags(40, 100)
+
+
+def made(attack, left, of=None, **told):
+    return Evaluation(of or experiment(), attack, left, **told)
+
+
+def steps(count, eps_255=8, **options):
+    one = attacks.standard("pgd", eps_255 / 255, steps=count)
+    return dataclasses.replace(one, options=one.options | options)
+
+
+FIRES = [  # the doubted attack, the one that breaks more, and a word of the reason
+    (PGD, attacks.standard("uniform", 8 / 255), "noise of the same size"),
+    (PGD, attacks.standard("sign", 8 / 255), "noise of the same size"),
+    (FGSM, attacks.standard("sign", 8 / 255), "noise of the same size"),
+    (PGD, Attack("random_search", 8 / 255, {"draws": 9}), "noise of the same size"),
+    (PGD, attacks.standard("square", 8 / 255), "sees no gradient"),
+    (PGD, Transfer(PGD, experiment(seed=9)), "sees no gradient"),
+    (Attack("apgd", 8 / 255, {"steps": 9}), attacks.standard("square", 8 / 255), "sees no gradient"),
+    (PGD, FGSM, "a single step"),
+    (attacks.standard("pgd", 8 / 255, rule=RATE), attacks.standard("fgsm", 8 / 255, rule=RATE), "a single step"),
+    (PGD, attacks.standard("pgd", 4 / 255), "a smaller radius"),
+    (FGSM, attacks.standard("fgsm", 4 / 255), "a smaller radius"),
+    (steps(20), steps(10), "fewer steps"),
+]
+SILENT = [
+    (PGD, attacks.standard("uniform", 16 / 255)),  # another radius
+    (PGD, attacks.standard("square", 16 / 255)),
+    (PGD, attacks.standard("fgsm", 16 / 255)),
+    (PGD, attacks.standard("pgd", 16 / 255)),
+    (PGD, Transfer(attacks.standard("pgd", 16 / 255), experiment(seed=9))),
+    (FGSM, attacks.standard("square", 8 / 255)),  # a single step may well be the weaker
+    (FGSM, PGD),
+    (steps(10), steps(20)),
+    (PGD, attacks.standard("fgsm", 8 / 255, rule=RATE)),  # another rule
+    (PGD, attacks.standard("pgd", 4 / 255, rule=RATE)),
+    (steps(20), steps(10, eot=2)),  # another kind
+    (steps(20), steps(10, eps_255=4)),
+    (attacks.standard("uniform", 8 / 255), attacks.standard("sign", 8 / 255)),  # noise against noise
+    (attacks.standard("square", 8 / 255), attacks.standard("uniform", 8 / 255)),
+    (attacks.standard("sign", 8 / 255), PGD),
+    (PGD, Attack("apgd", 8 / 255, {"steps": 9})),
+    (PGD, None),
+    (None, PGD),
+    (PGD, Ensemble("worst", [PGD, attacks.standard("uniform", 8 / 255)])),
+    (Ensemble("worst", [PGD, FGSM]), attacks.standard("uniform", 8 / 255)),
+]
+
+
+@pytest.mark.parametrize(("attack", "other", "reason"), FIRES)
+def test_an_attack_is_doubted_where_a_weaker_one_breaks_more(attack, other, reason):
+    for order in (1, -1):
+        found = measures.doubts([made(attack, WEAK), made(other, STRONG)][::order])[::order]
+        assert found[1] == []
+        (said,) = found[0]
+        assert reason in said and ";" in said  # what is wrong, and what to do
+    assert measures.doubts([made(attack, STRONG), made(other, WEAK)]) == [[], []]
+    assert measures.doubts([made(attack, WEAK), made(other, WEAK)]) == [[], []]
+    few = flags(77, 100)  # three samples in a hundred: chance
+    assert measures.doubts([made(attack, WEAK), made(other, few)]) == [[], []]
+    crossed = np.roll(WEAK, 10)  # ten discordant pairs each way
+    assert measures.doubts([made(attack, WEAK), made(other, crossed)]) == [[], []]
+    elsewhere = made(other, STRONG, experiment(seed=1))
+    assert measures.doubts([made(attack, WEAK), elsewhere]) == [[], []]
+
+
+@pytest.mark.parametrize(("attack", "other"), SILENT)
+def test_where_the_other_proves_nothing_it_is_believed(attack, other):
+    assert measures.doubts([made(attack, WEAK), made(other, STRONG)]) == [[], []]
+
+
+def test_what_an_evaluation_says_against_itself():
+    ensemble = Ensemble("worst", [PGD, FGSM])
+    for attack in (PGD, ensemble):
+        (vanished,) = measures.doubts([made(attack, WEAK, vanished=0.11)])[0]
+        assert "exactly 0" in vanished
+        assert measures.doubts([made(attack, WEAK, vanished=0.1)]) == [[]]
+        (strayed,) = measures.doubts([made(attack, WEAK, strayed=1)])[0]
+        assert "ball" in strayed
+        assert len(measures.doubts([made(attack, WEAK, vanished=0.5, strayed=3)])[0]) == 2
+    assert measures.doubts([made(None, WEAK)]) == [[]]
+
+
+def test_a_network_that_draws_needs_more_than_one_draw_a_gradient():
+    drawing = dataclasses.replace(experiment(), network="poisson-conv-2-4")
+    one, ten = steps(10), steps(10, eot=10)
+    assert "each gradient is one draw" in measures.doubts([made(one, WEAK, drawing)])[0][0]
+    overwritten = attacks.standard("overwritten_eot", 8 / 255)
+    assert "each gradient is one draw" in measures.doubts([made(overwritten, WEAK, drawing)])[0][0]
+    assert "each gradient is one draw" in measures.doubts([made(Ensemble("two", [ten, one]), WEAK, drawing)])[0][0]
+    believed = [ten, attacks.standard("uniform", 8 / 255), attacks.standard("square", 8 / 255), None]
+    for attack in [*believed, Ensemble("two", believed[:2])]:
+        assert measures.doubts([made(attack, WEAK, drawing)]) == [[]]
+    assert measures.doubts([made(one, WEAK)]) == [[]]  # an ordinary network
+
+
+def test_several_reasons_are_told_once_each():
+    nets = [made(PGD, WEAK, vanished=0.4), made(FGSM, STRONG), made(attacks.standard("uniform", 8 / 255), STRONG)]
+    nets += [made(attacks.standard("sign", 8 / 255), STRONG)]
+    found = measures.doubts(nets)
+    assert len(found[0]) == len(set(found[0])) == 3 and found[1:] == [[], [], []]
+
+
+def doubted():
+    """Two seeds: of the first PGD's gradients vanish, of the second noise breaks more; SR is beyond doubt."""
+    nets = [experiment(seed=s) for s in (0, 1)]
+    found = [made(PGD, WEAK, nets[0], vanished=0.5), made(PGD, WEAK, nets[1])]
+    found += [made(attacks.standard("uniform", 8 / 255), STRONG if s else WEAK, of) for s, of in enumerate(nets)]
+    return found + [made(PGD, STRONG, experiment("sr", s)) for s in (0, 1)]
+
+
+def test_rows_carry_their_doubts_and_others_have_no_such_key():
+    rows = measures.accuracy_rows(iter(doubted()))
+    said = [r.get("doubts") for r in rows]
+    assert said[2:] == [None] * 4 and all("doubts" not in r for r in rows[2:])
+    ((vanished,), (noise,)) = said[:2]
+    assert "exactly 0" in vanished and "noise" in noise
+    pgd, uniform, sr = measures.mean_rows(iter(doubted()))
+    assert pgd["doubts"] == [vanished, noise]  # the union over seeds
+    assert "doubts" not in uniform and "doubts" not in sr
+    mean, *pairs = measures.difference_rows(iter(doubted()), *ORDER)
+    assert mean["doubts"] == [vanished, noise]
+    assert [r["doubts"] for r in pairs] == [[vanished], [noise]]
+
+
+def test_the_same_doubt_of_two_seeds_is_told_once():
+    both = [made(PGD, WEAK, experiment(seed=s), vanished=0.5) for s in (0, 1)]
+    (entry,) = measures.mean_rows(both)
+    assert len(entry["doubts"]) == 1
+
+
+def test_doubted_rows_fit_into_a_record(tmp_path):
+    rows = [row for make in (measures.accuracy_rows, measures.mean_rows) for row in make(doubted())]
+    rows += measures.difference_rows(doubted(), *ORDER)
+    data = {"name": "tiny", "title": "stripes", "sha256": "0"}
+    built = records.build("tab-ablation", profile="smoke", parameters={}, data=data, recipe=1, device="cpu", rows=rows)
+    records.save(built, tmp_path / "t.json")
+    assert records.load(tmp_path / "t.json") == built
+
+
+# ---- one network, two attacks ------------------------------------------------------------------------------------
+
+
+def test_a_contrast_is_one_network_under_two_attacks():
+    # by seed 0.2 - 0.5 and 0.4 - 0.5: mean -0.2, standard error 0.1, times t(0.975, 1) = 12.7062, cut to [-1, 1]
+    fgsm, pgd = attacks.standard("fgsm", 0.1), attacks.standard("pgd", 0.1)
+    made = [Evaluation(experiment(seed=s), pgd, flags(2 + 2 * s)) for s in (0, 1)]
+    made += [Evaluation(experiment(seed=s), fgsm, flags(5)) for s in (1, 0)]
+    made += [Evaluation(experiment("sr", lam=0.1), attack, flags(r)) for attack, r in ((pgd, 9), (fgsm, 3))]
+    mean, alone, *single = measures.contrast_rows(iter(made), [(pgd, fgsm)])
+    assert (mean["attack"], mean["reference"], mean["training"]) == ("PGD-20", "FGSM", "vanilla")
+    assert mean["value"] == pytest.approx(-0.2) and bounds(mean) == (-1, 1)
+    assert [(r["training"], *r["seeds"], r["value"]) for r in single] == [
+        ("vanilla", 0, pytest.approx(-0.3)),
+        ("vanilla", 1, pytest.approx(-0.1)),
+        ("sr", 0, pytest.approx(0.6)),
+    ]
+    # Bonett-Price, 3 discordant pairs of 10: p = 1/12, q = 4/12, z √((5/12 - (3/12)²)/12) = 0.33673
+    assert bounds(single[0]) == pytest.approx((-0.25 - 0.33673, -0.25 + 0.33673), abs=2e-5)
+    assert "McNemar p = 0.25" in single[0]["method"]
+    assert alone["quantity"] == mean["quantity"] == "mean contrast"
+    assert alone["value"] == pytest.approx(0.6) and bounds(alone) == bounds(single[2])  # one seed has its samples'
+
+
+def test_rows_are_labelled_with_the_rules_of_their_attacks():
+    swept = protocols.rules_at(16, [0.5], steps=3)
+    rows = measures.mean_rows([Evaluation(experiment(), attack, flags(5)) for attack in swept])
+    found = {r["attack"]: (r.get("rule"), r.get("gamma"), r.get("steps")) for r in measures.rule_rows(rows, swept)}
+    assert found["clean"] == found["all widths together"] == (None, None, None)
+    assert found["PGD-3"] == ("own", None, 3) and found["PGD-9"] == ("own", None, 9)  # 3 families of 3 steps
+    assert found["PGD-3 rectangle 0.5"] == ("rectangle", 0.5, 3) and found["PGD-3 assg"] == ("assg", None, 3)
+
+
+def test_what_is_compared_in_expectation():
+    told = [(a.title, b.title) for a, b in protocols.expectation_pairs(16, [2, 5], steps=3)]
+    loops = ["PGD-3 EOT 2 overwritten", "PGD-3 EOT 5 overwritten"]
+    assert told == [(loops[0], "PGD-3"), (loops[1], "PGD-3"), ("PGD-3 EOT 2", loops[0]), ("PGD-3 EOT 5", loops[1])]
+
+
+def test_redraws_tell_how_much_is_chance(monkeypatch):
+    # draws leave 2, 4, 2, 4 of 4 right: mean 0.75, standard deviation 0.5/√3 = 0.28868; images 2 and 3 are undecided
+    data = SimpleNamespace(bounds=BOUNDS, num_classes=2, test=SimpleNamespace(take=lambda count: count))
+    monkeypatch.setattr(Experiment, "load_data", lambda self: data)
+    monkeypatch.setattr(experiments, "trained", lambda of, device: None)
+    monkeypatch.setattr(
+        evaluation_room, "flags", lambda network, images, seed, **how: torch.arange(images) < 2 + 2 * (seed % 2)
+    )
+    mean, spread, undecided = measures.redraw_rows([experiment()], samples=4, draws=4, device="cpu")
+    assert mean["value"] == pytest.approx(0.75) and spread["value"] == pytest.approx(0.28868, abs=1e-5)
+    assert (undecided["value"], undecided["n"], mean["n"]) == (0.5, 4, 4)
+    with pytest.raises(Refused, match="draws"):
+        measures.redraw_rows([experiment()], samples=4, draws=1)
 
 
 # ---- the gap between noise and attack ----------------------------------------------------------------------------

@@ -4,11 +4,12 @@ import copy
 import re
 import shutil
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import yaml
 
-from paperlib import notebooks, parameters, paths, profiles
+from paperlib import experiments, notebooks, parameters, paths, profiles
 from paperlib.errors import Refused
 from paperlib.experiments import Experiment, Imported
 
@@ -97,6 +98,13 @@ def test_its_plan_holds_every_network_once_and_all_that_notebooks_ask_for(name):
     asked = [e for training in profile.trainings for e in profile.experiments(training)]
     own = profile.parameters("fig-lambda")
     asked += profile.experiments("vanilla", seeds=own["seeds"]) + profile.sweep(own["lambdas"], own["seeds"])
+    assert {e.key for e in asked} == {e.key for e in profile.swept()}
+    ladder, outside, poisson = map(profile.parameters, ("fig-attack-ladder", "tab-blackbox", "tab-poisson-eot"))
+    asked += [profile.substitute(ladder["substitute"], e) for e in profile.first(ladder["seeds"])]
+    for training in outside["substitutes"]:
+        for e in profile.first(outside["seeds"]):
+            asked += [profile.substitute(training, e), profile.substitute(training, e, outside["other_network"])]
+    asked += profile.poisson(poisson["trainings"], poisson["seeds"])
     assert set(plan) == {e.key for e in asked}
     assert set(profile.trainings) == {"vanilla", "sr", "at", "at+sr"}
 
@@ -160,7 +168,7 @@ def test_seeds_and_options_can_be_others(mine):
 
 def test_a_plan_holds_shared_networks_once_and_the_costliest_first(mine):
     told = [str(e) for e in mine.plan()]
-    assert told == [
+    assert told[: len(mine.swept())] == [
         f"{name}, seed {s}" for name in ("at+sr, λ = 0.01", "at", "sr, λ = 0.01", "vanilla") for s in (0, 1)
     ] + [f"sr, λ = 0.1, seed {s}" for s in (0, 1)]
 
@@ -209,7 +217,7 @@ KEYS = "cost, data, network, notebooks, schedule, seeds, title, trainings"
         (changed("trainings", "at", "eps_255", to=-8), "it must be a finite number of at least 0."),
         (changed("trainings", "at", "eps_255", to=float("nan")), "it must be a finite number of at least 0."),
         (changed("trainings", "at", "eps_255", to="8/255"), "it must be a finite number of at least 0."),
-        (changed("notebooks", "fig-nope", to={}), "no notebook 'fig-nope'. Allowed: fig-gradient-maps, "),
+        (changed("notebooks", "fig-nope", to={}), "no notebook 'fig-nope'. Allowed: fig-attack-ladder, "),
         (changed("notebooks", "thm-ratio", "eps", to=1), "notebook thm-ratio has no parameter 'eps'. It takes: pro"),
         (changed("notebooks", "thm-ratio", "samples", to="all"), "notebook thm-ratio takes samples: int"),
         (changed("data", "trian", to=3), "trian"),
@@ -366,8 +374,11 @@ def test_a_written_profile_is_the_papers_with_imported_networks(released):
     assert released.network == paper.network | {"name": "wrn16"}
     assert (released.data, released.schedule) == ({"name": "cifar100"}, paper.schedule)
     assert "wrn16" in released.title and "vanilla, sr" in released.title
+    only = {"fig-lambda": {"lambdas": [], "seeds": [42]}, "fig-attack-ladder": {"substitute": "vanilla"}}
+    only |= {"tab-blackbox": {"substitutes": []}, "tab-poisson-eot": {"trainings": []}}
+    only |= {"tab-masking-checklist": {"substitute": "vanilla"}}
     for artifact in notebooks.names():
-        changes = {"profile": released.name} | ({"lambdas": [], "seeds": [42]} if artifact == "fig-lambda" else {})
+        changes = {"profile": released.name} | only.get(artifact, {})
         assert released.parameters(artifact) == paper.parameters(artifact) | changes
     assert released.trainings["sr"]["h"] == paper.trainings["sr"]["h"]  # prop-finite-difference draws it
     assert profiles.family("paper") == ["paper", released.name]
@@ -404,6 +415,13 @@ def test_the_plan_of_imported_networks_holds_each_once_and_sweeps_nothing(releas
     }
 
 
+def test_a_substitute_for_an_imported_network_is_another_imported_one(released):
+    vanilla, sr = (released.experiments(name)[0] for name in ("vanilla", "sr"))
+    assert released.substitute("vanilla", sr) == vanilla
+    assert released.substitute("vanilla", vanilla) == sr
+    assert isinstance(released.substitute("vanilla", vanilla, "vgg11"), Experiment)
+
+
 def test_writing_the_profile_again_takes_the_new_files(released):
     profiles.of_imported(
         released.name, "wrn16", {"name": "cifar100"}, {"at": {"imported": "c" * 64, "dataset": "cifar100"}}
@@ -418,3 +436,33 @@ def test_a_profile_that_would_not_load_is_not_written(params):
     with pytest.raises(Refused, match="no image set 'imagenet'"):
         profiles.of_imported("released-wrn16-cifar100", "wrn16", {"name": "imagenet"}, TAKEN)
     assert profiles.names() == ["paper"]
+
+
+# ---- networks of single notebooks --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_substitute_is_separately_trained(name):
+    profile = profiles.load(name)
+    for target in profile.all():
+        for training in profile.trainings:
+            same, other = profile.substitute(training, target), profile.substitute(training, target, "conv-3-5")
+            assert same.defense == other.defense == training
+            assert same.seed != target.seed and other.seed != target.seed
+            assert (same.network, other.network) == (target.network, "conv-3-5")
+
+
+def test_poisson_networks_differ_from_the_profiles_own_by_their_input_alone():
+    profile = profiles.load("laptop")
+    found = profile.poisson(["sr", "vanilla"], 2)
+    assert [(e.defense, e.seed) for e in found] == [("sr", 0), ("sr", 1), ("vanilla", 0), ("vanilla", 1)]
+    own = profile.experiments("sr")[:2] + profile.experiments("vanilla")[:2]
+    assert [replace(e, network="conv-8-16") for e in found] == own
+    assert all(e.is_stochastic for e in found) and not any(e.is_stochastic for e in own)
+
+
+def test_a_notebook_looks_at_the_profiles_networks_or_at_named_checkpoints(monkeypatch):
+    profile = profiles.load("laptop")
+    assert profile.networks([], 2) == profile.first(2)
+    monkeypatch.setattr(experiments, "opened", lambda name: f"opened {name}")
+    assert profile.networks(["a", "b"], 2) == ["opened a", "opened b"]

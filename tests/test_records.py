@@ -356,3 +356,34 @@ def build_cached(values):
     provenance = dict.fromkeys(records.PROVENANCE)
     rows = [row(value, i=i) for i, value in enumerate(values)]
     return records.check({"artifact": "tab", "schema": 1, "provenance": provenance, "rows": rows})
+
+
+# Doubts -----------------------------------------------------------------------------------------------------------
+
+WHY = "noise of the same size breaks more; take more steps"
+
+
+def test_doubts_stand_in_a_row_only_where_there_are_some(tmp_path):
+    doubted = row(training="SR", doubts=(WHY,))
+    assert doubted["doubts"] == [WHY] and "doubts" not in row(training="SR", doubts=())
+    record = build(doubted, row(training="AT"))
+    records.save(record, tmp_path / "t.json")
+    assert records.load(tmp_path / "t.json") == record
+    first, second = csv.DictReader((tmp_path / "t.csv").read_text().splitlines())
+    assert WHY in first["doubts"] and second["doubts"] == ""
+
+
+def test_doubts_are_no_label():
+    doubted, plain = row(training="SR", doubts=[WHY]), row(training="SR")
+    assert WHY not in records.label(doubted) and "doubts" not in records.label(doubted)
+    assert records.label(doubted) == records.label(plain)
+    for mine, committed in ((doubted, plain), (plain, doubted), (doubted, row(training="SR", doubts=["another"]))):
+        assert compared(mine, committed) == ("identical", 0)
+    with pytest.raises(Refused, match="two rows"):
+        build(doubted, plain)
+
+
+@pytest.mark.parametrize("wrong", [WHY, None, {"why": WHY}, 3])
+def test_doubts_are_a_list(wrong):
+    with pytest.raises(Refused, match="doubts is .*; it must be a list"):
+        build(row() | {"doubts": wrong})

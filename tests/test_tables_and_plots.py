@@ -5,6 +5,7 @@ import json
 import math
 import re
 import warnings
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -40,9 +41,11 @@ def evaluations(trainings, attacks, *, seeds, share, n=50):
                 {"name": "tiny"}, "conv-2-4", 4, 1.0, "triangle", "float32", defense, options, schedule, seed
             )
             for attack in attacks:
-                cost = 0 if attack is None else attack.eps * (8 - i if attack.name == "pgd" else 1)
+                strong = getattr(attack, "name", "pgd") == "pgd"
+                cost = 0 if attack is None else attack.eps * (8 - i if strong else 1)
                 right = 0.9 - 0.02 * seed - cost if share is None else share
-                made.append(Evaluation(of, attack, np.arange(n) < round(n * min(1, max(0, right)))))
+                passes = np.full(n, 1 if attack is None else 2 * attack.gradients)
+                made.append(Evaluation(of, attack, np.arange(n) < round(n * min(1, max(0, right))), passes))
     return made
 
 
@@ -75,6 +78,17 @@ def made(artifact, *, seeds=(0, 1, 2), share=None, eps_255=(8, 16), scale=1.0):
         found = evaluations(four, protocols.ladder(eps_255, steps=20), **how)
         rows = measures.mean_rows(found) + measures.difference_rows(found, "sr", "vanilla")
         return record(artifact, rows + measures.difference_rows(found, "at+sr", "at") + measures.accuracy_rows(found))
+    if artifact in ("fig-attack-ladder", "tab-whitebox", "tab-blackbox"):
+        spent, eps = {"steps": 10, "queries": 30}, eps_255[-1]
+        attacks = {
+            "fig-attack-ladder": [None, *protocols.rungs(eps, gammas=[0.5], long_steps=20, source=nets[0], **spent)],
+            "tab-whitebox": protocols.released(eps_255, [10, 30]),
+            "tab-blackbox": protocols.black_box(eps, sources=[nets[0], replace(nets[-1], network="vgg11")], **spent),
+        }
+        found = evaluations(four, attacks[artifact], **how)
+        rows = measures.mean_rows(found) + measures.difference_rows(found, "sr", "vanilla")
+        rows += measures.difference_rows(found, "at+sr", "at") + measures.accuracy_rows(found)
+        return record(artifact, rows + measures.pass_rows(found))
     if artifact == "fig-gradient-maps":
         swept = [*four, ("sr", LAMBDAS[1])]
         robust = evaluations(swept, attacked[-1:], **how)
@@ -89,12 +103,49 @@ def made(artifact, *, seeds=(0, 1, 2), share=None, eps_255=(8, 16), scale=1.0):
         found = evaluations(swept, [None, attacked[-1]], **how)
         rows = measures.mean_rows(found) + measures.accuracy_rows(found)
         return record(artifact, rows + measures.choice_rows(found, 0.02, used=0.01))
+    if artifact == "fig-surrogate-width":
+        swept = protocols.rules_at(eps_255[-1], [0.5, 1.0], steps=3)
+        found = evaluations(four, swept, **how)
+        rows = measures.mean_rows(found) + measures.contrast_rows(found, [(other, swept[1]) for other in swept[2:]])
+        rows += measures.pass_rows(found) + measures.accuracy_rows(found)
+        return record(artifact, measures.rule_rows(rows, swept))
+    if artifact == "tab-poisson-eot":
+        asked = {"eps_255": eps_255[-1], "draws": [2, 3], "steps": 4}
+        found = evaluations(four[:2], protocols.expectations(**asked), **how)
+        found = [replace(e, experiment=replace(e.experiment, network="poisson-conv-2-4")) for e in found]
+        rows = measures.mean_rows(found) + measures.contrast_rows(found, protocols.expectation_pairs(**asked))
+        for training, seed in dict.fromkeys((e.experiment.defense, e.experiment.seed) for e in found):
+            labels = {"training": training, "seeds": [seed]}
+            rows += [row("mean over draws", 0.9, 0.8, 0.95, **labels), row("spread over draws", 0.01, **labels)]
+            rows += [row("undecided", 0.05, 0.01, 0.1, **labels)]
+        return record(artifact, rows + measures.pass_rows(found) + measures.accuracy_rows(found))
+    if artifact == "tab-masking-checklist":
+        spent = {"steps": 10, "long_steps": 50, "queries": 30}
+        asked = protocols.checklist(eps_255[-1], [*eps_255, 48], source=nets[0], **spent)
+        found = evaluations(four, asked.attacks, **how)
+        found = [replace(e, passes=np.full(len(e.flags), 2), vanished=float(scale == 0)) for e in found]
+        rows = measures.checklist_rows(found, {e.key: asked for e in nets})
+        return record(artifact, rows + scaled_rows(0.9 if share is None else share))
     if artifact == "thm-ratio":
         return ratio_record(nets, eps_255, scale)
     if artifact == "fig-landscape":
         return landscape_record(nets, seeds, share, scale)
     assert artifact == "prop-finite-difference", f"the tests know no record of {artifact} yet"
     return quotient_record(nets, scale)
+
+
+def scaled_rows(clean):
+    """The scale control of a network of which PGD leaves nothing at c = 1 and everything at c = 100, APGD half."""
+    rows = []
+    for name, attack, share in (("", "clean", 1), ("CE", "PGD-10", None), ("DLR", "APGD-DLR-10", 0.5)):
+        for c in (1.0, 100.0):
+            told = {"training": "vanilla", "attack": attack, "eps_255": 16.0, "scale": c}
+            left = clean * ((c > 1) if share is None else share)
+            rows.append(row("scaled accuracy", left, left, left, **told))
+            if name and c > 1:
+                gained = -left if share is None else 0.0
+                rows.append(row("check", gained, gained - 0.05, gained + 0.05, check=f"scale, {name}", **told))
+    return rows
 
 
 def ratio_record(nets, eps_255, scale):
@@ -215,7 +266,10 @@ def test_it_is_drawn_told_and_tabled_without_a_warning(artifact, extreme, tmp_pa
     assert_looks_right(EXTREMES[extreme](artifact), tmp_path)
 
 
-@pytest.mark.parametrize("artifact", ["fig-gradient-maps", "thm-ratio", "prop-finite-difference", "fig-landscape"])
+GRADIENTLESS = ["fig-gradient-maps", "thm-ratio", "prop-finite-difference", "fig-landscape", "tab-masking-checklist"]
+
+
+@pytest.mark.parametrize("artifact", GRADIENTLESS)
 def test_networks_without_any_gradient_are_shown_too(artifact, tmp_path):
     assert_looks_right(made(artifact, scale=0.0), tmp_path)
 
@@ -263,7 +317,11 @@ def test_equal_records_give_equal_bytes(artifact, tmp_path):
     assert one == two and one.startswith(b"\x89PNG") and b"tEXt" not in one
 
 
-@pytest.mark.parametrize("artifact", ["tab-ablation", "fig-gradient-maps", "thm-ratio"])
+OWN = ["tab-ablation", "fig-attack-ladder", "tab-masking-checklist", "tab-whitebox", "tab-blackbox"]
+OWN += ["fig-gradient-maps", "thm-ratio"]
+
+
+@pytest.mark.parametrize("artifact", OWN)
 def test_a_training_of_the_readers_own_is_shown_under_its_own_name(artifact, tmp_path):
     found = json.loads(json.dumps(made(artifact)))
     mine = [r | {"training": "mine"} for r in found["rows"] if r.get("training") == "vanilla" and "scale" not in r]

@@ -13,6 +13,7 @@ from torch import Tensor
 from paperlib import errors, rules
 from paperlib.attacks.adaptive import apgd, sa_pgd
 from paperlib.attacks.blackbox import random_search, square
+from paperlib.attacks.combined import apgd_square
 from paperlib.attacks.gradient import fgsm, mim, overwritten_eot, pgd, rfgsm
 from paperlib.attacks.noise import sign, uniform
 
@@ -24,6 +25,7 @@ GRADIENT = {
     "mim": mim,
     "apgd": apgd,
     "sa_pgd": sa_pgd,
+    "apgd_square": apgd_square,
     "overwritten_eot": overwritten_eot,
 }
 BLACK_BOX = {"square": square, "random_search": random_search}
@@ -83,7 +85,8 @@ class Attack:
     @property
     def queries(self) -> int:
         """How many forward passes without a gradient a sample costs at most, the last one apart."""
-        return 0 if self.name in GRADIENT else sum(self.options.get(budget, 0) for budget in ("queries", "draws"))
+        draws = self.options.get("draws", 0) if self.name == "random_search" else 0
+        return self.options.get("queries", 0) + draws
 
     def ruled(self, network: Callable) -> AbstractContextManager:
         """Inside the block `network` differentiates its spikes by the attack's rule; refuses one that has none."""
@@ -129,6 +132,7 @@ def standard(name: str, eps: float, *, steps: int = 20, queries: int = 200, rule
         "mim": {"alpha": eps / steps, "steps": steps},
         "apgd": {"steps": steps},
         "sa_pgd": {"steps": steps},
+        "apgd_square": {"steps": steps, "queries": queries},
         "overwritten_eot": {"alpha": 2.5 * eps / steps, "steps": steps, "draws": 10},
     }
     return Attack(name, eps, options.get(name, {}), rule or {})
@@ -141,6 +145,7 @@ __all__ = [
     "RANDOM",
     "Attack",
     "apgd",
+    "apgd_square",
     "fgsm",
     "mim",
     "overwritten_eot",

@@ -40,16 +40,17 @@ def square(
     queries: int,
     bounds: Bounds,
     p_init: float = 0.8,
+    start: Tensor | None = None,
     seed: int = 0,
     index: Tensor | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
     """Random search among squares of the ball's corners, in l∞ (Andriushchenko et al., arXiv 1912.00049).
 
-    A sample starts at vertical stripes, each ±ε per column and channel.  Every further query sets a random window to
-    ±ε per channel and keeps it where the margin falls; the window shrinks as `window_side` says, from a share `p_init`
-    of the image.  A sample stops at its first misclassified query.  One that is misclassified from the start comes back
-    unchanged; that look at the clean image is not among the `queries`.
+    A sample starts at vertical stripes, each ±ε per column and channel, or where `start` (B, C, H, W) has it.  Every
+    further query sets a random window to ±ε per channel and keeps it where the margin falls; the window shrinks as
+    `window_side` says, from a share `p_init` of the image.  A sample stops at its first misclassified query.  One that
+    is misclassified from the start comes back unchanged; that look at the clean image is not among the `queries`.
     """
     ball = Ball(images, eps, bounds)
     network = asked(network, images, labels, batch_size)
@@ -61,6 +62,8 @@ def square(
 
     def propose(query: int, x: Tensor, rows: Tensor) -> Tensor:
         chosen = [streams[row] for row in rows.tolist()]
+        if query == 0 and start is not None:
+            return start[rows]
         if query == 0:
             return images[rows] + eps * _signs(chosen, channels, 1, width).to(images)
         side = window_side(query, queries, p_init, height, width)

@@ -6,7 +6,7 @@ An artifact may have several figures and tables, its parts: "thm-ratio" is the f
 from collections.abc import Callable, Iterable
 
 from paperlib.claims import LEDGER, judged
-from paperlib.findings import accuracy, evaluation, landscape, quotient, ratio
+from paperlib.findings import accuracy, chance, checklist, evaluation, landscape, quotient, ratio, width
 from paperlib.findings.core import Line
 
 
@@ -63,8 +63,11 @@ HEADLINES: dict[str, Callable[[dict], str]] = {
     "fig-random-vs-adversarial": accuracy.random,
     "tab-ablation": accuracy.ablation,
     "fig-attack-ladder": evaluation.ladder,
+    "tab-masking-checklist": checklist.checks,
     "tab-whitebox": evaluation.whitebox,
     "tab-blackbox": evaluation.blackbox,
+    "fig-surrogate-width": width.widths,
+    "tab-poisson-eot": chance.expectations,
     "fig-gradient-maps": accuracy.maps,
     "fig-lambda": accuracy.lambdas,
     "thm-ratio": ratio.regimes,
@@ -84,6 +87,7 @@ HEADLINES: dict[str, Callable[[dict], str]] = {
 }
 
 BOXES: dict[str, Callable[[dict], Iterable[Line]]] = {
+    "tab-masking-checklist": checklist.box,
     "thm-ratio": ratio.box,
     "prop-finite-difference": quotient.box,
 }

@@ -3,12 +3,16 @@
 from paperlib.measures.accuracy import (
     accuracy_rows,
     choice_rows,
+    contrast_rows,
     difference_rows,
     energy_rows,
     gap_rows,
     mean_rows,
     pass_rows,
+    rule_rows,
 )
+from paperlib.measures.chance import redraw_rows
+from paperlib.measures.checklist import Scaled, checklist_rows, scale_control_rows
 from paperlib.measures.doubts import doubts
 from paperlib.measures.exact import exact_rows
 from paperlib.measures.landscape import Landscape, agreed, landscape_curves, landscape_plane, landscape_rows, landscapes
@@ -44,11 +48,14 @@ __all__ = [
     "REGIMES",
     "SMOOTH",
     "SPARSITIES",
+    "Scaled",
     "TRUE",
     "WINDOW",
     "accuracy_rows",
     "agreed",
+    "checklist_rows",
     "choice_rows",
+    "contrast_rows",
     "correlation_rows",
     "cost_rows",
     "curvature_rows",
@@ -71,7 +78,10 @@ __all__ = [
     "quotient_rows",
     "quotients",
     "ratio_rows",
+    "redraw_rows",
+    "rule_rows",
     "saturation",
+    "scale_control_rows",
     "scale_rows",
     "smooth_accuracy_rows",
     "sparsities",

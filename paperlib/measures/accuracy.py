@@ -7,7 +7,7 @@ import numpy as np
 
 from paperlib import gradients, statistics
 from paperlib.attacks import Attack
-from paperlib.evaluations import Evaluation
+from paperlib.evaluations import AnyAttack, Evaluation
 from paperlib.images import Split
 from paperlib.measures.core import by_labels, mean_over_seeds, over_seeds, row
 from paperlib.measures.doubts import doubts, union
@@ -72,12 +72,54 @@ def difference_rows(evaluations: Iterable[Evaluation], training: str, against: s
         doubted = union(why for _, first, _, second in met for why in (first, second))
         means.append(row(interval, both, quantity="difference", doubts=doubted, **labels))
         for a, first, b, second in met:
-            interval = statistics.paired_difference(a.flags, b.flags)
-            method = f"{interval.method}, McNemar p = {statistics.mcnemar(a.flags, b.flags):.2g}"
             of = [a.experiment, b.experiment]
             told = {"quantity": "paired difference", "doubts": union([first, second])}
-            pairs.append(row(interval._replace(method=method), of, **told, **labels))
+            pairs.append(row(_on_the_same(a, b), of, **told, **labels))
     return means + pairs
+
+
+def contrast_rows(evaluations: Iterable[Evaluation], pairs: Iterable[tuple[AnyAttack, AnyAttack]]) -> list[dict]:
+    """Accuracy under one attack minus accuracy under another, for each of `pairs`, of one network on the same samples.
+
+    A row a training, the mean over seeds (see `mean_over_seeds`), then a row a network: Bonett and Price's interval,
+    McNemar's p beside it.  The second attack is the row's `reference`.
+    """
+    found = {(e.experiment.key, repr(e.attack)): (e, why) for e, why in _doubted(evaluations)}
+    means, single = [], []
+    for attack, reference in pairs:
+        met = [(*one, *found[key, repr(reference)]) for (key, name), one in found.items() if name == repr(attack)]
+        for labels, group in by_labels(met, lambda one: one[0].labels):
+            labels |= {"reference": "clean" if reference is None else reference.title}
+            own = []
+            for a, first, b, second in group:
+                interval = _on_the_same(a, b)
+                own.append((a.experiment, interval.value, interval._replace))
+                told = {"quantity": "contrast", "doubts": union([first, second])}
+                single.append(row(interval, [a.experiment], **told, **labels))
+            doubted = union(why for _, first, _, second in group for why in (first, second))
+            means.append(mean_over_seeds(own, within=(-1, 1), quantity="mean contrast", doubts=doubted, **labels))
+    return means + single
+
+
+def rule_rows(rows: Iterable[dict], attacks: Iterable[AnyAttack]) -> list[dict]:
+    """`rows`, each that is of one of `attacks` labelled with its backward rule, that rule's width `gamma`, its steps.
+
+    The rule of an attack that brings none is the network's "own".  Ensembles and clean images stay as they are.
+    """
+    labels = {
+        attack.title: {"rule": "own"}
+        | {"rule" if label == "name" else label: value for label, value in attack.rule.items()}
+        | {"steps": attack.options["steps"]}
+        for attack in attacks
+        if isinstance(attack, Attack)
+    }
+    return [row | labels.get(row["attack"], {}) for row in rows]
+
+
+def _on_the_same(a: Evaluation, b: Evaluation) -> statistics.Interval:
+    """Share of `a` minus share of `b`, which are of the same samples; its method tells McNemar's p too."""
+    interval = statistics.paired_difference(a.flags, b.flags)
+    return interval._replace(method=f"{interval.method}, McNemar p = {statistics.mcnemar(a.flags, b.flags):.2g}")
 
 
 def _doubted(evaluations: Iterable[Evaluation]) -> list[tuple[Evaluation, list[str]]]:

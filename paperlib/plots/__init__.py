@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from paperlib import records
 from paperlib.findings import caption, headline, key
-from paperlib.plots import accuracy, evaluation, gradients, landscape, quotient, ratio
+from paperlib.plots import accuracy, chance, checklist, evaluation, gradients, landscape, quotient, ratio, width
 from paperlib.plots.core import COLOURS
 
 STYLE = {"font.size": 9, "axes.titlesize": 9, "legend.frameon": False, "figure.dpi": 110}
@@ -51,8 +51,11 @@ DRAWINGS: dict[str, Callable[[dict], Figure]] = {
     "fig-random-vs-adversarial": accuracy.random,
     "tab-ablation": accuracy.ablation,
     "fig-attack-ladder": evaluation.ladder,
+    "tab-masking-checklist": checklist.checks,
     "tab-whitebox": evaluation.whitebox,
     "tab-blackbox": evaluation.blackbox,
+    "fig-surrogate-width": width.widths,
+    "tab-poisson-eot": chance.expectations,
     "fig-gradient-maps": gradients.maps,
     "fig-lambda": accuracy.lambdas,
     "thm-ratio": ratio.regimes,

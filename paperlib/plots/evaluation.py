@@ -138,7 +138,7 @@ def blackbox(record: dict) -> Figure:
         panel.set(xlim=(0, 102), ylim=(len(lines) + 0.5, -0.8))
     panels[0, 0].text(100 * clean["value"], -0.55, "clean", fontsize=7, color=".4", ha="center")
     panels[0, -1].set_xlabel("accuracy, %")
-    panels[0, 0].set_xlabel("open: the substitute's own rule;\nfull: the worst of four", fontsize=8)
+    panels[0, 0].set_xlabel("made on a substitute: open, by its own rule;\nfull, the worst of four rules", fontsize=8)
     return figure
 
 
