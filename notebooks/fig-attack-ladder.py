@@ -46,10 +46,10 @@ eps_255: float = 32.0  # radius of every attack, in units of 1/255
 pgd_steps: int = 10  # steps of PGD, each of length 2.5 ε / steps
 gammas: list[float] = [0.5, 2.0]  # widths of the backward rules
 long_steps: int = 100  # steps of SA-PGD and of APGD
-queries: int = 1000  # forward passes of Square
+queries: int = 1000  # forward passes of Square, behind APGD
 substitute: str = "at"  # the training whose network transferred examples are made on
 seeds: int = 5  # of each training the first so many networks
-samples: int = 50  # test images
+samples: int = 40  # test images
 checkpoints: list[str] = []  # folders under checkpoints/ to look at instead of the profile's networks
 device: str = "auto"  # auto, cpu, cuda or mps
 
@@ -70,7 +70,7 @@ run = artifacts.begin("fig-attack-ladder", globals())
 # * **adaptive rules:** SA-PGD with ASSG, whose rule follows each neuron's own membrane, and PGD with PDSG, whose rule
 #   follows the spread of the membranes over the batch.
 # * **APGD:** on the cross-entropy, and on the DLR loss, which no scale of the logits can hide.
-# * **Square:** never asks for a gradient; then once more, from where APGD ended. A spiking network is piecewise
+# * **Square:** a random search that never asks for a gradient, from where APGD ended: a spiking network is piecewise
 #   constant, and has steps down that no gradient shows.
 # * **transfer:** PGD made on a separately trained network.
 

@@ -61,7 +61,8 @@ def rungs(
 ) -> list[Ensemble]:
     """Attacks from the weakest to the strongest, each rung with all those below it: the worst case so far.
 
-    `steps` is of PGD, `long_steps` of SA-PGD and APGD, `source` the network that transferred examples are made on.
+    `steps` is of PGD, `long_steps` of SA-PGD and APGD, `queries` of Square, which starts where APGD ended; `source` is
+    the network that transferred examples are made on.
     """
     eps = eps_255 / 255
 
@@ -81,10 +82,7 @@ def rungs(
             standard("pgd", eps, steps=steps, rule={"name": "pdsg"}),
         ]),
         ("APGD", [Attack("apgd", eps, {"steps": long_steps, "loss": loss}) for loss in ("ce", "dlr")]),
-        ("Square", [
-            standard("square", eps, queries=queries),
-            standard("apgd_square", eps, steps=long_steps, queries=queries),
-        ]),
+        ("Square", [standard("apgd_square", eps, steps=long_steps, queries=queries)]),
         ("transfer", [Transfer(transferable(eps_255, steps=steps), source)]),
     ):  # fmt: skip
         climbed += members

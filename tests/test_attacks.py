@@ -539,7 +539,7 @@ def test_the_rungs_climb_and_each_holds_those_below():
         assert upper.members[: len(lower.members)] == lower.members
         assert len(upper.members) > len(lower.members)
     kinds = {member.name for member in rungs[-1].members if isinstance(member, Attack)}
-    assert kinds == {"uniform", "fgsm", "pgd", "sa_pgd", "apgd", "square", "apgd_square"}
+    assert kinds == {"uniform", "fgsm", "pgd", "sa_pgd", "apgd", "apgd_square"}
     assert isinstance(rungs[-1].members[-1], Transfer) and rungs[-1].title == protocols.WORST
     used = {member.rule.get("name") for member in rungs[-1].members if isinstance(member, Attack)}
     assert {None, "triangle", "sigmoid", "atan", "rectangle", "exponential", "rate", "assg", "pdsg"} == used

@@ -12,7 +12,7 @@ from paperlib import __main__ as command_line
 from paperlib import claims, findings, notebooks, paths, records, report
 
 ARTIFACTS = notebooks.names()
-GONE = "tab-ablation"  # the artifact that is missing or damaged
+GONE = "fig-attack-ladder"  # the artifact that is missing or damaged
 
 
 @pytest.fixture

@@ -1,0 +1,110 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown] tags=["badges"]
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/sparse-gradients-companion/blob/main/notebooks/tab-masking-checklist.ipynb)
+# [![Open in Binder](https://mybinder.org/badge_logo.svg)](https://mybinder.org/v2/gh/OWNER/sparse-gradients-companion/main?labpath=notebooks%2Ftab-masking-checklist.ipynb)
+
+# %% tags=["setup"] jupyter={"source_hidden": true}
+import sys
+
+if "google.colab" in sys.modules:  # Colab opens this file alone: fetch the rest; torch is there already
+    import os
+    import subprocess
+
+    _url, _home = "https://github.com/OWNER/sparse-gradients-companion", "/content/sparse-gradients-companion"
+    if not os.path.exists(_home):
+        subprocess.run(["git", "clone", "--depth=1", _url, _home], check=True)
+    os.chdir(_home)
+    subprocess.run([sys.executable, "-m", "paperlib.environment", "--colab"], check=True)
+    sys.path.insert(0, _home)
+
+# %% [markdown]
+# # Is the robustness real, or does the gradient hide it?
+# **The paper says** (C3) that sparse gradients make networks robust. An attack that follows a gradient also fails where
+# the gradient is useless, and then its number overstates robustness (Athalye et al., arXiv 1802.00420; Carlini et al.,
+# arXiv 1902.06705).
+#
+# **You will see** the checklist of those two papers, check by check and training by training, each with its number,
+# interval and verdict; and one network whose logits are multiplied by c, which can make no network more robust.
+#
+# **Time:** a minute on trained networks.
+
+# %% tags=["parameters"]
+profile: str = "laptop"  # which file under params/
+eps_255: float = 32.0  # radius of every attack but two, in units of 1/255
+radii_255: list[float] = [8.0, 16.0, 32.0, 48.0]  # among which the accuracy must not rise
+pgd_steps: int = 10  # steps of the PGD that is checked, each of length 2.5 ε / steps
+long_steps: int = 50  # steps of the longer PGD, and of the unbounded one
+queries: int = 200  # forward passes of Square, and draws of random search
+substitute: str = "at"  # the training whose network transferred examples are made on
+scales: list[float] = [0.01, 0.1, 1.0, 10.0, 100.0]  # factors of the logits
+seeds: int = 1  # of each training the first so many networks
+samples: int = 100  # test images
+checkpoints: list[str] = []  # folders under checkpoints/ to look at instead of the profile's networks
+device: str = "auto"  # auto, cpu, cuda or mps
+
+# %%
+from IPython.display import Markdown
+
+from paperlib import artifacts, evaluations, findings, measures, plots, protocols, tables
+
+run = artifacts.begin("tab-masking-checklist", globals())
+
+# %% [markdown]
+# ## The rule, before the numbers
+# Each check has a number and a limit. It has **passed** where the number lies on the good side of the limit or at it,
+# **failed** where the whole 95 % interval lies on the bad side, and is **undecided** between these. A check that fails
+# says that the gradient attack's number overstates robustness. One that passes says that this symptom is absent, and
+# no more; a difference of exactly 0 passes.
+#
+# The gradient attack is PGD by the network's own backward rule. *Another network* is one of the training `substitute`
+# and another seed, the same training for all. A training's images are pooled over its networks where there are several.
+
+# %%
+networks = run.profile.networks(checkpoints, seeds)
+spent = {"steps": pgd_steps, "long_steps": long_steps, "queries": queries}
+sources = {e.key: run.profile.substitute(substitute, e) for e in networks}
+asked = {e.key: protocols.checklist(eps_255, radii_255, source=sources[e.key], **spent) for e in networks}
+found = evaluations.evaluated(networks, lambda e: asked[e.key].attacks, samples=samples, device=device)
+
+# %% [markdown]
+# ## The scale control
+# Multiply the logits of one network by c: no decision changes, so no robustness can. It is the first network above, of
+# vanilla training, and that one only: what is tried here is the attack. At a large c the softmax of a confident network
+# rounds to 1 and the gradient of its cross-entropy to 0; at a small c all classes are about as likely, and the gradient
+# aims at their average and not at the nearest one. The DLR loss divides the scale out.
+
+# %%
+control = measures.scale_control_rows(
+    networks[0], scales, eps_255=eps_255, steps=pgd_steps, samples=samples, device=device
+)
+record = run.save(measures.checklist_rows(found, asked) + control + measures.accuracy_rows(found))
+plots.draw(record)
+
+# %% [markdown]
+# Read the picture by its rows: the first four ask whether an attack that should be weaker broke more than PGD, the
+# others whether PGD behaves as an attack must that finds what there is. Where a row has several numbers (one for each
+# pair of radii, one for each c) the worst one stands there. A red cell names a number in the other tables that should
+# not be believed as it stands.
+#
+# ## The table
+
+# %%
+Markdown(tables.markdown(record))
+
+# %% [markdown]
+# ## What was found
+
+# %%
+Markdown(findings.finding(record))
