@@ -115,7 +115,7 @@ class Checklist(NamedTuple):
     longer: Attack  # PGD with more steps
     one_step: Attack
     square: Attack
-    random: Attack  # as many draws as Square has queries
+    random: Attack  # a tenth as many draws as Square has queries: it learns nothing from them
     transfer: Transfer
     unbounded: Attack
     radii: tuple[Attack, ...]  # PGD from the smallest radius to the largest, `gradient` among them
@@ -144,7 +144,7 @@ def checklist(
         longer=standard("pgd", eps, steps=long_steps),
         one_step=standard("fgsm", eps),
         square=standard("square", eps, queries=queries),
-        random=standard("random_search", eps, queries=queries),
+        random=standard("random_search", eps, queries=max(1, queries // 10)),
         transfer=Transfer(transferable(eps_255, steps=steps), source),
         unbounded=standard("pgd", 1.0, steps=long_steps),
         radii=tuple(standard("pgd", e / 255, steps=steps) for e in radii),

@@ -182,7 +182,7 @@ def test_the_list_holds_each_attack_once_with_clean_images_first():
     told = [(a.title, round(a.eps * 255, 6)) for a in asked.attacks[1:]]
     assert asked.attacks[0] is None and len(set(told)) == len(told)
     assert sorted(told) == sorted(
-        [("PGD-10", 32), ("PGD-50", 32), ("FGSM", 32), ("Square-30", 32), ("Random search-30", 32)]
+        [("PGD-10", 32), ("PGD-50", 32), ("FGSM", 32), ("Square-30", 32), ("Random search-3", 32)]
         + [("PGD-10 made on at, conv-2-4", 32), ("PGD-50", 255), ("PGD-10", 16), ("PGD-10", 48)]
     )
     assert [round(a.eps * 255, 6) for a in asked.radii] == RADII and asked.gradient in asked.radii
