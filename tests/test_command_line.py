@@ -151,7 +151,7 @@ def test_the_plan_says_what_is_there_and_what_the_rest_costs(call, folders, a_se
     code, out, _ = call("plan", "--profile", "smoke", "--device", "cpu")
     title, there, *lines, total = out.splitlines()
     assert code == 0 and title == f"smoke: {profile.title}."
-    assert there == f"  1 of {1 + len(missing)} networks and 0 of 96 evaluations are there."
+    assert there == f"  1 of {1 + len(missing)} networks and 0 of {len(costs.evaluations(profile))} evaluations are there."
     # a second for 8 images: 500 images are 10 batches of 50, so 62.5 s for the one epoch of each network
     assert lines[:9] == [f"  train {e} (conv-4-8, 1 epochs): 1 min 2 s" for e in missing]
     # 60 images: 7.5 s for a forward pass and for each gradient of a network
@@ -181,7 +181,7 @@ def test_the_plan_of_what_is_all_there_has_no_bill(call, folders, a_second_a_ste
         finished(e, paths.CHECKPOINTS)
     monkeypatch.setattr(costs, "is_evaluated", lambda *_, **__: True)
     code, out, err = call("plan", "--profile", "smoke")
-    assert code == 0 and out.splitlines()[1:] == ["  10 of 10 networks and 96 of 96 evaluations are there."]
+    assert code == 0 and out.splitlines()[1:] == ["  14 of 14 networks and 382 of 382 evaluations are there."]
 
 
 def test_the_plan_refuses_a_device_that_is_not_one(call, folders):
