@@ -151,18 +151,22 @@ def test_the_plan_says_what_is_there_and_what_the_rest_costs(call, folders, a_se
     code, out, _ = call("plan", "--profile", "smoke", "--device", "cpu")
     title, there, *lines, total = out.splitlines()
     assert code == 0 and title == f"smoke: {profile.title}."
-    assert there == f"  1 of {1 + len(missing)} networks and 0 of {len(costs.evaluations(profile))} evaluations are there."
+    asked = len(costs.evaluations(profile))
+    assert there == f"  1 of {1 + len(missing)} networks and 0 of {asked} evaluations are there."
     # a second for 8 images: 500 images are 10 batches of 50, so 62.5 s for the one epoch of each network
-    assert lines[:9] == [f"  train {e} (conv-4-8, 1 epochs): 1 min 2 s" for e in missing]
+    trainings, attacked = lines[: len(missing)], lines[len(missing) :]
+    assert trainings == [f"  train {e} ({e.network}, 1 epochs): 1 min 2 s" for e in missing]
     # 60 images: 7.5 s for a forward pass and for each gradient of a network
-    costly = {line.partition(": ")[0]: line.partition(": ")[2] for line in lines[9:]}
+    costly = {line.partition(": ")[0]: line.partition(": ")[2] for line in attacked}
     assert costly["  evaluate 10 networks, clean, 60 test images"] == "1 min 15 s at most"
     assert costly["  evaluate 10 networks, PGD-3 at 32/255, 60 test images"] == "5 min 0 s at most"
     assert costly["  evaluate 8 networks, FGSM at 16/255, 60 test images"] == "2 min 0 s at most"
     assert costly["  evaluate 2 networks, sign noise at 128/255, 60 test images"] == "15 s at most"
     assert costly["  evaluate 6 networks, PGD-3 at 32/255, 60 validation images"] == "3 min 0 s at most"
-    assert len(costly) == len(lines) - 9 == 15  # clean twice, 2 · 4 noises, 2 FGSM, PGD at 16, at 32 twice
-    assert total == "In all 32 min 22 s on cpu, by steps timed just now."  # 9 · 62.5 s, and 184 · 7.5 s
+    # 20 images, 2.5 s a pass: four rules of PGD-2 and a look after each
+    assert costly["  evaluate 8 networks, PGD-2, four rules at 32/255, 20 test images"] == "4 min 0 s at most"
+    assert len(costly) == len(attacked)
+    assert total == f"In all {costs.duration(costs.bill(profile, 'cpu').seconds)} on cpu, by steps timed just now."
 
 
 def test_the_plan_of_a_base_is_that_of_its_family(call, own_params, a_second_a_step):
