@@ -49,7 +49,7 @@ long_steps: int = 100  # steps of SA-PGD and of APGD
 queries: int = 1000  # forward passes of Square, behind APGD
 substitute: str = "at"  # the training whose network transferred examples are made on
 seeds: int = 5  # of each training the first so many networks
-samples: int = 40  # test images
+samples: int = 25  # test images
 checkpoints: list[str] = []  # folders under checkpoints/ to look at instead of the profile's networks
 device: str = "auto"  # auto, cpu, cuda or mps
 

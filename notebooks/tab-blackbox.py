@@ -48,7 +48,7 @@ other_network: str = "conv-12-24"  # the other architecture
 pgd_steps: int = 10  # steps of PGD, each of length 2.5 ε / steps
 queries: int = 1000  # forward passes of Square
 seeds: int = 1  # of each training the first so many networks
-samples: int = 60  # test images
+samples: int = 50  # test images
 checkpoints: list[str] = []  # folders under checkpoints/ to look at instead of the profile's networks
 device: str = "auto"  # auto, cpu, cuda or mps
 

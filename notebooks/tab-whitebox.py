@@ -44,7 +44,7 @@ profile: str = "laptop"  # which file under params/
 eps_255: list[float] = [8.0, 32.0]  # radii, in units of 1/255
 steps: list[int] = [10, 30, 50]  # of PGD, each of length 0.32 ε, as 2.55/255 is of 8/255
 seeds: int = 3  # of each training the first so many networks
-samples: int = 30  # test images
+samples: int = 25  # test images
 checkpoints: list[str] = []  # folders under checkpoints/ to look at instead of the profile's networks
 device: str = "auto"  # auto, cpu, cuda or mps
 
