@@ -29,7 +29,7 @@ ARTIFACTS := $(LONGEST) $(filter-out $(LONGEST),$(NAMES))
 DRAWN    := $(ARTIFACTS:%=$(BUILD)/%.drawn)
 
 # A change of these redraws in seconds; a change of any other module executes the notebooks again.
-DRAWING  := $(addprefix paperlib/,claims.py tables.py) $(wildcard paperlib/findings/*.py paperlib/plots/*.py)
+DRAWING  := $(addprefix paperlib/,claims.py masking.py tables.py) $(wildcard paperlib/findings/*.py paperlib/plots/*.py)
 AROUND   := $(addprefix paperlib/,__main__.py costs.py environment.py notebooks.py report.py runner.py)
 CODE     := $(filter-out $(DRAWING) $(AROUND),$(wildcard paperlib/*.py paperlib/*.c paperlib/*/*.py))
 

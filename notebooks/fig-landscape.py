@@ -47,6 +47,7 @@ samples: int = 100  # test images; those are used that all networks classify cor
 images: int = 3  # how many of them are shown one by one
 single_points: int = 96  # lengths on either side for these
 plane_points: int = 24  # and for the plane, in each of its directions
+checkpoints: list[str] = []  # folders under checkpoints/ to look at instead of the profile's networks
 device: str = "auto"  # auto, cpu, cuda or mps
 
 # %%
@@ -63,7 +64,7 @@ run = artifacts.begin("fig-landscape", globals())
 # all of them classify correctly.
 
 # %%
-networks = run.profile.first(1)
+networks = run.profile.networks(checkpoints, 1)
 alike = measures.agreed(networks, run.data.test.take(samples), device=device)
 how = {"reach_255": reach_255, "bounds": run.data.bounds, "device": device}
 found = measures.landscapes(networks, alike, points=points, **how)

@@ -48,6 +48,7 @@ draws: list[int] = [10]  # of the input, for each gradient
 pgd_steps: int = 10  # steps of PGD, each of length 2.5 ε / steps
 redraws: int = 20  # times that clean images are classified anew
 samples: int = 100  # test images
+checkpoints: list[str] = []  # folders under checkpoints/ to look at instead of these
 device: str = "auto"  # auto, cpu, cuda or mps
 
 # %%
@@ -71,7 +72,7 @@ run = artifacts.begin("tab-poisson-eot", globals())
 # others were thrown away: the same distribution as one draw, so it cannot help, whatever it costs.
 
 # %%
-networks = run.profile.poisson(trainings, seeds)
+networks = run.profile.poisson(trainings, seeds, checkpoints)
 attacked = protocols.expectations(eps_255, draws, steps=pgd_steps)
 compared = protocols.expectation_pairs(eps_255, draws, steps=pgd_steps)
 found = evaluations.evaluated(networks, attacked, samples=samples, device=device)

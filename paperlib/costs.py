@@ -116,7 +116,7 @@ def _widths(profile: Profile, given: dict):
 
 
 def _expectations(profile: Profile, given: dict):
-    subjects = profile.poisson(given["trainings"], given["seeds"])
+    subjects = profile.poisson(given["trainings"], given["seeds"], given["checkpoints"])
     return subjects, protocols.expectations(given["eps_255"], given["draws"], steps=given["pgd_steps"])[1:], "test"
 
 

@@ -1,5 +1,6 @@
 """Profiles: params/<name>.yml → checked parameters → experiments.  The plan of a profile, and what it costs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
@@ -94,10 +95,11 @@ class Profile:
         found += self.experiments("vanilla", seeds=asked["seeds"]) + self.sweep(asked["lambdas"], asked["seeds"])
         return list({e.key: e for e in found}.values())
 
-    def poisson(self, trainings: list[str], seeds: int) -> list[Experiment]:
-        """The first `seeds` networks of some trainings with Poisson input."""
+    def poisson(self, trainings: list[str], seeds: int, checkpoints: Sequence[str] = ()) -> list[Experiment]:
+        """The first `seeds` networks of some trainings with Poisson input, or the named folders under checkpoints/."""
         network = networks.POISSON + self.network["name"]
-        return [e for name in trainings for e in self.experiments(name, seeds=self.seeds[:seeds], network=network)]
+        own = [e for name in trainings for e in self.experiments(name, seeds=self.seeds[:seeds], network=network)]
+        return [experiments.opened(name) for name in checkpoints] or own
 
     def substitute(
         self, training: str, target: Experiment | Imported, network: str | None = None

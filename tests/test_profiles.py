@@ -466,3 +466,4 @@ def test_a_notebook_looks_at_the_profiles_networks_or_at_named_checkpoints(monke
     assert profile.networks([], 2) == profile.first(2)
     monkeypatch.setattr(experiments, "opened", lambda name: f"opened {name}")
     assert profile.networks(["a", "b"], 2) == ["opened a", "opened b"]
+    assert profile.poisson(["sr"], 1, ["a"]) == ["opened a"]
