@@ -155,7 +155,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, notebook):
     with subprocess.Popen(command, cwd=paths.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
         kernel = next(int(line.split()[-1]) for line in run.stdout if line.startswith("fig-t: kernel "))
         run.send_signal(signal.SIGINT)
-        errors = run.communicate(timeout=20)[1]
+        errors = run.communicate(timeout=50)[1]
     assert run.returncode != 0 and "KeyboardInterrupt" in errors
     assert left_in(output.parent) == []
     for _ in range(50):
