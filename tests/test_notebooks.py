@@ -148,14 +148,15 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, notebook):
     output.parent.mkdir()
     output.write_text("an older result")
     code = (
-        "import pathlib, sys; from paperlib import paths, runner; paths.NOTEBOOKS = pathlib.Path(sys.argv[1]); "
+        "import pathlib, signal, sys; from paperlib import paths, runner; paths.NOTEBOOKS = pathlib.Path(sys.argv[1]); "
+        "signal.signal(signal.SIGINT, signal.default_int_handler); "  # a shell's background jobs are born deaf to it
         "runner.execute('fig-t', {}, pathlib.Path(sys.argv[2]))"
     )
     command = [sys.executable, "-c", code, str(paths.NOTEBOOKS), str(output)]
     with subprocess.Popen(command, cwd=paths.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
         kernel = next(int(line.split()[-1]) for line in run.stdout if line.startswith("fig-t: kernel "))
         run.send_signal(signal.SIGINT)
-        errors = run.communicate(timeout=50)[1]
+        errors = run.communicate(timeout=20)[1]
     assert run.returncode != 0 and "KeyboardInterrupt" in errors
     assert left_in(output.parent) == []
     for _ in range(50):
