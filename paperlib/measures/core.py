@@ -7,11 +7,11 @@ from typing import TypeVar
 import numpy as np
 from torch import Tensor
 
-from paperlib import records, statistics
+from paperlib import evaluation, records, statistics
 from paperlib.experiments import Experiment
 
 T = TypeVar("T")
-BATCH = 100  # images that a network sees at once
+BATCH = evaluation.BATCH  # images that a network sees at once
 NOTHING = statistics.Interval(np.nan, np.nan, np.nan, 0, "no sample has a gradient")
 
 

@@ -9,11 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from paperlib import errors, experiments, gradients, records, statistics
-from paperlib.attacks.core import Bounds, in_batches, sign_noise
+from paperlib.attacks.core import Bounds, cross_entropy, in_batches, loss_gradient, sign_noise
 from paperlib.experiments import Experiment
 from paperlib.images import Split
 from paperlib.measures.core import BATCH, NOTHING, median, row
@@ -163,12 +162,12 @@ def _seen(network, places: Tensor, labels: Tensor, bounds: Bounds) -> tuple[np.n
 
 
 def _gradient(network, x: Tensor, y: Tensor) -> Tensor:
-    return gradients.input_gradient(lambda images: _loss(network(images), y), x)
+    return loss_gradient(network, x, y, None, loss=_loss)[1]
 
 
 def _loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy (B,) in 64 bits: of a confident network it would round to 0 in 32."""
-    return F.cross_entropy(logits.double(), labels, reduction="none")
+    return cross_entropy(logits.double(), labels)
 
 
 def _lengths(reach_255: float, points: int) -> np.ndarray:

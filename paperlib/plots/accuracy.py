@@ -2,11 +2,10 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from paperlib.claims import select, title
-from paperlib.plots.core import ATTACK, COLOURS, NOISE, bound, curve, hue, name_ends, trainings, whiskers
+from paperlib.plots.core import ATTACK, COLOURS, NOISE, bound, curve, dots, hue, name_ends, trainings
 
 
 def random(record: dict) -> Figure:
@@ -65,7 +64,7 @@ def ablation(record: dict) -> Figure:
             if r["attack"] == "clean" or r["attack"].startswith("PGD")
         ]
         y = np.arange(len(own)) + (0.12 if i else -0.12)
-        _dots(right, own, y, hue(training), f"{title(training)} - {title(against)}")
+        dots(right, own, y, hue(training), label=f"{title(training)} - {title(against)}")
     right.axvline(0, color=".4", linewidth=0.8)
     right.set_yticks(range(len(own)), [r["attack"] if r["attack"] == "clean" else f"{r['eps_255']:g}/255" for r in own])
     attack = next(r["attack"] for r in own if r["attack"] != "clean")
@@ -73,13 +72,6 @@ def ablation(record: dict) -> Figure:
     right.invert_yaxis()
     right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=8, ncols=2)
     return figure
-
-
-def _dots(panel: Axes, rows: list[dict], y: np.ndarray, colour: str, label: str) -> None:
-    values = np.array([100 * r["value"] for r in rows])
-    panel.errorbar(
-        values, y, xerr=100 * whiskers(rows), fmt="o", color=colour, markersize=5, elinewidth=1.4, label=label
-    )
 
 
 def lambdas(record: dict) -> Figure:

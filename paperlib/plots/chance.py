@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from paperlib.claims import select, title
 from paperlib.findings.chance import compared
-from paperlib.plots.core import hue, trainings, whiskers
+from paperlib.plots.core import dots, hue, trainings, whiskers
 
 
 def expectations(record: dict) -> Figure:
@@ -48,10 +48,7 @@ def _changes(panel: Axes, record: dict) -> None:
     for rows, name in zip(single, ("overwritten loop\n- one draw", "expectation\n- overwritten loop"), strict=True):
         first = y
         for row in rows:
-            value = 100 * row["value"]
-            panel.errorbar(
-                value, y, xerr=100 * whiskers([row]), fmt="o", color=hue(row["training"]), markersize=5, elinewidth=1.2
-            )
+            dots(panel, [row], y, hue(row["training"]), elinewidth=1.2)
             y += 1
         ticks.append(((first + y - 1) / 2, name))
         y += 1

@@ -55,10 +55,19 @@ def whiskers(rows: list[dict]) -> np.ndarray:
     return np.maximum(ends, 0).reshape(-1, 2).T
 
 
-def line(panel: Axes, x: str, rows: list[dict], colour: str, label: str | None = None, **style) -> None:
-    """Values against the rows' label `x`, their interval as a band; rows without a value are left out."""
+def dots(panel: Axes, rows: list[dict], y: float | list[float], colour: str, **style) -> None:
+    """Percentages from left to right, their intervals as whiskers, at the heights `y`."""
+    values, reach = [100 * r["value"] for r in rows], 100 * whiskers(rows)
+    style = {"fmt": "o", "markersize": 5, "elinewidth": 1.4} | style
+    panel.errorbar(values, y, xerr=reach, color=colour, **style)
+
+
+def line(
+    panel: Axes, x: str, rows: list[dict], colour: str, label: str | None = None, *, factor: float = 1, **style
+) -> None:
+    """`factor` times the values against the rows' label `x`, their interval as a band; rows without are left out."""
     known = [r for r in rows if r["value"] is not None]
-    at = [r[x] for r in known]
-    panel.plot(at, [r["value"] for r in known], color=colour, label=label, **{"marker": "o", "markersize": 3} | style)
-    low, high = ([bound(r, end) for r in known] for end in ("low", "high"))
+    at, style = [r[x] for r in known], {"marker": "o", "markersize": 3} | style
+    panel.plot(at, [factor * r["value"] for r in known], color=colour, label=label, **style)
+    low, high = ([factor * bound(r, end) for r in known] for end in ("low", "high"))
     panel.fill_between(at, low, high, color=colour, alpha=0.15, linewidth=0)

@@ -2,28 +2,22 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from paperlib.claims import BASELINES, WORST, select, title
 from paperlib.findings.evaluation import FOUR, made_on, rungs
-from paperlib.plots.core import bound, hue, name_ends, trainings, whiskers
+from paperlib.plots.core import curve, dots, hue, name_ends, trainings, whiskers
 
 
 def ladder(record: dict) -> Figure:
     """The worst case so far on every rung, and what SR changes of it."""
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(10.4, 4.8), width_ratios=(5, 2), sharey=False, layout="constrained"
-    )
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10.4, 4.8), width_ratios=(5, 2), layout="constrained")
     climbed = rungs(record)
     places, ends = np.arange(len(climbed)), []
     for training in trainings(record):
         rows = [select(record, quantity="mean accuracy", training=training, attack=rung)[0] for rung in climbed]
-        values = [100 * r["value"] for r in rows]
-        left.plot(places, values, color=hue(training), marker="o", markersize=4, linewidth=1.8)
-        low, high = ([100 * bound(r, end) for r in rows] for end in ("low", "high"))
-        left.fill_between(places, low, high, color=hue(training), alpha=0.13, linewidth=0)
-        ends.append((values[-1], title(training), hue(training)))
+        end = curve(left, places, rows, hue(training), width=1.8)
+        ends.append((end, title(training), hue(training)))
     name_ends(left, places[-1], ends)
     left.set_xticks(places, [_rung(record, rung) for rung in climbed], fontsize=7)
     left.set(ylabel="accuracy, worst case so far, %", ylim=(0, 101), xlim=(-0.3, len(climbed) - 0.2))
@@ -31,26 +25,14 @@ def ladder(record: dict) -> Figure:
     for i, (training, against) in enumerate(BASELINES.items()):
         rows = [r for rung in climbed for r in select(record, quantity="difference", training=training, attack=rung)]
         if rows:
-            _differences(right, rows, climbed, 0.13 * (2 * i - 1), training, against)
+            y = [climbed.index(r["attack"]) + 0.13 * (2 * i - 1) for r in rows]
+            dots(right, rows, y, hue(training), markersize=4, label=f"{title(training)} - {title(against)}")
     right.axvline(0, color=".4", linewidth=0.8)
     right.set_yticks(places, [_short(rung) for rung in climbed], fontsize=7)
     right.set(title="What SR changes, percentage points", ylim=(len(climbed) - 0.5, -0.5))
     if right.get_legend_handles_labels()[0]:
         right.legend(loc="upper center", bbox_to_anchor=(0.4, -0.07), fontsize=8, ncols=2)
     return figure
-
-
-def _differences(panel: Axes, rows: list[dict], order: list[str], shift: float, training: str, against: str) -> None:
-    panel.errorbar(
-        [100 * r["value"] for r in rows],
-        [order.index(r["attack"]) + shift for r in rows],
-        xerr=100 * whiskers(rows),
-        fmt="o",
-        color=hue(training),
-        markersize=4,
-        elinewidth=1.2,
-        label=f"{title(training)} - {title(against)}",
-    )
 
 
 def _short(rung: str) -> str:
@@ -119,18 +101,9 @@ def blackbox(record: dict) -> Figure:
         panel.axvline(100 * white["value"], color=hue(training), linewidth=1, alpha=0.5)
         for y, row in zip(places, [white, *lines], strict=True):
             four = [r for r in rows if r["attack"] == f"{row['attack']}{FOUR}"]
-            for shift, one, fill in ((-0.14 * len(four), row, "white"), *((0.14, r, hue(training)) for r in four)):
-                colour = hue(training) if not four else fill
-                panel.errorbar(
-                    100 * one["value"],
-                    y + shift,
-                    xerr=100 * whiskers([one]),
-                    fmt="o",
-                    color=hue(training),
-                    markerfacecolor=colour,
-                    markersize=5,
-                    elinewidth=1,
-                )
+            open_ = {"markerfacecolor": "white"} if four else {}
+            dots(panel, [row], y - 0.14 * len(four), hue(training), elinewidth=1, **open_)
+            dots(panel, four, [y + 0.14] * len(four), hue(training), elinewidth=1)
         panel.set_yticks(
             places, [f"white box:\n{white['attack']}", *(_outside(r["attack"]) for r in lines)], fontsize=7
         )

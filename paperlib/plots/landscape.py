@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from paperlib.claims import select, title
-from paperlib.plots.core import bound, hue, logarithmic, trainings
+from paperlib.plots.core import bound, hue, line, logarithmic, trainings
 
 STYLES = {"attack": "-", "random": "--"}
 NAMES = {"attack": "attack's direction", "random": "random direction"}
@@ -27,8 +27,9 @@ def lines(record: dict) -> Figure:
         medians.set_title(title(training), color=hue(training), fontweight="bold", fontsize=11)
         for direction, style in STYLES.items():
             own = {"training": training, "direction": direction}
-            _line(medians, select(record, quantity="loss", **own), style)
-            _line(shares, select(record, quantity="still correct", **own), style, factor=100)
+            drawn = {"marker": "", "linestyle": style, "linewidth": 1.8}
+            line(medians, "t_255", select(record, quantity="loss", **own), hue(training), **drawn)
+            line(shares, "t_255", select(record, quantity="still correct", **own), hue(training), factor=100, **drawn)
             for loss in single["loss"].get(training, {}).get(direction, []):
                 images.plot(single["t_255"], loss, style, color=hue(training), linewidth=0.8)
         for panel in (medians, images):
@@ -48,15 +49,6 @@ def lines(record: dict) -> Figure:
     where = {"xycoords": panels[0, -1].get_yaxis_transform(), "textcoords": "offset points", "va": "center"}
     panels[0, -1].annotate("p = 1/2", (1, LIKELY), (4, 0), color=".4", fontsize=8, **where)
     return figure
-
-
-def _line(panel: Axes, rows: list[dict], style: str, factor: float = 1) -> None:
-    known = [r for r in rows if r["value"] is not None]
-    if known:
-        colour, t = hue(known[0]["training"]), [r["t_255"] for r in known]
-        low, high = ([factor * bound(r, end) for r in known] for end in ("low", "high"))
-        panel.plot(t, [factor * r["value"] for r in known], style, color=colour, linewidth=1.8)
-        panel.fill_between(t, low, high, color=colour, alpha=0.18, linewidth=0)
 
 
 def _name(panel: Axes, first: list[dict]) -> None:
