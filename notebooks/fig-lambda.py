@@ -40,6 +40,7 @@ if "google.colab" in sys.modules:  # Colab opens this file alone: fetch the rest
 
 # %% tags=["parameters"]
 profile: str = "laptop"  # which file under params/
+training: str = "sr"  # whose weight is swept: any training or rival with a lam
 lambdas: list[float] = [0.001, 0.003, 0.01, 0.03]  # weights of the penalty; a vanilla network stands for 0
 seeds: list[int] = [0, 1, 2]  # one network each
 eps_255: float = 32.0  # radius of the attack, in units of 1/255
@@ -60,7 +61,7 @@ run = artifacts.begin("fig-lambda", globals())
 # the one with the highest mean accuracy under PGD.
 
 # %%
-networks = run.profile.experiments("vanilla", seeds=seeds) + run.profile.sweep(lambdas, seeds)
+networks = run.profile.experiments("vanilla", seeds=seeds) + run.profile.sweep(lambdas, seeds, training)
 attack = attacks.standard("pgd", eps_255 / 255, steps=pgd_steps)
 found = evaluations.evaluated(networks, [None, attack], samples=samples, split="validation", device=device)
 
@@ -68,7 +69,7 @@ found = evaluations.evaluated(networks, [None, attack], samples=samples, split="
 record = run.save(
     measures.mean_rows(found)
     + measures.accuracy_rows(found)
-    + measures.choice_rows(found, tolerance, used=run.profile.trainings["sr"].get("lam", float("nan")))
+    + measures.choice_rows(found, tolerance, used=run.profile.weight(training))
 )
 plots.draw(record)
 

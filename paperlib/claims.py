@@ -18,7 +18,18 @@ REGIMES = SMOOTH, TRUE = ("surrogate-smooth", "true forward")  # of the forward 
 ALL_WIDTHS = "all widths together"  # how records name PGD by rules of every width, one after another
 WORST = "worst of all"  # how records name everything that a notebook attacks with, together
 BASELINES = {"sr": "vanilla", "at+sr": "at"}  # what SR is added to
-TITLES = {"vanilla": "vanilla", "sr": "SR", "at": "AT", "at+sr": "AT+SR"}
+TITLES = {
+    "vanilla": "vanilla",
+    "sr": "SR",
+    "at": "AT",
+    "at+sr": "AT+SR",
+    "rat": "RAT",
+    "trades": "TRADES",
+    "trades+sr": "TRADES+SR",
+    "l2": "exact l2",
+    "loss-l1": "loss l1",
+    "exact-l1": "exact l1",
+}
 
 
 class Claim(NamedTuple):

@@ -72,7 +72,9 @@ def _maps(profile: Profile, given: dict):
 
 
 def _lambda(profile: Profile, given: dict):
-    subjects = profile.experiments("vanilla", seeds=given["seeds"]) + profile.sweep(given["lambdas"], given["seeds"])
+    subjects = profile.experiments("vanilla", seeds=given["seeds"]) + profile.sweep(
+        given["lambdas"], given["seeds"], given["training"]
+    )
     return subjects, [_pgd(given, given["eps_255"])], "validation"
 
 

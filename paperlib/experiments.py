@@ -1,6 +1,7 @@
 """Experiments and where they are kept: load what is there, compute and keep what is not.
 
-checkpoints/<key>/weights.pt, checkpoint.json      a trained network, its experiment, history and checksums
+checkpoints/<key>/weights.pt, checkpoint.json      a trained network, its experiment and checksums
+checkpoints/<key>/history.jsonl                    a line an epoch, from the first on
 checkpoints/<key>/state.pt                         an unfinished training, after its last whole epoch
 """
 
@@ -28,6 +29,11 @@ from paperlib.training import Schedule
 
 RECIPE = 2  # raised whenever a change of code changes numbers; tests/test_recipe.py holds the losses that watch over it
 DEVICES = ("auto", "cpu", "cuda", "mps")
+LATER = {
+    "detach_reset": False,
+    "warm_up": 0,
+    "selection": {},
+}  # fields that a key lacks where they hold what was before
 
 
 class Damaged(errors.Refused):
@@ -43,7 +49,17 @@ class _Stored:
     @cached_property
     def key(self) -> str:
         """Hash of the canonical JSON."""
-        return hashed(asdict(self))
+        return hashed(self.content)
+
+    @property
+    def content(self) -> dict:
+        """Every field, but those younger than the first kept networks only where they differ from what was before."""
+
+        def told(fields_: dict) -> dict:
+            return {name: value for name, value in fields_.items() if name not in LATER or value != LATER[name]}
+
+        content = told(asdict(self))
+        return content | ({"schedule": told(content["schedule"])} if "schedule" in content else {})
 
     @property
     def folder(self) -> Path:
@@ -73,6 +89,7 @@ class Experiment(_Stored):
     schedule: Schedule
     seed: int
     recipe: int = RECIPE
+    detach_reset: bool = False
 
     def __post_init__(self):
         networks.architecture(self.network)
@@ -83,6 +100,8 @@ class Experiment(_Stored):
         errors.one_of("precision", self.precision, networks.PRECISIONS)
         defenses.build(self.defense, self.options)
         errors.count("seed", self.seed, at_least=0)
+        errors.one_of("detach_reset", self.detach_reset, (False, True))
+        networks.refuse_time(self.network, self.T, self.tau, self.detach_reset)
 
     @property
     def labels(self) -> dict:
@@ -106,6 +125,7 @@ class Experiment(_Stored):
                 T=self.T,
                 tau=self.tau,
                 rule=rules.build(self.rule),
+                detach_reset=self.detach_reset,
                 mean=data.mean,
                 std=data.std,
                 precision=self.precision,
@@ -192,7 +212,7 @@ def import_released(source: Path, network: str, dataset: str, *, defense: str, d
     images.refuse_unknown(data["name"])
     loaded = released.load(source, network, dataset)
     imported = Imported(records.sha256(source.read_bytes()), network, dataset, defense, data)
-    _keep(imported, loaded, data_sha256=None, history=[])
+    _keep(imported, loaded, data_sha256=None)
     return imported
 
 
@@ -228,8 +248,9 @@ def copy_networks(experiments: Iterable[Experiment], source: Path, target: Path)
     for experiment in experiments:
         here, there = source / experiment.key, target / experiment.key
         if (here / "checkpoint.json").exists() and not (there / "checkpoint.json").exists():
-            for name in ("weights.pt", "checkpoint.json"):
-                records.write_atomically(there / name, (here / name).read_bytes())
+            for name in ("weights.pt", "history.jsonl", "checkpoint.json"):
+                if (here / name).exists():
+                    records.write_atomically(there / name, (here / name).read_bytes())
             copied += 1
     return copied
 
@@ -249,24 +270,24 @@ def _train(experiment: Experiment | Imported, device: str, progress: bool, tag: 
     for row in training.epochs(
         network, defense, data, experiment.schedule, seed=experiment.seed, device=device, state=state, progress=progress
     ):
-        history.append(row)
+        history.append(json.dumps(row) + "\n")
+        records.write_atomically(experiment.folder / "history.jsonl", "".join(history).encode())
         print(
             f"{tag} {experiment}: epoch {row['epoch']}/{experiment.schedule.epochs}, loss {row['loss']:.3f}, "
             f"validation {row['validation_accuracy']:.1%}, {row['seconds']:.0f} s".strip(),
             file=sys.stderr,  # a notebook keeps its stdout, which must not differ from run to run
             flush=True,
         )
-    _keep(experiment, network, data_sha256=data.sha256, history=history)
+    _keep(experiment, network, data_sha256=data.sha256)
     state.unlink(missing_ok=True)
 
 
-def _keep(experiment: Experiment | Imported, network: Network, *, data_sha256: str | None, history: list) -> None:
+def _keep(experiment: Experiment | Imported, network: Network, *, data_sha256: str | None) -> None:
     weights = training.to_bytes({name: value.cpu() for name, value in network.state_dict().items()})
     content = {
-        "experiment": asdict(experiment),
+        "experiment": experiment.content,
         "weights_sha256": records.sha256(weights),
         "data_sha256": data_sha256,  # what it was trained on; None where that is not known
-        "history": history,
     }
     experiment.folder.mkdir(parents=True, exist_ok=True)
     records.write_atomically(experiment.folder / "weights.pt", weights)
@@ -295,7 +316,7 @@ def description(experiment: Experiment | Imported) -> dict:
 def _load(experiment: Experiment, device: str) -> Network:
     folder = experiment.folder
     content = description(experiment)
-    if content["experiment"] != json.loads(json.dumps(asdict(experiment))):
+    if content["experiment"] != json.loads(json.dumps(experiment.content)):
         raise errors.Refused(
             f"{paths.shown(folder)} holds a checkpoint of another experiment: {content['experiment']}."
         )

@@ -1,4 +1,4 @@
-"""Spiking networks: images (B, C, H, W) in the data's bounds → logits (B, K).
+"""Spiking networks, and their twins without spikes: images (B, C, H, W) in the data's bounds → logits (B, K).
 
 With direct encoding the normalised image is fed at each of T steps, so the first convolution runs once; with Poisson
 encoding each step has a frame of random spikes.  Between the neurons time is folded into the batch.  The last linear
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from paperlib import errors, rules
@@ -19,7 +20,7 @@ VGG11 = ((64,), (128, 256), (512, 512, 512), (512, 512))  # a 2×2 average pool 
 VGG11_HIDDEN = (4096, 4096)
 WRN16 = (64, 128, 256)  # two blocks of each width; from the second width on the first of them halves the image
 WRN16_STEM = 16
-POISSON = "poisson-"  # before a network's name
+POISSON, ANN = PREFIXES = ("poisson-", "ann-")  # before a network's name
 PRECISIONS = ("float32", "bfloat16")
 
 
@@ -36,11 +37,11 @@ class WideBlock(nn.Module):
     Where the width changes the shortcut is a 1×1 convolution of the activated input, else it is the raw input.
     """
 
-    def __init__(self, channels: int, width: int, stride: int, neuron: Callable[[], LIF], T: int):
+    def __init__(self, channels: int, width: int, stride: int, normed: Callable[..., nn.Module]):
         super().__init__()
-        self.norm1 = NormedLIF(channels, neuron(), steps=T)
+        self.norm1 = normed(channels)
         self.conv1 = TimeFolded(nn.Conv2d(channels, width, 3, stride, padding=1, bias=False))
-        self.norm2 = NormedLIF(width, neuron(), steps=T)
+        self.norm2 = normed(width)
         self.conv2 = TimeFolded(nn.Conv2d(width, width, 3, padding=1, bias=False))
         self.shortcut = None if channels == width else TimeFolded(nn.Conv2d(channels, width, 1, stride, bias=False))
         self.mix = nn.Parameter(torch.full((2,), 0.5))  # shortcut, residual
@@ -49,6 +50,19 @@ class WideBlock(nn.Module):
         active = self.norm1(x)
         shortcut = x if self.shortcut is None else self.shortcut(active)
         return self.mix[0] * shortcut + self.mix[1] * self.conv2(self.norm2(self.conv1(active)))
+
+
+class NormedReLU(nn.BatchNorm2d):
+    """What stands for `NormedLIF` in a network without spikes: BatchNorm, ReLU, and with `pool` a 2×2 average pool."""
+
+    def __init__(self, channels: int, *, pool: bool = False):
+        super().__init__(channels)
+        self.pool = pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(1, B, C, H, W) → the same shape, or with `pool` (1, B, C, H//2, W//2)."""
+        active = F.relu(super().forward(x[0]))
+        return (F.avg_pool2d(active, 2) if self.pool else active)[None]
 
 
 class Network(nn.Module):
@@ -182,7 +196,8 @@ def build(
     """A fresh network.  Weights come from torch's global generator.
 
     `name` is "vgg11" or "wrn16" (section 2 of the paper notes) or "conv-16-32": one 3×3 convolution, BatchNorm, neuron
-    and 2×2 average pool per number, then a linear readout; "poisson-" before any of them makes its input random spikes.
+    and 2×2 average pool per number, then a linear readout.  "poisson-" before any of them makes its input random
+    spikes; "ann-" makes it the twin without spikes, a ReLU for each neuron, which has no time: T is 1 and τ is 1.
     Images are square, `image_size` pixels wide.  `rule` defaults to triangle(1); `mean` and `std`, per channel, to 0
     and 1 (Poisson input does without); `precision` is one of `PRECISIONS`.  Refuses unknown names, fewer than one step,
     images too small for the pools, and rules that couple samples.
@@ -195,12 +210,17 @@ def build(
             f"The rule {rule.name} couples the samples of a batch, so no network has it for good. "
             f"Take it for an attack: network.backward_rule({rule.name!r})."
         )
+    refuse_time(name, T, tau, detach_reset)
     family, *shape = architecture(name)
 
     def neuron() -> LIF:
         return LIF(rule or rules.triangle(), tau=tau, fire_at=fire_at, detach_reset=detach_reset)
 
-    stem, body, features = family(name, *shape, in_channels=in_channels, image_size=image_size, neuron=neuron, T=T)
+    def normed(channels: int, pool: bool = False) -> NormedLIF:
+        return NormedLIF(channels, neuron(), steps=T, pool=pool)
+
+    cells = dict(neuron=nn.ReLU, normed=NormedReLU) if name.startswith(ANN) else dict(neuron=neuron, normed=normed)
+    stem, body, features = family(name, *shape, in_channels=in_channels, image_size=image_size, **cells)
     mean, std = mean or (0.0,) * in_channels, std or (1.0,) * in_channels
     head = nn.Linear(features, num_classes)
     encoding = dict(mean=mean, std=std, poisson=name.startswith(POISSON))
@@ -212,9 +232,18 @@ def _couples(rule: Rule | Rate | Whole | None) -> bool:
     return isinstance(rule, Whole) and rule.coupled
 
 
+def refuse_time(name: str, T: int, tau: float, detach_reset: bool) -> None:
+    """Refuse what needs spikes of a network that has none."""
+    if name.startswith(ANN) and (T, tau, detach_reset) != (1, 1, False):
+        reset = " and a detached reset" * detach_reset
+        raise errors.Refused(
+            f"{name} is given T = {T}, tau = {tau:g}{reset}; without spikes it takes T = 1 and tau = 1."
+        )
+
+
 def architecture(name: str) -> tuple:
     """The function that lays out a network of that name, and its widths; refuses unknown names."""
-    layers = name.removeprefix(POISSON)
+    layers = name[len(next((p for p in PREFIXES if name.startswith(p)), "")) :]
     if layers == "vgg11":
         return _plain, VGG11, VGG11_HIDDEN, False
     if layers == "wrn16":
@@ -225,13 +254,13 @@ def architecture(name: str) -> tuple:
             "vgg11",
             "wrn16",
             "conv-A-B-... (channels of each convolution, such as conv-16-32)",
-            f"each of these behind {POISSON}",
+            f"each of these behind {POISSON} or {ANN}",
         ]
         errors.one_of("network", name, allowed)
     return _plain, tuple((int(width),) for width in widths), (), True
 
 
-def _plain(name, groups, hidden, pooled_end, *, in_channels, image_size, neuron, T):
+def _plain(name, groups, hidden, pooled_end, *, in_channels, image_size, neuron, normed):
     """Groups of convolutions, a pool behind each (the last only where `pooled_end`), then hidden linear layers."""
     pools = len(groups) if pooled_end else len(groups) - 1
     size = image_size // 2**pools  # of the last feature map
@@ -245,7 +274,7 @@ def _plain(name, groups, hidden, pooled_end, *, in_channels, image_size, neuron,
                 stem = convolution
             else:
                 body.append(TimeFolded(convolution))
-            body.append(NormedLIF(width, neuron(), steps=T, pool=place == len(group) and g < pools))
+            body.append(normed(width, pool=place == len(group) and g < pools))
             channels = width
     body.append(TimeFolded(nn.Flatten()))
     features = channels * size * size
@@ -255,7 +284,7 @@ def _plain(name, groups, hidden, pooled_end, *, in_channels, image_size, neuron,
     return stem, body, features
 
 
-def _wide(name, widths, *, in_channels, image_size, neuron, T):
+def _wide(name, widths, *, in_channels, image_size, neuron, normed):
     """A WideResNet of two blocks a width: convolution, blocks, BatchNorm, neuron, average over the feature map."""
     if image_size < 2 ** (len(widths) - 1):
         raise errors.Refused(f"{name} halves its input {len(widths) - 1} times; {image_size} pixels are too few.")
@@ -263,7 +292,7 @@ def _wide(name, widths, *, in_channels, image_size, neuron, T):
     for g, width in enumerate(widths):
         for place in range(2):
             stride = 2 if g and place == 0 else 1
-            body.append(WideBlock(channels, width, stride, neuron, T))
+            body.append(WideBlock(channels, width, stride, normed))
             channels = width
-    body += [NormedLIF(channels, neuron(), steps=T), TimeFolded(nn.AdaptiveAvgPool2d(1), nn.Flatten())]
+    body += [normed(channels), TimeFolded(nn.AdaptiveAvgPool2d(1), nn.Flatten())]
     return stem, body, channels

@@ -1,18 +1,19 @@
 """Profiles: params/<name>.yml → checked parameters → experiments.  The plan of a profile, and what it costs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
 import yaml
 
-from paperlib import errors, experiments, images, networks, parameters, paths
+from paperlib import defenses, errors, experiments, images, networks, parameters, paths, training
 from paperlib.experiments import Experiment, Imported
 from paperlib.training import Schedule
 
 NEEDED = {"vanilla", "sr", "at", "at+sr"}
+SCHEDULE = {field.name: field.default is MISSING and field.default_factory is MISSING for field in fields(Schedule)}
 LENGTHS = {  # notebook parameters that no sign belongs to
     *("eps_255", "pgd_eps_255", "radii_255", "reach_255", "scale_eps_255"),
     *("lambdas", "gammas", "scales", "steps", "thresholds", "tolerance"),
@@ -30,6 +31,7 @@ class Profile:
     network: dict  # name, T, tau, rule, precision
     schedule: dict  # fields of `training.Schedule`
     trainings: dict[str, dict]  # defense → its options; lengths in pixels may be given as `<name>_255`
+    rivals: dict[str, dict]  # more of them, which tab-ablation and tab-cost compare
     seeds: list[int]
     notebooks: dict[str, dict]  # artifact → parameters that differ from the notebook's own
 
@@ -48,28 +50,31 @@ class Profile:
         return values
 
     def experiments(
-        self, training: str, *, seeds: list[int] | None = None, network: str | None = None, **options: Any
+        self, training: str, *, seeds: list[int] | None = None, **changes: Any
     ) -> list[Experiment] | list[Imported]:
-        """One experiment a seed for a training of this profile; `network` and `options` override its own.
+        """One experiment a seed for a training or rival of this profile; `changes` override what it says.
 
-        A training that is imported has one network, whatever the seeds; with another network or other options it is one
-        of our own.
+        They are `network` (a name), `T`, `tau` and `detach_reset`, fields of the schedule, and options of the defense.
+        A training may itself set a field of the schedule among its options.  One that is imported has one network,
+        whatever the seeds; with changes it is one of our own.
         """
-        errors.one_of(f"training in {self.origin}", training, self.trainings)
-        own = _in_pixels(self.trainings[training])
-        if "imported" in own and not options and network is None:
-            return [Imported(own["imported"], self.network["name"], own["dataset"], training, self.data)]
+        known = self.trainings | self.rivals
+        errors.one_of(f"training in {self.origin}", training, known)
+        given = _in_pixels(known[training])
+        if "imported" in given and not changes:
+            return [Imported(given["imported"], self.network["name"], given["dataset"], training, self.data)]
+        given = {name: value for name, value in given.items() if name not in ("imported", "dataset")} | changes
+        network = {name: given.pop(name) for name in ("network", "T", "tau", "detach_reset") if name in given}
+        schedule = self.schedule | {name: given.pop(name) for name in SCHEDULE if name in given}
+        schedule["selection"] = _in_pixels(schedule.get("selection", {}))
+        own = {"network": self.network["name"]} | {name: v for name, v in self.network.items() if name != "name"}
         return [
             Experiment(
                 data=self.data,
-                network=self.network["name"] if network is None else network,
-                T=self.network["T"],
-                tau=self.network["tau"],
-                rule=self.network["rule"],
-                precision=self.network["precision"],
+                **own | network,
                 defense=training,
-                options={name: value for name, value in own.items() if name not in ("imported", "dataset")} | options,
-                schedule=Schedule(**self.schedule),
+                options=given,
+                schedule=Schedule(**schedule),
                 seed=seed,
             )
             for seed in (self.seeds if seeds is None else seeds)
@@ -84,15 +89,39 @@ class Profile:
         errors.count("seeds", seeds)
         return [e for training in self.trainings for e in self.experiments(training)[:seeds]]
 
-    def sweep(self, lambdas: list[float], seeds: list[int]) -> list[Experiment]:
-        """SR networks over λ."""
-        return [e for lam in lambdas for e in self.experiments("sr", seeds=seeds, lam=lam)]
+    def weight(self, training: str) -> float:
+        """The λ of a training or rival in this profile; NaN where that is not known."""
+        return (self.trainings | self.rivals).get(training, {}).get("lam", float("nan"))
+
+    def contest(self, rival_seeds: int) -> list[Experiment | Imported]:
+        """Every training with every seed, and of every rival the first `rival_seeds` networks."""
+        errors.count("rival_seeds", rival_seeds)
+        return self.all() + [e for rival in self.rivals for e in self.experiments(rival)[:rival_seeds]]
+
+    def at_cost(self, passes: int, seeds: int) -> list[Experiment]:
+        """The first `seeds` networks of every training and rival, trained for about `passes` passes an image.
+
+        Forward and backward passes count alike; each takes the number of epochs that comes closest, one at least.
+        Where `passes` is 0 there are none.
+        """
+        errors.count("passes", passes, at_least=0)
+        found = []
+        for name in [*self.trainings, *self.rivals] if passes else []:
+            (one,) = self.experiments(name, seeds=[0], epochs=self.schedule["epochs"])
+            each = sum(training.passes(defenses.build(one.defense, one.options)))
+            found += self.experiments(name, seeds=self.seeds[:seeds], epochs=max(1, round(passes / each)))
+        return found
+
+    def sweep(self, lambdas: list[float], seeds: list[int], training: str = "sr") -> list[Experiment]:
+        """Networks of a training over λ."""
+        return [e for lam in lambdas for e in self.experiments(training, seeds=seeds, lam=lam)]
 
     def swept(self) -> list[Experiment | Imported]:
-        """Every training with every seed, and SR over λ; each once, the costliest trainings first."""
-        found = [e for training in reversed(self.trainings) for e in self.experiments(training)]
+        """Every training with every seed, and what `fig-lambda` sweeps; each once, the costliest trainings first."""
+        found = [e for name in reversed(self.trainings) for e in self.experiments(name)]
         asked = self.parameters("fig-lambda")
-        found += self.experiments("vanilla", seeds=asked["seeds"]) + self.sweep(asked["lambdas"], asked["seeds"])
+        found += self.experiments("vanilla", seeds=asked["seeds"])
+        found += self.sweep(asked["lambdas"], asked["seeds"], asked["training"])
         return list({e.key: e for e in found}.values())
 
     def poisson(self, trainings: list[str], seeds: int, checkpoints: Sequence[str] = ()) -> list[Experiment]:
@@ -109,13 +138,14 @@ class Profile:
         `network` names another architecture.  Where the profile imports `training` there is one network of it; for that
         itself it is the first other one.
         """
-        if isinstance(self.experiments(training, network=network)[0], Imported):
+        changes = {} if network is None else {"network": network}
+        if isinstance(self.experiments(training, **changes)[0], Imported):
             return next(
                 e for name in (training, *self.trainings) for e in self.experiments(name) if e.key != target.key
             )
         later = [seed for seed in self.seeds if seed > target.seed]
         seeds = later or [seed for seed in self.seeds if seed != target.seed] or [target.seed + 1]
-        return self.experiments(training, seeds=seeds[:1], network=network)[0]
+        return self.experiments(training, seeds=seeds[:1], **changes)[0]
 
     def networks(self, checkpoints: list[str], seeds: int) -> list[Experiment | Imported]:
         """What a notebook looks at: the named folders under checkpoints/, or of every training the first `seeds`."""
@@ -164,12 +194,13 @@ def load(name: str) -> Profile:
     _same_keys(path, "the profile", content, set(kinds))
     for key, kind in kinds.items():
         _of_kind(path, key, content[key], kind)
-    for part in ("trainings", "notebooks"):
+    for part in ("trainings", "rivals", "notebooks"):
         for key, value in content[part].items():
             _of_kind(path, f"{part}: {key}", value, dict)
     _same_keys(path, "data", content["data"], {"name"}, {"train", "validation", "test"})
     _same_keys(path, "network", content["network"], {"name", "T", "tau", "rule", "precision"})
-    _same_keys(path, "schedule", content["schedule"], {field.name for field in fields(Schedule)})
+    needs = {name for name, needed in SCHEDULE.items() if needed}
+    _same_keys(path, "schedule", content["schedule"], needs, set(SCHEDULE) - needs)
     _same_keys(path, "cost", content["cost"], {"minutes", "disk_mb", "download_mb"})
     for training, options in content["trainings"].items():
         if "imported" in options or "dataset" in options:
@@ -182,10 +213,12 @@ def load(name: str) -> Profile:
         raise errors.Refused(
             f"{profile.origin}: trainings lacks {', '.join(sorted(missing))}, which the claims compare."
         )
+    if twice := set(profile.trainings) & set(profile.rivals):
+        raise errors.Refused(f"{profile.origin}: {', '.join(sorted(twice))} stand under both trainings and rivals.")
     try:
         images.refuse_unknown(profile.data["name"])
-        for training in profile.trainings:
-            profile.experiments(training)
+        for name in profile.trainings | profile.rivals:
+            profile.experiments(name)
         for artifact in profile.notebooks:
             profile.parameters(artifact)
     except errors.Refused as problem:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from paperlib import errors
-from paperlib.attacks.core import Ball, Bounds, Network, asked, over_mean, sign_noise
+from paperlib.attacks.core import Ball, Bounds, Loss, Network, asked, cross_entropy, over_mean, sign_noise
 
 
 def fgsm(
@@ -71,15 +71,16 @@ def pgd(
     bounds: Bounds,
     random_start: bool = True,
     until_broken: bool = False,
+    ascend: Loss = cross_entropy,
     eot: int = 1,
     norm: str = "linf",
     seed: int = 0,
     index: Tensor | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
-    """Projected gradient ascent on the cross-entropy (Madry et al., arXiv 1706.06083).
+    """Projected gradient ascent on the cross-entropy (Madry et al., arXiv 1706.06083), or on what `ascend` gives.
 
-    With `until_broken` a sample stops at its first misclassified iterate and costs nothing afterwards: at least as
+    `ascend` takes logits (B, K) and labels (B,) of the samples still moving to a number for each, (B,).  With `until_broken` a sample stops at its first misclassified iterate and costs nothing afterwards: at least as
     strong as judging the last iterate only, and cheaper the weaker the network.
     """
     ball = Ball(images, eps, bounds, norm)
@@ -89,7 +90,7 @@ def pgd(
     x = ball.start(seed, index) if random_start else images.clone()
     rows = torch.arange(len(x), device=x.device)  # samples still moving
     for _ in range(steps):
-        logits, gradient = network.gradient(x[rows], rows, eot=eot)
+        logits, gradient = network.gradient(x[rows], rows, loss=ascend, eot=eot)
         if until_broken:
             correct = logits.argmax(1) == labels[rows]
             rows, gradient = rows[correct], gradient[correct]

@@ -2,7 +2,9 @@
 
 from paperlib.measures.accuracy import (
     accuracy_rows,
+    apart,
     choice_rows,
+    chosen,
     contrast_rows,
     difference_rows,
     energy_rows,
@@ -53,8 +55,10 @@ __all__ = [
     "WINDOW",
     "accuracy_rows",
     "agreed",
+    "apart",
     "checklist_rows",
     "choice_rows",
+    "chosen",
     "contrast_rows",
     "correlation_rows",
     "cost_rows",

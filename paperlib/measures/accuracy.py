@@ -1,6 +1,6 @@
 """Flags → accuracies, their differences and gaps; and how much of the noise clamping leaves."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import numpy as np
@@ -8,6 +8,7 @@ import numpy as np
 from paperlib import gradients, statistics
 from paperlib.attacks import Attack
 from paperlib.evaluations import AnyAttack, Evaluation
+from paperlib.experiments import Experiment
 from paperlib.images import Split
 from paperlib.measures.core import by_labels, mean_over_seeds, over_seeds, row
 from paperlib.measures.doubts import doubts, union
@@ -167,8 +168,8 @@ def energy_rows(samples: Split, radii: Sequence[Attack], bounds: tuple[float, fl
     return rows
 
 
-def choice_rows(evaluations: Sequence[Evaluation], tolerance: float, *, used: float) -> list[dict]:
-    """The λ that validation data choose, beside the one that the profile uses.
+def chosen(evaluations: Iterable[Evaluation], tolerance: float) -> float:
+    """The λ that validation data choose.
 
     Of all λ whose mean clean accuracy lies at most `tolerance` below that of λ = 0 (vanilla), the one with the highest
     mean accuracy under attack.  `evaluations` holds clean images and one attack for each network.
@@ -178,10 +179,30 @@ def choice_rows(evaluations: Sequence[Evaluation], tolerance: float, *, used: fl
         accuracy = float(np.mean([e.flags.mean() for e in group]))
         means.setdefault(labels.get("lam", 0.0), {})[labels["attack"] == "clean"] = accuracy
     allowed = [lam for lam, mean in means.items() if mean[True] >= means[0.0][True] - tolerance]
-    chosen = max(allowed, key=lambda lam: means[lam][False])
+    return max(allowed, key=lambda lam: means[lam][False])
+
+
+def choice_rows(evaluations: Sequence[Evaluation], tolerance: float, *, used: float) -> list[dict]:
+    """The λ that validation data choose (see `chosen`), beside the one that the profile uses."""
     n, of = len(evaluations[0].flags), [e.experiment for e in evaluations]
     method = f"best under attack within {tolerance:g} of clean accuracy, on validation data"
     return [
         row(statistics.Interval(value, np.nan, np.nan, n, how), of, quantity=name)
-        for name, value, how in (("chosen λ", chosen, method), ("used λ", used, "set in the profile"))
+        for name, value, how in (
+            ("chosen λ", chosen(evaluations, tolerance), method),
+            ("used λ", used, "set in the profile"),
+        )
     ]
+
+
+def apart(
+    evaluations: Iterable[Evaluation],
+    labels: Callable[[Experiment], dict],
+    measure: Callable[[list[Evaluation]], list[dict]],
+) -> list[dict]:
+    """The rows that `measure` makes of each part of `evaluations`, parted and labelled by what `labels` says.
+
+    For networks that differ by more than what a row says of their training.
+    """
+    parts = by_labels(evaluations, lambda e: labels(e.experiment))
+    return [found | own for own, part in parts for found in measure(part)]
