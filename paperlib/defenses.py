@@ -253,7 +253,7 @@ class RAT(Examples):
 
 @dataclass(frozen=True)
 class TRADES(Examples):
-    """`then` on clean images plus β·KL(f(x) ‖ f(x′)), x′ the example that maximises it (Zhang et al., arXiv 1901.08573).
+    """`then` on clean images plus β·KL(f(x) ‖ f(x′)), x′ where it is largest (Zhang et al., arXiv 1901.08573).
 
     PGD's random start is the uniform one of the ball, not the original's 0.001·N(0, 1): so small a step leaves the
     logits of many a spiking network where they were, and there the divergence has no gradient.  Both passes in training

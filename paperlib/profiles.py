@@ -1,7 +1,7 @@
 """Profiles: params/<name>.yml → checked parameters → experiments.  The plan of a profile, and what it costs."""
 
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
@@ -13,7 +13,7 @@ from paperlib.experiments import Experiment, Imported
 from paperlib.training import Schedule
 
 NEEDED = {"vanilla", "sr", "at", "at+sr"}
-SCHEDULE = {field.name: field.default is MISSING and field.default_factory is MISSING for field in fields(Schedule)}
+SCHEDULE = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(Schedule)}  # whether needed
 LENGTHS = {  # notebook parameters that no sign belongs to
     *("eps_255", "pgd_eps_255", "radii_255", "reach_255", "scale_eps_255"),
     *("lambdas", "gammas", "scales", "steps", "thresholds", "tolerance"),
@@ -31,9 +31,9 @@ class Profile:
     network: dict  # name, T, tau, rule, precision
     schedule: dict  # fields of `training.Schedule`
     trainings: dict[str, dict]  # defense → its options; lengths in pixels may be given as `<name>_255`
-    rivals: dict[str, dict]  # more of them, which tab-ablation and tab-cost compare
     seeds: list[int]
     notebooks: dict[str, dict]  # artifact → parameters that differ from the notebook's own
+    rivals: dict[str, dict] = field(default_factory=dict)  # more trainings, which tab-ablation and tab-cost compare
 
     @property
     def origin(self) -> str:
@@ -191,20 +191,20 @@ def load(name: str) -> Profile:
         _of_kind(path, f"base {base}", taken, dict)
         content = taken | content
     kinds = {name: get_origin(kind) or kind for name, kind in get_type_hints(Profile).items() if name != "name"}
-    _same_keys(path, "the profile", content, set(kinds))
-    for key, kind in kinds.items():
-        _of_kind(path, key, content[key], kind)
+    _same_keys(path, "the profile", content, set(kinds) - {"rivals"}, {"rivals"})
+    for key, value in content.items():
+        _of_kind(path, key, value, kinds[key])
     for part in ("trainings", "rivals", "notebooks"):
-        for key, value in content[part].items():
+        for key, value in content.get(part, {}).items():
             _of_kind(path, f"{part}: {key}", value, dict)
     _same_keys(path, "data", content["data"], {"name"}, {"train", "validation", "test"})
     _same_keys(path, "network", content["network"], {"name", "T", "tau", "rule", "precision"})
     needs = {name for name, needed in SCHEDULE.items() if needed}
     _same_keys(path, "schedule", content["schedule"], needs, set(SCHEDULE) - needs)
     _same_keys(path, "cost", content["cost"], {"minutes", "disk_mb", "download_mb"})
-    for training, options in content["trainings"].items():
+    for defense, options in content["trainings"].items():
         if "imported" in options or "dataset" in options:
-            what = f"the imported training {training}"
+            what = f"the imported training {defense}"
             _same_keys(path, what, options, {"imported", "dataset"}, {"h", "lam", "preset"})
     profile = Profile(name=name, **content)
     if not profile.seeds:

@@ -1,4 +1,4 @@
-"""The one training loop: SGD under a cosine schedule, resumable at every epoch to the same bytes; and what a step costs.
+"""The one training loop: SGD under a cosine schedule, resumable at every epoch to the same bytes; a step's passes.
 
 All chance is drawn from (seed, epoch), so a state file needs weights, momentum and the epoch's number only.
 """
@@ -20,7 +20,6 @@ from tqdm import tqdm
 from paperlib import attacks, errors, evaluation, images, networks, paths, records
 from paperlib.defenses import Batch, Defense
 from paperlib.images import ImageSet
-
 
 ATTACKED = "validation_accuracy_attacked"  # the row's entry that selects an epoch
 

@@ -31,18 +31,8 @@ GRADIENT = {
 BLACK_BOX = {"square": square, "random_search": random_search}
 ATTACKS = RANDOM | GRADIENT | BLACK_BOX
 TITLES = {"overwritten_eot": "PGD", "random_search": "Random search", "square": "Square"}  # where not the name itself
-GIVEN = (
-    "network",
-    "images",
-    "labels",
-    "eps",
-    "bounds",
-    "seed",
-    "index",
-    "batch_size",
-    "ascend",
-    "start",
-)  # in the call
+GIVEN = ("network", "images", "labels", "eps", "bounds", "seed", "index", "batch_size")  # by whoever calls
+GIVEN += ("ascend", "start")  # and what no parameter file can say
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,9 @@ def pgd(
 ) -> Tensor:
     """Projected gradient ascent on the cross-entropy (Madry et al., arXiv 1706.06083), or on what `ascend` gives.
 
-    `ascend` takes logits (B, K) and labels (B,) of the samples still moving to a number for each, (B,).  With `until_broken` a sample stops at its first misclassified iterate and costs nothing afterwards: at least as
+    `ascend` takes logits (B, K) and labels (B,) of the samples still moving to a number for each, (B,).
+
+    With `until_broken` a sample stops at its first misclassified iterate and costs nothing afterwards: at least as
     strong as judging the last iterate only, and cheaper the weaker the network.
     """
     ball = Ball(images, eps, bounds, norm)
