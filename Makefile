@@ -58,7 +58,7 @@ known-profile:
 	@[ -e $(PARAMS) ] || { echo "There is no profile '$(PROFILE)'. Allowed: $(basename $(notdir $(wildcard params/*.yml)))." >&2; exit 2; }
 
 # the parameters of these name networks of their own
-PLANNED := $(wildcard $(addprefix notebooks/,fig-lambda.py tab-blackbox.py tab-poisson-eot.py))
+PLANNED := $(wildcard $(addprefix notebooks/,fig-lambda.py fig-sr-variants.py fig-timesteps-and-leak.py tab-ablation.py tab-cost.py tab-blackbox.py tab-poisson-eot.py))
 
 $(BUILD)/trained: $(PARAMS) $(BASE) $(CODE) $(PLANNED) requirements.lock | $(READY)
 	@mkdir -p $(@D)

@@ -223,7 +223,7 @@ def compare(arguments) -> int:
         counts = {status: sum(line["status"] == status for line in lines) for status in records.STATUSES}
         print(f"{artifact}: " + ", ".join(f"{n} {status}" for status, n in counts.items() if n))
         for line in lines:
-            if line["status"] not in ("identical", "inside the interval"):
+            if line["status"] not in ("identical", "inside the interval", "timed"):
                 worst = 1
                 print(f"  {line['status']}: {line['row']}: mine {line['mine']}, committed {line['committed']}")
     return worst

@@ -97,13 +97,14 @@ def _bounds(row: dict, sign: str = "") -> str:
 
 def _decide(rows: list[dict], direction: int = 1) -> str:
     """All intervals clear of 0 in `direction`: supported; one clear the other way: not supported."""
-    clear = [_clear(row) * direction for row in rows]
-    if -1 in clear:
+    sides = [clear(row) * direction for row in rows]
+    if -1 in sides:
         return NOT_SUPPORTED
-    return SUPPORTED if clear and 0 not in clear else INCONCLUSIVE
+    return SUPPORTED if sides and 0 not in sides else INCONCLUSIVE
 
 
-def _clear(row: dict) -> int:
+def clear(row: dict) -> int:
+    """On which side of 0 the whole interval lies, 1 or -1; 0 where it holds 0 or tells nothing."""
     if row["low"] is None or row["low"] == row["high"] or row["low"] <= 0 <= row["high"]:
         return 0  # an interval without width says that seeds happen to agree, not that the mean is known
     return 1 if row["low"] > 0 else -1
@@ -187,7 +188,7 @@ def _sparsity_matters(record: dict) -> tuple[str, str]:
     verdict = _decide([number], direction=-1)
     told = f"Rank correlation with accuracy under {number['attack']} at {number['eps_255']:g}/255 over "
     told += f"{number['n']} networks: participation number {plain(number)}, l1 {plain(size)}."
-    if verdict != SUPPORTED and _clear(size) < 0:
+    if verdict != SUPPORTED and clear(size) < 0:
         told += " Only the second holds: it is magnitude and not sparsity that goes with robustness here."
     return verdict, told + " A correlation over networks of four trainings; it does not say what causes what."
 

@@ -18,7 +18,7 @@ from paperlib.defenses import Batch
 from paperlib.evaluations import AnyAttack, Transfer, is_evaluated, members
 from paperlib.experiments import Experiment, Imported
 from paperlib.networks import Network
-from paperlib.profiles import Profile
+from paperlib.profiles import VARIED, Profile
 
 BATCH = 8  # images in a timed step; time grows in proportion (benchmarks/README.md)
 QUICK = 1.0  # seconds; a step that takes less is timed a second time, warm
@@ -45,13 +45,13 @@ class Evaluation:
 def evaluations(profile: Profile) -> list[Evaluation]:
     """Everything that the profile's notebooks attack, each once; continuous integration holds this to what they do."""
     found = {}
-    for artifact, asked in ASKED.items():
-        given = profile.parameters(artifact)
-        subjects, ladder, split = asked(profile, given)
+    for part, asked in ASKED.items():
+        given = profile.parameters(part.partition("/")[0])
+        subjects, ladder, split, samples, *_ = *asked(profile, given), given.get("samples")  # if it names no others
         for experiment in subjects:
             own = ladder(experiment) if callable(ladder) else ladder
             for attack in [None, *own]:  # clean flags come first: what is wrong already is not attacked
-                one = Evaluation(experiment, attack, given["samples"], split)
+                one = Evaluation(experiment, attack, samples, split)
                 found.setdefault((experiment.key, repr(attack), one.samples, split), one)
     return list(found.values())
 
@@ -64,7 +64,14 @@ def _random_and_adversarial(profile: Profile, given: dict):
 
 
 def _ablation(profile: Profile, given: dict):
-    return profile.all(), protocols.ladder(given["eps_255"], steps=given["pgd_steps"])[1:], "test"
+    networks_ = profile.contest(given["rival_seeds"])
+    return networks_, protocols.ladder(given["eps_255"], steps=given["pgd_steps"])[1:], "test"
+
+
+def _budgets(profile: Profile, given: dict):
+    networks_ = profile.at_epochs(given["cost_seeds"]) + profile.at_cost(given["passes"], given["cost_seeds"])
+    spent = {name: given[name] for name in ("long_steps", "queries")} | {"steps": given["pgd_steps"]}
+    return networks_, [protocols.strongest(given["strong_eps_255"], **spent)], "test", given["strong_samples"]
 
 
 def _maps(profile: Profile, given: dict):
@@ -76,6 +83,33 @@ def _lambda(profile: Profile, given: dict):
         given["lambdas"], given["seeds"], given["training"]
     )
     return subjects, [_pgd(given, given["eps_255"])], "validation"
+
+
+def _variants_chosen(profile: Profile, given: dict):
+    return _variants(profile, given), [_pgd(given, given["eps_255"])], "validation"
+
+
+def _variants_judged(profile: Profile, given: dict):
+    spent = {name: given[name] for name in ("long_steps", "queries")} | {"steps": given["pgd_steps"]}
+    attacks_ = [_pgd(given, given["eps_255"]), protocols.strongest(given["eps_255"], **spent)]
+    return _variants(profile, given), attacks_, "test"
+
+
+def _variants(profile: Profile, given: dict) -> list[Experiment]:
+    return profile.variants(**{name: given[name] for name in VARIED})
+
+
+def _settings(profile: Profile, given: dict):
+    settings = profile.settings(given["T"], given["taus"], full=given["full"])
+    how = {name: given[name] for name in ("seeds", "epochs", "network")}
+    spent = {name: given[name] for name in ("long_steps", "queries")} | {"steps": given["pgd_steps"]}
+    attacks_ = [_pgd(given, given["eps_255"]), protocols.strongest(given["eps_255"], **spent)]
+    return profile.in_settings(settings, given["lambdas"], **how), attacks_, "test"
+
+
+def _settings_choice(profile: Profile, given: dict):
+    subjects, (pgd, _), _ = _settings(profile, given)
+    return subjects, [pgd], "validation"
 
 
 def _pgd(given: dict, eps_255: float) -> Attack:
@@ -132,17 +166,23 @@ def _checklist(profile: Profile, given: dict):
     return profile.networks(given["checkpoints"], given["seeds"]), attacks_on, "test"
 
 
-ASKED = {  # artifact: networks, attacks and part of the data, from a profile and the notebook's parameters
+ASKED = {  # artifact or part: networks, attacks, part of the data, maybe how many, from profile and parameters
     "fig-random-vs-adversarial": _random_and_adversarial,
     "tab-ablation": _ablation,
+    "tab-ablation/equal-cost": _budgets,
+    "tab-cost": _budgets,
     "fig-attack-ladder": _climb,
     "tab-masking-checklist": _checklist,
     "tab-whitebox": _whitebox,
     "tab-blackbox": _blackbox,
     "fig-surrogate-width": _widths,
+    "fig-timesteps-and-leak": _settings,
+    "fig-timesteps-and-leak/choice": _settings_choice,
     "tab-poisson-eot": _expectations,
     "fig-gradient-maps": _maps,
     "fig-lambda": _lambda,
+    "fig-sr-variants/choice": _variants_chosen,
+    "fig-sr-variants": _variants_judged,
     "thm-ratio": _ratio,
 }
 
@@ -192,7 +232,7 @@ class _Stopwatch:
 
     def training(self, e: Experiment) -> float:
         options = {name: value for name, value in e.options.items() if name != "lam"}
-        kind = e.network, e.defense, repr(options)
+        kind = self._shape(e), e.defense, repr(options)
         if kind not in self.known:
             network, defense, batch = self._network(e).train(), defenses.build(e.defense, e.options), self._batch()
             optimiser = torch.optim.SGD(network.parameters(), lr=e.schedule.lr, momentum=0.9)
@@ -217,24 +257,29 @@ class _Stopwatch:
         return one.samples / BATCH * (sum(looks) + verdicts)
 
     def _forward(self, e: Experiment | Imported) -> float:
-        if ("forward", e.network) not in self.known:
+        kind = "forward", self._shape(e)
+        if kind not in self.known:
             network, batch = self._network(e).eval(), self._batch()
-            self.known["forward", e.network] = self._seconds(lambda: in_batches(network, batch.images, None))
-        return self.known["forward", e.network]
+            self.known[kind] = self._seconds(lambda: in_batches(network, batch.images, None))
+        return self.known[kind]
 
     def _gradient(self, e: Experiment | Imported, rule: dict) -> float:
-        kind = "gradient", e.network, rule.get("name")
+        kind = "gradient", self._shape(e), rule.get("name")
         if kind not in self.known:
             network, batch = self._network(e).eval(), self._batch()
             with network.backward_rule(**rule) if rule else nullcontext():
                 self.known[kind] = self._seconds(lambda: loss_gradient(network, batch.images, batch.labels, None))
         return self.known[kind]
 
+    def _shape(self, e: Experiment | Imported) -> tuple[str, int]:
+        """What a pass's time depends on."""
+        return e.network, getattr(e, "T", self.profile.network["T"])
+
     def _network(self, e: Experiment | Imported) -> Network:
-        of = self.profile.network
+        of, (name, T) = self.profile.network, self._shape(e)
         size = {"in_channels": self.channels, "image_size": self.pixels, "num_classes": self.classes}
-        neuron = {"T": of["T"], "tau": of["tau"], "rule": rules.build(of["rule"])}
-        return networks.build(e.network, **size, **neuron, precision=of["precision"]).to(self.device)
+        neuron = {"T": T, "tau": getattr(e, "tau", of["tau"]), "rule": rules.build(of["rule"])}
+        return networks.build(name, **size, **neuron, precision=of["precision"]).to(self.device)
 
     def _batch(self) -> Batch:
         pixels = torch.rand(BATCH, self.channels, self.pixels, self.pixels, device=self.device)

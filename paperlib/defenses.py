@@ -3,9 +3,12 @@
 A defense may also have `after_step(network)`, called when the optimiser has moved the weights.
 """
 
+import inspect
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
+from types import SimpleNamespace
 from typing import Protocol
 
 import torch
@@ -40,16 +43,30 @@ class Defense(Protocol):
 
 
 DEFENSES: dict[str, Callable[..., Defense]] = {}
+GIVEN = ["network", "batch"]  # what a loss takes before its options
 
 
 def register(name: str):
-    """Class or function decorator: make a defense known as `name` to experiments and parameter files."""
+    """Decorator: make a defense known as `name` to experiments and parameter files.
+
+    A class or function that makes one of its options; or just its loss, a function of (network, batch, *, options).
+    """
 
     def remember(factory):
-        DEFENSES[name] = factory
+        DEFENSES[name] = _of_loss(factory) if [*inspect.signature(factory).parameters][:2] == GIVEN else factory
         return factory
 
     return remember
+
+
+def _of_loss(loss: Callable[..., Tensor]) -> Callable[..., Defense]:
+    """What makes a defense of the loss and its options; its signature says which there are."""
+
+    def made(**options) -> Defense:
+        return SimpleNamespace(loss=partial(loss, **options))
+
+    made.__signature__ = inspect.Signature([*inspect.signature(loss).parameters.values()][len(GIVEN) :])
+    return made
 
 
 def build(name: str, options: dict) -> Defense:

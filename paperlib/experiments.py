@@ -266,18 +266,19 @@ def _train(experiment: Experiment | Imported, device: str, progress: bool, tag: 
     network, data = experiment.build(), experiment.load_data()
     defense = defenses.build(experiment.defense, experiment.options)
     state = experiment.folder / "state.pt"
-    history = []
-    for row in training.epochs(
-        network, defense, data, experiment.schedule, seed=experiment.seed, device=device, state=state, progress=progress
-    ):
-        history.append(json.dumps(row) + "\n")
-        records.write_atomically(experiment.folder / "history.jsonl", "".join(history).encode())
-        print(
-            f"{tag} {experiment}: epoch {row['epoch']}/{experiment.schedule.epochs}, loss {row['loss']:.3f}, "
-            f"validation {row['validation_accuracy']:.1%}, {row['seconds']:.0f} s".strip(),
-            file=sys.stderr,  # a notebook keeps its stdout, which must not differ from run to run
-            flush=True,
-        )
+    history, how = [], {"seed": experiment.seed, "device": device, "state": state, "progress": progress}
+    try:
+        for row in training.epochs(network, defense, data, experiment.schedule, **how):
+            history.append(json.dumps(row) + "\n")
+            records.write_atomically(experiment.folder / "history.jsonl", "".join(history).encode())
+            print(
+                f"{tag} {experiment}: epoch {row['epoch']}/{experiment.schedule.epochs}, loss {row['loss']:.3f}, "
+                f"validation {row['validation_accuracy']:.1%}, {row['seconds']:.0f} s".strip(),
+                file=sys.stderr,  # a notebook keeps its stdout, which must not differ from run to run
+                flush=True,
+            )
+    except errors.Refused as problem:  # which of many networks it was
+        raise errors.Refused(f"{experiment}: {problem}") from None
     _keep(experiment, network, data_sha256=data.sha256)
     state.unlink(missing_ok=True)
 

@@ -133,6 +133,7 @@ class Network(nn.Module):
         The forward pass stays what it is.  Names and options are those of `rules.RULES`.  Each neuron has a rule of its
         own, new with each block, so that what one remembers belongs to this block and this layer.
         """
+        rules.build(name, **options)  # what is refused is so of a network without neurons, too
         with self._set("rule", lambda: rules.build(name, **options)):
             yield
 

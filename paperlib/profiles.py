@@ -3,21 +3,33 @@
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
+from itertools import product
 from pathlib import Path
-from typing import Any, get_origin, get_type_hints
+from typing import Any, NamedTuple, get_origin, get_type_hints
 
 import yaml
 
-from paperlib import defenses, errors, experiments, images, networks, parameters, paths, training
+from paperlib import defenses, errors, experiments, images, networks, parameters, paths, regularizers, training
 from paperlib.experiments import Experiment, Imported
 from paperlib.training import Schedule
 
 NEEDED = {"vanilla", "sr", "at", "at+sr"}
 SCHEDULE = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(Schedule)}  # whether needed
 LENGTHS = {  # notebook parameters that no sign belongs to
-    *("eps_255", "pgd_eps_255", "radii_255", "reach_255", "scale_eps_255"),
+    *("eps_255", "pgd_eps_255", "radii_255", "reach_255", "scale_eps_255", "strong_eps_255"),
     *("lambdas", "gammas", "scales", "steps", "thresholds", "tolerance"),
+    *("square_lambdas", "absolute_lambdas", "hs", "taus"),
 }
+VARIED = ("variants", "hs", "square_lambdas", "absolute_lambdas", "seeds", "epochs", "network")  # of fig-sr-variants
+
+
+class Setting(NamedTuple):
+    """How a network's neurons treat time: steps, leak and reset; or that they are ReLUs, which know none of it."""
+
+    T: int
+    tau: float
+    detach_reset: bool = False
+    ann: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,23 +110,90 @@ class Profile:
         errors.count("rival_seeds", rival_seeds)
         return self.all() + [e for rival in self.rivals for e in self.experiments(rival)[:rival_seeds]]
 
+    def recipes(self) -> list[Experiment]:
+        """Of every training and rival one network as it is trained here.
+
+        An imported one's options are not known, and it is left out; vanilla has none.
+        """
+        known = self.trainings | self.rivals
+        ours = [name for name, given in known.items() if name == "vanilla" or "imported" not in given]
+        own = {"seeds": self.seeds[:1], "epochs": self.schedule["epochs"]}
+        return [e for name in ours for e in self.experiments(name, **own)]
+
+    def at_epochs(self, seeds: int) -> list[Experiment | Imported]:
+        """The first `seeds` networks of every training and rival, each with its epochs."""
+        errors.count("seeds", seeds)
+        return [e for name in (*self.trainings, *self.rivals) for e in self.experiments(name)[:seeds]]
+
     def at_cost(self, passes: int, seeds: int) -> list[Experiment]:
         """The first `seeds` networks of every training and rival, trained for about `passes` passes an image.
 
-        Forward and backward passes count alike; each takes the number of epochs that comes closest, one at least.
-        Where `passes` is 0 there are none.
+        Forward and backward passes count alike; each takes the number of epochs that comes closest, one at least after
+        the warm-up.  Imported trainings are left out as in `recipes`.  Where `passes` is 0 there are none.
         """
         errors.count("passes", passes, at_least=0)
-        found = []
-        for name in [*self.trainings, *self.rivals] if passes else []:
-            (one,) = self.experiments(name, seeds=[0], epochs=self.schedule["epochs"])
+        found, least = [], 1 + self.schedule.get("warm_up", 0)
+        for one in self.recipes() if passes else []:
             each = sum(training.passes(defenses.build(one.defense, one.options)))
-            found += self.experiments(name, seeds=self.seeds[:seeds], epochs=max(1, round(passes / each)))
+            epochs = max(least, round(passes / each))
+            found += self.experiments(one.defense, seeds=self.seeds[:seeds], epochs=epochs)
         return found
 
     def sweep(self, lambdas: list[float], seeds: list[int], training: str = "sr") -> list[Experiment]:
         """Networks of a training over λ."""
         return [e for lam in lambdas for e in self.experiments(training, seeds=seeds, lam=lam)]
+
+    def variants(
+        self,
+        variants: list[str],
+        hs: list[float],
+        square_lambdas: list[float],
+        absolute_lambdas: list[float],
+        *,
+        seeds: list[int],
+        epochs: int,
+        network: str = "",
+    ) -> list[Experiment]:
+        """SR in each of `variants` over the λ of its penalty, the first with each of `hs` as well, after vanilla ones.
+
+        A variant is named as `regularizers.named` has it.  All are trained for `epochs`; `network` is the profile's own
+        where it is "".  Without variants there are none.
+        """
+        how = {"seeds": seeds, "epochs": epochs} | ({"network": network} if network else {})
+        forms = [regularizers.named(words) for words in variants]
+        found = self.experiments("vanilla", **how) if forms else []
+        for form, own in [*((form, {}) for form in forms), *((form, {"h": h}) for form in forms[:1] for h in hs)]:
+            for lam in {"square": square_lambdas, "absolute": absolute_lambdas}[form.penalty]:
+                found += self.experiments("sr", axes=form._asdict(), lam=lam, **own, **how)
+        return list({e.key: e for e in found}.values())
+
+    def settings(self, T: list[int], taus: list[float], *, full: bool) -> list[Setting]:
+        """The profile's own setting first, then others of T, τ and reset, at last the twin without spikes.
+
+        The others differ from the own in one thing each, or `full`y: each T with each τ and each reset.  Of one step
+        neither leak nor reset changes anything, so there is one such setting, whose τ and reset are the own.
+        """
+        own = Setting(self.network["T"], float(self.network["tau"]))
+        single = [own._replace(T=steps) for steps in T] + [own._replace(tau=float(tau)) for tau in taus]
+        single.append(own._replace(detach_reset=True))
+        grid = [Setting(steps, float(tau), detached) for steps, tau, detached in product(T, taus, (False, True))]
+        spiking = [s if s.T > 1 else own._replace(T=s.T) for s in (own, *(grid if full else single))]
+        return list(dict.fromkeys([*spiking, Setting(1, 1.0, ann=True)]))
+
+    def in_settings(
+        self, settings: list[Setting], lambdas: list[float], *, seeds: list[int], epochs: int, network: str = ""
+    ) -> list[Experiment]:
+        """Vanilla and SR at each λ in each setting, trained for `epochs`; without a λ there are none.
+
+        `network` is the profile's own where it is "".
+        """
+        found, network = [], network or self.network["name"]
+        for setting in settings if lambdas else []:
+            how = setting._asdict()
+            how |= {"network": networks.ANN * how.pop("ann") + network, "seeds": seeds, "epochs": epochs}
+            found += self.experiments("vanilla", **how)
+            found += [e for lam in lambdas for e in self.experiments("sr", lam=lam, **how)]
+        return found
 
     def swept(self) -> list[Experiment | Imported]:
         """Every training with every seed, and what `fig-lambda` sweeps; each once, the costliest trainings first."""
@@ -157,7 +236,18 @@ class Profile:
         def substitutes(given: dict) -> list[Experiment | Imported]:
             return [self.substitute(given["substitute"], e) for e in self.first(given["seeds"])]
 
+        def budgets(given: dict) -> list[Experiment | Imported]:
+            return self.at_epochs(given["cost_seeds"]) + self.at_cost(given["passes"], given["cost_seeds"])
+
         asked = {
+            "tab-ablation": lambda given: self.contest(given["rival_seeds"]) + budgets(given),
+            "tab-cost": budgets,
+            "fig-timesteps-and-leak": lambda given: self.in_settings(
+                self.settings(given["T"], given["taus"], full=given["full"]),
+                given["lambdas"],
+                **{name: given[name] for name in ("seeds", "epochs", "network")},
+            ),
+            "fig-sr-variants": lambda given: self.variants(**{name: given[name] for name in VARIED}),
             "tab-poisson-eot": lambda given: self.poisson(given["trainings"], given["seeds"]),
             "fig-attack-ladder": substitutes,
             "tab-masking-checklist": substitutes,
@@ -240,6 +330,10 @@ def of_imported(name: str, network: str, data: dict, trainings: dict[str, dict])
         "tab-masking-checklist": {"substitute": next(iter(trainings))},
         "tab-blackbox": {"substitutes": []},
         "tab-poisson-eot": {"trainings": []},
+        "fig-sr-variants": {"variants": []},
+        "fig-timesteps-and-leak": {"lambdas": []},
+        "tab-ablation": {"passes": 0},
+        "tab-cost": {"passes": 0},
     }
     content = {
         "base": "paper",
@@ -249,6 +343,7 @@ def of_imported(name: str, network: str, data: dict, trainings: dict[str, dict])
         "network": paper["network"] | {"name": network},
         "seeds": [Imported.seed],
         "trainings": paper["trainings"] | {training: own | kept[training] for training, own in trainings.items()},
+        "rivals": {},
         "notebooks": {artifact: own | only.get(artifact, {}) for artifact, own in paper["notebooks"].items()},
     }
     path = paths.PARAMS / f"{name}.yml"

@@ -90,6 +90,16 @@ def rungs(
     return [*found[:-1], replace(found[-1], title=WORST)]
 
 
+def strongest(eps_255: float, *, steps: int, long_steps: int, queries: int) -> Ensemble:
+    """The strongest worst case that many networks can afford: PGD of `steps`, then APGD, then Square from its end.
+
+    Where SR has made gradients mislead PGD, Square finds what they hide (`tab-masking-checklist`).
+    """
+    eps = eps_255 / 255
+    members = (standard("pgd", eps, steps=steps), standard("apgd_square", eps, steps=long_steps, queries=queries))
+    return Ensemble(WORST, members)
+
+
 def transferable(eps_255: float, *, steps: int, rule: dict | None = None) -> Attack:
     """PGD that goes on after it has broken the network that it is made on."""
     eps = eps_255 / 255

@@ -36,9 +36,10 @@ SCHEMA = 1
 MEASURED = ("value", "low", "high", "method", "n")
 FIELDS = (*MEASURED, "seeds", "experiments", "published")
 DOUBTS = "doubts"  # a field that a row need not have; every other key of a row is a label
+TIMED = "timed"  # the label of rows that hold seconds, which no two runs have in common
 PROVENANCE = ("profile", "parameters", "data", "recipe", "code", "clean", "packages", "device")
 PACKAGES = ("torch", "torchvision", "snntorch", "numpy", "scipy", "matplotlib", "seaborn", "papermill", "jupytext")
-STATUSES = ("identical", "inside the interval", "moved", "only mine", "only committed")  # of `compare`
+STATUSES = ("identical", "inside the interval", "timed", "moved", "only mine", "only committed")  # of `compare`
 OUTPUTS = ("results", "figures", "*.ipynb")  # committed, but made by a run: a change there leaves the tree clean
 
 
@@ -208,8 +209,8 @@ def compare(mine: dict, committed: dict) -> list[dict]:
     """My run against the committed one: one dict per row, in the committed order, what only I have at the end.
 
     Each holds the row's label, both values, `moved` = mine - committed (None without both) and a status: "identical"
-    (value, interval and n), "inside the interval" (my value, in the committed one), "moved", "only mine",
-    "only committed".  Rows match by their labels and seeds.
+    (value, interval and n), "inside the interval" (my value, in the committed one), "timed" (seconds, whichever),
+    "moved", "only mine", "only committed".  Rows match by their labels and seeds.
     """
     if mine["artifact"] != committed["artifact"]:
         raise Refused(f"Cannot compare {mine['artifact']} with {committed['artifact']}: they are two artifacts.")
@@ -221,6 +222,8 @@ def _compared(mine: dict | None, committed: dict | None) -> dict:
     a, b = (mine or {}).get("value"), (committed or {}).get("value")
     if mine is None or committed is None:
         status = "only committed" if mine is None else "only mine"
+    elif committed.get(TIMED):
+        status = "timed"
     elif all(mine[key] == committed[key] for key in ("value", "low", "high", "n")):
         status = "identical"
     else:

@@ -55,6 +55,14 @@ def variant(preset: str = "released", **axes: str) -> Variant:
     return found
 
 
+def named(words: str) -> Variant:
+    """The variant that a word an axis names, in order: "softmax absolute central"; refuses what there is not."""
+    given = words.split()
+    if len(given) != len(Variant._fields):
+        raise errors.Refused(f"{words!r} names no SR variant; it must be a word each for {', '.join(Variant._fields)}.")
+    return variant(**dict(zip(Variant._fields, given, strict=True)))
+
+
 def runner_up(logits: Tensor, labels: Tensor) -> Tensor:
     """argmax over k ≠ y of z_k, (B,); of equal logits the lower class."""
     return logits.detach().scatter(1, labels[:, None], -torch.inf).argmax(1)

@@ -11,6 +11,7 @@ from paperlib import claims, errors, findings, paths, records, tables
 READING_ORDER = (
     "fig-random-vs-adversarial",
     "tab-ablation",
+    "tab-cost",
     "fig-attack-ladder",
     "tab-masking-checklist",
     "tab-whitebox",
@@ -19,6 +20,8 @@ READING_ORDER = (
     "thm-ratio",
     "prop-finite-difference",
     "fig-lambda",
+    "fig-sr-variants",
+    "fig-timesteps-and-leak",
     "fig-landscape",
     "fig-surrogate-width",
     "tab-poisson-eot",

@@ -6,8 +6,9 @@ from collections.abc import Callable
 import pandas as pd
 
 from paperlib import masking
-from paperlib.claims import TRUE, percent, plain, points, select, title
-from paperlib.findings import key
+from paperlib.claims import TRUE, WORST, percent, plain, points, select, title
+from paperlib.findings import ablation, key, settings
+from paperlib.findings.variants import AXES, word
 
 
 def markdown(record: dict, part: str = "") -> str:
@@ -42,6 +43,69 @@ def _random(record: dict) -> list[pd.DataFrame]:
 
 
 def _ablation(record: dict) -> list[pd.DataFrame]:
+    """Means and differences, clean and under PGD; then both under noise and FGSM."""
+
+    def head(row: dict) -> dict:
+        return {"training": title(row["training"]), "interval over": ablation.over(row)}
+
+    def pair(row: dict) -> dict:
+        return {"difference": _against(row), "interval over": ablation.over(row)}
+
+    means = select(record, quantity="mean accuracy", budget=None)
+    changes = ablation.differences(record, budget=None)
+
+    def strong(row: dict) -> bool:
+        return row["attack"] == "clean" or bool(ablation.under_pgd([row]))
+
+    return [
+        _pivot([row for row in rows if strong(row) == first], how, _column, cell)
+        for first in (True, False)
+        for rows, how, cell in ((means, head, percent), (changes, pair, points))
+    ]
+
+
+def _equal_cost(record: dict) -> list[pd.DataFrame]:
+    """A line a training: what it had, clean and in the worst case, under each budget; and SR against it."""
+    lines: dict[str, dict] = {}
+    for budget in (ablation.EPOCHS, ablation.PASSES):
+        for row in ablation.worst(record, budget):
+            name = row["training"]
+            line = lines.setdefault(name, {"training": title(name)})
+            epochs, passes = (ablation.spent(record, what, name, budget) for what in ("epochs", "passes per image"))
+            had = "not known" if epochs is None else f"{epochs} epoch{'s' * (epochs != 1)}, {passes} passes an image"
+            line[budget] = had
+            (clean,) = select(record, quantity="mean accuracy", training=name, attack="clean", budget=budget)
+            line |= {f"clean, {budget}": percent(clean), f"{WORST}, {budget}": percent(row)}
+            for change in ablation.against_sr(record, name, budget):
+                line[f"SR minus it, {budget}"] = points(change)
+    return [pd.DataFrame(lines.values()).fillna("")]
+
+
+def _cost(record: dict) -> list[pd.DataFrame]:
+    """What a step and an epoch of each training take, and a step relative to a vanilla one; then equal cost."""
+    units = {  # per step and per epoch
+        "multiply-adds": ((1e6, "M"), (1e9, "G")),
+        "bytes kept": ((1e6, "MB"), (1e6, "MB")),
+        "seconds": ((1e-3, "ms"), (1, "s")),
+    }
+
+    def cell(row: dict) -> str:
+        if row["quantity"] == "relative cost" or row["what"] not in units:
+            return _number(row)
+        size, unit = units[row["what"]][row["quantity"] == "cost of an epoch"]
+        return f"{_number({end: row[end] and row[end] / size for end in ('value', 'low', 'high')})} {unit}"
+
+    def column(row: dict) -> str:
+        of = "relative to vanilla" if row["quantity"] == "relative cost" else row["quantity"].removeprefix("cost of ")
+        return f"{row['what']}, {of}"
+
+    kinds = ("cost of a step", "relative cost", "cost of an epoch")
+    rows = [row for kind in kinds for row in select(record, quantity=kind)]
+    table = _pivot(rows, lambda r: {"training": title(r["training"])}, column, cell)
+    return [table, *(_equal_cost(record) if select(record, attack=WORST) else [])]
+
+
+def _attacks(record: dict) -> list[pd.DataFrame]:
     def head(row: dict) -> dict:
         return {"": _column(row)}
 
@@ -113,6 +177,58 @@ def _lambda(record: dict) -> list[pd.DataFrame]:
         return {"λ": f"{lam:g}" + " (vanilla)" * (lam == 0)}
 
     return [_pivot(select(record, quantity="mean accuracy"), head, _column, percent)]
+
+
+def _variants(record: dict) -> list[pd.DataFrame]:
+    """A line a variant at the λ chosen for it, vanilla first; then a line a λ: what chose, and what judged it."""
+
+    def head(row: dict) -> dict:
+        form = [word(row, axis) for axis in AXES] if "h" in row else [row["training"], "", "", ""]
+        return {axis: text.removeprefix("h = ").replace("|", r"\|") for axis, text in zip(AXES, form, strict=True)}
+
+    def column(row: dict) -> str:
+        name = _column(row) if "attack" in row else row["quantity"]
+        return f"{name}, against {row['against']}" if "against" in row else name
+
+    def cell(row: dict) -> str:
+        if row["quantity"] == "difference":
+            return points(row)
+        return percent(row) if "attack" in row else _number(row)
+
+    def swept(row: dict) -> str:
+        return _column(row) + (", validation" if "split" in row else "")
+
+    judged = [r for r in record["rows"] if "split" not in r and r["quantity"] != "mean accuracy at another λ"]
+    lines = [r for r in judged if r.get("attack", WORST) == WORST or r["quantity"] == "mean accuracy"]
+    every = [r for r in record["rows"] if r["quantity"].startswith("mean accuracy") and "lam" in r]
+    return [
+        _pivot(lines, head, column, cell).fillna(""),
+        _pivot(every, lambda r: head(r) | {"λ": f"{r['lam']:g}"}, swept, percent).fillna(""),
+    ]
+
+
+def _settings(record: dict) -> list[pd.DataFrame]:
+    """A line a setting: SR's gain, and that minus the own setting's; then a line a network of each setting."""
+    found = settings.gains(record)
+
+    def setting(row: dict) -> dict:
+        own = {label: found[0].get(label) for label in settings.WORDS}
+        return {"neurons": settings.name(row, own)}
+
+    def shown(row: dict) -> dict:
+        (choice,) = (r for r in select(record, quantity="chosen λ") if setting(r) == setting(row))
+        return setting(row) | {"λ": f"{row['lam']:g}" + " (none chosen)" * (not choice["value"])}
+
+    def network(row: dict) -> dict:
+        lam = f", λ = {row['lam']:g}" if "lam" in row else ""
+        return setting(row) | {"training": title(row["training"]) + lam}
+
+    gains = [r for quantity in ("gain", "gain minus the own") for r in select(record, quantity=quantity)]
+    means = select(record, quantity="mean accuracy") if found else []
+    return [
+        _pivot(gains, shown, lambda r: f"{r['quantity']}, {_column(r)}", points).fillna(""),
+        _pivot(means, network, _column, percent),
+    ]
 
 
 def _regimes(record: dict) -> list[pd.DataFrame]:
@@ -273,14 +389,18 @@ def _number(row: dict) -> str:
 TABLES: dict[str, Callable[[dict], list[pd.DataFrame]]] = {
     "fig-random-vs-adversarial": _random,
     "tab-ablation": _ablation,
+    "tab-ablation/equal-cost": _equal_cost,
+    "tab-cost": _cost,
     "fig-attack-ladder": _ladder,
     "tab-masking-checklist": _checklist,
-    "tab-whitebox": _ablation,
-    "tab-blackbox": _ablation,
+    "tab-whitebox": _attacks,
+    "tab-blackbox": _attacks,
     "fig-surrogate-width": _contrasted,
     "tab-poisson-eot": _expectations,
     "fig-gradient-maps": _maps,
     "fig-lambda": _lambda,
+    "fig-sr-variants": _variants,
+    "fig-timesteps-and-leak": _settings,
     "thm-ratio": _regimes,
     "thm-ratio/exact": _exact,
     "thm-ratio/vulnerabilities": _vulnerabilities,

@@ -30,7 +30,9 @@ trainings:
   at+sr: {eps_255: 32, alpha_255: 40, steps: 1, lam: 0.01}
 notebooks:
   fig-random-vs-adversarial: {samples: 6, pgd_steps: 2, eps_255: [32], factors: [1]}
-  tab-ablation: {samples: 6, pgd_steps: 2, eps_255: [32]}
+  tab-ablation:
+    {samples: 6, pgd_steps: 2, eps_255: [32], strong_samples: 6, long_steps: 2, queries: 3, passes: 15}
+  tab-cost: {strong_samples: 6, pgd_steps: 2, long_steps: 2, queries: 3, passes: 15}
   fig-gradient-maps: {samples: 6, pgd_steps: 2}
   fig-lambda: {samples: 6, pgd_steps: 2, seeds: [0], lambdas: [0.1]}
   thm-ratio: {samples: 6, pgd_steps: 2}
@@ -39,6 +41,7 @@ notebooks:
   tab-blackbox: {samples: 6, pgd_steps: 2, queries: 3, other_network: conv-2-3}
   fig-surrogate-width: {samples: 6, pgd_steps: 2, gammas: [0.5]}
   tab-poisson-eot: {samples: 6, seeds: 1, pgd_steps: 2, draws: [2]}
+  fig-timesteps-and-leak: {samples: 6, T: [1], taus: [], lambdas: [0.1], pgd_steps: 2, long_steps: 2, queries: 3}
   tab-masking-checklist: {samples: 6, pgd_steps: 2, long_steps: 3, queries: 2, radii_255: [16]}
 """)
 SECOND = 2.0  # what every step takes under `constant`
@@ -82,13 +85,13 @@ def constant(monkeypatch):
 
 
 def test_the_smoke_profile_asks_for_these_evaluations():
-    # 2 seeds of 4 trainings, and sr at λ = 0.1 in both: 10 networks, of which fig-lambda looks at 6, tab-ablation at
-    # 8, and fig-random-vs-adversarial at the 2 vanilla ones, under noise at 1, 2 and 4 times 16 and 32
-    expected = {("clean", 0, "test"): 10, ("clean", 0, "validation"): 6}
+    # 2 seeds of 4 trainings and 1 of 6 rivals, and sr at λ = 0.1 in both: 16 networks, of which fig-lambda looks at 6,
+    # tab-ablation at 14, and fig-random-vs-adversarial at the 2 vanilla ones, under noise at 1, 2 and 4 times 16 and 32
+    expected = {("clean", 0, "test"): 16, ("clean", 0, "validation"): 6}
     for law in ("uniform noise", "sign noise"):
-        expected |= {(law, 16, "test"): 8, (law, 32, "test"): 8, (law, 64, "test"): 2, (law, 128, "test"): 2}
-    expected |= {("FGSM", 16, "test"): 8, ("FGSM", 32, "test"): 8, ("PGD-3", 16, "test"): 8}
-    expected |= {("PGD-3", 32, "test"): 10, ("PGD-3", 32, "validation"): 6}
+        expected |= {(law, 16, "test"): 14, (law, 32, "test"): 14, (law, 64, "test"): 2, (law, 128, "test"): 2}
+    expected |= {("FGSM", 16, "test"): 14, ("FGSM", 32, "test"): 14, ("PGD-3", 16, "test"): 14}
+    expected |= {("PGD-3", 32, "test"): 16, ("PGD-3", 32, "validation"): 6}
     found = costs.evaluations(profiles.load("smoke"))
     many = [e for e in found if e.samples == 60]
     told = [(e.attack.title, round(e.attack.eps * 255, 6)) if e.attack else ("clean", 0) for e in many]
@@ -96,8 +99,10 @@ def test_the_smoke_profile_asks_for_these_evaluations():
     # on 20 images, beside clean ones: the ladder's 9 rungs and the white-box protocol's 9 attacks on 2 networks of each
     # training; 10 black-box attacks, and 13 by other rules, on 1 of each, PGD-2 in both; 4 on 2 with Poisson input
     counts = {"clean": 8 + 2, "rungs": 9 * 8, "white box": 9 * 8, "black box": 10 * 4, "rules": 13 * 4 - 4, "random": 8}
-    # on 30 the checklist: clean ones and 8 attacks on 1 network of each training
-    assert Counter(e.samples for e in found) == {60: 96, 20: sum(counts.values()), 30: 9 * 4}
+    # the worst case of 10 trainings at equal epochs, of which 4 are there, and of vanilla, which has more at equal
+    # cost; on 30 images the checklist: clean ones and 8 attacks on 1 network of each training
+    counts |= {"clean, rivals": 6 + 1, "worst": 10 + 1}
+    assert Counter(e.samples for e in found) == {60: sum(expected.values()), 20: sum(counts.values()), 30: 9 * 4}
 
 
 def needed(statements):
@@ -170,8 +175,10 @@ def test_an_evaluation_is_there_when_its_flags_are(tiny):
 def test_the_bill_is_steps_times_epochs_times_batch(tiny, constant):
     bill = costs.bill(tiny, "cpu")
     # 42 images are 4 batches of 10, 3 epochs; a step is timed with 8 images
-    # 2 seeds of 4 trainings, sr at another λ, 2 of conv-2-3 to make examples on, 2 with Poisson input
-    assert [seconds for _, seconds in bill.trainings] == [SECOND * 10 / 8 * 4 * 3] * (8 + 1 + 2 + 2)
+    # 2 seeds of 4 trainings, sr at another λ, 2 of conv-2-3 to make examples on, 2 with Poisson input; for 15 passes an
+    # image vanilla has 8 epochs, at 4 and at+sr 2
+    epochs = {3: 8 + 1 + 2 + 2, 8: 1, 4: 1, 2: 1}
+    assert Counter(seconds for _, seconds in bill.trainings) == {SECOND * 10 / 8 * 4 * n: k for n, k in epochs.items()}
     assert [e.key for e, _ in bill.trainings] == [e.key for e in tiny.plan()]
     passes = {"clean": 1, "uniform noise": 1, "sign noise": 1, "FGSM": 1 + 1, "PGD-2": 1 + 2, "Square-3": 1 + 3}
     passes |= {"PGD-2 EOT 2": 1 + 2 * 2, "PGD-6": 1 + 6, "PGD-2 made on at, conv-2-3": 1 + 2}
@@ -227,8 +234,11 @@ def test_cifar_needs_no_data_on_disk(constant, monkeypatch, train, steps):
     profile = profiles.load("paper-wrn16-cifar10")
     profile = replace(profile, data={"name": "cifar10"} | ({"train": train} if train else {}))
     bill = costs.bill(profile, "cpu")
-    # 45,000 images (5,000 of the 50,000 validate) in whole batches of 32, 200 epochs
-    assert [seconds for _, seconds in bill.trainings] == [pytest.approx(SECOND * 32 / 8 * steps * 200)] * 22
+    # 45,000 images (5,000 of the 50,000 validate) in whole batches of 32; 200 epochs, but for 8 trainings at equal cost
+    epochs = Counter(e.schedule.epochs for e, _ in bill.trainings)
+    assert epochs == {200: 22 + 6, 500: 1, 250: 2, 62: 2, 53: 2, 45: 1}
+    for e, seconds in bill.trainings:
+        assert seconds == pytest.approx(SECOND * 32 / 8 * steps * e.schedule.epochs)
     assert not paths.DATA.exists()
 
 
@@ -236,6 +246,8 @@ def test_imported_networks_are_not_on_the_bill_and_what_they_are_asked_is(tiny, 
     own = {"imported": "0" * 64, "dataset": "cifar10"}
     none = {"fig-attack-ladder": {"substitute": "vanilla"}, "tab-blackbox": {"substitutes": []}}
     none |= {"tab-masking-checklist": {"substitute": "vanilla"}}
+    none |= {name: tiny.notebooks[name] | {"passes": 0} for name in ("tab-ablation", "tab-cost")}
+    none |= {"fig-timesteps-and-leak": {"lambdas": []}}
     none |= {"tab-poisson-eot": {"trainings": []}}  # no networks of our own but those that are named below
     given = replace(tiny, trainings=tiny.trainings | {"vanilla": own, "sr": own | {"h": 0.01}})
     given = replace(given, notebooks={name: tiny.notebooks[name] | none.get(name, {}) for name in tiny.notebooks})

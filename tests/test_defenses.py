@@ -132,7 +132,7 @@ def test_lambda_zero_is_the_same_loss_at_a_second_pass(network, batch, calls):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("sar", {}, "There is no defense 'sar'. Allowed: vanilla, sr, at, at.sr"),
+        ("sar", {}, "There is no defense 'sar'. Allowed: vanilla, sr, loss-l1, "),
         ("vanilla", {"lam": 1}, "'vanilla' cannot take {'lam': 1}: .*unexpected.*'lam'"),
         ("sr", {}, "'sr' cannot take {}: .*missing.*'lam'.* It takes .*preset"),
         ("sr", {"lam": 1, "lambda_": 2}, "'lambda_'"),
@@ -170,5 +170,28 @@ def test_register_adds_a_defense(network, batch, monkeypatch):
     assert defenses.build("margin", {}).loss(network, batch).shape == ()
     with pytest.raises(Refused, match="'margin' cannot take .* It takes .*weight: float = 1.0"):
         defenses.build("margin", {"height": 1})
-    with pytest.raises(Refused, match="at\\+sr, margin"):
+    with pytest.raises(Refused, match="trades\\+sr, margin"):
         defenses.build("margins", {})
+
+
+# ---- a defense of the reader's own -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    monkeypatch.setattr(defenses, "DEFENSES", dict(defenses.DEFENSES))
+
+
+def test_a_registered_loss_is_a_defense_and_takes_its_options(network, batch, registry):
+    @defenses.register("brighter")
+    def brighter(network, batch, *, by, twice=False):
+        """Cross-entropy on brighter images."""
+        return cross_entropy(network(batch.images + by), batch.labels) * (1 + twice)
+
+    expected = cross_entropy(network(batch.images + 0.1), batch.labels).item()
+    assert defenses.build("brighter", {"by": 0.1}).loss(network, batch).item() == expected
+    assert defenses.build("brighter", {"by": 0.1, "twice": True}).loss(network, batch).item() == 2 * expected
+    for options in ({}, {"by": 0.1, "bye": 1}):
+        with pytest.raises(Refused, match=r"It takes \(\*, by, twice=False\)\."):
+            defenses.build("brighter", options)
+    assert brighter(network, batch, by=0.1).item() == expected  # it stays what it was

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -582,8 +583,12 @@ def test_where_all_is_trained_no_worker_starts(experiment, capsys, monkeypatch):
 
 def test_a_loss_that_becomes_nan_leaves_no_checkpoint(experiment):
     wild = replace(experiment, schedule=replace(experiment.schedule, lr=1e38))
-    with pytest.raises(Refused, match="The loss became (nan|inf) in epoch 1, step [1-4], at learning rate"):
+    which = re.escape(f"{wild.defense}, seed {wild.seed}: ")
+    with pytest.raises(Refused, match=which + "The loss became (nan|inf) in epoch 1, step [1-4], at learning rate"):
         trained(wild)
+    swept = replace(wild, defense="sr", options={"lam": 0.5})
+    with pytest.raises(Refused, match=f"^sr, λ = 0.5, seed {wild.seed}: The loss became"):
+        trained(swept)
     assert not experiments.is_trained(wild)
     assert math.isfinite(weights(trained(experiment)).sum())
 

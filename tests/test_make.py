@@ -1,6 +1,6 @@
 """The Makefile on a small copy of this tree: what is built when, what a failure leaves, what is said.
 
-Two notebooks are kept: fig-lambda as it is, on tiny networks, and tab-ablation with a stub in place of its code.
+Two notebooks are kept: fig-lambda as it is, on tiny networks, and tab-whitebox with a stub in place of its code.
 """
 
 import os
@@ -17,7 +17,7 @@ from test_tables_and_plots import made
 
 from paperlib import parameters, paths, records
 
-KEPT = ("fig-lambda", "tab-ablation")  # a real one and a stub
+KEPT = ("fig-lambda", "tab-whitebox")  # a real one and a stub
 OURS = ("PROFILE", "PYTHON", "CACHED", "JOBS", "REPO", "MAKEFLAGS", "MFLAGS", "MAKELEVEL", "PYTHONPATH")
 STEP = {"eps_255": 8, "alpha_255": 10, "steps": 1}
 PROFILE = {
@@ -35,7 +35,7 @@ STUB = """
 from paperlib import paths, records
 
 print("the stub ran")
-records.save(records.load(paths.ROOT / "made.json"), paths.RESULTS / profile / "tab-ablation.json")
+records.save(records.load(paths.ROOT / "made.json"), paths.RESULTS / profile / "tab-whitebox.json")
 """
 BOOM = '\n# %%\nraise ValueError("boom")\n'
 
@@ -60,13 +60,13 @@ def copy_of_this_tree(target):
     for path in (target / "notebooks").iterdir():
         if path.stem not in KEPT or path.suffix != ".py":
             path.unlink()
-    stub = target / "notebooks" / "tab-ablation.py"
+    stub = target / "notebooks" / "tab-whitebox.py"
     cells = parameters.cells(stub.read_text(encoding="utf-8"))
     declared = "".join(cell for tags, cell in cells if "parameters" in tags)
     stub.write_text(declared + STUB, encoding="utf-8")
     lines = [f"{k}: {v}" if k == "cost" else yaml.safe_dump({k: v}).strip() for k, v in PROFILE.items()]
     (target / "params" / "smoke.yml").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    records.save(made("tab-ablation"), target / "made.json")
+    records.save(made("tab-whitebox"), target / "made.json")
     for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "a copy"]):
         identity = ["-c", "user.name=a test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false"]
         subprocess.run(["git", *identity, *command], cwd=target, check=True, capture_output=True)
@@ -110,7 +110,7 @@ def written(before, after):
 
 
 def would_do(tree):
-    """The commands that `make reproduce` would run up to its report, as "run tab-ablation", "report"."""
+    """The commands that `make reproduce` would run up to its report, as "run tab-whitebox", "report"."""
     done = make(tree, "--dry-run", "build/smoke/report")
     assert done.returncode == 0, done.stderr
     return sorted(re.findall(r"-m paperlib (.*?) --profile", done.stdout))
@@ -142,7 +142,7 @@ def test_make_alone_prints_help(tmp_path):
     assert all(path.stem in done.stdout for path in paths.PARAMS.glob("*.yml"))
 
 
-@pytest.mark.parametrize("target", ["reproduce", "tab-ablation", "plan", "compare"])
+@pytest.mark.parametrize("target", ["reproduce", "tab-whitebox", "plan", "compare"])
 def test_an_unknown_profile_is_one_sentence(target):
     done = make(paths.ROOT, target, profile="nope")
     told = [line for line in done.stderr.splitlines() if not line.startswith("make: ***")]
@@ -174,7 +174,7 @@ def test_reproduce_says_its_cost_and_builds_everything_on_two_cores(first):
     assert code == 0, said
     assert said.startswith("Profile smoke: about 1 minutes on two cores, 2 MB of disk and 0 MB of download")
     assert "jobserver" not in said and "warning" not in said.lower()
-    assert set(built(tree)) >= artifact("fig-lambda") | artifact("tab-ablation") | REPORT | {"build/smoke/trained"}
+    assert set(built(tree)) >= artifact("fig-lambda") | artifact("tab-whitebox") | REPORT | {"build/smoke/trained"}
     assert not list(tree.rglob("*.failed.ipynb")) and not list(tree.rglob("*.running.ipynb"))
     provenance = records.load(tree / "results" / "smoke" / "fig-lambda.json")["provenance"]
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=tree, capture_output=True, text=True).stdout.strip()
@@ -203,17 +203,18 @@ BOTH = [f"{step} {name}" for step in ("draw", "run") for name in KEPT]
 @pytest.mark.parametrize(
     ("touched", "expected"),
     [
-        ("paperlib/plots/core.py", ["draw fig-lambda", "draw tab-ablation", "report"]),
-        ("paperlib/findings/accuracy.py", ["draw fig-lambda", "draw tab-ablation", "report"]),
-        ("paperlib/claims.py", ["draw fig-lambda", "draw tab-ablation", "report"]),
-        ("paperlib/tables.py", ["draw fig-lambda", "draw tab-ablation", "report"]),
+        ("paperlib/plots/core.py", ["draw fig-lambda", "draw tab-whitebox", "report"]),
+        ("paperlib/findings/accuracy.py", ["draw fig-lambda", "draw tab-whitebox", "report"]),
+        ("paperlib/claims.py", ["draw fig-lambda", "draw tab-whitebox", "report"]),
+        ("paperlib/tables.py", ["draw fig-lambda", "draw tab-whitebox", "report"]),
         ("paperlib/report.py", ["report"]),
         ("published/numbers.csv", ["report"]),
         ("paperlib/notebooks.py", []),
         ("paperlib/runner.py", []),
         ("paperlib/__main__.py", []),
         ("README.md", []),
-        ("notebooks/tab-ablation.py", ["draw tab-ablation", "report", "run tab-ablation"]),
+        ("notebooks/tab-whitebox.py", ["draw tab-whitebox", "report", "run tab-whitebox"]),
+        ("notebooks/fig-lambda.py", [*BOTH, "report", "train"]),  # its parameters name networks
         ("paperlib/measures/accuracy.py", [*BOTH, "report", "train"]),
         ("paperlib/attacks/gradient.py", [*BOTH, "report", "train"]),
         ("params/smoke.yml", [*BOTH, "report", "train"]),
@@ -239,45 +240,45 @@ def test_a_change_of_plots_redraws_and_executes_no_notebook(tree):
 
 
 def test_a_failing_notebook_is_a_marked_gap_until_it_is_repaired(tree):
-    source = tree / "notebooks" / "tab-ablation.py"
-    for name in artifact("tab-ablation") | artifact("fig-lambda") | REPORT:
+    source = tree / "notebooks" / "tab-whitebox.py"
+    for name in artifact("tab-whitebox") | artifact("fig-lambda") | REPORT:
         if name.endswith((".done", ".drawn", "report")) and "fig-lambda.done" not in name:
-            (tree / name).unlink()  # fig-lambda lacks its drawing, tab-ablation everything
+            (tree / name).unlink()  # fig-lambda lacks its drawing, tab-whitebox everything
     append(source, BOOM)
     done = make(tree, "reproduce", "JOBS=1")  # the failing one comes first
     assert done.returncode != 0
-    assert "tab-ablation.py: the cell 'raise ValueError(\"boom\")' failed: boom." in done.stderr.replace(
+    assert "tab-whitebox.py: the cell 'raise ValueError(\"boom\")' failed: boom." in done.stderr.replace(
         "ValueError: ", ""
     )
     assert "Traceback" not in done.stderr
     there = set(built(tree))
-    assert not there & artifact("tab-ablation") and "build/smoke/report" not in there
-    assert there >= artifact("fig-lambda") | {"build/smoke/tab-ablation.failed.ipynb", "results/smoke/REPORT.md"}
+    assert not there & artifact("tab-whitebox") and "build/smoke/report" not in there
+    assert there >= artifact("fig-lambda") | {"build/smoke/tab-whitebox.failed.ipynb", "results/smoke/REPORT.md"}
     text = (tree / "results" / "smoke" / "REPORT.md").read_text(encoding="utf-8")
-    gap = text.partition("## `tab-ablation`\n")[2].partition("\n## ")[0]
-    assert "**Gap.**" in gap and "build/smoke/tab-ablation.failed.ipynb" in gap
+    gap = text.partition("## `tab-whitebox`\n")[2].partition("\n## ")[0]
+    assert "**Gap.**" in gap and "build/smoke/tab-whitebox.failed.ipynb" in gap
     assert text.count("**Gap.**") == 1
 
     before = built(tree)
     source.write_text(source.read_text(encoding="utf-8").removesuffix(BOOM), encoding="utf-8")
     done = make(tree, "reproduce")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert written(before, built(tree)) == artifact("tab-ablation") | REPORT
-    assert "build/smoke/tab-ablation.failed.ipynb" not in built(tree)
+    assert written(before, built(tree)) == artifact("tab-whitebox") | REPORT
+    assert "build/smoke/tab-whitebox.failed.ipynb" not in built(tree)
     assert "**Gap.**" not in (tree / "results" / "smoke" / "REPORT.md").read_text(encoding="utf-8")
 
 
 def test_a_failure_after_a_success_leaves_neither_its_stamps_nor_its_record(tree):
     """Else an old source put back with its old time would look built, while its record and its figure are gone."""
-    source = tree / "notebooks" / "tab-ablation.py"
+    source = tree / "notebooks" / "tab-whitebox.py"
     text, time = source.read_text(encoding="utf-8"), source.stat().st_mtime_ns
     append(source, BOOM)
-    assert make(tree, "tab-ablation").returncode != 0
-    assert not set(built(tree)) & {name for name in artifact("tab-ablation") if not name.endswith((".done", ".drawn"))}
+    assert make(tree, "tab-whitebox").returncode != 0
+    assert not set(built(tree)) & {name for name in artifact("tab-whitebox") if not name.endswith((".done", ".drawn"))}
     source.write_text(text, encoding="utf-8")
     os.utime(source, ns=(time, time))
-    assert would_do(tree) == ["draw tab-ablation", "report", "run tab-ablation"]
-    assert not set(built(tree)) & artifact("tab-ablation")
+    assert would_do(tree) == ["draw tab-whitebox", "report", "run tab-whitebox"]
+    assert not set(built(tree)) & artifact("tab-whitebox")
 
 
 # ---- networks that are kept --------------------------------------------------------------------------------------

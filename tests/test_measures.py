@@ -588,6 +588,9 @@ def test_the_choice_of_lambda(accuracies, expected):
 def test_a_loss_of_exactly_the_tolerance_is_allowed(clean):
     chosen, _ = measures.choice_rows(sweep({0: [(clean, 10)], 0.1: [(clean - 2, 30)]}), 0.02, used=0.1)
     assert chosen["value"] == 0.1
+    vanilla, sr = [(clean, 10), (clean - 1, 10), (clean - 1, 10)], [(clean - right, 30) for right in (3, 3, 2)]
+    chosen, _ = measures.choice_rows(sweep({0: vanilla, 0.1: sr}), 0.02, used=0.1)
+    assert chosen["value"] == 0.1
 
 
 # ---- the columns of the tables -----------------------------------------------------------------------------------

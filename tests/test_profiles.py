@@ -105,6 +105,13 @@ def test_its_plan_holds_every_network_once_and_all_that_notebooks_ask_for(name):
         for e in profile.first(outside["seeds"]):
             asked += [profile.substitute(training, e), profile.substitute(training, e, outside["other_network"])]
     asked += profile.poisson(poisson["trainings"], poisson["seeds"])
+    given = profile.parameters("fig-timesteps-and-leak")
+    settings = profile.settings(given["T"], given["taus"], full=given["full"])
+    how = {name: given[name] for name in ("seeds", "epochs", "network")}
+    asked += profile.in_settings(settings, given["lambdas"], **how)
+    given = profile.parameters("tab-ablation")
+    asked += [e for rival in profile.rivals for e in profile.experiments(rival)[: given["rival_seeds"]]]
+    asked += profile.at_cost(given["passes"], given["cost_seeds"])
     assert set(plan) == {e.key for e in asked}
     assert set(profile.trainings) == {"vanilla", "sr", "at", "at+sr"}
 
@@ -198,20 +205,21 @@ def test_an_unknown_profile_is_refused_with_those_there_are(params):
 
 
 KEYS = "cost, data, network, notebooks, schedule, seeds, title, trainings"
+TAKES = KEYS.replace("notebooks", "notebooks, rivals")
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (changed("lamda", to=1), f"the profile has no use for lamda. It takes: {KEYS}."),
-        (changed("seeds", to=...), f"the profile lacks seeds. It takes: {KEYS}."),
+        (changed("lamda", to=1), f"the profile has no use for lamda. It takes: {TAKES}."),
+        (changed("seeds", to=...), f"the profile lacks seeds. It takes: {TAKES}."),
         (changed("network", "beta", to=1), "network has no use for beta. It takes: T, name, precision, rule, tau."),
         (changed("schedule", "epochs", to=...), "schedule lacks epochs. It takes: batch_size, epochs,"),
         (changed("cost", to={}), "cost lacks disk_mb, download_mb, minutes."),
         (changed("network", to=None), "network is None; it must be a table of keys and values."),
         (changed("schedule", "lr", to=-1), "lr is -1; it must be a finite number above 0."),
         (changed("schedule", "lr", to="fast"), "lr is 'fast'; it must be a finite number above 0."),
-        (changed("trainings", "madry", to={}), "'madry'. Allowed: vanilla, sr, at, at+sr."),
+        (changed("trainings", "madry", to={}), "'madry'. Allowed: vanilla, sr, loss-l1, "),
         (changed("trainings", "sr", "mu", to=1), "'mu'. It takes (lam: float"),
         (changed("trainings", "sr", "preset", to="new"), "'new'. Allowed: "),
         (changed("trainings", "at", "eps_255", to=-8), "it must be a finite number of at least 0."),
@@ -376,7 +384,9 @@ def test_a_written_profile_is_the_papers_with_imported_networks(released):
     assert "wrn16" in released.title and "vanilla, sr" in released.title
     only = {"fig-lambda": {"lambdas": [], "seeds": [42]}, "fig-attack-ladder": {"substitute": "vanilla"}}
     only |= {"tab-blackbox": {"substitutes": []}, "tab-poisson-eot": {"trainings": []}}
-    only |= {"tab-masking-checklist": {"substitute": "vanilla"}}
+    only |= {"tab-masking-checklist": {"substitute": "vanilla"}, "fig-timesteps-and-leak": {"lambdas": []}}
+    only |= dict.fromkeys(("tab-ablation", "tab-cost"), {"passes": 0})
+    assert paper.rivals and not released.rivals
     for artifact in notebooks.names():
         changes = {"profile": released.name} | only.get(artifact, {})
         assert released.parameters(artifact) == paper.parameters(artifact) | changes
@@ -467,3 +477,38 @@ def test_a_notebook_looks_at_the_profiles_networks_or_at_named_checkpoints(monke
     monkeypatch.setattr(experiments, "opened", lambda name: f"opened {name}")
     assert profile.networks(["a", "b"], 2) == ["opened a", "opened b"]
     assert profile.poisson(["sr"], 1, ["a"]) == ["opened a"]
+
+
+# ---- budgets -----------------------------------------------------------------------------------------------------
+
+
+def test_at_equal_cost_each_training_takes_the_epochs_that_come_closest():
+    # passes of a step: vanilla 2, SR 5, AT 4, AT+SR 7, RAT 4, TRADES 7, TRADES+SR 10, l2 4, loss l1 5, exact l1 4
+    profile = profiles.load("laptop")
+    epochs = {e.defense: e.schedule.epochs for e in profile.at_cost(25, 1)}
+    expected = {"vanilla": (12, 13), "sr": (5,), "at": (6,), "at+sr": (4,), "rat": (6,), "trades": (4,)}
+    expected |= {"trades+sr": (2, 3), "l2": (6,), "loss-l1": (5,), "exact-l1": (6,)}
+    assert set(epochs) == set(expected) and all(epochs[name] in expected[name] for name in epochs)
+    assert [e.seed for e in profile.at_cost(25, 2)[:2]] == [0, 1] and profile.at_cost(0, 1) == []
+    assert {e.schedule.epochs for e in profile.at_cost(1, 1)} == {1}
+    warm = replace(profile, schedule=profile.schedule | {"warm_up": 2})
+    assert min(e.schedule.epochs for e in warm.at_cost(1, 1)) == 3
+    (same,) = (e for e in profile.at_cost(25, 1) if e.defense == "sr")
+    assert same == profile.experiments("sr")[0]  # SR's own 5 epochs
+
+
+def test_at_equal_epochs_there_are_the_first_networks_of_everything():
+    profile = profiles.load("laptop")
+    found = profile.at_epochs(2)
+    assert Counter(e.defense for e in found) == dict.fromkeys([*profile.trainings, *profile.rivals], 2)
+    assert {e.seed for e in found} == {0, 1} and {e.schedule.epochs for e in found} == {profile.schedule["epochs"]}
+    assert profile.contest(2)[-12:] == found[-12:]
+    assert profile.recipes() == profile.at_epochs(1)
+    with pytest.raises(Refused, match="seeds is 0"):
+        profile.at_epochs(0)
+
+
+def test_a_recipe_is_one_network_of_each_training_whose_options_are_known(released):
+    assert [e.defense for e in released.recipes()] == ["vanilla", "at", "at+sr"]  # vanilla has none; SR's nobody told
+    assert all(isinstance(e, Experiment) for e in released.recipes())
+    assert {e.defense for e in released.at_cost(1000, 1)} == {"vanilla", "at", "at+sr"}

@@ -340,6 +340,15 @@ def test_other_seeds_are_another_row():
     assert statuses == ["only committed", "only mine"]
 
 
+def test_seconds_are_told_apart_and_never_moved():
+    timed = row(0.5, 0.4, 0.6) | {records.TIMED: True}
+    for other in (0.5, 0.1, 9.0):
+        assert compared(row(other) | {records.TIMED: True}, timed) == ("timed", pytest.approx(other - 0.5))
+    lines = records.compare(build(row()), build(row() | {records.TIMED: True}))
+    assert {line["status"] for line in lines} == {"only mine", "only committed"}  # another row, whatever else is alike
+    assert compared(row(0.9), row(0.5, 0.4, 0.6)) == ("moved", pytest.approx(0.4))
+
+
 def test_two_artifacts_are_not_compared():
     with pytest.raises(Refused, match="tab-ablation with fig-lambda"):
         records.compare(build(row()), build(row(), artifact="fig-lambda"))

@@ -26,6 +26,7 @@ from paperlib.measures.ratio import Vulnerabilities
 from paperlib.training import Schedule
 
 ARTIFACTS = notebooks.names()
+FOUR = ["vanilla", "sr", "at", "at+sr"]  # the paper's trainings
 LAMBDAS = (0.01, 0.1)  # the first is the trainings' own
 
 
@@ -34,7 +35,8 @@ def evaluations(trainings, attacks, *, seeds, share, n=50):
     made = []
     for i, (defense, lam) in enumerate(trainings):
         for seed in seeds:
-            options = {"eps": 0.1, "alpha": 0.1, "steps": 1} if defense.startswith("at") else {}
+            adversarial = defense.startswith(("at", "rat", "trades"))
+            options = {"eps": 0.1, "alpha": 0.1, "steps": 1} if adversarial else {}
             options |= {} if lam is None else {"lam": lam}
             schedule = Schedule(1, 10, 0.1, 0.9, 0.0)
             of = Experiment(
@@ -61,6 +63,7 @@ def gradient(experiment, scale):
 def made(artifact, *, seeds=(0, 1, 2), share=None, eps_255=(8, 16), scale=1.0):
     """The record that the artifact's notebook would make, from hand-made flags and gradients."""
     four = [("vanilla", None), ("sr", 0.01), ("at", None), ("at+sr", 0.01)]
+    rivals = [("rat", None), ("trades", None), ("trades+sr", 0.01), ("l2", 1.0), ("loss-l1", 0.001), ("exact-l1", 0.1)]
     how, attacked = {"seeds": seeds, "share": share}, [standard("pgd", e / 255) for e in eps_255]
     nets = [e.experiment for e in evaluations(four, [None], **how)]
     if artifact == "fig-random-vs-adversarial":
@@ -74,10 +77,20 @@ def made(artifact, *, seeds=(0, 1, 2), share=None, eps_255=(8, 16), scale=1.0):
             for a in noise
         ]
         return record(artifact, rows)
-    if artifact == "tab-ablation":
-        found = evaluations(four, protocols.ladder(eps_255, steps=20), **how)
-        rows = measures.mean_rows(found) + measures.difference_rows(found, "sr", "vanilla")
-        return record(artifact, rows + measures.difference_rows(found, "at+sr", "at") + measures.accuracy_rows(found))
+    if artifact in ("tab-ablation", "tab-cost"):
+        strong = [None, protocols.strongest(eps_255[-1], steps=20, long_steps=20, queries=300)]
+        one, ten = how | {"seeds": seeds[:1]}, [*four, *rivals]
+        cheap = evaluations(ten, strong, **one)
+        dear = [with_epochs(e, 2) for e in evaluations(ten[::-1], strong, **one)]  # the other way round: what differs
+        rows = measures.budget_rows({"equal epochs": cheap, "equal passes": dear})
+        if artifact == "tab-cost":
+            return record(artifact, step_rows([name for name, _ in ten]) + rows)
+        ladder = protocols.ladder(eps_255, steps=20)
+        found = evaluations(four, ladder, **how) + evaluations(rivals, ladder, **one)
+        pairs = [("sr", "vanilla"), ("at+sr", "at"), ("trades+sr", "trades")]
+        pairs += [("sr", rival) for rival in ("l2", "loss-l1", "exact-l1", "at")]
+        rows += measures.mean_rows(found) + measures.accuracy_rows(found)
+        return record(artifact, rows + [r for pair in pairs for r in measures.difference_rows(found, *pair)])
     if artifact in ("fig-attack-ladder", "tab-whitebox", "tab-blackbox"):
         spent, eps = {"steps": 10, "queries": 30}, eps_255[-1]
         attacks = {
@@ -109,6 +122,10 @@ def made(artifact, *, seeds=(0, 1, 2), share=None, eps_255=(8, 16), scale=1.0):
         rows = measures.mean_rows(found) + measures.contrast_rows(found, [(other, swept[1]) for other in swept[2:]])
         rows += measures.pass_rows(found) + measures.accuracy_rows(found)
         return record(artifact, measures.rule_rows(rows, swept))
+    if artifact == "fig-sr-variants":
+        return variants_record(how, eps_255[-1], scale)
+    if artifact == "fig-timesteps-and-leak":
+        return settings_record(SETTINGS, eps_255[-1], how)
     if artifact == "tab-poisson-eot":
         asked = {"eps_255": eps_255[-1], "draws": [2, 3], "steps": 4}
         found = evaluations(four[:2], protocols.expectations(**asked), **how)
@@ -132,6 +149,63 @@ def made(artifact, *, seeds=(0, 1, 2), share=None, eps_255=(8, 16), scale=1.0):
         return landscape_record(nets, seeds, share, scale)
     assert artifact == "prop-finite-difference", f"the tests know no record of {artifact} yet"
     return quotient_record(nets, scale)
+
+
+def with_epochs(evaluation, epochs):
+    of = evaluation.experiment
+    return replace(evaluation, experiment=replace(of, schedule=replace(of.schedule, epochs=epochs)))
+
+
+def step_rows(trainings):
+    """Of hand-made steps, of which each takes half as much again as the one before it."""
+    rows = []
+    for i, training in enumerate(trainings):
+        size = {"passes": 1.5**i, "multiply-adds": 1.4**i, "bytes kept": 1.3**i, "seconds": 1.5**i}
+        for what, times in size.items():
+            timed = what == "seconds"
+            told = {"what": what, "training": training, "seeds": [0]} | ({"timed": True} if timed else {})
+            ends = (times * 0.75, times * 1.5) if timed else (None, None)
+            rows.append(row("relative cost", times, *ends, **told))
+            for kind, unit in (("cost of a step", 1e-2), ("cost of an epoch", 1.0)):
+                names = ("forward passes", "backward passes") if what == "passes" else (what,)
+                scale = unit if timed else 1e6
+                scaled = [end and end * scale for end in (times, *ends)]
+                rows += [row(kind, *scaled, **told | {"what": name}) for name in names]
+    return rows
+
+
+SETTINGS = [{}, {"T": 1}, {"T": 8}, {"tau": 0.5}, {"detach_reset": True}, {"network": "ann-conv-2-4", "T": 1}]
+
+
+def settings_record(changes, eps_255, how):
+    """Of hand-made flags: SR keeps two images fewer in each setting than in the one before."""
+    pgd, worst = standard("pgd", eps_255 / 255), protocols.strongest(eps_255, steps=20, long_steps=20, queries=30)
+    nets = [("vanilla", None), *(("sr", lam) for lam in LAMBDAS)]
+
+    def found(attacks):
+        for i, change in enumerate(changes):
+            for e in evaluations(nets, attacks, **how):
+                kept = e.flags & (np.arange(len(e.flags)) >= 2 * i * (e.experiment.defense == "sr"))
+                yield replace(e, experiment=replace(e.experiment, **change), flags=kept)
+
+    rows = measures.setting_rows([*found([None, pgd])], [*found([None, pgd, worst])], 0.05)
+    return record("fig-timesteps-and-leak", rows)
+
+
+def variants_record(how, eps_255, scale):
+    """Of three forms at two λ each, the later the less right; from images that are judged and chosen by alike."""
+    attacks = [None, standard("pgd", eps_255 / 255), protocols.strongest(eps_255, steps=20, long_steps=5, queries=9)]
+    forms = [("margin", "square", "+", 0.01), ("softmax", "absolute", "central", 0.01), ("margin", "square", "+", 0.1)]
+    found = evaluations([("vanilla", None)], attacks, **how)
+    for i, (*words, h) in enumerate(forms):
+        axes = dict(zip(("confidence", "penalty", "direction"), words, strict=True))
+        for e in evaluations([("vanilla", None), *(("sr", lam) for lam in LAMBDAS)], attacks, **how):
+            if e.experiment.defense == "sr":
+                of = replace(e.experiment, options=e.experiment.options | {"axes": axes, "h": h})
+                found.append(replace(e, experiment=of, flags=e.flags & (np.arange(len(e.flags)) >= 2 * i)))
+    gradients = {e.experiment.key: gradient(e.experiment, scale) for e in found}
+    chosen_by = [e for e in found if e.labels["attack"] != claims.WORST]
+    return record("fig-sr-variants", measures.variant_rows(chosen_by, found, gradients, 0.1))
 
 
 def scaled_rows(clean):
@@ -317,7 +391,7 @@ def test_equal_records_give_equal_bytes(artifact, tmp_path):
     assert one == two and one.startswith(b"\x89PNG") and b"tEXt" not in one
 
 
-OWN = ["tab-ablation", "fig-attack-ladder", "tab-masking-checklist", "tab-whitebox", "tab-blackbox"]
+OWN = ["tab-ablation", "tab-cost", "fig-attack-ladder", "tab-masking-checklist", "tab-whitebox", "tab-blackbox"]
 OWN += ["fig-gradient-maps", "thm-ratio"]
 
 
@@ -345,7 +419,7 @@ def test_a_figure_is_saved_in_its_own_resolution_whatever_the_reader_has_set(tmp
     with plots.matplotlib.rc_context({"savefig.dpi": 30, "font.size": 30}):
         plots.save(made("fig-lambda"), tmp_path / "figure.png")
     width = int.from_bytes((tmp_path / "figure.png").read_bytes()[16:20])
-    assert width == pytest.approx(6.4 * plots.DPI, abs=1)
+    assert width == pytest.approx(10.4 * plots.DPI, abs=1)
 
 
 def test_a_full_disk_leaves_the_older_figure_whole(tmp_path, full_disk):
@@ -360,26 +434,110 @@ def test_a_full_disk_leaves_the_older_figure_whole(tmp_path, full_disk):
 
 
 def test_each_training_has_one_colour_of_its_own():
-    assert set(plots.COLOURS) == set(claims.TITLES) and len(set(plots.COLOURS.values())) == 4
-    figure = plots.draw(made("tab-ablation"))
-    bars, dots = figure.axes
-    for container in bars.containers:
-        if container.get_label() in claims.TITLES.values():
-            (training,) = (t for t, title in claims.TITLES.items() if title == container.get_label())
-            assert {to_hex(bar.get_facecolor()) for bar in container} == {plots.COLOURS[training]}
-    assert [text.get_text() for text in bars.get_legend().get_texts()] == list(claims.TITLES.values())
+    assert set(plots.COLOURS) == set(claims.TITLES) and len(set(plots.COLOURS.values())) == 10
+    for artifact, part in (("tab-ablation", ""), ("tab-ablation", "equal-cost"), ("tab-cost", "")):
+        panel = plots.draw(made(artifact), part).axes[0]
+        labels = {text.get_text(): to_hex(text.get_color()) for text in panel.get_yticklabels()}
+        assert list(labels) == list(claims.TITLES.values())
+        assert labels == {claims.TITLES[training]: colour for training, colour in plots.COLOURS.items()}
+        drawn = {to_hex(container[0].get_color()) for container in panel.containers}
+        assert drawn == set(plots.COLOURS.values())
 
 
-def test_the_bars_of_the_ablation_are_the_means():
+def marked(panel):
+    """What is drawn with whiskers: (colour, line of the panel, marker, whether hollow, value, whether capped)."""
+    found = []
+    for dot, caps, _ in panel.containers:
+        (value,), (y,), face = dot.get_xdata(), dot.get_ydata(), to_hex(dot.get_markerfacecolor())
+        colour = to_hex(dot.get_color())
+        found.append((colour, round(y), dot.get_marker(), face == "#ffffff", value, bool(caps)))
+        assert face in (colour, "#ffffff")
+    return found
+
+
+def test_the_dots_of_the_ablation_are_the_means_and_its_caps_say_what_whiskers_tell():
     found = made("tab-ablation")
-    bars = plots.draw(found).axes[0]
-    heights = {c.get_label(): [bar.get_height() for bar in c] for c in bars.containers if hasattr(c, "patches")}
-    for training, title in claims.TITLES.items():
-        own = claims.select(found, quantity="mean accuracy", training=training)
-        shown = [r for r in own if not r["attack"].endswith("noise")]
-        order = {"clean": 0, "FGSM": 1, "PGD-20": 2}
-        shown.sort(key=lambda r: (order[r["attack"]], r["eps_255"]))
-        assert heights[title] == pytest.approx([100 * r["value"] for r in shown])
+    drawn = marked(plots.draw(found).axes[0])
+    for y, training in enumerate(claims.TITLES):
+        own = claims.select(found, quantity="mean accuracy", training=training, budget=None)
+        (clean,), (small, large) = ([r for r in own if r["attack"] == a] for a in ("clean", "PGD-20"))
+        capped = training not in FOUR  # one network: over images
+        colour = plots.COLOURS[training]
+        assert [dot for dot in drawn if dot[1] == y] == [
+            (colour, y, "o", True, 100 * clean["value"], capped),
+            (colour, y, "o", False, 100 * small["value"], capped),
+            (colour, y, "s", False, 100 * large["value"], capped),
+        ]
+
+
+def test_differences_have_the_interval_that_there_is():
+    found = made("tab-ablation")
+    panel = plots.draw(found).axes[1]
+    pairs = [text.get_text().replace("\n", " ") for text in panel.get_yticklabels()]
+    assert pairs[:3] == ["SR - vanilla", "AT+SR - AT", "TRADES+SR - TRADES"]
+    assert pairs[3:] == ["SR - exact l2", "SR - loss l1", "SR - exact l1", "SR - AT"]
+    drawn = marked(panel)
+    shown_first = [("sr", "vanilla"), ("at+sr", "at"), ("trades+sr", "trades"), ("sr", "l2")]
+    for y, (training, against) in enumerate(shown_first):
+        labels = {"training": training, "against": against, "attack": "PGD-20", "budget": None}
+        rows = [*claims.select(found, quantity="difference", **labels)]
+        assert [dot[4] for dot in drawn if dot[1] == y][1:] == pytest.approx([100 * r["value"] for r in rows])
+        single = training == "trades+sr" or against == "l2"
+        assert {dot[5] for dot in drawn if dot[1] == y} == {single}
+        pair = claims.select(found, quantity="paired difference", **labels)
+        shown = findings.ablation.differences(found, **labels)
+        assert shown == (pair if single else rows) and all(r["low"] is not None for r in shown)
+
+
+def test_equal_cost_is_drawn_under_both_budgets_with_its_passes():
+    found = made("tab-ablation")
+    left, right = plots.draw(found, "equal-cost").axes
+    drawn = marked(left)
+    for y, training in enumerate(claims.TITLES):
+        own = {"quantity": "mean accuracy", "training": training, "attack": claims.WORST}
+        for hollow, budget in ((True, "equal epochs"), (False, "equal passes")):
+            (r,) = claims.select(found, budget=budget, **own)
+            assert (plots.COLOURS[training], y, "o", hollow, 100 * r["value"], True) in drawn
+    told = [text.get_text() for text in left.texts]
+    assert told[:4] == ["2 → 4", "5 → 10", "4 → 8", "7 → 14"]  # 1 epoch and 2, of 1 + 1, 2 + 3, 2 + 2 and 3 + 4 passes
+    against = {dot[0]: dot[4] for dot in marked(right)}
+    assert set(against) == set(plots.COLOURS.values()) - {plots.COLOURS["sr"]}
+    (r,) = claims.select(
+        found, quantity="difference", training="sr", against="rat", attack=claims.WORST, budget="equal passes"
+    )
+    assert against[plots.COLOURS["rat"]] == pytest.approx(-100 * r["value"])
+
+
+def test_without_networks_at_equal_cost_there_is_one_panel():
+    found = copy.deepcopy(made("tab-ablation"))
+    found["rows"] = [r for r in found["rows"] if r.get("budget") != "equal passes"]
+    assert len(plots.draw(found, "equal-cost").axes) == 1
+    assert findings.headline(found, "equal-cost").startswith("At equal epochs, in the worst case at 16/255, ")
+    (head, *_) = cells(tables.markdown(found, "equal-cost"))
+    assert "worst of all, equal epochs" in head and not any("passes" in name for name in head[1:4:2])
+
+
+def test_the_cost_of_a_step_is_drawn_relative_to_vanilla():
+    found = made("tab-cost")
+    left, right = plots.draw(found).axes
+    for what, mark in (("passes", "o"), ("multiply-adds", "s"), ("bytes kept", "D"), ("seconds", "^")):
+        drawn = [c[0] for c in left.containers if c[0].get_marker() == mark]
+        rows = claims.select(found, quantity="relative cost", what=what)
+        assert [dot.get_xdata()[0] for dot in drawn] == [r["value"] for r in rows] and len(rows) == 10
+    filled = {to_hex(line.get_color()): line for line in right.lines if line.get_marker() == "o"}
+    (r,) = claims.select(found, quantity="mean accuracy", training="sr", attack=claims.WORST, budget="equal passes")
+    dot = filled[plots.COLOURS["sr"]]
+    assert dot.get_ydata()[0] == 100 * r["value"] and dot.get_xdata()[0] == pytest.approx(10, abs=0.5)
+    assert {text.get_text() for text in right.texts} == set(claims.TITLES.values())
+
+
+@pytest.mark.parametrize("heights", [[90, 50, 10], [50, 50, 50], [2, 1, 0, 0], [0], [], [100 - i for i in range(10)]])
+def test_names_lie_apart_in_their_order_and_none_below_the_axis(heights):
+    found = plots.cost._apart([float(h) for h in heights], 5)
+    gaps = [above - below for above, below in zip(found, found[1:], strict=False)]
+    assert all(gap >= 5 - 1e-9 for gap in gaps) and min(found, default=0) >= 0
+    if all(a - b >= 5 for a, b in zip(heights, heights[1:], strict=False)):
+        assert found == heights
 
 
 def test_noise_is_drawn_at_the_epsilon_whose_multiple_it_is():
@@ -401,7 +559,7 @@ def test_noise_is_drawn_at_the_epsilon_whose_multiple_it_is():
 
 def test_the_chosen_lambda_is_marked():
     found = made("fig-lambda")
-    (panel,) = plots.draw(found).axes
+    panel, _ = plots.draw(found).axes
     (chosen,) = claims.select(found, quantity="chosen λ")
     (line,) = (line for line in panel.lines if line.get_linestyle() == "--")
     names = [text.get_text() for text in panel.get_xticklabels()]
@@ -420,9 +578,9 @@ def test_the_maps_say_the_sizes_of_what_they_show():
 def test_the_landscape_is_drawn_on_the_same_scale_for_all_and_says_which_line_is_which():
     found = made("fig-landscape")
     panels = np.array(plots.draw(found).axes).reshape(3, 4)
-    assert [panel.get_title() for panel in panels[0]] == list(claims.TITLES.values())
+    assert [panel.get_title() for panel in panels[0]] == [claims.title(training) for training in FOUR]
     assert len({panel.get_ylim() for panel in panels[:2].flat}) == 1
-    for panel, training in zip(panels[0], claims.TITLES, strict=True):
+    for panel, training in zip(panels[0], FOUR, strict=True):
         attack, random = (line for line in panel.lines if len(line.get_xdata()) == 7)
         for line, direction in ((attack, "attack"), (random, "random")):
             rows = claims.select(found, quantity="loss", training=training, direction=direction)
@@ -451,19 +609,53 @@ def cells(table):
     return [line for line in lines if not set("".join(line)) <= set(":-")]
 
 
-def test_the_table_of_the_ablation_holds_every_mean_and_every_difference():
+def test_the_tables_of_the_ablation_hold_every_mean_and_every_difference():
     found = made("tab-ablation")
-    means, differences = map(cells, tables.markdown(found).split("\n\n"))
-    assert means[0] == ["", "vanilla", "SR", "AT", "AT+SR"] and len(means) == 1 + 1 + 2 * 4
-    assert differences[0] == ["", "SR - vanilla", "AT+SR - AT"] and len(differences) == len(means)
-    for head, *line in means[1:]:
-        attack, _, radius = head.partition(", ")
-        eps = float(radius.removesuffix("/255") or 0)
-        rows = claims.select(found, quantity="mean accuracy", attack=attack, eps_255=eps)
-        assert line == [claims.percent(r) for r in rows] and len(rows) == 4
-    (pgd,) = (line for line in differences if line[0] == "PGD-20, 16/255")
-    (sr,) = claims.select(found, quantity="difference", training="sr", attack="PGD-20", eps_255=16)
-    assert pgd[1] == claims.points(sr)
+    means, differences, weak, weak_differences = map(cells, tables.markdown(found).split("\n\n"))
+    assert means[0] == ["training", "interval over", "clean", "PGD-20, 8/255", "PGD-20, 16/255"]
+    assert weak[0][2:5] == ["uniform noise, 8/255", "sign noise, 8/255", "FGSM, 8/255"] and len(weak[0]) == 2 + 6
+    assert len(means) == len(weak) == 1 + 10
+    assert [line[:2] for line in means[1:6]] == [
+        *([claims.title(training), "3 seeds"] for training in FOUR),
+        ["RAT", "50 images"],
+    ]
+    for (head, *line), (_, *others) in zip(means[1:], weak[1:], strict=True):
+        (training,) = (name for name, title in claims.TITLES.items() if title == head)
+        rows = claims.select(found, quantity="mean accuracy", training=training, budget=None)
+        strong = [r for r in rows if r["attack"] in ("clean", "PGD-20")]
+        assert line[1:] == [claims.percent(r) for r in strong] and len(strong) == 3
+        assert others[1:] == [claims.percent(r) for r in rows if r not in strong] and len(rows) == 9
+    assert [line[0] for line in differences[1:]] == [line[0] for line in weak_differences[1:]] and len(differences) == 8
+    by_name = {line[0]: line for line in differences[1:]}
+    (sr,) = claims.select(found, quantity="difference", training="sr", against="vanilla", attack="PGD-20", eps_255=16)
+    assert by_name["SR - vanilla"][1] == "3 seeds" and by_name["SR - vanilla"][-1] == claims.points(sr)
+    (l2,) = claims.select(found, quantity="paired difference", against="l2", attack="PGD-20", eps_255=16, budget=None)
+    assert by_name["SR - exact l2"][1] == "50 images" and by_name["SR - exact l2"][-1] == claims.points(l2)
+
+
+def test_the_table_of_equal_cost_says_what_each_training_had_and_kept():
+    for artifact, part in (("tab-ablation", "equal-cost"), ("tab-cost", "")):
+        found = made(artifact)
+        head, *lines = cells(tables.markdown(found, part).split("\n\n")[-1])
+        assert len(lines) == 10 and head[0] == "training"
+        sr = dict(zip(head, lines[1], strict=True))
+        assert sr["equal epochs"] == "1 epoch, 5 passes an image"
+        assert sr["equal passes"] == "2 epochs, 10 passes an image"
+        (r,) = claims.select(found, quantity="mean accuracy", training="sr", attack=claims.WORST, budget="equal passes")
+        assert sr["worst of all, equal passes"] == claims.percent(r) and sr["SR minus it, equal passes"] == ""
+        at = dict(zip(head, lines[2], strict=True))
+        (r,) = claims.select(
+            found, quantity="paired difference", against="at", attack=claims.WORST, budget="equal passes"
+        )
+        assert at["SR minus it, equal passes"] == claims.points(r)
+
+
+def test_the_table_of_cost_has_units():
+    steps, _ = map(cells, tables.markdown(made("tab-cost")).split("\n\n"))
+    sr = dict(zip(steps[0], steps[2], strict=True))
+    assert sr["multiply-adds, a step"] == "1.4 M" and sr["bytes kept, a step"] == "1.3 MB"
+    assert sr["seconds, a step"] == "15 [11.2, 22.5] ms" and sr["seconds, an epoch"] == "1.5 [1.12, 2.25] s"
+    assert sr["seconds, relative to vanilla"] == "1.5 [1.12, 2.25]" and sr["passes, relative to vanilla"] == "1.5"
 
 
 def test_the_table_of_noise_puts_each_multiple_beside_the_attack():
@@ -495,7 +687,7 @@ def test_the_table_of_lambda_has_vanilla_as_zero():
 def test_the_table_of_ratios_has_a_line_a_network_and_one_a_regime_training_and_radius():
     linear, regimes = map(cells, tables.markdown(made("thm-ratio")).split("\n\n"))
     assert linear[0] == ["training", "seed", "linear ratio", "upper bound", "within both bounds", "zero gradient"]
-    assert [line[:2] for line in linear[1:]] == [[t, s] for t in claims.TITLES.values() for s in "012"]
+    assert [line[:2] for line in linear[1:]] == [[claims.title(t), s] for t in FOUR for s in "012"]
     assert linear[1][4].startswith("100.0 % [")
     assert regimes[0][:3] == ["regime", "training", "ε"] and "ratio" in regimes[0] and len(regimes) == 1 + 2 * 4 * 2
     assert [line[:3] for line in regimes[1:3]] == [["surrogate-smooth", "vanilla", f"{eps}/255"] for eps in (8, 16)]
@@ -514,7 +706,7 @@ def test_the_table_of_the_landscape_has_a_line_a_training():
     head, *lines = cells(tables.markdown(made("fig-landscape")))
     at = ["loss, t = 48/255, attack", "loss, t = 48/255, random"]
     assert head[:3] == ["training", "seed", "loss, t = 0/255"] and head[3:5] == at and head[-1] == "zero gradient"
-    assert [line[0] for line in lines] == list(claims.TITLES.values()) and {line[1] for line in lines} == {"0"}
+    assert [line[0] for line in lines] == [claims.title(t) for t in FOUR] and {line[1] for line in lines} == {"0"}
     (far,) = claims.select(made("fig-landscape"), quantity="loss", training="at", direction="attack", t_255=48.0)
     assert lines[2][3].startswith(f"{far['value']:.3g} [")
 
@@ -547,4 +739,4 @@ def test_the_box_says_of_each_statement_whether_it_holds():
 def test_the_first_part_is_the_artifact_itself():
     for artifact in ARTIFACTS:
         assert findings.parts(artifact)[0] == ""
-    assert findings.parts("tab-ablation") == [""] and "scale" in findings.parts("thm-ratio")
+    assert findings.parts("tab-ablation") == ["", "equal-cost"] and "scale" in findings.parts("thm-ratio")

@@ -16,7 +16,8 @@ from paperlib.errors import Refused
 from paperlib.evaluations import Evaluation
 from paperlib.images import Split
 from paperlib.measures import SMOOTH, TRUE, core
-from paperlib.measures.quotient import Quotients, _counted
+from paperlib.measures.cost import counted
+from paperlib.measures.quotient import Quotients
 from paperlib.measures.ratio import Vulnerabilities, measured
 from paperlib.theory import RandomVulnerability
 
@@ -1087,7 +1088,7 @@ def test_the_arithmetic_of_each_penalty_by_hand(trained, tiny):
 
 
 def test_what_is_counted_by_hand():
-    # x W, (5, 4)(4, 3): 60 multiply-adds forward and 60 back to W, two operations each; for it x is kept, 80 bytes;
+    # x W, (5, 4)(4, 3): 60 multiply-adds forward and 60 back to W; for it x is kept, 80 bytes;
     # the product with itself keeps y once, 60 bytes; the weights are there anyway, though the way back to x needs them
     x, W = torch.ones(5, 4, requires_grad=True), torch.ones(4, 3, requires_grad=True)
 
@@ -1095,7 +1096,7 @@ def test_what_is_counted_by_hand():
         y = x @ W
         return (y * y).sum()
 
-    assert _counted(step, [W]) == (240, 80 + 60)
+    assert counted(step, [W]) == (120, 80 + 60)
 
 
 def test_bytes_grow_with_the_batch_and_their_proportion_does_not(trained, tiny):

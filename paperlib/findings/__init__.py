@@ -6,7 +6,20 @@ An artifact may have several figures and tables, its parts: "thm-ratio" is the f
 from collections.abc import Callable, Iterable
 
 from paperlib.claims import LEDGER, judged
-from paperlib.findings import accuracy, chance, checklist, evaluation, landscape, quotient, ratio, width
+from paperlib.findings import (
+    ablation,
+    accuracy,
+    chance,
+    checklist,
+    cost,
+    evaluation,
+    landscape,
+    quotient,
+    ratio,
+    settings,
+    variants,
+    width,
+)
 from paperlib.findings.core import Line
 
 
@@ -61,7 +74,9 @@ def box(record: dict) -> str:
 
 HEADLINES: dict[str, Callable[[dict], str]] = {
     "fig-random-vs-adversarial": accuracy.random,
-    "tab-ablation": accuracy.ablation,
+    "tab-ablation": ablation.ablation,
+    "tab-ablation/equal-cost": ablation.equal_cost,
+    "tab-cost": cost.cost,
     "fig-attack-ladder": evaluation.ladder,
     "tab-masking-checklist": checklist.checks,
     "tab-whitebox": evaluation.whitebox,
@@ -70,6 +85,8 @@ HEADLINES: dict[str, Callable[[dict], str]] = {
     "tab-poisson-eot": chance.expectations,
     "fig-gradient-maps": accuracy.maps,
     "fig-lambda": accuracy.lambdas,
+    "fig-sr-variants": variants.variants,
+    "fig-timesteps-and-leak": settings.settings,
     "thm-ratio": ratio.regimes,
     "thm-ratio/exact": ratio.exact,
     "thm-ratio/vulnerabilities": ratio.vulnerabilities,
@@ -87,14 +104,26 @@ HEADLINES: dict[str, Callable[[dict], str]] = {
 }
 
 BOXES: dict[str, Callable[[dict], Iterable[Line]]] = {
+    "tab-ablation": ablation.box,
+    "tab-cost": cost.box,
     "tab-masking-checklist": checklist.box,
+    "fig-sr-variants": variants.box,
+    "fig-timesteps-and-leak": settings.box,
     "thm-ratio": ratio.box,
     "prop-finite-difference": quotient.box,
 }
 
+_STRONG = "PGD-{pgd_steps}, APGD-{long_steps}, Square-{queries} on {strong_samples} test images"
+_STRONG += ", networks each: {cost_seeds}"
 _THREE = "{data}, {true_samples} test images ({smooth_samples} in the smooth regime), {seeds}"
+_CHOSEN = "{data}, {epochs} epochs, {samples} test images ({samples} validation images chose λ), {seeds}"
 IMAGES = {  # what a caption says of images and seeds, where it is not all samples and all seeds
+    "tab-ablation": "{data}, {samples} test images, {seeds}, of rivals {rival_seeds}",
+    "tab-ablation/equal-cost": "{data}, " + _STRONG,
+    "tab-cost": "{data}; seconds: median, fastest and slowest of {repeats} steps of {batch} images; " + _STRONG,
     "fig-lambda": "{data}, {samples} validation images, {seeds}",
+    "fig-sr-variants": _CHOSEN,
+    "fig-timesteps-and-leak": _CHOSEN,
     "thm-ratio": _THREE + ", linear ratio: {samples} images",
     "thm-ratio/exact": "Functions worked out by hand, {exact_draws} draws each",
     "thm-ratio/vulnerabilities": _THREE,

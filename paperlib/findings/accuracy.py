@@ -19,20 +19,6 @@ def random(record: dict) -> str:
     )
 
 
-def ablation(record: dict) -> str:
-    """What SR changes, alone and on top of AT, where it changes most."""
-    told = []
-    for training, against in (("sr", "vanilla"), ("at+sr", "at")):
-        rows = [r for r in select(record, quantity="difference", training=training) if r["attack"].startswith("PGD")]
-        widest = max(rows, key=lambda row: abs(row["value"]))
-        told.append(
-            f"{title(training)} against {title(against)}: {100 * widest['value']:+.0f} points "
-            f"at {widest['eps_255']:g}/255"
-        )
-    attack = rows[0]["attack"]
-    return f"What SR changes under {attack}, where most: {'; '.join(told)}"
-
-
 def maps(record: dict) -> str:
     """The typical participation number of each training."""
 
@@ -47,9 +33,42 @@ def maps(record: dict) -> str:
 
 
 def lambdas(record: dict) -> str:
-    """The λ that validation data choose, and the one in use."""
+    """The λ that validation data choose, the one in use and what is between them; where the training broke down."""
     (chosen,), (used,) = select(record, quantity="chosen λ"), select(record, quantity="used λ")
+    whose = title(swept(record))
     if used["value"] is None:
-        return f"Of the λ that were trained here, validation data choose {chosen['value']:g}; SR's own is not known"
-    agree = "as this companion uses" if chosen["value"] == used["value"] else f"while {used['value']:g} is in use"
-    return f"Validation data choose λ = {chosen['value']:g}, {agree}"
+        told = (
+            f"Of the λ that were trained here, validation data choose {chosen['value']:g}; {whose}'s own is not known"
+        )
+    elif chosen["value"] == used["value"]:
+        told = f"Validation data choose λ = {chosen['value']:g} for {whose}, as this companion uses"
+    else:
+        told = f"Validation data choose λ = {chosen['value']:g} for {whose}, while {used['value']:g} is in use"
+        told += _between(record, chosen["value"], used["value"])
+    down = [f"{lam:g} ({networks} of {of})" for lam, (networks, of) in broken(record).items() if networks]
+    return told + f"; networks broke down at λ = {', '.join(down)}" * bool(down)
+
+
+def _between(record: dict, chosen: float, used: float) -> str:
+    """What the chosen λ changes against the one in use; nothing where that was not trained."""
+    own, others = (_at(record, lam) for lam in (chosen, used))
+    told = [f"{attack} {100 * (own[attack] - others[attack]):+.1f} points" for attack in own if attack in others]
+    return f" (chosen minus in use: {', '.join(told)})" if told else ""
+
+
+def _at(record: dict, lam: float) -> dict[str, float]:
+    return {r["attack"]: r["value"] for r in select(record, quantity="mean accuracy") if r.get("lam", 0.0) == lam}
+
+
+def swept(record: dict) -> str:
+    """The training whose λ is swept."""
+    return record["provenance"]["parameters"].get("training", "sr")  # older records are SR's and do not say so
+
+
+def broken(record: dict) -> dict[float, tuple[int, int]]:
+    """Of each λ how many networks broke down, of how many: clean accuracy below half of the vanilla networks' mean."""
+    level = _at(record, 0.0).get("clean", 0.0) / 2
+    found: dict[float, list[bool]] = {}
+    for row in select(record, quantity="accuracy", attack="clean"):
+        found.setdefault(row.get("lam", 0.0), []).append(row["value"] < level)
+    return {lam: (sum(down), len(down)) for lam, down in found.items()}

@@ -15,6 +15,7 @@ from paperlib.measures.accuracy import (
 )
 from paperlib.measures.chance import redraw_rows
 from paperlib.measures.checklist import Scaled, checklist_rows, scale_control_rows
+from paperlib.measures.cost import budget_rows, step_rows
 from paperlib.measures.doubts import doubts
 from paperlib.measures.exact import exact_rows
 from paperlib.measures.landscape import Landscape, agreed, landscape_curves, landscape_plane, landscape_rows, landscapes
@@ -42,7 +43,9 @@ from paperlib.measures.ratio import (
     vulnerability_rows,
     worst_rows,
 )
+from paperlib.measures.settings import setting_labels, setting_rows
 from paperlib.measures.sparsity import SPARSITIES, correlation_rows, probability_gradients, sparsity_rows
+from paperlib.measures.variants import variant_labels, variant_rows
 
 __all__ = [
     "Landscape",
@@ -56,6 +59,7 @@ __all__ = [
     "accuracy_rows",
     "agreed",
     "apart",
+    "budget_rows",
     "checklist_rows",
     "choice_rows",
     "chosen",
@@ -87,9 +91,14 @@ __all__ = [
     "saturation",
     "scale_control_rows",
     "scale_rows",
+    "setting_labels",
+    "setting_rows",
     "smooth_accuracy_rows",
     "sparsities",
     "sparsity_rows",
+    "step_rows",
+    "variant_labels",
+    "variant_rows",
     "vulnerabilities",
     "vulnerability_rows",
     "weight_gradient_rows",

@@ -178,7 +178,8 @@ def chosen(evaluations: Iterable[Evaluation], tolerance: float) -> float:
     for labels, group in by_labels(evaluations, lambda e: e.labels):
         accuracy = float(np.mean([e.flags.mean() for e in group]))
         means.setdefault(labels.get("lam", 0.0), {})[labels["attack"] == "clean"] = accuracy
-    allowed = [lam for lam, mean in means.items() if mean[True] >= means[0.0][True] - tolerance]
+    lost = {lam: round(means[0.0][True] - mean[True], 9) for lam, mean in means.items()}  # shares are not exact binary
+    allowed = [lam for lam in means if lost[lam] <= tolerance]
     return max(allowed, key=lambda lam: means[lam][False])
 
 

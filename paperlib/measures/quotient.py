@@ -1,6 +1,6 @@
 """The finite-difference proposition: the quotient, its error, and the penalty's gradient by either way."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -8,7 +8,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from paperlib import experiments, records, regularizers, statistics, theory
 from paperlib.attacks.core import in_batches
@@ -16,6 +15,7 @@ from paperlib.experiments import Experiment
 from paperlib.images import Split
 from paperlib.measures import core
 from paperlib.measures.core import by_labels, mean_over_seeds, over_seeds, row
+from paperlib.measures.cost import counted
 from paperlib.measures.ratio import REGIMES, TRUE
 
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
@@ -221,50 +221,34 @@ def weight_gradient_rows(
 def cost_rows(experiment: Experiment, samples: Split, *, h: float, device: str = "auto") -> list[dict]:
     """What one gradient step of each penalty costs, relative to cross-entropy alone: arithmetic and memory.
 
-    Multiply-adds of the convolutions and matrix products, and bytes kept for the backward pass, both counted, so that
-    they are the same on any machine.  Double back-propagation steps the neuron: the fused one is differentiable once.
+    Multiply-adds of the convolutions and matrix products, and the most bytes kept at a time for a backward pass, both
+    counted, so that they are the same on any machine.  Double back-propagation steps the neuron: the fused one is
+    differentiable once.
     """
     device = experiments.resolve(device)
     network = experiments.trained(experiment, device=device)
     x, y = samples.pixels().to(device), samples.labels.to(device)
 
-    def through(images: Tensor) -> Tensor:
-        return network(images * 1)  # the counter cannot follow a leaf into a module
-
     def plain() -> Tensor:
-        return F.cross_entropy(through(x), y)
+        return F.cross_entropy(network(x), y)
 
     def finite_difference() -> Tensor:
-        logits, penalty = regularizers.sr(through, x, y, preset="paper", h=h)
+        logits, penalty = regularizers.sr(network, x, y, preset="paper", h=h)
         return F.cross_entropy(logits, y) + penalty
 
     def double_back_propagation() -> Tensor:
         with network.reference_path():
-            logits, penalty = regularizers.exact_l1(through, x, y)
+            logits, penalty = regularizers.exact_l1(network, x, y)
         return F.cross_entropy(logits, y) + penalty
 
     weights, rows = list(network.parameters()), []
-    least = _counted(plain, weights)
+    least = counted(plain, weights)
     for step in (finite_difference, double_back_propagation):
-        for quantity, used, unit in zip(("multiply-adds", "bytes kept"), _counted(step, weights), least, strict=True):
+        for quantity, used, unit in zip(("multiply-adds", "bytes kept"), counted(step, weights), least, strict=True):
             interval = statistics.Interval(used / unit, np.nan, np.nan, len(y), "counted")
             labels = {"penalty": step.__name__.replace("_", " "), "quantity": quantity} | experiment.labels
             rows.append(row(interval, [experiment], **labels))
     return rows
-
-
-def _counted(step: Callable[[], Tensor], weights: list[Tensor]) -> tuple[int, int]:
-    """Multiply-adds of a loss and its gradient, and the bytes that its graph keeps, each storage once."""
-    kept: dict[int, Tensor] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor
-        return tensor
-
-    own = {weight.untyped_storage().data_ptr() for weight in weights}
-    with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-        torch.autograd.grad(step(), weights, allow_unused=True)
-    return counter.get_total_flops(), sum(t.untyped_storage().nbytes() for p, t in kept.items() if p not in own)
 
 
 def _scalar_row(values: list[tuple[Experiment, float]], within: tuple = (-np.inf, np.inf), **labels) -> dict:

@@ -16,7 +16,21 @@ from matplotlib.figure import Figure
 
 from paperlib import records
 from paperlib.findings import caption, headline, key
-from paperlib.plots import accuracy, chance, checklist, evaluation, gradients, landscape, quotient, ratio, width
+from paperlib.plots import (
+    ablation,
+    accuracy,
+    chance,
+    checklist,
+    cost,
+    evaluation,
+    gradients,
+    landscape,
+    quotient,
+    ratio,
+    settings,
+    variants,
+    width,
+)
 from paperlib.plots.core import COLOURS
 
 STYLE = {"font.size": 9, "axes.titlesize": 9, "legend.frameon": False, "figure.dpi": 110}
@@ -49,7 +63,9 @@ def save(record: dict, path: Path, part: str = "") -> None:
 
 DRAWINGS: dict[str, Callable[[dict], Figure]] = {
     "fig-random-vs-adversarial": accuracy.random,
-    "tab-ablation": accuracy.ablation,
+    "tab-ablation": ablation.ablation,
+    "tab-ablation/equal-cost": ablation.equal_cost,
+    "tab-cost": cost.cost,
     "fig-attack-ladder": evaluation.ladder,
     "tab-masking-checklist": checklist.checks,
     "tab-whitebox": evaluation.whitebox,
@@ -58,6 +74,8 @@ DRAWINGS: dict[str, Callable[[dict], Figure]] = {
     "tab-poisson-eot": chance.expectations,
     "fig-gradient-maps": gradients.maps,
     "fig-lambda": accuracy.lambdas,
+    "fig-sr-variants": variants.variants,
+    "fig-timesteps-and-leak": settings.settings,
     "thm-ratio": ratio.regimes,
     "thm-ratio/exact": ratio.exact,
     "thm-ratio/vulnerabilities": ratio.vulnerabilities,

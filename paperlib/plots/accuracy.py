@@ -1,11 +1,12 @@
-"""Accuracy against radius, training and λ."""
+"""Accuracy against radius and against λ."""
 
 import matplotlib.pyplot as plt
-import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from paperlib.claims import select, title
-from paperlib.plots.core import ATTACK, COLOURS, NOISE, bound, curve, dots, hue, name_ends, trainings
+from paperlib.findings.accuracy import broken, swept
+from paperlib.plots.core import ATTACK, NOISE, curve, hue, name_dots, name_ends, whiskers
 
 
 def random(record: dict) -> Figure:
@@ -34,66 +35,66 @@ def random(record: dict) -> Figure:
     return figure
 
 
-def ablation(record: dict) -> Figure:
-    """Accuracy of each training under each attack, and what SR changes of it."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4.2), width_ratios=(3, 2), layout="constrained")
-    rows = [r for r in select(record, quantity="mean accuracy") if not r["attack"].endswith("noise")]
-    columns = list(dict.fromkeys((r["attack"], r["eps_255"]) for r in rows))
-    columns.sort(key=lambda c: (("clean", "FGSM").index(c[0]) if c[0] in ("clean", "FGSM") else 2, c[1]))
-    names = trainings(record)
-    width = 0.8 / len(names)
-    for i, training in enumerate(names):
-        own = {(r["attack"], r["eps_255"]): r for r in rows if r["training"] == training}
-        x = np.arange(len(columns)) + (i - (len(names) - 1) / 2) * width
-        values = [100 * own[c]["value"] for c in columns]
-        errors = [[100 * (own[c]["value"] - max(0, bound(own[c], "low"))) for c in columns]]
-        errors += [[100 * (min(1, bound(own[c], "high")) - own[c]["value"]) for c in columns]]
-        left.bar(x, values, width * 0.92, color=hue(training), label=title(training))
-        left.errorbar(x, values, np.maximum(errors, 0), fmt="none", ecolor=".15", elinewidth=0.8)
-    ticks = [a if a == "clean" else f"{a}\n{e:g}/255" for a, e in columns]
-    left.set_xticks(range(len(columns)), ticks, fontsize=8)
-    left.set(ylabel="accuracy, %", ylim=(0, 101), title="Accuracy, mean over seeds")
-    left.grid(axis="x", visible=False)
-    left.legend(ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=8)
-
-    pairs = {"sr": "vanilla", "at+sr": "at"}
-    for i, (training, against) in enumerate(pairs.items()):
-        own = [
-            r
-            for r in select(record, quantity="difference", training=training)
-            if r["attack"] == "clean" or r["attack"].startswith("PGD")
-        ]
-        y = np.arange(len(own)) + (0.12 if i else -0.12)
-        dots(right, own, y, hue(training), label=f"{title(training)} - {title(against)}")
-    right.axvline(0, color=".4", linewidth=0.8)
-    right.set_yticks(range(len(own)), [r["attack"] if r["attack"] == "clean" else f"{r['eps_255']:g}/255" for r in own])
-    attack = next(r["attack"] for r in own if r["attack"] != "clean")
-    right.set(title=f"What SR changes, clean and under {attack}", xlabel="percentage points, paired by seed")
-    right.invert_yaxis()
-    right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=8, ncols=2)
-    return figure
-
-
 def lambdas(record: dict) -> Figure:
-    """Validation accuracy, clean and attacked, against λ; the chosen one marked."""
-    figure, panel = plt.subplots(figsize=(6.4, 4), layout="constrained")
-    (chosen,) = select(record, quantity="chosen λ")
-    means = select(record, quantity="mean accuracy")
-    lambdas = sorted({r.get("lam", 0.0) for r in means})
-    ends, places = (
-        [],
-        {lam: i for i, lam in enumerate(lambdas)},
-    )  # equal steps: λ = 0 has no place on a logarithmic axis
-    for attack, colour in dict.fromkeys((r["attack"], "#4d4d4d" if r["attack"] == "clean" else ATTACK) for r in means):
-        rows = sorted((r for r in means if r["attack"] == attack), key=lambda r: r.get("lam", 0.0))
-        name = attack if attack == "clean" else f"{attack}\n{rows[0]['eps_255']:g}/255"
-        end = curve(panel, [places[r.get("lam", 0.0)] for r in rows], rows, colour, width=1.8)
-        ends.append((end, name, colour))
-        for row in select(record, quantity="accuracy", attack=attack):
-            panel.plot(places[row.get("lam", 0.0)], 100 * row["value"], ".", color=colour, markersize=4, alpha=0.6)
-    name_ends(panel, len(lambdas) - 1, ends)
-    panel.axvline(places[chosen["value"]], color=COLOURS["sr"], linestyle="--", linewidth=1)
-    panel.text(places[chosen["value"]], 2, " chosen", color=COLOURS["sr"], fontsize=8)
-    panel.set_xticks(range(len(lambdas)), [f"{lam:g}" if lam else "0\n(vanilla)" for lam in lambdas])
-    panel.set(xlabel="λ", ylabel="validation accuracy, %", ylim=(0, 101), xlim=(-0.3, len(lambdas) - 0.3))
+    """Validation accuracy, clean and attacked: left against λ, right against each other; the chosen λ marked."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10.4, 4.2), width_ratios=(5, 4), layout="constrained")
+    (chosen,), (used,) = select(record, quantity="chosen λ"), select(record, quantity="used λ")
+    means: dict[str, dict[float, dict]] = {}  # attack → λ → row
+    for row in sorted(select(record, quantity="mean accuracy"), key=lambda r: r.get("lam", 0.0)):
+        means.setdefault(row["attack"], {})[row.get("lam", 0.0)] = row
+    colour = hue(swept(record))
+    marks = {chosen["value"]: "chosen"} | ({} if used["value"] == chosen["value"] else {used["value"]: "in use"})
+    _against_lambda(left, record, means, colour, marks)
+    _trade_off(right, record, means, colour, marks)
     return figure
+
+
+def _against_lambda(panel: Axes, record: dict, means: dict, colour: str, marks: dict) -> None:
+    places = {lam: i for i, lam in enumerate(means["clean"])}  # equal steps: 0 has no place on a logarithmic axis
+    ends = []
+    for attack, rows in means.items():
+        own = "#4d4d4d" if attack == "clean" else ATTACK
+        end = curve(panel, list(places.values()), list(rows.values()), own, width=1.8)
+        ends.append((end, attack if attack == "clean" else f"{attack}\n{rows[0.0]['eps_255']:g}/255", own))
+        for row in select(record, quantity="accuracy", attack=attack):
+            panel.plot(places[row.get("lam", 0.0)], 100 * row["value"], ".", color=own, markersize=4, alpha=0.6)
+    name_ends(panel, len(places) - 1, ends)
+    for lam, mark in marks.items():
+        if lam in places:
+            panel.axvline(places[lam], color=colour, linestyle="--" if mark == "chosen" else ":", linewidth=1)
+            panel.text(places[lam], 2, f" {mark}", color=colour, fontsize=8)
+    panel.set_xticks(range(len(places)), [f"{lam:g}" if lam else "0\n(vanilla)" for lam in places])
+    panel.set(xlabel=f"λ of {title(swept(record))}", ylabel="validation accuracy, %")
+    panel.set(ylim=(0, 101), xlim=(-0.3, len(places) - 0.1))
+
+
+def _trade_off(panel: Axes, record: dict, means: dict, colour: str, marks: dict) -> None:
+    """A dot a λ; those where a network broke down are told, not shown: they would leave no room for the others."""
+    clean, (attack, attacked) = means["clean"], next(item for item in means.items() if item[0] != "clean")
+    down = [lam for lam, (networks, _) in broken(record).items() if networks]
+    shown = [lam for lam in clean if lam not in down]
+    x, y = ([100 * rows[lam]["value"] for lam in shown] for rows in (clean, attacked))
+    panel.plot(x, y, color=colour, linewidth=1, alpha=0.6, zorder=1)
+    colours = [colour if lam else hue("vanilla") for lam in shown]
+    for lam, own, *place in zip(shown, colours, x, y, strict=True):
+        reach = {axis: 100 * whiskers([rows[lam]]) for axis, rows in (("xerr", clean), ("yerr", attacked))}
+        panel.errorbar(*[[v] for v in place], **reach, fmt="none", ecolor=own, elinewidth=0.7, alpha=0.35, zorder=1)
+        panel.plot(*place, "o", color=own, markersize=5)
+        if lam in marks:
+            style = {"markersize": 12, "markerfacecolor": "none", "markeredgewidth": 1.4, "color": own}
+            panel.plot(*place, "o" if marks[lam] == "chosen" else "s", label=marks[lam], **style)
+    panel.set(xlim=_around(x), ylim=_around(y))
+    name_dots(panel, list(zip(x, y, strict=True)), [f"{lam:g}" for lam in shown], colours)
+    if down:
+        told = [f"{lam:g} ({100 * clean[lam]['value']:.0f} %, {100 * attacked[lam]['value']:.0f} %)" for lam in down]
+        panel.set_title(f"not shown, networks broke down: λ = {', '.join(told)}", fontsize=8, color=".35")
+    panel.set(xlabel="clean, %", ylabel=f"under {attack} at {attacked[0.0]['eps_255']:g}/255, %")
+    if panel.get_legend_handles_labels()[1]:
+        panel.legend(loc="best", fontsize=8)
+
+
+def _around(values: list[float]) -> tuple[float, float]:
+    """Limits with room around dots; intervals may reach beyond."""
+    low, high = min(values), max(values)
+    room = max(0.25 * (high - low), 1)
+    return low - room, high + room

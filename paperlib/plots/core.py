@@ -2,6 +2,7 @@
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
 
 COLOURS = {"vanilla": "#4d4d4d", "sr": "#0072b2", "at": "#e69f00", "at+sr": "#009e73"}
 COLOURS |= {"rat": "#999933", "trades": "#882255", "trades+sr": "#44aa99"}  # the rivals
@@ -27,6 +28,26 @@ def name_ends(panel: Axes, x: float, ends: list[tuple[float, str, str]], apart: 
         below = min(height, below - apart * (1 + name.count("\n")))
         where = {"textcoords": "offset points", "va": "center", "color": colour, "fontsize": 8}
         panel.annotate(name, (x, below), (4, 0), **where)
+
+
+def name_dots(panel: Axes, dots: list[tuple[float, float]], names: list[str], colours: list[str]) -> None:
+    """Write each name beside its dot, where it meets fewest other dots and names; the panel's limits must stand."""
+    panel.figure.draw_without_rendering()  # so that the layout gives the panel its size
+    at = panel.transData.transform(dots) * 72 / panel.figure.dpi  # in points
+    taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in at]
+    halo = [withStroke(linewidth=2, foreground="white")]
+    for dot, (x, y), name, colour in zip(dots, at, names, colours, strict=True):
+        width, height, tries = 5 * len(name), 9, []
+        for dx, dy in ((1, 1), (-1, 1), (1, -1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1)):
+            left, low = x + 5 * dx + width * (dx - 1) / 2, y + 5 * dy + height * (dy - 1) / 2
+            box = left, low, left + width, low + height
+            met = sum(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken)
+            tries.append((met, len(tries), box))
+        _, _, box = min(tries)
+        taken.append(box)
+        middle = (box[0] + box[2]) / 2 - x, (box[1] + box[3]) / 2 - y
+        style = {"color": colour, "fontsize": 8, "ha": "center", "va": "center", "path_effects": halo}
+        panel.annotate(name, dot, middle, textcoords="offset points", **style)
 
 
 def logarithmic(panel: Axes) -> None:

@@ -1,0 +1,152 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown] tags=["badges"]
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/sparse-gradients-companion/blob/main/notebooks/tab-cost.ipynb)
+# [![Open in Binder](https://mybinder.org/badge_logo.svg)](https://mybinder.org/v2/gh/OWNER/sparse-gradients-companion/main?labpath=notebooks%2Ftab-cost.ipynb)
+
+# %% tags=["setup"] jupyter={"source_hidden": true}
+import sys
+
+if "google.colab" in sys.modules:  # Colab opens this file alone: fetch the rest; torch is there already
+    import os
+    import subprocess
+
+    _url, _home = "https://github.com/OWNER/sparse-gradients-companion", "/content/sparse-gradients-companion"
+    if not os.path.exists(_home):
+        subprocess.run(["git", "clone", "--depth=1", _url, _home], check=True)
+    os.chdir(_home)
+    subprocess.run([sys.executable, "-m", "paperlib.environment", "--colab"], check=True)
+    sys.path.insert(0, _home)
+
+# %% [markdown]
+# # What does a robust training cost, and what does it buy?
+# **The paper** replaces the gradient's norm by a difference of two passes, so that training needs no double
+# back-propagation. Later work reports that SR takes three times as long as its own method even so (MPPD-TV, ICLR 2026).
+#
+# **You will see** for ten trainings what one step takes, in passes, arithmetic, seconds and memory, and what is left in
+# the worst case when all have had the same number of passes, and not of epochs. At the end, how a training of your own
+# joins them by one function.
+#
+# **Time:** 2 minutes on trained networks, 6 from nothing on two cores.
+
+# %% tags=["parameters"]
+profile: str = "laptop"  # which file under params/
+batch: int = 64  # training images in the step that is measured
+repeats: int = 5  # steps timed, all trainings in turn
+passes: int = 25  # forward and backward passes per training image at equal cost: what SR takes in 5 epochs
+cost_seeds: int = 1  # networks of each training that are attacked, at equal epochs and at equal cost
+strong_eps_255: float = 32.0  # radius of the attack, in units of 1/255
+strong_samples: int = 100  # test images that it is made on
+pgd_steps: int = 20  # its steps of PGD
+long_steps: int = 20  # its steps of APGD
+queries: int = 300  # its forward passes of Square, behind APGD
+device: str = "auto"  # auto, cpu, cuda or mps
+
+# %%
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from IPython.display import Markdown
+
+from paperlib import artifacts, defenses, evaluations, findings, measures, plots, protocols, tables
+
+run = artifacts.begin("tab-cost", globals())
+
+# %% [markdown]
+# ## What is counted, and what is timed
+# * **Passes:** how often a step goes through the network, forward and backward. A backward pass that can be
+#   differentiated again counts twice, as the way back leads through it as well.
+# * **Multiply-adds:** of convolutions and matrix products. They grow less than passes do: the way back to the images
+#   alone needs no gradient of the weights.
+# * **Bytes kept** for the way back, when most are: the graph's own, not what the allocator holds.
+# * **Seconds** of a whole step on this machine, optimiser included: the median of `repeats`, with the fastest and the
+#   slowest. The trainings take turns.
+#
+# The first three are the same on any machine. Seconds are not: `make compare` sets them apart. Double back-propagation
+# has to step the neuron in Python, where all others take the fused one, which is differentiable once: a good part of
+# its seconds and of its memory is owed to that.
+
+# %%
+trainings = run.profile.recipes()
+costs = measures.step_rows(trainings, batch=batch, repeats=repeats, device=device)
+
+# %% [markdown]
+# ## At equal passes
+# The same networks under the same attack as in `tab-ablation`: each training has the number of epochs that comes
+# closest to `passes` passes per image.
+
+# %%
+attack = protocols.strongest(strong_eps_255, steps=pgd_steps, long_steps=long_steps, queries=queries)
+budgets = {
+    "equal epochs": run.profile.at_epochs(cost_seeds),
+    "equal passes": run.profile.at_cost(passes, cost_seeds),
+}
+strong = {
+    name: evaluations.evaluated(of, [None, attack], samples=strong_samples, device=device)
+    for name, of in budgets.items()
+}
+
+# %%
+record = run.save(costs + measures.budget_rows(strong))
+plots.draw(record)
+
+# %% [markdown]
+# Left, a step relative to one of vanilla training. Right, what the passes bought: a line to the right means that a
+# training had more epochs at equal passes than at equal epochs, and one that climbs that it needed them.
+#
+# ## The tables
+
+# %%
+Markdown(tables.markdown(record))
+
+# %% [markdown]
+# ## What was found
+
+# %%
+Markdown(findings.finding(record))
+
+# %% [markdown]
+# ## A training of your own
+# A training is a function of network and batch that returns the loss; what it takes beside these are its options. Give
+# it a name:
+
+
+# %%
+@defenses.register("noise")
+def noise(network, batch, *, sigma):
+    """Cross-entropy on images under Gaussian noise."""
+    images = batch.images + sigma * torch.randn_like(batch.images)
+    return F.cross_entropy(network(images), batch.labels)
+
+
+# %% [markdown]
+# Its cost beside two others:
+
+# %%
+mine = replace(trainings[0], defense="noise", options={"sigma": 0.2})
+beside = measures.step_rows([*trainings[:2], mine], batch=batch, repeats=repeats, device=device)
+Markdown(tables.markdown(run.record(beside)))
+
+# %% [markdown]
+# To see it in every table and figure, put the function at the end of `paperlib/defenses.py` and a line into a profile,
+# `params/mine.yml` say, under `trainings:`; under `rivals:` it joins this notebook and `tab-ablation` alone.
+#
+# ```yaml
+# trainings:
+#   noise: {sigma: 0.2}
+# ```
+#
+# Then `make reproduce PROFILE=mine`. A training that also moves weights after each step, as RAT does, is a class with
+# `loss(network, batch)` and `after_step(network)`.

@@ -1,0 +1,84 @@
+"""SR's variants against each other: each at the λ that validation data choose for it."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from torch import Tensor
+
+from paperlib import defenses, regularizers, statistics
+from paperlib.evaluations import Evaluation
+from paperlib.experiments import Experiment
+from paperlib.measures.accuracy import apart, choice_rows, mean_rows
+from paperlib.measures.core import by_labels, mean_over_seeds, over_seeds
+from paperlib.measures.doubts import doubts, union
+from paperlib.measures.sparsity import SPARSITIES
+
+FIRST, BASELINE = "the first", "vanilla"  # what a variant is compared with
+ELSEWHERE = "mean accuracy at another λ"  # than the chosen
+
+
+def variant_labels(experiment: Experiment) -> dict:
+    """What SR's penalty is made of: confidence, penalty, direction and h; {} of a training without."""
+    if experiment.defense == BASELINE:
+        return {}
+    sr = defenses.build(experiment.defense, experiment.options)
+    return regularizers.variant(sr.preset, **sr.axes)._asdict() | {"h": sr.h}
+
+
+def variant_rows(
+    validation: Sequence[Evaluation], test: Sequence[Evaluation], gradients: Mapping[str, Tensor], tolerance: float
+) -> list[dict]:
+    """Every variant at its own λ: what it leaves of accuracy, against the first and vanilla, and its gradient's size.
+
+    `validation` holds clean images and one attack, by which `chosen` takes each variant's λ; `test` what judges them;
+    `gradients` are ∇ₓ f_y by experiment key.  Where validation data choose λ = 0 the vanilla networks stand for the
+    variant.  Of networks with the λ that were not chosen there are the accuracies alone.
+    """
+    vanilla = [e for e in test if not variant_labels(e.experiment)]
+    rows = mean_rows(vanilla) + _sizes(vanilla, gradients)
+    rows += [found | {"split": "validation"} for found in apart(validation, variant_labels, mean_rows)]
+    first: list[Evaluation] = []
+    for labels, found in _parts(validation):
+        choice, _ = choice_rows(found, tolerance, used=np.nan)
+        mine = [e for e in test if variant_labels(e.experiment) == labels]
+        own = [e for e in mine if e.labels["lam"] == choice["value"]] or vanilla
+        others = [e for e in mine if e.labels["lam"] != choice["value"]]
+        told = [choice, *mean_rows(own), *_sizes(own, gradients)]
+        told += [r | {"quantity": ELSEWHERE} for r in mean_rows(others)]
+        told += _differences(own, vanilla, BASELINE) + _differences(own, first, FIRST)
+        rows += [r | labels for r in told]
+        first = first or own
+    return rows
+
+
+def _parts(evaluations: Sequence[Evaluation]) -> list[tuple[dict, list[Evaluation]]]:
+    """Of each variant its labels, and its evaluations after those of vanilla networks."""
+    parts = by_labels(evaluations, lambda e: variant_labels(e.experiment))
+    vanilla = [e for labels, found in parts for e in found if not labels]
+    return [(labels, vanilla + found) for labels, found in parts if labels]
+
+
+def _sizes(evaluations: Sequence[Evaluation], gradients: Mapping[str, Tensor]) -> list[dict]:
+    """The medians of `sparsity_rows`, as a mean over the seeds of the networks that were evaluated."""
+    networks = {e.experiment.key: e.experiment for e in evaluations}.values()
+    rows = []
+    for labels, group in by_labels(networks, lambda e: e.labels):
+        for name, measure in SPARSITIES.items():
+            values = [measure(gradients[e.key]) for e in group]
+            known = [(e, v[v.isfinite()].numpy()) for e, v in zip(group, values, strict=True)]
+            rows.append(over_seeds(known, geometric=True, quantity=name, **labels))
+    return rows
+
+
+def _differences(mine: Sequence[Evaluation], others: Sequence[Evaluation], against: str) -> list[dict]:
+    """One row an attack: accuracy of `mine` minus that of `others`, by seed and sample (see `mean_over_seeds`)."""
+    found = {(e.experiment.seed, repr(e.attack)): e for e in others}
+    pairs = [(a, found[a.experiment.seed, repr(a.attack)]) for a in mine if found]
+    why = dict(zip(map(id, [*mine, *others]), doubts([*mine, *others]), strict=True))
+    rows = []
+    for labels, group in by_labels(pairs, lambda pair: pair[0].labels):
+        intervals = [statistics.paired_difference(a.flags, b.flags) for a, b in group]
+        own = [(a.experiment, i.value, i._replace) for (a, _), i in zip(group, intervals, strict=True)]
+        told = labels | {"against": against, "doubts": union(why[id(e)] for pair in group for e in pair)}
+        rows.append(mean_over_seeds(own, within=(-1, 1), quantity="difference", **told))
+    return rows
