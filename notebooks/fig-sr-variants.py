@@ -35,8 +35,8 @@ if "google.colab" in sys.modules:  # Colab opens this file alone: fetch the rest
 # q = (p(x + h·d) - p(x))/h, on which side of the image the probe lies, and how far away, h. The form that the theory
 # leads to, |q| of the softmax probability, and the one in the released code differ in the first two.
 #
-# **You will see** SR with one part changed at a time (and with two), each at its own λ, chosen on validation images: the
-# accuracy that PGD and the worst of all attacks leave, the difference to the released form on the same images, and
+# **You will see** SR with one part changed at a time (and with two), each at its own λ, chosen on validation images:
+# the accuracy that PGD and the worst of all attacks leave, the difference to the released form on the same images, and
 # whether the change acts on the gradient's magnitude or on its sparsity.
 #
 # **Time:** 3 minutes on trained networks, 5 from nothing on two cores.
@@ -51,16 +51,16 @@ variants: list[str] = [
     "margin square -",
     "margin square central",
 ]  # confidence, penalty and direction of each; the first is what the others are compared with
-hs: list[float] = [0.001, 0.1]  # more h for the first; each variant has the profile's own h
-square_lambdas: list[float] = [0.003, 0.01, 0.03]  # weights of q²
-absolute_lambdas: list[float] = [0.03, 0.1, 0.3]  # weights of |q|, on a scale of its own
+hs: list[float] = [0.1]  # more h for the first; each variant has the profile's own h
+square_lambdas: list[float] = [0.01, 0.03]  # weights of q²
+absolute_lambdas: list[float] = [0.1, 0.3]  # weights of |q|, on a scale of its own
 epochs: int = 3  # of every training here, vanilla too: a study of its own, shorter than the profile's training
 network: str = ""  # another network than the profile's
 seeds: list[int] = [0]  # one network each
 eps_255: float = 32.0  # radius of every attack, in units of 1/255
 pgd_steps: int = 20  # steps of PGD, each of length 2.5 ε / steps
 long_steps: int = 20  # steps of APGD
-queries: int = 200  # of Square, which starts where APGD ended
+queries: int = 100  # of Square, which starts where APGD ended
 tolerance: float = 0.01  # how much clean accuracy the choice of λ may cost
 samples: int = 200  # validation images that choose λ, and as many test images that judge
 device: str = "auto"  # auto, cpu, cuda or mps
@@ -81,7 +81,7 @@ run = artifacts.begin("fig-sr-variants", globals())
 # The released form is margin, square, +, h = 0.01. λ of different forms are not comparable, so every variant is trained
 # with equally many λ and keeps the one that the rule of `fig-lambda` takes: of all λ whose clean accuracy on validation
 # images lies at most `tolerance` below that of λ = 0, a vanilla network, the one with the highest accuracy under PGD.
-# Where that is λ = 0, the vanilla network stands for the variant.
+# Where that is λ = 0, none of the variant's networks is compared; the hollow dots of the figure show them.
 
 # %%
 networks = run.profile.variants(
@@ -101,8 +101,8 @@ record = run.save(measures.variant_rows(validation, found, gradients, tolerance)
 plots.draw(record)
 
 # %% [markdown]
-# Words in bold differ from the first form. **The worst of all** is what PGD, APGD and Square leave together. An interval
-# is taken over the images of one network each, unless there are several seeds: it does not say how another training
+# Words in bold differ from the first form. **The worst of all** is what PGD, APGD and Square leave together. Intervals
+# are taken over the images of one network each, unless there are several seeds: they do not say how another training
 # would come out. And each stands for itself: where nothing matters, one of seven intervals is clear of 0 by chance in
 # three studies of ten.
 #

@@ -96,10 +96,11 @@ plots.draw(run.record(rows))
 # seeds; then it is that of the two networks over the images they share, which says nothing of other seeds.
 #
 # ## At equal cost
-# Passes count forward and backward alike. Each training is given the number of epochs that comes closest to `passes`
-# passes per image, one at least, and the learning rate falls over these epochs. The attack is the strongest that twenty
-# networks can afford: PGD, then APGD, then Square from where APGD ended, which needs no gradient: PGD alone flatters
-# networks whose gradients mislead, SR's among them (`tab-masking-checklist`).
+# Passes count forward and backward alike, whatever they take: those of double back-propagation are slower (`tab-cost`).
+# Each training is given the number of epochs that comes closest to `passes` passes per image, one at least, and the
+# learning rate falls over these epochs. The attack is the strongest that twenty networks can afford: PGD, then APGD,
+# then Square from where APGD ended, which needs no gradient. PGD alone flatters networks whose gradients mislead, SR's
+# among them (`tab-masking-checklist`).
 
 # %%
 attack = protocols.strongest(strong_eps_255, steps=pgd_steps, long_steps=long_steps, queries=queries)

@@ -104,7 +104,8 @@ plots.draw(record)
 
 # %% [markdown]
 # Left, a step relative to one of vanilla training. Right, what the passes bought: a line to the right means that a
-# training had more epochs at equal passes than at equal epochs, and one that climbs that it needed them.
+# training had more epochs at equal passes than at equal epochs, and one that climbs that it needed them. Passes are not
+# seconds: by the clock a training whose triangle lies right of its circle would have had fewer epochs.
 #
 # ## The tables
 

@@ -241,6 +241,7 @@ class _Stopwatch:
                 optimiser.zero_grad()
                 defense.loss(network, batch).backward()
                 optimiser.step()
+                defenses.after_step(defense, network)
 
             self.known[kind] = self._seconds(step)
         steps = self.train // e.schedule.batch_size

@@ -76,6 +76,12 @@ def build(name: str, options: dict) -> Defense:
     return DEFENSES[name](**options)
 
 
+def after_step(defense: Defense, network: nn.Module) -> None:
+    """What `defense` does to the network when the optimiser has moved its weights, if it does anything."""
+    if hasattr(defense, "after_step"):
+        defense.after_step(network)
+
+
 # ---- on the batch as it is: each has `terms`, the loss and the logits on the batch's images --------------------------
 
 

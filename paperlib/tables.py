@@ -102,6 +102,10 @@ def _cost(record: dict) -> list[pd.DataFrame]:
     kinds = ("cost of a step", "relative cost", "cost of an epoch")
     rows = [row for kind in kinds for row in select(record, quantity=kind)]
     table = _pivot(rows, lambda r: {"training": title(r["training"])}, column, cell)
+    for of in ("a step", "an epoch"):
+        place = table.columns.get_loc(f"forward passes, {of}")
+        forward, backward = (table.pop(f"{way} passes, {of}") for way in ("forward", "backward"))
+        table.insert(place, f"passes forward + backward, {of}", forward + " + " + backward)
     return [table, *(_equal_cost(record) if select(record, attack=WORST) else [])]
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from paperlib import attacks, errors, evaluation, images, networks, paths, records
+from paperlib import attacks, defenses, errors, evaluation, images, networks, paths, records
 from paperlib.defenses import Batch, Defense
 from paperlib.images import ImageSet
 
@@ -92,7 +92,6 @@ def epochs(
     steps = len(data.train) // schedule.batch_size
     if steps == 0:
         raise errors.Refused(f"{len(data.train)} training images do not fill one batch of {schedule.batch_size}.")
-    after_step = getattr(defense, "after_step", lambda network: None)
     bar = tqdm(total=schedule.epochs * steps, initial=len(history) * steps, leave=False, disable=not progress)
     with bar:
         for epoch in range(len(history), schedule.epochs):
@@ -115,7 +114,7 @@ def epochs(
                     optimiser.zero_grad()
                     loss.backward(inputs=parameters)  # of other leaves, such as SR's images, no gradient is wanted
                     optimiser.step()
-                    after_step(network)
+                    defenses.after_step(defense, network)
                 last = {"validation": f"{history[-1]['validation_accuracy']:.1%}"} if history else {}
                 bar.set_postfix({"loss": f"{total / (step + 1):.3f}"} | last, refresh=False)
                 bar.update()

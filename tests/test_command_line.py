@@ -153,14 +153,18 @@ def test_the_plan_says_what_is_there_and_what_the_rest_costs(call, folders, a_se
     assert code == 0 and title == f"smoke: {profile.title}."
     asked = len(costs.evaluations(profile))
     assert there == f"  1 of {1 + len(missing)} networks and 0 of {asked} evaluations are there."
-    # a second for 8 images: 500 images are 10 batches of 50, so 62.5 s for the one epoch of each network
+    # a second for 8 images: 500 images are 10 batches of 50, so 62.5 s an epoch, of which vanilla at equal cost has two
     trainings, attacked = lines[: len(missing)], lines[len(missing) :]
-    assert trainings == [f"  train {e} ({e.network}, 1 epochs): 1 min 2 s" for e in missing]
+    took = {1: "1 min 2 s", 2: "2 min 5 s"}
+    epochs = [e.schedule.epochs for e in missing]
+    assert trainings == [
+        f"  train {e} ({e.network}, {n} epochs): {took[n]}" for e, n in zip(missing, epochs, strict=True)
+    ]
     # 60 images: 7.5 s for a forward pass and for each gradient of a network
     costly = {line.partition(": ")[0]: line.partition(": ")[2] for line in attacked}
-    assert costly["  evaluate 10 networks, clean, 60 test images"] == "1 min 15 s at most"
-    assert costly["  evaluate 10 networks, PGD-3 at 32/255, 60 test images"] == "5 min 0 s at most"
-    assert costly["  evaluate 8 networks, FGSM at 16/255, 60 test images"] == "2 min 0 s at most"
+    assert costly["  evaluate 16 networks, clean, 60 test images"] == "2 min 0 s at most"
+    assert costly["  evaluate 16 networks, PGD-3 at 32/255, 60 test images"] == "8 min 0 s at most"
+    assert costly["  evaluate 14 networks, FGSM at 16/255, 60 test images"] == "3 min 30 s at most"
     assert costly["  evaluate 2 networks, sign noise at 128/255, 60 test images"] == "15 s at most"
     assert costly["  evaluate 6 networks, PGD-3 at 32/255, 60 validation images"] == "3 min 0 s at most"
     # 20 images, 2.5 s a pass: four rules of PGD-2 and a look after each
@@ -185,7 +189,7 @@ def test_the_plan_of_what_is_all_there_has_no_bill(call, folders, a_second_a_ste
         finished(e, paths.CHECKPOINTS)
     monkeypatch.setattr(costs, "is_evaluated", lambda *_, **__: True)
     code, out, err = call("plan", "--profile", "smoke")
-    assert code == 0 and out.splitlines()[1:] == ["  14 of 14 networks and 382 of 382 evaluations are there."]
+    assert code == 0 and out.splitlines()[1:] == ["  32 of 32 networks and 516 of 516 evaluations are there."]
 
 
 def test_the_plan_refuses_a_device_that_is_not_one(call, folders):

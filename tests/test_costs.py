@@ -41,6 +41,7 @@ notebooks:
   tab-blackbox: {samples: 6, pgd_steps: 2, queries: 3, other_network: conv-2-3}
   fig-surrogate-width: {samples: 6, pgd_steps: 2, gammas: [0.5]}
   tab-poisson-eot: {samples: 6, seeds: 1, pgd_steps: 2, draws: [2]}
+  fig-sr-variants: {variants: []}
   fig-timesteps-and-leak: {samples: 6, T: [1], taus: [], lambdas: [0.1], pgd_steps: 2, long_steps: 2, queries: 3}
   tab-masking-checklist: {samples: 6, pgd_steps: 2, long_steps: 3, queries: 2, radii_255: [16]}
 """)
@@ -102,6 +103,10 @@ def test_the_smoke_profile_asks_for_these_evaluations():
     # the worst case of 10 trainings at equal epochs, of which 4 are there, and of vanilla, which has more at equal
     # cost; on 30 images the checklist: clean ones and 8 attacks on 1 network of each training
     counts |= {"clean, rivals": 6 + 1, "worst": 10 + 1}
+    # SR's variants: 3 networks and a vanilla one, which is there; 5 settings of vanilla and SR, of which the profile's
+    # own are there.  Clean and PGD-2 on validation images, where both look at one vanilla network; on test images the
+    # worst case too, of what is there alone
+    counts |= {"variants": 4 * 2 + 3 * 3 + 1, "settings": 10 * 2 - 2 + 8 * 3 + 2}
     assert Counter(e.samples for e in found) == {60: sum(expected.values()), 20: sum(counts.values()), 30: 9 * 4}
 
 
@@ -176,8 +181,8 @@ def test_the_bill_is_steps_times_epochs_times_batch(tiny, constant):
     bill = costs.bill(tiny, "cpu")
     # 42 images are 4 batches of 10, 3 epochs; a step is timed with 8 images
     # 2 seeds of 4 trainings, sr at another λ, 2 of conv-2-3 to make examples on, 2 with Poisson input; for 15 passes an
-    # image vanilla has 8 epochs, at 4 and at+sr 2
-    epochs = {3: 8 + 1 + 2 + 2, 8: 1, 4: 1, 2: 1}
+    # image vanilla has 8 epochs, at 4 and at+sr 2; vanilla and SR with one step, a detached reset and without spikes
+    epochs = {3: 8 + 1 + 2 + 2 + 6, 8: 1, 4: 1, 2: 1}
     assert Counter(seconds for _, seconds in bill.trainings) == {SECOND * 10 / 8 * 4 * n: k for n, k in epochs.items()}
     assert [e.key for e, _ in bill.trainings] == [e.key for e in tiny.plan()]
     passes = {"clean": 1, "uniform noise": 1, "sign noise": 1, "FGSM": 1 + 1, "PGD-2": 1 + 2, "Square-3": 1 + 3}
@@ -195,9 +200,9 @@ def test_the_bill_is_steps_times_epochs_times_batch(tiny, constant):
 
 def test_equal_steps_are_timed_once(tiny, constant):
     costs.bill(tiny, "cpu")
-    trainings = 4 + 2 + 2  # whatever seed and λ; of conv-2-4, of conv-2-3 and with Poisson input
-    gradients = 10 + 4 + 1  # by the rules that attacks bring, whatever their widths; by four on conv-2-3
-    assert len(constant) == trainings + 3 + gradients  # a forward pass of each of the three
+    trainings = 4 + 2 + 2 + 4  # whatever seed and λ; of conv-2-4, of conv-2-3, with Poisson input; of one step, an ANN
+    gradients = 10 + 4 + 1 + 2  # by the rules that attacks bring, whatever their widths; by four on conv-2-3
+    assert len(constant) == trainings + 5 + gradients  # a forward pass of each of the five
 
 
 def test_what_grows_makes_the_bill_grow(tiny, constant):
@@ -235,8 +240,9 @@ def test_cifar_needs_no_data_on_disk(constant, monkeypatch, train, steps):
     profile = replace(profile, data={"name": "cifar10"} | ({"train": train} if train else {}))
     bill = costs.bill(profile, "cpu")
     # 45,000 images (5,000 of the 50,000 validate) in whole batches of 32; 200 epochs, but for 8 trainings at equal cost
+    # and for two studies: vanilla, 6 variants and 2 h at 3 λ; vanilla and 2 λ in 20 settings, one vanilla in both
     epochs = Counter(e.schedule.epochs for e, _ in bill.trainings)
-    assert epochs == {200: 22 + 6, 500: 1, 250: 2, 62: 2, 53: 2, 45: 1}
+    assert epochs == {200: 22 + 6, 500: 1, 250: 2, 62: 2, 53: 2, 45: 1, 20: 1 + 8 * 3 + 20 * 3 - 1}
     for e, seconds in bill.trainings:
         assert seconds == pytest.approx(SECOND * 32 / 8 * steps * e.schedule.epochs)
     assert not paths.DATA.exists()

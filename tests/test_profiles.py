@@ -109,6 +109,8 @@ def test_its_plan_holds_every_network_once_and_all_that_notebooks_ask_for(name):
     settings = profile.settings(given["T"], given["taus"], full=given["full"])
     how = {name: given[name] for name in ("seeds", "epochs", "network")}
     asked += profile.in_settings(settings, given["lambdas"], **how)
+    given = profile.parameters("fig-sr-variants")
+    asked += profile.variants(**{name: given[name] for name in profiles.VARIED})
     given = profile.parameters("tab-ablation")
     asked += [e for rival in profile.rivals for e in profile.experiments(rival)[: given["rival_seeds"]]]
     asked += profile.at_cost(given["passes"], given["cost_seeds"])
@@ -306,7 +308,7 @@ def test_what_a_profile_gives_replaces_its_bases_entries_whole(params):
     assert (mine.title, mine.seeds, mine.network["T"]) == ("one seed", [7], 3)
     assert mine.trainings["sr"] == {"lam": 0.5}  # no h of the base's
     assert mine.parameters("tab-ablation")["samples"] == 500  # nor its samples
-    assert mine.parameters("fig-lambda")["lambdas"] == [0.001, 0.003, 0.01, 0.03]
+    assert mine.parameters("fig-lambda")["lambdas"] == [0.0003, 0.001, 0.003, 0.006, 0.01, 0.02, 0.03, 0.06]
     assert (mine.data, mine.schedule, mine.cost) == (good.data, good.schedule, good.cost)
     assert (good.seeds, good.network["T"], good.trainings["sr"]) == ([0, 1], 2, GOOD["trainings"]["sr"])
     assert [e.seed for e in mine.experiments("at")] == [7]
@@ -385,6 +387,7 @@ def test_a_written_profile_is_the_papers_with_imported_networks(released):
     only = {"fig-lambda": {"lambdas": [], "seeds": [42]}, "fig-attack-ladder": {"substitute": "vanilla"}}
     only |= {"tab-blackbox": {"substitutes": []}, "tab-poisson-eot": {"trainings": []}}
     only |= {"tab-masking-checklist": {"substitute": "vanilla"}, "fig-timesteps-and-leak": {"lambdas": []}}
+    only |= {"fig-sr-variants": {"variants": []}}
     only |= dict.fromkeys(("tab-ablation", "tab-cost"), {"passes": 0})
     assert paper.rivals and not released.rivals
     for artifact in notebooks.names():

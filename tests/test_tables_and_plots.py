@@ -341,6 +341,7 @@ def test_it_is_drawn_told_and_tabled_without_a_warning(artifact, extreme, tmp_pa
 
 
 GRADIENTLESS = ["fig-gradient-maps", "thm-ratio", "prop-finite-difference", "fig-landscape", "tab-masking-checklist"]
+GRADIENTLESS += ["fig-sr-variants"]
 
 
 @pytest.mark.parametrize("artifact", GRADIENTLESS)
@@ -653,6 +654,7 @@ def test_the_table_of_equal_cost_says_what_each_training_had_and_kept():
 def test_the_table_of_cost_has_units():
     steps, _ = map(cells, tables.markdown(made("tab-cost")).split("\n\n"))
     sr = dict(zip(steps[0], steps[2], strict=True))
+    assert sr["passes forward + backward, a step"] == "1.5e+06 + 1.5e+06" == sr["passes forward + backward, an epoch"]
     assert sr["multiply-adds, a step"] == "1.4 M" and sr["bytes kept, a step"] == "1.3 MB"
     assert sr["seconds, a step"] == "15 [11.2, 22.5] ms" and sr["seconds, an epoch"] == "1.5 [1.12, 2.25] s"
     assert sr["seconds, relative to vanilla"] == "1.5 [1.12, 2.25]" and sr["passes, relative to vanilla"] == "1.5"

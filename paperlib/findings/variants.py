@@ -14,19 +14,24 @@ def variants(record: dict) -> str:
     found = forms(record)
     if not found:
         return "No variant of SR was trained here"
+    if not found[0]["value"]:
+        return (
+            f"Validation data choose λ = 0 for SR ({name(found[0])}), which leaves nothing to compare its variants with"
+        )
     of = {"quantity": "difference", "attack": WORST}
     (gain,) = select(record, **of, against="vanilla", **axes(found[0]))
     told = f"Under the {WORST} SR ({name(found[0])}) differs from vanilla by {points(gain)}"
     single = [r for r in select(record, **of, against="the first") if len(changed(r, found[0])) == 1]
+    none = [name(form, changed(form, found[0])) for form in found if not form["value"]]
+    tail = f"; validation data choose λ = 0 for {' and '.join(none)}" if none else ""
     if not single:
-        return told
+        return told + tail
     decided = [r for r in single if clear(r)]
     widest = max(decided or single, key=lambda r: abs(r["value"]))
     change = f"{name(widest, changed(widest, found[0]))}, {points(widest)}"
-    of_all = f"{len(single)} single change{'s' * (len(single) != 1)} to it"
-    if decided:
-        return f"{told}; of {of_all} what matters most is {change}"
-    return f"{told}; of {of_all} none is clear of 0, the largest is {change}"
+    of_all = f"of {len(single)} single change{'s' * (len(single) != 1)} to it"
+    what = "what matters most is" if decided else "none is clear of 0, the largest is"
+    return f"{told}; {of_all} {what} {change}{tail}"
 
 
 def box(record: dict) -> Iterator[Line]:
@@ -41,16 +46,17 @@ def box(record: dict) -> Iterator[Line]:
             what = axis if axis == "h" else f"the {axis}"
             yield Line(holds, f"Changing {what} alone changes accuracy under the {WORST}.", numbers)
     for size, statement in (
-        ("l1", "Every variant lowers the gradient's magnitude, the median of ‖∇ₓ f_y‖₁."),
+        ("l1", "Every variant with a λ lowers the gradient's magnitude, the median of ‖∇ₓ f_y‖₁."),
         (
             "participation number",
-            "Every variant makes the gradient sparser: it lowers the median participation number.",
+            "Every variant with a λ makes the gradient sparser: it lowers the median participation number.",
         ),
     ):
         rows = select(record, quantity=size)
-        (vanilla,) = (r for r in rows if "h" not in r) if found else ({"value": None},)
-        if vanilla["value"] is not None:
-            yield _lowered([r for r in rows if "h" in r and r["value"] is not None], vanilla, statement)
+        reference = [r for r in rows if "h" not in r and r["value"] is not None]
+        own = [r for r in rows if "h" in r and r["value"] is not None]
+        if reference and own:
+            yield _lowered(own, reference[0], statement)
 
 
 def _lowered(rows: list[dict], vanilla: dict, statement: str) -> Line:
@@ -59,8 +65,8 @@ def _lowered(rows: list[dict], vanilla: dict, statement: str) -> Line:
     below = known and all(r["high"] < vanilla["low"] for r in rows)
     above = known and any(r["low"] > vanilla["high"] for r in rows)
     values = [r["value"] for r in rows]
-    told = f"vanilla {vanilla['value']:.3g}, variants {min(values):.3g} to {max(values):.3g}" if rows else "undefined"
-    return Line(True if rows and below else False if above else None, statement, told)
+    told = f"vanilla {vanilla['value']:.3g}, variants {min(values):.3g} to {max(values):.3g}"
+    return Line(True if below else False if above else None, statement, told)
 
 
 def forms(record: dict) -> list[dict]:

@@ -129,7 +129,7 @@ class _Step:
         return self.defense.loss(self.network, self.batch)
 
     def after(self) -> None:
-        getattr(self.defense, "after_step", lambda network: None)(self.network)
+        defenses.after_step(self.defense, self.network)
 
     def seconds(self) -> float:
         self._wait()

@@ -31,23 +31,23 @@ def variant_rows(
     """Every variant at its own λ: what it leaves of accuracy, against the first and vanilla, and its gradient's size.
 
     `validation` holds clean images and one attack, by which `chosen` takes each variant's λ; `test` what judges them;
-    `gradients` are ∇ₓ f_y by experiment key.  Where validation data choose λ = 0 the vanilla networks stand for the
-    variant.  Of networks with the λ that were not chosen there are the accuracies alone.
+    `gradients` are ∇ₓ f_y by experiment key.  Of networks whose λ was not chosen there are the accuracies alone: of all
+    of a variant where validation data choose λ = 0.
     """
     vanilla = [e for e in test if not variant_labels(e.experiment)]
     rows = mean_rows(vanilla) + _sizes(vanilla, gradients)
     rows += [found | {"split": "validation"} for found in apart(validation, variant_labels, mean_rows)]
-    first: list[Evaluation] = []
+    first: list[Evaluation] | None = None
     for labels, found in _parts(validation):
         choice, _ = choice_rows(found, tolerance, used=np.nan)
         mine = [e for e in test if variant_labels(e.experiment) == labels]
-        own = [e for e in mine if e.labels["lam"] == choice["value"]] or vanilla
+        own = [e for e in mine if e.labels["lam"] == choice["value"]]
         others = [e for e in mine if e.labels["lam"] != choice["value"]]
         told = [choice, *mean_rows(own), *_sizes(own, gradients)]
         told += [r | {"quantity": ELSEWHERE} for r in mean_rows(others)]
-        told += _differences(own, vanilla, BASELINE) + _differences(own, first, FIRST)
+        told += _differences(own, vanilla, BASELINE) + _differences(own, first or [], FIRST)
         rows += [r | labels for r in told]
-        first = first or own
+        first = own if first is None else first
     return rows
 
 

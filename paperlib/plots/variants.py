@@ -43,7 +43,7 @@ def _words(panel: Axes, found: list[dict]) -> None:
             text = word(form, axis).removeprefix("h = ")
             strong = {"fontweight": "bold"} if axis in bold else {"color": ".35" if y > 1 else "black"}
             panel.text(places[axis], y, text, va="center", **strong)
-        panel.text(places["λ"], y, f"{form['value']:g}" if form["value"] else "0 (vanilla)", va="center")
+        panel.text(places["λ"], y, f"{form['value']:g}" if form["value"] else "none", va="center")
 
 
 def _left(panel: Axes, record: dict, vanilla: list[dict]) -> None:
@@ -58,7 +58,9 @@ def _left(panel: Axes, record: dict, vanilla: list[dict]) -> None:
         marker, colour = MARKERS.get(attack, ("s", ATTACK))
         for place, row in rows:
             own = colour or hue("sr" if place else "vanilla")
-            dots(panel, [row], place + 0.13 * (i - 1), own, fmt=marker, label=_label(row) if place == 1 else None)
+            dots(
+                panel, [row], place + 0.13 * (i - 1), own, fmt=marker, label=_label(row) if row is rows[-1][1] else None
+            )
     for row in (r for r in reference if r["attack"] == WORST):
         panel.axvline(100 * row["value"], color=hue("vanilla"), linestyle=":", linewidth=1)
     panel.set_xlabel("accuracy, %; hollow: worst of all at another λ", fontsize=8)
