@@ -132,7 +132,9 @@ class SR(Penalised):
     def __post_init__(self):
         super().__post_init__()
         errors.number("h", self.h, above=0)
+        errors.takes("An SR variant", regularizers.Variant, self.axes)
         regularizers.variant(self.preset, **self.axes)
+        errors.one_of("clamp", self.clamp, (False, True))
         errors.one_of("update", self.update, regularizers.UPDATES)
 
     def penalty(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -202,6 +204,7 @@ class Examples:
         errors.number("eps", self.eps, above=0)
         errors.number("alpha", self.alpha, above=0)
         errors.count("steps", self.steps)
+        errors.one_of("random_start", self.random_start, (False, True))
         self._attack()
 
     def _attack(self) -> Attack:

@@ -101,6 +101,7 @@ class Experiment(_Stored):
         defenses.build(self.defense, self.options)
         errors.count("seed", self.seed, at_least=0)
         errors.one_of("detach_reset", self.detach_reset, (False, True))
+        object.__setattr__(self, "detach_reset", bool(self.detach_reset))  # so are 1 and true
         networks.refuse_time(self.network, self.T, self.tau, self.detach_reset)
 
     @property
@@ -271,11 +272,10 @@ def _train(experiment: Experiment | Imported, device: str, progress: bool, tag: 
         for row in training.epochs(network, defense, data, experiment.schedule, **how):
             history.append(json.dumps(row) + "\n")
             records.write_atomically(experiment.folder / "history.jsonl", "".join(history).encode())
-            print(
+            tqdm.write(  # above the bar, not behind it
                 f"{tag} {experiment}: epoch {row['epoch']}/{experiment.schedule.epochs}, loss {row['loss']:.3f}, "
                 f"validation {row['validation_accuracy']:.1%}, {row['seconds']:.0f} s".strip(),
                 file=sys.stderr,  # a notebook keeps its stdout, which must not differ from run to run
-                flush=True,
             )
     except errors.Refused as problem:  # which of many networks it was
         raise errors.Refused(f"{experiment}: {problem}") from None

@@ -140,7 +140,8 @@ class NormedLIF(nn.BatchNorm2d):
         mean, var = self.running_mean, self.running_var
         if self.training:
             mean, var = fused.statistics(x.detach()) if self.neuron.path == "fast" else _Statistics.apply(x)
-            self._remember(mean.detach(), var.detach(), x)
+            if self.track_running_stats:
+                self._remember(mean.detach(), var.detach(), x)
         if self.neuron.path == "fast":
             norm = self.weight, self.bias, mean, var, self.eps, self.training
             return fused.NormedSpikes.apply(x, *norm, self.neuron.cell(self.steps, x), self.pool)

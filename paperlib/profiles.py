@@ -78,7 +78,8 @@ class Profile:
         given = {name: value for name, value in given.items() if name not in ("imported", "dataset")} | changes
         network = {name: given.pop(name) for name in ("network", "T", "tau", "detach_reset") if name in given}
         schedule = self.schedule | {name: given.pop(name) for name in SCHEDULE if name in given}
-        schedule["selection"] = _in_pixels(schedule.get("selection", {}))
+        selection = schedule.get("selection", {})  # what is no table is refused by the schedule
+        schedule["selection"] = _in_pixels(selection) if isinstance(selection, dict) else selection
         own = {"network": self.network["name"]} | {name: v for name, v in self.network.items() if name != "name"}
         return [
             Experiment(
@@ -132,10 +133,10 @@ class Profile:
         the warm-up.  Imported trainings are left out as in `recipes`.  Where `passes` is 0 there are none.
         """
         errors.count("passes", passes, at_least=0)
-        found, least = [], 1 + self.schedule.get("warm_up", 0)
+        found = []
         for one in self.recipes() if passes else []:
             each = sum(training.passes(defenses.build(one.defense, one.options)))
-            epochs = max(least, round(passes / each))
+            epochs = max(1 + one.schedule.warm_up, round(passes / each))
             found += self.experiments(one.defense, seeds=self.seeds[:seeds], epochs=epochs)
         return found
 

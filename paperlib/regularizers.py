@@ -72,14 +72,14 @@ def runner_up(logits: Tensor, labels: Tensor) -> Tensor:
 def unremembered(network: Network) -> Iterator[None]:
     """Passes inside the block leave BatchNorm's running statistics as they are; they are normalised as ever."""
     norms = [m for m in network.modules() if isinstance(m, _BatchNorm)] if isinstance(network, nn.Module) else []
-    momenta = [norm.momentum for norm in norms]
+    own = [norm.track_running_stats for norm in norms]
     try:
         for norm in norms:
-            norm.momentum = 0.0
+            norm.track_running_stats = False  # as long as it has them, eval mode uses them nonetheless
         yield
     finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
+        for norm, tracks in zip(norms, own, strict=True):
+            norm.track_running_stats = tracks
 
 
 def sr(

@@ -45,7 +45,7 @@ class Schedule:
         errors.count("warm_up", self.warm_up, at_least=0)
         if self.warm_up >= self.epochs:
             raise errors.Refused(f"warm_up is {self.warm_up}; it must be less than epochs = {self.epochs}.")
-        if self.selection:
+        if self.selection != {}:
             errors.takes("The selection of an epoch", _selection, self.selection)
             _selection(**self.selection)
 

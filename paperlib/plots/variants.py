@@ -75,6 +75,9 @@ def _right(panel: Axes, record: dict) -> None:
         gains = select(record, quantity="difference", against="vanilla", **axes(form))
         turned = [r | {"value": -r["value"], "low": -bound(r, "high"), "high": -bound(r, "low")} for r in gains]
     rows = [(0, r) for r in turned] if first else []
+    if not rows:  # nothing to compare with
+        panel.set_axis_off()
+        return
     for attack, shift in (("clean", -0.14), (WORST, 0.14)):
         marker, colour = MARKERS[attack]
         for place, row in rows + _placed(record, differences):
