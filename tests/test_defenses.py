@@ -1,18 +1,22 @@
 """Defenses: how often and in which mode each calls the network, and that its loss is the one it is named for."""
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from test_regularizers import slow_loss_difference, slow_sr
+from torch import nn
 from torch.nn.functional import cross_entropy
 
-from paperlib import attacks, defenses, regularizers
+from paperlib import attacks, defenses, networks, regularizers, rules
 from paperlib.defenses import Batch
 from paperlib.errors import Refused
+from paperlib.neurons import NormedLIF
 
 PGD = {"eps": 0.1, "alpha": 0.04, "steps": 3}
 LAM = 0.05
+SIGMOID = {"name": "sigmoid", "slope": 4.0}
 
 
 @pytest.fixture
@@ -34,11 +38,37 @@ def calls(network):
     return seen
 
 
-def adversarial(network, batch):
+def adversarial(network, batch, **more):
     """The examples, made in eval mode on a copy."""
     network = copy.deepcopy(network).eval()
     start = {"seed": batch.seed, "index": batch.index}
-    return attacks.pgd(network, batch.images, batch.labels, bounds=batch.bounds, **PGD, **start)
+    return attacks.pgd(network, batch.images, batch.labels, bounds=batch.bounds, **PGD | more, **start)
+
+
+def agree(network, loss, oracle, expected):
+    """The loss, the gradients of the weights, and BatchNorm's statistics are those of the transcription."""
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-10)
+    loss.backward()
+    expected.backward()
+    for (name, ours), theirs in zip(network.named_parameters(), oracle.parameters(), strict=True):
+        torch.testing.assert_close(
+            ours.grad, theirs.grad, rtol=1e-8, atol=1e-10, msg=lambda m, name=name: f"{name}: {m}"
+        )
+        assert theirs.grad.any(), name
+    for ours, theirs in zip(network.buffers(), oracle.buffers(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def one_pass(network, x):
+    """BatchNorm's statistics after one pass in training mode."""
+    network = copy.deepcopy(network).train()
+    with torch.no_grad():
+        network(x)
+    return list(network.buffers())
+
+
+def unchanged(buffers, others):
+    return all(torch.equal(a, b) for a, b in zip(buffers, others, strict=True))
 
 
 def test_vanilla_is_cross_entropy_in_one_pass(network, batch, calls):
@@ -69,6 +99,77 @@ def test_sr_is_by_default_the_released_form(network, batch):
         for options in ({}, {"preset": "released", "h": 0.01}, {"preset": "paper"})
     )
     assert default == released != paper
+
+
+@pytest.mark.parametrize("clamp", [False, True])
+@pytest.mark.parametrize("direction", ["+", "-", "central"])
+def test_sr_takes_axes_beside_its_preset_and_clamps_to_the_batchs_bounds(network, batch, direction, clamp):
+    batch, oracle = replace(batch, images=batch.images.clamp(0.2, 0.3), bounds=(0.2, 0.3)), copy.deepcopy(network)
+    options = {"lam": LAM, "preset": "paper", "axes": {"direction": direction}, "clamp": clamp}
+    loss = defenses.build("sr", options).loss(network, batch)
+    form, bounds = ("softmax", "absolute", direction), batch.bounds if clamp else None
+    logits, penalty = slow_sr(oracle, batch.images, batch.labels, form, clamp=bounds)
+    agree(network, loss, oracle, cross_entropy(logits, batch.labels) + LAM * penalty)
+
+
+@pytest.mark.parametrize(("update", "first_alone"), [("clean", True), ("both", False)])
+@pytest.mark.parametrize("name", ["sr", "loss-l1"])
+def test_with_clean_updates_the_probe_leaves_the_statistics_alone(network, batch, name, update, first_alone):
+    expected = one_pass(network, batch.images)
+    defenses.build(name, {"lam": LAM, "update": update}).loss(network, batch)
+    assert unchanged(network.buffers(), expected) == first_alone
+
+
+def test_the_loss_difference_is_cross_entropy_and_penalty_in_two_passes(network, batch, calls):
+    oracle = copy.deepcopy(network)
+    oracle._forward_pre_hooks.clear()
+    loss = defenses.build("loss-l1", {"lam": LAM, "h": 0.01}).loss(network, batch)
+    assert [training for training, _ in calls] == [True, True]
+    logits, penalty = slow_loss_difference(oracle, batch.images, batch.labels, "l1", h=0.01)
+    assert penalty > 0.01
+    agree(network, loss, oracle, cross_entropy(logits, batch.labels) + LAM * penalty)
+
+
+def slow_exact(network, images, labels, norm):
+    """Logits and the mean norm of ∇ₓ Σ f_y, which BatchNorm couples: sample by sample but for the passes."""
+    leaf = images.clone().requires_grad_()
+    z = network(leaf)
+    total = sum(torch.exp(row[y]) / torch.exp(row).sum() for row, y in zip(z, labels.tolist(), strict=True))
+    (gradient,) = torch.autograd.grad(total, leaf, create_graph=True)
+    sizes = [g.abs().sum() if norm == "l1" else (g * g).sum().sqrt() for g in gradient]
+    return z, sum(sizes) / len(sizes)
+
+
+@pytest.mark.parametrize(("name", "norm"), [("exact-l1", "l1"), ("l2", "l2")])
+def test_the_exact_penalties_step_the_neurons_and_end_on_the_fast_path(network, batch, name, norm):
+    oracle, paths = copy.deepcopy(network), []
+    network.register_forward_pre_hook(lambda module, _: paths.append({neuron.path for neuron in module.neurons()}))
+    loss = defenses.build(name, {"lam": LAM}).loss(network, batch)
+    assert paths == [{"reference"}]
+    assert {neuron.path for neuron in network.neurons()} == {"fast"} and network.training
+    with oracle.reference_path():
+        logits, penalty = slow_exact(oracle, batch.images, batch.labels, norm)
+    assert penalty > 0.01
+    agree(network, loss, oracle, cross_entropy(logits, batch.labels) + LAM * penalty)
+
+
+@pytest.mark.parametrize(("name", "norm"), [("exact-l1", "l1"), ("l2", "l2")])
+def test_the_exact_penalties_take_a_network_of_ones_own(batch, name, norm):
+    network = smooth()
+    oracle = copy.deepcopy(network)
+    loss = defenses.build(name, {"lam": LAM}).loss(network, batch)
+    logits, penalty = slow_exact(oracle, batch.images, batch.labels, norm)
+    agree(network, loss, oracle, cross_entropy(logits, batch.labels) + LAM * penalty)
+
+
+def smooth():
+    """A network of three classes without neurons, in float64 and training mode."""
+    torch.manual_seed(0)
+    layers = nn.Conv2d(1, 4, 3, stride=2), nn.BatchNorm2d(4), nn.Tanh(), nn.Flatten(), nn.Linear(36, 3)
+    return nn.Sequential(*layers).double().train()
+
+
+# ---- on adversarial examples -------------------------------------------------------------------------------------
 
 
 def test_at_trains_on_examples_made_in_eval_mode(network, batch, calls):
@@ -123,6 +224,286 @@ def test_at_with_sr_hands_its_options_on():
     assert built == defenses.AT(**PGD, then=defenses.SR(LAM, 0.02, "paper"))
 
 
+def test_at_without_a_random_start_and_with_one_full_step_is_fgsm(network, batch, calls):
+    oracle = copy.deepcopy(network).eval()
+    expected = attacks.fgsm(oracle, batch.images, batch.labels, eps=0.1, bounds=batch.bounds)
+    calls.clear()
+    fgsm = {"eps": 0.1, "alpha": 0.1, "steps": 1, "random_start": False}
+    defenses.build("at", fgsm).loss(network, batch)
+    assert torch.equal(calls[0][1], batch.images)
+    assert torch.equal(calls[-1][1], expected) and not torch.equal(expected, batch.images)
+
+
+@pytest.mark.parametrize("name", ["at", "at+sr", "rat", "trades", "trades+sr"])
+def test_examples_by_another_backward_rule_and_the_loss_by_the_networks_own(network, batch, name):
+    seen = []
+
+    def see(module, inputs):
+        seen.append((module.training, {neuron.rule.name for neuron in module.neurons()}))
+
+    network.register_forward_pre_hook(see)
+    options = PGD | {"rule": SIGMOID} | ({"lam": LAM} if name.endswith("sr") else {})
+    defenses.build(name, options).loss(network, batch)
+    made = [rule for training, rule in seen if not training][-PGD["steps"] :]  # TRADES looks at the images first
+    assert made == [{"sigmoid"}] * PGD["steps"]
+    losses = [rule for training, rule in seen if training]
+    assert losses and all(rule == {"triangle"} for rule in losses)
+    assert {neuron.rule.name for neuron in network.neurons()} == {"triangle"}
+
+
+def test_at_by_another_backward_rule_is_that_rules_attack(network, batch, calls):
+    oracle = copy.deepcopy(network)
+    oracle._forward_pre_hooks.clear()
+    with oracle.backward_rule("sigmoid", slope=4.0):
+        expected = adversarial(oracle, batch)
+        by_rule = cross_entropy(copy.deepcopy(oracle)(expected), batch.labels)
+    calls.clear()
+    loss = defenses.build("at", PGD | {"rule": SIGMOID}).loss(network, batch)
+    assert torch.equal(calls[-1][1], expected)
+    assert not torch.equal(expected, adversarial(oracle, batch))
+    agree(network, loss, oracle, cross_entropy(oracle(expected), batch.labels))  # by the oracle's own rule
+    assert by_rule.item() == loss.item()  # forward there is no difference
+
+
+@pytest.mark.parametrize("name", ["at", "rat"])
+def test_at_and_rat_have_the_same_loss(network, batch, name):
+    oracle = copy.deepcopy(network)
+    x = adversarial(network, batch)
+    loss = defenses.build(name, PGD).loss(network, batch)
+    agree(network, loss, oracle, cross_entropy(oracle(x), batch.labels))
+
+
+# ---- TRADES ------------------------------------------------------------------------------------------------------
+
+
+def divergences(p, q):
+    """Σ_k p_k·log(p_k / q_k) of each row, from logits."""
+    p, q = torch.exp(p) / torch.exp(p).sum(1, keepdim=True), torch.exp(q) / torch.exp(q).sum(1, keepdim=True)
+    return (p * torch.log(p / q)).sum(1)
+
+
+def slow_trades_examples(network, batch, eps, alpha, steps):
+    """PGD on the divergence from what the network in eval mode says of the images; also where it starts."""
+    network = copy.deepcopy(network).eval()
+    target = network(batch.images).detach()
+    start = attacks.uniform(None, batch.images, None, eps=eps, bounds=batch.bounds, seed=batch.seed, index=batch.index)
+    x = start
+    for _ in range(steps):
+        x = x.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(divergences(target, network(x)).sum(), x)
+        x = x.detach() + alpha * gradient.sign()
+        x = batch.images + (x - batch.images).clamp(-eps, eps)
+        x = x.clamp(*batch.bounds)
+    return start, x.detach()
+
+
+@pytest.mark.parametrize("update", ["both", "clean"])
+@pytest.mark.parametrize("beta", [0, 6.0, 0.5])
+@pytest.mark.parametrize("kind", ["smooth", "spiking"])
+def test_trades_is_cross_entropy_and_the_divergence_where_it_is_largest(network, batch, kind, beta, update):
+    network, seen = smooth() if kind == "smooth" else network, []
+    oracle = copy.deepcopy(network)
+    _, x = slow_trades_examples(oracle, batch, **PGD)
+    clean = oracle(batch.images)
+    before = [value.clone() for value in oracle.buffers()]
+    moved = oracle(x)
+    if update == "clean":
+        for value, kept in zip(oracle.buffers(), before, strict=True):
+            value.data = kept
+    expected = cross_entropy(clean, batch.labels) + beta * divergences(clean, moved).mean()
+
+    network.register_forward_pre_hook(lambda module, given: seen.append((module.training, given[0].detach().clone())))
+    loss = defenses.build("trades", PGD | {"beta": beta, "update": update}).loss(network, batch)
+    assert [training for training, _ in seen] == [False] * (1 + PGD["steps"]) + [True, True]
+    assert torch.equal(seen[0][1], batch.images) and torch.equal(seen[-2][1], batch.images)
+    torch.testing.assert_close(seen[-1][1], x, rtol=0, atol=1e-12)
+    assert network.training
+    assert divergences(clean, moved).mean() > 1e-3
+    agree(network, loss, oracle, expected)
+
+
+def test_trades_beta_is_six_unless_it_is_given():
+    assert defenses.build("trades", PGD) == defenses.build("trades", PGD | {"beta": 6.0})
+    assert defenses.build("trades", PGD) != defenses.build("trades", PGD | {"beta": 5.0})
+
+
+def test_the_examples_of_trades_increase_the_divergence(network, batch, calls):
+    start, x = slow_trades_examples(network, batch, **PGD | {"steps": 10})
+    defenses.build("trades", PGD | {"steps": 10}).loss(network, batch)
+    found = calls[-1][1]
+    torch.testing.assert_close(found, x, rtol=0, atol=1e-12)
+    assert (found - batch.images).abs().max() <= PGD["eps"] + 1e-12
+    clean, first, last = (network.eval()(shown) for shown in (batch.images, start, found))
+    grown = divergences(clean, last) - divergences(clean, first)
+    assert (grown > 0).double().mean() > 0.8 and grown.mean() > 0.1
+
+
+def test_from_the_image_itself_the_divergence_has_no_gradient(network, batch):
+    # it is least there: this is why TRADES starts at random
+    network.eval()
+    sizes = []
+    for moved in (0, 0.05 * torch.ones_like(batch.images)):
+        x = (batch.images + moved).requires_grad_()
+        target = network(batch.images).detach()
+        sizes.append(torch.autograd.grad(divergences(target, network(x)).sum(), x)[0].abs().max().item())
+    assert sizes[0] < 1e-12 < 1e-3 < sizes[1]
+
+
+@pytest.mark.parametrize("update", ["both", "clean"])
+def test_trades_with_sr_takes_the_penalty_at_the_clean_images(network, batch, calls, update):
+    oracle = copy.deepcopy(network)
+    oracle._forward_pre_hooks.clear()
+    after_one = one_pass(oracle, batch.images)
+    _, x = slow_trades_examples(oracle, batch, **PGD)
+    options = PGD | {"beta": 2.0, "lam": LAM, "preset": "paper", "update": update}
+    loss = defenses.build("trades+sr", options).loss(network, batch)
+    assert [training for training, _ in calls] == [False] * (1 + PGD["steps"]) + [True, True, True]
+    assert torch.equal(calls[-3][1], batch.images)
+    assert (calls[-2][1] - batch.images).abs().max().item() == pytest.approx(0.01)  # SR's probe
+    torch.testing.assert_close(calls[-1][1], x, rtol=0, atol=1e-12)
+    logits, penalty = slow_sr(oracle, batch.images, batch.labels, ("softmax", "absolute", "+"))
+    divergence = divergences(logits, oracle(x)).mean()
+    if update == "clean":
+        for value, kept in zip(oracle.buffers(), after_one, strict=True):
+            value.data = kept
+    agree(network, loss, oracle, cross_entropy(logits, batch.labels) + LAM * penalty + 2 * divergence)
+
+
+# ---- RAT after a step --------------------------------------------------------------------------------------------
+
+
+def drawn(weight, beta):
+    """(1+β)·W - β·W·Wᵀ·W of rows of numbers, by loops."""
+    rows = range(len(weight))
+    products = [[sum(a * b for a, b in zip(weight[i], weight[j], strict=True)) for j in rows] for i in rows]
+    return [
+        [(1 + beta) * w - beta * sum(products[i][j] * weight[j][k] for j in rows) for k, w in enumerate(weight[i])]
+        for i in rows
+    ]
+
+
+class Parts(nn.Module):
+    """A convolution that lies channels-last in memory, a linear layer, a norm, and a wide block."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.linear, self.norm = nn.Conv2d(2, 3, 3), nn.Linear(6, 4), nn.BatchNorm2d(3)
+        self.block = networks.WideBlock(
+            2, 3, 1, lambda width: NormedLIF(width, networks.LIF(rules.triangle()), steps=1)
+        )
+        self.double().to(memory_format=torch.channels_last)
+
+
+def rat(beta):
+    return defenses.build("rat", PGD | {"beta": beta})
+
+
+def test_rat_draws_every_weight_matrix_by_the_formula_and_in_place():
+    parts = Parts()
+    weights = {
+        name: module.weight for name, module in parts.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))
+    }
+    assert len(weights) == 5 and not weights["conv"].is_contiguous()
+    expected = {name: drawn([row.flatten().tolist() for row in weight], 0.3) for name, weight in weights.items()}
+    where = {name: (weight.data_ptr(), weight.stride()) for name, weight in weights.items()}
+    others = {
+        name: value.clone()
+        for name, value in parts.state_dict().items()
+        if not any(name == f"{of}.weight" for of in weights)
+    }
+    assert defenses.after_step(rat(0.3), parts) is None
+    for name, weight in weights.items():
+        found = weight.detach().flatten(1)
+        torch.testing.assert_close(found, torch.tensor(expected[name], dtype=torch.double))
+        assert (weight.data_ptr(), weight.stride()) == where[name]
+        assert weight.requires_grad and weight.is_leaf and weight.grad is None
+    for name, value in others.items():  # biases, norms and mixing scalars, which lie on the simplex already
+        assert torch.equal(parts.state_dict()[name], value)
+
+
+def test_rat_changes_nothing_of_orthonormal_rows_or_without_beta():
+    layer = nn.Linear(12, 5).double()
+    with torch.no_grad():
+        layer.weight.copy_(torch.linalg.qr(torch.randn(12, 5, dtype=torch.double))[0].T)
+    before = layer.weight.clone()
+    defenses.after_step(rat(0.4), layer)
+    torch.testing.assert_close(layer.weight, before, rtol=0, atol=1e-14)
+    any_layer = nn.Linear(12, 5)
+    before = any_layer.weight.clone()
+    defenses.after_step(rat(0), any_layer)
+    assert torch.equal(any_layer.weight, before)
+
+
+def test_rat_draws_all_singular_values_towards_one():
+    torch.manual_seed(0)
+    layer = nn.Conv2d(3, 4, 3).double().to(memory_format=torch.channels_last)
+    left, right = (torch.linalg.qr(torch.randn(n, 4, dtype=torch.double))[0] for n in (4, 27))
+    with torch.no_grad():
+        layer.weight.copy_(
+            (left @ torch.diag(torch.tensor([0.05, 0.6, 1.0, 1.45]).double()) @ right.T).view(4, 3, 3, 3)
+        )
+    off = []
+    for _ in range(25):
+        w = layer.weight.detach().flatten(1)
+        off.append((w @ w.T - torch.eye(4)).abs().max().item())
+        defenses.after_step(rat(0.5), layer)  # each singular value s becomes 1.5·s - 0.5·s³
+    assert off[0] > 0.8 and off[-1] < 1e-12
+    singular = torch.linalg.svdvals(layer.weight.detach().flatten(1))
+    torch.testing.assert_close(singular, torch.ones(4, dtype=torch.double))
+
+
+def moved_rows(layer, seed):
+    """Which rows one step of chance `seed` moves, of a copy; and the copy."""
+    layer = copy.deepcopy(layer)
+    before = layer.weight.clone()
+    torch.manual_seed(seed)
+    defenses.after_step(rat(0.2), layer)
+    return (layer.weight != before).any(1).nonzero().flatten().tolist(), layer
+
+
+@pytest.mark.parametrize(("rows", "moved"), [(199, 199), (200, 60), (205, 62), (333, 100)])  # 61.5 to even; 99.9
+def test_of_many_rows_rat_moves_a_random_share(rows, moved):
+    torch.manual_seed(0)
+    layer = nn.Linear(7, rows).double()
+    found, after = moved_rows(layer, 1)
+    assert len(found) == moved
+    expected = drawn(layer.weight[found].tolist(), 0.2)  # products among the rows that were drawn
+    torch.testing.assert_close(after.weight[found].detach(), torch.tensor(expected, dtype=torch.double))
+    assert moved_rows(layer, 1)[0] == found
+    assert (moved_rows(layer, 2)[0] == found) == (rows == 199)
+
+
+def test_of_many_channels_rat_moves_all():
+    layer = nn.Conv2d(2, 200, 1).double()
+    before = layer.weight.clone()
+    defenses.after_step(rat(0.2), layer)
+    assert (layer.weight != before).flatten(1).any(1).all()
+
+
+@pytest.mark.parametrize("mix", [(0.5, 0.5), (0.9, 0.3), (1.7, 0.1), (-0.4, 0.2), (0.2, 2.5), (-1.0, -1.2), (0.3, 0.7)])
+def test_rat_brings_a_mix_to_the_nearest_point_of_the_simplex(mix):
+    parts = Parts()
+    with torch.no_grad():
+        parts.block.mix.copy_(torch.tensor(mix))
+    defenses.after_step(rat(0.1), parts)
+    grid = [i / 20_000 for i in range(20_001)]
+    nearest = min(grid, key=lambda t: (mix[0] - t) ** 2 + (mix[1] - (1 - t)) ** 2)
+    first, second = parts.block.mix.tolist()
+    assert first == pytest.approx(nearest, abs=1e-4) and first + second == pytest.approx(1, abs=1e-12)
+    assert min(first, second) >= 0
+
+
+def test_what_has_no_after_step_does_nothing_after_one(network):
+    before = copy.deepcopy(network.state_dict())
+    for name, options in (("vanilla", {}), ("sr", {"lam": LAM}), ("at", PGD), ("trades", PGD)):
+        defenses.after_step(defenses.build(name, options), network)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+# ---- what is refused, and what is registered ---------------------------------------------------------------------
+
+
 def test_lambda_zero_is_the_same_loss_at_a_second_pass(network, batch, calls):
     with_pass = defenses.build("sr", {"lam": 0}).loss(network, batch)
     assert len(calls) == 2
@@ -147,6 +528,37 @@ def test_lambda_zero_is_the_same_loss_at_a_second_pass(network, batch, calls):
         ("at+sr", PGD | {"lam": 1, "steps": 0}, "steps is 0"),
         ("at+sr", PGD | {"lam": -1}, "lam is -1"),
         ("at", PGD | {"steps": 1.5}, "steps is 1.5; it must be a whole number of at least 1."),
+        ("sr", {"lam": 1, "axes": {"direction": "up"}}, "There is no direction of SR 'up'. Allowed: .*, central."),
+        ("sr", {"lam": 1, "axes": {"probe": "-"}}, "'probe'.* It takes .*direction"),
+        ("sr", {"lam": 1, "axes": "central"}, "An SR variant cannot take central: "),
+        ("sr", {"lam": 1, "direction": "-"}, "'direction'.* It takes .*axes"),
+        ("sr", {"lam": 1, "clamp": [0, 1]}, "There is no clamp \\[0, 1\\]. Allowed: False, True."),
+        ("sr", {"lam": 1, "update": "clear"}, "There is no update 'clear'. Allowed: both, clean."),
+        ("loss-l1", {"lam": 1, "update": "clear"}, "There is no update 'clear'. Allowed: both, clean."),
+        ("loss-l1", {"lam": 1, "h": -1}, "h is -1; it must be a finite number above 0."),
+        ("loss-l1", {"lam": 1, "norm": "l2"}, "'norm'"),
+        ("loss-l1", {"lam": -1}, "lam is -1"),
+        ("l2", {}, "missing.*'lam'"),
+        ("l2", {"lam": 1, "h": 0.01}, "'h'. It takes .*lam: float"),
+        ("exact-l1", {"lam": "1"}, "lam is '1'; it must be a finite number of at least 0."),
+        ("exact-l1", {"lam": 1, "norm": "l2"}, "'norm'"),
+        ("at", PGD | {"random_start": "no"}, "There is no random_start 'no'. Allowed: False, True."),
+        ("at", PGD | {"rule": {"name": "cubic"}}, "no backward rule 'cubic'. Allowed: triangle"),
+        ("at", PGD | {"rule": {"name": "sigmoid", "width": 1}}, "'width'"),
+        ("at", PGD | {"rule": "sigmoid"}, "A backward rule cannot take sigmoid: "),
+        ("at", PGD | {"lam": 1}, "'lam'"),
+        ("at+sr", PGD | {"lam": 1, "update": "clear"}, "There is no update 'clear'"),
+        ("at+sr", PGD | {"lam": 1, "beta": 6}, "Defense 'at\\+sr' cannot take .*'beta'"),
+        ("rat", PGD | {"beta": -1}, "beta is -1; it must be a finite number of at least 0."),
+        ("rat", PGD | {"eps": -1}, "eps is -1"),
+        ("rat", PGD | {"lam": 1}, "'lam'"),
+        ("trades", PGD | {"beta": float("inf")}, "beta is inf; it must be a finite number of at least 0."),
+        ("trades", PGD | {"steps": 0}, "steps is 0"),
+        ("trades", PGD | {"update": "clear"}, "There is no update 'clear'"),
+        ("trades", PGD | {"random_start": False}, "'random_start'"),
+        ("trades+sr", PGD, "Defense 'trades\\+sr' cannot take .*missing.*'lam'"),
+        ("trades+sr", PGD | {"lam": 1, "update": "clear"}, "There is no update 'clear'"),
+        ("trades+sr", PGD | {"lam": 1, "penalty": "square"}, "'penalty'"),
     ],
 )
 def test_unknown_names_and_options_are_refused_in_one_sentence(name, options, message):

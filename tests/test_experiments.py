@@ -59,6 +59,7 @@ OTHER = {
     "schedule": replace(FIXED.schedule, epochs=3),
     "seed": 1,
     "recipe": 2,
+    "detach_reset": True,
 }
 PGD = attacks.standard("pgd", 0.1, steps=3)
 BOUNDS = {"bounds": (0.0, 1.0), "num_classes": 3}
@@ -141,14 +142,19 @@ def test_a_key_stays_what_it_was():
 
 
 def test_a_key_hashes_the_canonical_json():
-    text = json.dumps(asdict(FIXED), sort_keys=True)
+    content = asdict(FIXED)
+    assert content.pop("detach_reset") is False  # fields that are younger than the first keys, as they always were
+    assert (content["schedule"].pop("warm_up"), content["schedule"].pop("selection")) == (0, {})
+    text = json.dumps(content, sort_keys=True)
     assert FIXED.key == hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def test_every_field_is_in_the_key(monkeypatch):
     monkeypatch.setitem(defenses.DEFENSES, "at+rs", defenses.DEFENSES["at+sr"])
     assert set(OTHER) == {field.name for field in fields(Experiment)}
-    schedules = [replace(FIXED.schedule, **{f.name: getattr(FIXED.schedule, f.name) * 2}) for f in fields(Schedule)]
+    numbers = [f.name for f in fields(Schedule) if f.name not in ("warm_up", "selection")]
+    schedules = [replace(FIXED.schedule, **{name: getattr(FIXED.schedule, name) * 2}) for name in numbers]
+    schedules += [replace(FIXED.schedule, **own) for own in ({"warm_up": 1}, {"selection": {"eps": 0.1, "steps": 2}})]
     changed = [replace(FIXED, **{name: value}) for name, value in OTHER.items()]
     changed += [replace(FIXED, schedule=schedule) for schedule in schedules]
     assert len({experiment.key for experiment in [FIXED, *changed]}) == 1 + len(changed)
@@ -187,7 +193,12 @@ def test_a_network_is_trained_once_and_then_loaded(experiment, trainings, capsys
     assert same(first, again)
     assert not same(first, experiment.build())
     assert not again.training
-    assert sorted(f.name for f in experiment.folder.iterdir()) == [".lock", "checkpoint.json", "weights.pt"]
+    assert sorted(f.name for f in experiment.folder.iterdir()) == [
+        ".lock",
+        "checkpoint.json",
+        "history.jsonl",
+        "weights.pt",
+    ]
 
 
 def test_a_checkpoint_says_what_it_is(experiment):
@@ -199,7 +210,28 @@ def test_a_checkpoint_says_what_it_is(experiment):
     digest = hashlib.sha256((experiment.folder / "weights.pt").read_bytes()).hexdigest()
     assert content["weights_sha256"] == digest
     assert content["data_sha256"] == experiment.load_data().sha256
-    assert [row["epoch"] for row in content["history"]] == [1, 2]
+    assert content.keys() == {"experiment", "weights_sha256", "data_sha256"}
+
+
+def test_the_history_has_a_line_an_epoch_also_of_an_interrupted_training(experiment, monkeypatch):
+    real = training.epochs
+
+    def interrupted(*args, **options):
+        yield next(real(*args, **options))
+        raise KeyboardInterrupt
+
+    def lines():
+        return [json.loads(line) for line in (experiment.folder / "history.jsonl").read_text().splitlines()]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "epochs", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            trained(experiment)
+    first = lines()
+    assert [row["epoch"] for row in first] == [1]
+    assert first[0].keys() == {"epoch", "loss", "lr", "validation_accuracy", "seconds"}
+    trained(experiment)
+    assert [row["epoch"] for row in lines()] == [1, 2] and lines()[0] == first[0]
 
 
 def test_the_same_experiment_gives_the_same_bytes(experiment, monkeypatch, store):
@@ -525,7 +557,7 @@ def test_networks_are_copied_with_what_describes_them(experiment, trainings, mon
     target = tmp_path / "published"
     assert experiments.copy_networks([experiment, other, never], store, target) == 2
     assert sorted(path.name for path in target.iterdir()) == sorted([experiment.key, other.key])
-    assert {file.name for file in target.glob("*/*")} == {"weights.pt", "checkpoint.json"}
+    assert {file.name for file in target.glob("*/*")} == {"weights.pt", "history.jsonl", "checkpoint.json"}
     assert experiments.copy_networks([experiment, other, never], store, target) == 0  # what is there stays
     monkeypatch.setattr(paths, "CHECKPOINTS", target)
     trainings.clear()
@@ -570,7 +602,12 @@ def test_two_workers_train_what_one_does(drawings, store, tmp_path, experiment):
     for one in plan:
         theirs = copy / "checkpoints" / one.key
         assert (theirs / "weights.pt").read_bytes() == (one.folder / "weights.pt").read_bytes()
-        assert sorted(file.name for file in theirs.iterdir()) == [".lock", "checkpoint.json", "weights.pt"]
+        assert sorted(file.name for file in theirs.iterdir()) == [
+            ".lock",
+            "checkpoint.json",
+            "history.jsonl",
+            "weights.pt",
+        ]
 
 
 def test_where_all_is_trained_no_worker_starts(experiment, capsys, monkeypatch):
@@ -658,7 +695,7 @@ def test_an_imported_network_is_kept_and_loaded_to_the_same_logits(imported, fil
     assert sorted(f.name for f in imported.folder.iterdir()) == ["checkpoint.json", "weights.pt"]
     content = json.loads((imported.folder / "checkpoint.json").read_text())
     assert content["experiment"] == asdict(imported)
-    assert (content["data_sha256"], content["history"]) == (None, [])  # what it was trained on is not in the file
+    assert content["data_sha256"] is None  # what it was trained on is not in the file
     found, x = trained(imported), torch.rand(2, 3, 32, 32)
     assert not found.training
     assert torch.equal(found(x), released.load(file, "wrn16", "cifar10")(x))

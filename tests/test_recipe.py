@@ -19,8 +19,15 @@ DEFENSES = {  # training: defense, options, the mean losses of two epochs
     "vanilla": ("vanilla", {}, 2.37895255, 2.27566934),
     "SR, released": ("sr", {"lam": 0.05}, 4.91651436, 3.49355336),
     "SR, paper": ("sr", {"lam": 0.05, "preset": "paper"}, 2.50011388, 2.35301609),
+    "SR, central": ("sr", {"lam": 0.05, "axes": {"direction": "central"}}, 4.97160862, 4.06517082),
+    "loss l1": ("loss-l1", {"lam": 0.001}, 3.16113822, 2.52940270),
+    "exact l1": ("exact-l1", {"lam": 0.5}, 3.14158190, 2.65038717),
+    "exact l2": ("l2", {"lam": 5.0}, 2.78851059, 2.54545912),
     "AT": ("at", PGD, 2.57292751, 2.47781450),
     "AT+SR": ("at+sr", PGD | {"lam": 0.05}, 4.30882726, 3.89860032),
+    "RAT": ("rat", PGD | {"beta": 0.05}, 2.54009132, 2.41638034),
+    "TRADES": ("trades", PGD, 2.42768367, 2.33756611),
+    "TRADES+SR": ("trades+sr", PGD | {"lam": 0.05}, 4.95438998, 3.52500694),
 }
 WEIGHTS = {  # sum of magnitudes before training
     "stem.weight": 6.46890791,
@@ -86,6 +93,10 @@ def test_two_epochs_of_training(name):
     for epoch, (row, expected) in enumerate(zip(rows, golden, strict=True), 1):
         what = f"The loss of {name} in epoch {epoch}"
         assert row["loss"] == pytest.approx(expected, rel=1e-4), moved(what, row["loss"], expected)
+
+
+def test_every_defense_has_golden_losses():
+    assert {defense for defense, *_ in DEFENSES.values()} == set(defenses.DEFENSES)
 
 
 @pytest.mark.parametrize("name", ATTACKS)

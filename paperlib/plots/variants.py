@@ -68,7 +68,6 @@ def _left(panel: Axes, record: dict, vanilla: list[dict]) -> None:
 
 
 def _right(panel: Axes, record: dict) -> None:
-    panel.axvline(0, color=".4", linewidth=0.8)
     differences = select(record, quantity="difference", against="the first")
     first = forms(record)[:1]
     for form in first:  # vanilla against it is it against vanilla, turned round
@@ -78,6 +77,7 @@ def _right(panel: Axes, record: dict) -> None:
     if not rows:  # nothing to compare with
         panel.set_axis_off()
         return
+    panel.axvline(0, color=".4", linewidth=0.8)
     for attack, shift in (("clean", -0.14), (WORST, 0.14)):
         marker, colour = MARKERS[attack]
         for place, row in rows + _placed(record, differences):
