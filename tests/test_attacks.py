@@ -298,6 +298,66 @@ def test_until_broken_asks_no_more_when_all_are_broken():
     assert torch.equal(x, run("uniform", network, images, labels))
 
 
+# Ascending something else ------------------------------------------------------------------------------------------
+
+
+def test_pgd_ascends_the_cross_entropy_unless_it_is_told_otherwise(network, batch):
+    images, labels = batch
+    common = {"eps": EPS, "alpha": 0.04, "steps": 4, "bounds": (0, 1), "seed": 1}
+
+    def loss(logits, labels):
+        return cross_entropy(logits, labels, reduction="none")
+
+    expected = attacks.pgd(network, images, labels, **common)
+    assert torch.equal(attacks.pgd(network, images, labels, ascend=loss, **common), expected)
+    assert not torch.equal(attacks.pgd(network, images, labels, ascend=lambda z, y: z[:, 0], **common), expected)
+
+
+def test_pgd_on_another_number_by_hand():
+    # logits (-z, z), z = x₀ + 2x₁: of class 0 the cross-entropy grows with every pixel, and its logit falls
+    images, labels = torch.tensor([[[[0.5, 0.5]]]]), torch.tensor([0])
+    common = {"eps": 0.1, "alpha": 0.04, "steps": 5, "bounds": (0, 1), "random_start": False}
+    up = attacks.pgd(slope, images, labels, **common)
+    down = attacks.pgd(slope, images, labels, ascend=lambda z, y: z.gather(1, y[:, None]).squeeze(1), **common)
+    torch.testing.assert_close(up.flatten(), torch.tensor([0.6, 0.6]))
+    torch.testing.assert_close(down.flatten(), torch.tensor([0.4, 0.4]))
+
+
+def test_pgd_ascends_each_samples_own_number_as_a_slow_loop_does(network, batch):
+    images, labels = batch[0][:9], batch[1][:9]
+    start, weights = run("uniform", network, images, labels, seed=3), torch.arange(1.0, 4.0, dtype=torch.double)
+
+    def ascend(logits, labels):
+        return ((logits * weights).sum(1) - labels).square()
+
+    found = attacks.pgd(network, images, labels, eps=EPS, alpha=0.03, steps=3, bounds=(0, 1), seed=3, ascend=ascend)
+    for i in range(9):
+        x = start[i : i + 1]
+        for _ in range(3):
+            x = x.detach().requires_grad_()
+            z = network(x)[0]
+            ((z[0] + 2 * z[1] + 3 * z[2] - labels[i].item()) ** 2).backward(inputs=[x])
+            x = (x.detach() + 0.03 * x.grad.sign()).clamp(images[i] - EPS, images[i] + EPS).clamp(0, 1)
+        torch.testing.assert_close(found[i : i + 1], x, rtol=0, atol=1e-12)
+
+
+def test_what_pgd_ascends_is_given_the_samples_still_moving(network, batch):
+    images, labels = batch
+    given, common = [], {"eps": EPS, "alpha": 0.05, "steps": 6, "bounds": (0, 1), "seed": 1}
+
+    def loss(logits, labels):
+        given.append((len(logits), labels.clone()))
+        return cross_entropy(logits, labels, reduction="none")
+
+    stopped = attacks.pgd(network, images, labels, until_broken=True, ascend=loss, **common)
+    assert torch.equal(stopped, attacks.pgd(network, images, labels, until_broken=True, **common))
+    sizes = [count for count, _ in given]
+    assert sizes[0] == 40 and sizes == sorted(sizes, reverse=True) and 0 < sizes[-1] < 40
+    assert all(len(of) == count for count, of in given)
+    assert torch.equal(given[0][1], labels)
+    assert (network(stopped).argmax(1) == labels).sum() <= sizes[-1]
+
+
 # Noise ---------------------------------------------------------------------------------------------------------
 
 
@@ -575,7 +635,14 @@ def test_an_unknown_rule_or_width_is_refused_at_once(rule, message):
 
 
 def test_an_option_that_the_attack_does_not_take_is_refused():
-    for name, option in (("fgsm", "steps"), ("square", "eot"), ("pgd", "draws"), ("pgd", "seed"), ("pgd", "bounds")):
+    for name, option in (
+        ("fgsm", "steps"),
+        ("square", "eot"),
+        ("pgd", "draws"),
+        ("pgd", "seed"),
+        ("pgd", "bounds"),
+        ("pgd", "ascend"),
+    ):
         with pytest.raises(Refused, match=f"no option of {name} '{option}'"):
             Attack(name, 0.1, {option: 1})
 

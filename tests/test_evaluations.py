@@ -341,7 +341,7 @@ def negate(experiment):
     with torch.no_grad():
         network.head.weight.neg_()
     described = experiments.description(experiment)
-    experiments._keep(experiment, network, **{name: described[name] for name in ("data_sha256", "history")})
+    experiments._keep(experiment, network, data_sha256=described["data_sha256"])
 
 
 def test_other_weights_of_the_source_make_a_transfer_anew(store, asked):

@@ -61,6 +61,20 @@ OTHER = {
     "recipe": 2,
     "detach_reset": True,
 }
+OTHER_SCHEDULES = {
+    "epochs": 4,
+    "batch_size": 20,
+    "lr": 0.2,
+    "momentum": 0.8,
+    "weight_decay": 1e-3,
+    "warm_up": 1,
+    "selection": {"eps": 0.1, "steps": 3},
+}
+FIRST = {  # the fields that experiments had when the first networks were kept
+    *("data", "network", "T", "tau", "rule", "precision", "defense", "options", "schedule", "seed", "recipe"),
+    *("epochs", "batch_size", "lr", "momentum", "weight_decay"),
+}
+KEPT = [".lock", "checkpoint.json", "history.jsonl", "weights.pt"]
 PGD = attacks.standard("pgd", 0.1, steps=3)
 BOUNDS = {"bounds": (0.0, 1.0), "num_classes": 3}
 
@@ -141,20 +155,39 @@ def test_a_key_stays_what_it_was():
     assert FIXED.key == "9b20d360984acc99"
 
 
-def test_a_key_hashes_the_canonical_json():
-    content = asdict(FIXED)
-    assert content.pop("detach_reset") is False  # fields that are younger than the first keys, as they always were
-    assert (content["schedule"].pop("warm_up"), content["schedule"].pop("selection")) == (0, {})
-    text = json.dumps(content, sort_keys=True)
-    assert FIXED.key == hashlib.sha256(text.encode()).hexdigest()[:16]
+def hash_of(content):
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def test_a_key_hashes_the_canonical_json_of_the_first_fields():
+    content = {name: value for name, value in asdict(FIXED).items() if name in FIRST}
+    content["schedule"] = {name: value for name, value in content["schedule"].items() if name in FIRST}
+    assert FIXED.key == hash_of(content)
+    assert FIXED.content == content
+
+
+def test_a_younger_field_is_in_the_key_where_it_is_not_what_was_before():
+    selection = OTHER_SCHEDULES["selection"]
+    schedule = replace(FIXED.schedule, warm_up=1, selection=selection)
+    content = FIXED.content
+    assert replace(FIXED, detach_reset=True).key == hash_of(content | {"detach_reset": True})
+    longer = content | {"schedule": content["schedule"] | {"warm_up": 1, "selection": selection}}
+    assert replace(FIXED, schedule=schedule).key == hash_of(longer)
+    assert replace(FIXED, schedule=schedule, detach_reset=True).key == hash_of(longer | {"detach_reset": True})
+
+
+def test_a_younger_field_that_says_what_was_before_changes_no_key():
+    schedule = replace(FIXED.schedule, warm_up=0, selection={})
+    assert replace(FIXED, schedule=schedule, detach_reset=False).key == FIXED.key
+    assert replace(FIXED, detach_reset=0).key == FIXED.key
+    assert replace(FIXED, detach_reset=1).key == replace(FIXED, detach_reset=True).key != FIXED.key
 
 
 def test_every_field_is_in_the_key(monkeypatch):
     monkeypatch.setitem(defenses.DEFENSES, "at+rs", defenses.DEFENSES["at+sr"])
     assert set(OTHER) == {field.name for field in fields(Experiment)}
-    numbers = [f.name for f in fields(Schedule) if f.name not in ("warm_up", "selection")]
-    schedules = [replace(FIXED.schedule, **{name: getattr(FIXED.schedule, name) * 2}) for name in numbers]
-    schedules += [replace(FIXED.schedule, **own) for own in ({"warm_up": 1}, {"selection": {"eps": 0.1, "steps": 2}})]
+    assert set(OTHER_SCHEDULES) == {field.name for field in fields(Schedule)}
+    schedules = [replace(FIXED.schedule, **{name: value}) for name, value in OTHER_SCHEDULES.items()]
     changed = [replace(FIXED, **{name: value}) for name, value in OTHER.items()]
     changed += [replace(FIXED, schedule=schedule) for schedule in schedules]
     assert len({experiment.key for experiment in [FIXED, *changed]}) == 1 + len(changed)
@@ -193,12 +226,7 @@ def test_a_network_is_trained_once_and_then_loaded(experiment, trainings, capsys
     assert same(first, again)
     assert not same(first, experiment.build())
     assert not again.training
-    assert sorted(f.name for f in experiment.folder.iterdir()) == [
-        ".lock",
-        "checkpoint.json",
-        "history.jsonl",
-        "weights.pt",
-    ]
+    assert sorted(f.name for f in experiment.folder.iterdir()) == KEPT
 
 
 def test_a_checkpoint_says_what_it_is(experiment):
@@ -213,25 +241,43 @@ def test_a_checkpoint_says_what_it_is(experiment):
     assert content.keys() == {"experiment", "weights_sha256", "data_sha256"}
 
 
-def test_the_history_has_a_line_an_epoch_also_of_an_interrupted_training(experiment, monkeypatch):
-    real = training.epochs
+def history(experiment):
+    """The rows of history.jsonl, one a line."""
+    text = (experiment.folder / "history.jsonl").read_text()
+    assert text.endswith("\n")
+    return [json.loads(line) for line in text.splitlines()]
 
-    def interrupted(*args, **options):
-        yield next(real(*args, **options))
-        raise KeyboardInterrupt
 
-    def lines():
-        return [json.loads(line) for line in (experiment.folder / "history.jsonl").read_text().splitlines()]
+def test_a_history_has_a_line_an_epoch(experiment):
+    network = trained(experiment)
+    rows = history(experiment)
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert all(row.keys() == {"epoch", "loss", "lr", "validation_accuracy", "seconds"} for row in rows)
+    correct = evaluation.flags(network, experiment.load_data().validation, **BOUNDS)
+    assert rows[1]["validation_accuracy"] == pytest.approx(correct.float().mean().item())
 
-    with monkeypatch.context() as patch:
-        patch.setattr(training, "epochs", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            trained(experiment)
-    first = lines()
-    assert [row["epoch"] for row in first] == [1]
-    assert first[0].keys() == {"epoch", "loss", "lr", "validation_accuracy", "seconds"}
-    trained(experiment)
-    assert [row["epoch"] for row in lines()] == [1, 2] and lines()[0] == first[0]
+
+def test_a_history_tells_which_epoch_was_selected_and_the_network_is_that_one(experiment, monkeypatch):
+    last = trained(experiment)
+    accuracies, validated = iter([0.5, 0.4]), training._validated
+    monkeypatch.setattr(
+        training, "_validated", lambda *given: validated(*given) | {training.ATTACKED: next(accuracies)}
+    )
+    selecting = replace(experiment, schedule=replace(experiment.schedule, selection=OTHER_SCHEDULES["selection"]))
+    first = trained(selecting)
+    assert [(row["best_epoch"], row[training.ATTACKED]) for row in history(selecting)] == [(1, 0.5), (1, 0.4)]
+    assert [row["loss"] for row in history(selecting)] == [row["loss"] for row in history(experiment)]
+    assert not same(first, last)
+    correct = evaluation.flags(first, selecting.load_data().validation, **BOUNDS)
+    assert history(selecting)[0]["validation_accuracy"] == pytest.approx(correct.float().mean().item())
+
+
+def test_an_epochs_line_stands_above_the_progress_bar(experiment, capsys):
+    experiments.trained(experiment, device="cpu", progress=True)
+    said = capsys.readouterr().err
+    assert "epoch 1/2:" in said and "/8 [" in said  # the bar, of two epochs of four steps
+    lines = [part[: part.index(", loss ")] for part in said.split("\r") if "vanilla, seed 0: epoch " in part]
+    assert lines == ["vanilla, seed 0: epoch 1/2", "vanilla, seed 0: epoch 2/2"]
 
 
 def test_the_same_experiment_gives_the_same_bytes(experiment, monkeypatch, store):
@@ -256,16 +302,19 @@ def test_building_leaves_torchs_own_chance_alone(experiment):
 def test_an_interrupted_training_goes_on_where_it_was(experiment, monkeypatch, store):
     trained(experiment)
     whole = (experiment.folder / "weights.pt").read_bytes()
+    rows = [row | {"seconds": 0} for row in history(experiment)]
     monkeypatch.setattr(paths, "CHECKPOINTS", store / "second")
     with monkeypatch.context() as patch:
         patch.setattr(defenses, "build", lambda *_: SimpleNamespace(loss=interrupted_at(5)))
         with pytest.raises(KeyboardInterrupt):
             trained(experiment)
     assert (experiment.folder / "state.pt").exists()
+    assert [row | {"seconds": 0} for row in history(experiment)] == rows[:1]
     assert not experiments.is_trained(experiment)
     trained(experiment)
     assert (experiment.folder / "weights.pt").read_bytes() == whole
     assert not (experiment.folder / "state.pt").exists()
+    assert [row | {"seconds": 0} for row in history(experiment)] == rows
 
 
 def interrupted_at(last):
@@ -280,7 +329,7 @@ def interrupted_at(last):
     return loss
 
 
-@pytest.mark.parametrize("file", ["state.pt", "weights.pt", "checkpoint.json"])
+@pytest.mark.parametrize("file", ["state.pt", "history.jsonl", "weights.pt", "checkpoint.json"])
 def test_a_full_disk_leaves_nothing_half_written(experiment, full_disk, monkeypatch, store, file):
     trained(experiment)
     expected = (experiment.folder / "weights.pt").read_bytes()
@@ -379,11 +428,37 @@ def test_changed_data_are_refused(experiment, drawings, tmp_path):
         ("tau", 1.5, "tau is 1.5"),
         ("seed", -1, "seed is -1"),
         ("seed", 0.5, "seed is 0.5"),
+        ("detach_reset", "yes", "There is no detach_reset 'yes'. Allowed: False, True."),
+        ("detach_reset", None, "There is no detach_reset None."),
+        ("network", "ann-conv-2-4", "ann-conv-2-4 is given T = 4, tau = 1; without spikes it takes T = 1 and tau = 1"),
+        ("network", "ann-poisson-conv-2", "no network 'ann-poisson-conv-2'. Allowed: vgg11"),
+        ("network", "poisson-ann-conv-2", "no network 'poisson-ann-conv-2'. Allowed: vgg11"),
     ],
 )
 def test_an_experiment_that_cannot_be_is_refused(experiment, field, value, message):
     with pytest.raises(Refused, match=message):
         replace(experiment, **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"tau": 0.5}, "T = 1, tau = 0.5;"),
+        ({"T": 2}, "T = 2, tau = 1;"),
+        ({"detach_reset": True}, "T = 1, tau = 1 and a detached reset;"),
+    ],
+)
+def test_a_twin_without_spikes_knows_no_time(experiment, changes, told):
+    twin = replace(experiment, network="ann-conv-2-4", T=1)
+    assert not twin.is_stochastic and not twin.build().neurons()
+    with pytest.raises(Refused, match=f"^ann-conv-2-4 is given {told} without spikes it takes T = 1 and tau = 1.$"):
+        replace(twin, **changes)
+
+
+@pytest.mark.parametrize("detached", [False, True])
+def test_an_experiment_builds_neurons_whose_reset_is_what_it_says(experiment, detached):
+    network = replace(experiment, detach_reset=detached).build()
+    assert [neuron.detach_reset for neuron in network.neurons()] == [detached, detached]
 
 
 def test_unknown_data_are_refused_before_anything_is_kept(experiment):
@@ -415,6 +490,32 @@ def test_a_checkpoint_is_opened_by_its_folders_name(experiment):
     trained(experiment)
     again = experiments.opened(experiment.key)
     assert again == experiment and same(trained(again), trained(experiment))
+
+
+def test_a_twin_and_a_detached_reset_are_trained_and_opened_by_name(experiment):
+    plain = trained(experiment)
+    for other in (replace(experiment, detach_reset=True), replace(experiment, network="ann-conv-2-4", T=1)):
+        network = trained(other)
+        assert not same(network, plain)
+        again = experiments.opened(other.key)
+        assert again == other and same(trained(again), network)
+
+
+def test_a_schedule_with_younger_fields_is_opened_by_its_folders_name(experiment):
+    younger = {"warm_up": 1, "selection": {"eps": 0.1, "steps": 2}}
+    other = replace(experiment, schedule=replace(experiment.schedule, **younger))
+    network = trained(other)
+    assert experiments.opened(other.key) == other and same(trained(other), network)
+
+
+def test_a_checkpoint_from_before_there_were_younger_fields_is_opened(experiment):
+    first = trained(experiment)
+    file = experiment.folder / "checkpoint.json"
+    content = json.loads(file.read_text())
+    assert set(content["experiment"]) | set(content["experiment"]["schedule"]) == FIRST
+    file.write_text(json.dumps(content | {"history": [{"epoch": 1}]}))  # which stood there then
+    (experiment.folder / "history.jsonl").unlink()
+    assert same(trained(experiments.opened(experiment.key)), first)
 
 
 def test_an_imported_network_is_opened_by_its_folders_name(imported):
@@ -558,6 +659,7 @@ def test_networks_are_copied_with_what_describes_them(experiment, trainings, mon
     assert experiments.copy_networks([experiment, other, never], store, target) == 2
     assert sorted(path.name for path in target.iterdir()) == sorted([experiment.key, other.key])
     assert {file.name for file in target.glob("*/*")} == {"weights.pt", "history.jsonl", "checkpoint.json"}
+    assert (target / other.key / "history.jsonl").read_bytes() == (other.folder / "history.jsonl").read_bytes()
     assert experiments.copy_networks([experiment, other, never], store, target) == 0  # what is there stays
     monkeypatch.setattr(paths, "CHECKPOINTS", target)
     trainings.clear()
@@ -566,7 +668,7 @@ def test_networks_are_copied_with_what_describes_them(experiment, trainings, mon
     assert not trainings
 
 
-@pytest.mark.parametrize("half", ["weights.pt", "checkpoint.json"])
+@pytest.mark.parametrize("half", ["weights.pt", "history.jsonl", "checkpoint.json"])
 def test_a_full_disk_leaves_no_half_copied_network(experiment, store, tmp_path, monkeypatch, full_disk, half):
     def copyfile(source, target):
         target.write_bytes(source.read_bytes()[: 50 if target.name == half else None])
@@ -580,7 +682,7 @@ def test_a_full_disk_leaves_no_half_copied_network(experiment, store, tmp_path, 
         experiments.copy_networks([experiment], store, target)
     assert not list(target.rglob(half))
     experiments.copy_networks([experiment], store, target)
-    for name in ("weights.pt", "checkpoint.json"):
+    for name in ("weights.pt", "history.jsonl", "checkpoint.json"):
         assert (target / experiment.key / name).read_bytes() == (experiment.folder / name).read_bytes()
 
 
@@ -602,12 +704,7 @@ def test_two_workers_train_what_one_does(drawings, store, tmp_path, experiment):
     for one in plan:
         theirs = copy / "checkpoints" / one.key
         assert (theirs / "weights.pt").read_bytes() == (one.folder / "weights.pt").read_bytes()
-        assert sorted(file.name for file in theirs.iterdir()) == [
-            ".lock",
-            "checkpoint.json",
-            "history.jsonl",
-            "weights.pt",
-        ]
+        assert sorted(file.name for file in theirs.iterdir()) == KEPT
 
 
 def test_where_all_is_trained_no_worker_starts(experiment, capsys, monkeypatch):
@@ -720,7 +817,8 @@ def test_an_imported_network_is_evaluated_as_any_other(imported, file, passes, s
     found = evaluated([imported], [None, attack], samples=4)
     network = released.load(file, "wrn16", "cifar10")
     for one, given in zip(found, (None, attack), strict=True):
-        direct = evaluation.flags(network, data.test.take(4), given, bounds=data.bounds, num_classes=2)
+        how = {"bounds": data.bounds, "num_classes": 2, "batch_size": 4}
+        direct = evaluation.flags(network, data.test.take(4), given, **how)
         assert one.flags.tolist() == direct.tolist()
     assert [one.labels["training"] for one in found] == ["sr", "sr"]
     passes.clear()

@@ -12,6 +12,7 @@ from conftest import scatter
 from torch import nn
 
 from paperlib import networks, rules
+from paperlib.attacks import Attack
 from paperlib.errors import Refused
 from paperlib.evaluation import chance
 from paperlib.networks import Network, WideBlock
@@ -90,7 +91,7 @@ def by_the_paper(network, images, plan, mean, std, neuron=spiking):
 
 def wide_by_the_paper(network, images, mean, std, neuron=spiking):
     """The same for WRN-16: pre-activation blocks, a shortcut that takes the activated input where the width changes."""
-    T, statistics, tau = network.T, [], network.neurons()[0].tau
+    T, statistics, tau = network.T, [], next((neuron.tau for neuron in network.neurons()), 1.0)
     weight = {name.removeprefix("body."): parameter for name, parameter in network.named_parameters()}
     running = {name.removeprefix("body."): buffer.clone() for name, buffer in network.named_buffers()}
 
@@ -943,6 +944,10 @@ def test_float32_is_the_default():
         (dict(image_size=-16), "too small"),
         (dict(name="vgg11", image_size=7), "vgg11 halves its input 3 times.*7.*too small"),
         (dict(tau=1.5), "tau is 1.5"),
+        (dict(name="ann-conv-4"), "^ann-conv-4 is given T = 2, tau = 1; without spikes it takes T = 1 and tau = 1.$"),
+        (dict(name="ann-vgg11", T=1, tau=0.5), "ann-vgg11 is given T = 1, tau = 0.5; without spikes"),
+        (dict(name="ann-wrn16", T=1, detach_reset=True), "T = 1, tau = 1 and a detached reset; without spikes"),
+        (dict(name="ann-wrn16", T=1, image_size=3), "ann-wrn16 halves its input 2 times.*3 pixels"),
         (dict(fire_at="<"), "fire_at '<'"),
     ],
 )
@@ -1145,4 +1150,113 @@ def test_poisson_names():
         assert networks.architecture(f"poisson-{name}") == networks.architecture(name)
     for name in ("poisson-", "poisson", "poisson-poisson-conv-4", "poisson-box", "poisson-conv-", "conv-4-poisson-"):
         with pytest.raises(Refused, match=f"no network '{name}'.*vgg11.*behind poisson-"):
+            networks.architecture(name)
+
+
+# Twins without spikes -------------------------------------------------------------------------------------------------
+
+TWINS = ["ann-conv-4", "ann-conv-4-6", "ann-vgg11", "ann-wrn16"]
+
+
+def rectified(x, T, *, tau=1.0):
+    """What stands for a neuron in a twin."""
+    return torch.where(x > 0, x, 0.0)
+
+
+def twin(name="ann-conv-4-6", **options):
+    return small(name, T=1, **options)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("name", TWINS)
+def test_a_twin_is_the_papers_layers_with_rectifiers(name, training):
+    network, images, labels = twin(name).train(training), pictures(3, 2, 8, 8), torch.tensor([0, 2, 1])
+    results = []
+    for oracle in (True, False):  # the oracle first: the network then changes its running statistics
+        leaf = images.clone().requires_grad_()
+        if oracle and name == "ann-wrn16":
+            logits, statistics = wide_by_the_paper(network, leaf, mean=MEAN, std=STD, neuron=rectified)
+        elif oracle:
+            plan = PLANS[name.removeprefix("ann-")]
+            logits, statistics = by_the_paper(network, leaf, plan, mean=MEAN, std=STD, neuron=rectified)
+        else:
+            logits = network(leaf)
+        results.append((logits, torch.autograd.grad(F.cross_entropy(logits, labels), [leaf, *network.parameters()])))
+    (expected, expected_gradients), (logits, gradients) = results
+    assert logits.shape == (3, 3) and logits.std() > 0.01
+    torch.testing.assert_close(logits, expected, rtol=1e-9, atol=1e-11)
+    assert gradients[0].abs().max() > 1e-6
+    torch.testing.assert_close(gradients, expected_gradients, rtol=1e-7, atol=1e-10)
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert norms
+    torch.testing.assert_close([(m.running_mean, m.running_var) for m in norms], statistics, rtol=1e-9, atol=1e-12)
+
+
+def test_a_twin_is_a_plain_network_of_torchs_layers():
+    network = twin().eval()
+    first, second = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 6, 3, padding=1)
+    block = [nn.ReLU(), nn.AvgPool2d(2)]
+    layers = [first, nn.BatchNorm2d(4), *block, second, nn.BatchNorm2d(6), *block, nn.Flatten(), nn.Linear(24, 3)]
+    plain = nn.Sequential(*layers).double()
+    plain.load_state_dict(dict(zip(plain.state_dict(), network.state_dict().values(), strict=True)))
+    images = pictures(5, 2, 8, 8)
+    shift, scale = (torch.tensor(v, dtype=torch.double).view(2, 1, 1) for v in (MEAN, STD))
+    torch.testing.assert_close(network(images), plain.eval()((images - shift) / scale), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_a_twin_has_the_weights_of_its_spiking_network(name):
+    ours, spiking_one = twin(name).state_dict(), small(name.removeprefix("ann-"), T=4).state_dict()
+    assert ours.keys() == spiking_one.keys()
+    assert all(torch.equal(value, spiking_one[key]) for key, value in ours.items())
+    network = twin(name)
+    assert not network.neurons() and not network.coupled and not network.stochastic
+
+
+@pytest.mark.parametrize("name", ["ann-conv-4-6", "ann-wrn16"])
+def test_no_rule_and_no_path_changes_a_twin(name):
+    network, images = twin(name).eval(), pictures(4, 2, 8, 8)
+    own = logits_and_gradient(network, images)
+    blocks = [network.backward_rule("sigmoid", slope=4.0), network.backward_rule("pdsg"), network.backward_rule("rate")]
+    for block in [*blocks, network.reference_path(), network.smoothed(), network.frozen()]:
+        with block:
+            assert not network.coupled
+            for found, expected in zip(logits_and_gradient(network, images), own, strict=True):
+                assert torch.equal(found, expected)
+    with pytest.raises(Refused, match="no backward rule 'cubic'"), network.backward_rule("cubic"):
+        pass
+
+
+def test_the_gradient_of_a_twin_is_its_slope_and_has_slopes_of_its_own():
+    network, images = twin().eval(), pictures(2, 2, 8, 8)
+    network.requires_grad_(False)
+    assert torch.autograd.gradcheck(network, images.requires_grad_())
+    assert torch.autograd.gradgradcheck(lambda x: network(x).softmax(1), images)
+
+
+@pytest.mark.parametrize("name", ["ann-conv-4-6", "ann-wrn16"])
+def test_pgd_raises_the_loss_of_a_twin_whatever_rule_it_brings(name):
+    network, images, labels = twin(name).eval(), pictures(6, 2, 8, 8), torch.arange(6) % 3
+    attack = Attack("pgd", 0.1, {"alpha": 0.03, "steps": 5})
+    found = attack.bind(seed=0)(network, images, labels, bounds=(0, 1))
+    before, after = (F.cross_entropy(network(x), labels, reduction="none") for x in (images, found))
+    assert (after > before).all() and (found - images).abs().max() <= 0.1 + 1e-12
+    by_rule = Attack("pgd", 0.1, attack.options, {"name": "sigmoid", "slope": 4.0})
+    assert torch.equal(by_rule.bind(seed=0)(network, images, labels, bounds=(0, 1)), found)
+
+
+def test_a_twin_in_sixteen_bits_keeps_its_statistics_at_thirty_two():
+    narrow, wide = (twin(precision=precision).float().train() for precision in ("bfloat16", "float32"))
+    images = pictures(4, 2, 8, 8).float()
+    found, expected = narrow(images), wide(images)
+    assert found.dtype == torch.float and not torch.equal(found, expected)
+    torch.testing.assert_close(found, expected, rtol=0.1, atol=0.1)
+    assert {value.dtype for value in narrow.state_dict().values()} == {torch.float, torch.long}
+
+
+def test_names_of_twins():
+    for name in ("vgg11", "wrn16", "conv-8-16"):
+        assert networks.architecture(f"ann-{name}") == networks.architecture(name)
+    for name in ("ann-", "ann", "ann-ann-conv-4", "ann-poisson-conv-4", "poisson-ann-conv-4", "ann-conv-", "ann-box"):
+        with pytest.raises(Refused, match=f"no network '{name}'.*vgg11.*behind poisson- or ann-"):
             networks.architecture(name)

@@ -175,6 +175,46 @@ def test_seeds_and_options_can_be_others(mine):
     assert mine.experiments("sr")[0].options["lam"] == 0.01  # the profile itself is unchanged
 
 
+def test_changes_go_to_the_network_the_schedule_and_the_defense(mine):
+    (own,) = mine.experiments("at+sr", seeds=[3])
+    changes = {"network": "ann-conv-3", "T": 1, "tau": 1.0, "epochs": 7, "lr": 0.5, "warm_up": 2, "weight_decay": 0}
+    changes |= {"selection": {"eps": 0.1, "steps": 2}, "lam": 0.3, "rule": {"name": "atan"}, "random_start": False}
+    (made,) = mine.experiments("at+sr", seeds=[3], **changes)
+    assert (made.network, made.T, made.tau, made.detach_reset) == ("ann-conv-3", 1, 1.0, False)
+    told = {name: changes[name] for name in ("epochs", "lr", "warm_up", "weight_decay", "selection")}
+    assert made.schedule == replace(own.schedule, **told)
+    assert made.options == own.options | {"lam": 0.3, "rule": {"name": "atan"}, "random_start": False}
+    assert (made.rule, made.precision, made.data, made.seed) == (own.rule, own.precision, own.data, 3)
+    (detached,) = mine.experiments("vanilla", seeds=[3], T=4, tau=0.5, detach_reset=True)
+    assert (detached.T, detached.tau, detached.detach_reset) == (4, 0.5, True)
+    assert mine.experiments("at+sr", seeds=[3]) == [own]  # the profile itself is unchanged
+    with pytest.raises(Refused, match="'beta'"):
+        mine.experiments("at+sr", beta=6)
+
+
+def test_a_training_may_have_a_schedule_and_a_network_of_its_own(params):
+    params(changed("trainings", "sr", to={"lam": 0.01, "weight_decay": 0, "epochs": 3, "T": 5}))
+    mine = profiles.load("mine")
+    (sr, *_), (vanilla, *_) = mine.experiments("sr"), mine.experiments("vanilla")
+    assert sr.options == {"lam": 0.01} and sr.T == 5
+    assert sr.schedule == replace(vanilla.schedule, weight_decay=0, epochs=3)
+    assert (vanilla.schedule.epochs, vanilla.schedule.weight_decay, vanilla.T) == (1, 0.0005, 2)
+    assert mine.experiments("sr", epochs=9)[0].schedule.epochs == 9  # a change wins
+    assert {e.schedule.epochs for e in mine.sweep([0.1], [0])} == {3}
+
+
+def test_a_schedule_may_warm_up_and_select_an_epoch(params):
+    chosen = {"eps_255": 51, "steps": 4}
+    params(changed("schedule", to=GOOD["schedule"] | {"epochs": 4, "warm_up": 2, "selection": chosen}))
+    schedule = profiles.load("mine").experiments("at")[0].schedule
+    assert (schedule.warm_up, schedule.selection) == (2, {"eps": 0.2, "steps": 4})
+
+
+def test_without_them_a_key_is_what_it_always_was(mine):
+    (e,) = mine.experiments("vanilla", seeds=[0])
+    assert e.content["schedule"] == GOOD["schedule"] and "detach_reset" not in e.content
+
+
 def test_a_plan_holds_shared_networks_once_and_the_costliest_first(mine):
     told = [str(e) for e in mine.plan()]
     assert told[: len(mine.swept())] == [
@@ -221,6 +261,21 @@ TAKES = KEYS.replace("notebooks", "notebooks, rivals")
         (changed("network", to=None), "network is None; it must be a table of keys and values."),
         (changed("schedule", "lr", to=-1), "lr is -1; it must be a finite number above 0."),
         (changed("schedule", "lr", to="fast"), "lr is 'fast'; it must be a finite number above 0."),
+        (changed("schedule", "warm_up", to=1), "warm_up is 1; it must be less than epochs = 1."),
+        (changed("schedule", "selection", to=3), "The selection of an epoch cannot take 3: "),
+        (changed("schedule", "selection", to=None), "The selection of an epoch cannot take None: "),
+        (changed("schedule", "selection", to={"eps_255": 8}), "'steps'. It takes (*, eps: float, steps: int)"),
+        (changed("schedule", "selection", to={"eps_255": -8, "steps": 2}), "eps_255 is -8; it must be a finite"),
+        (changed("schedule", "gamma", to=1), "schedule has no use for gamma. It takes: batch_size, epochs,"),
+        (changed("trainings", "sr", "selection", to=[1]), "The selection of an epoch cannot take [1]: "),
+        (changed("trainings", "sr", "axes", to="central"), "An SR variant cannot take central: "),
+        (changed("trainings", "sr", "clamp", to="no"), "There is no clamp 'no'. Allowed: False, True."),
+        (changed("trainings", "sr", "detach_reset", to="no"), "There is no detach_reset 'no'. Allowed: False, True."),
+        (changed("rivals", to=["rat"]), "rivals is ['rat']; it must be a table of keys and values."),
+        (changed("rivals", to={"rat": None}), "rivals: rat is None; it must be a table of keys and values."),
+        (changed("rivals", to={"rats": {}}), "There is no defense 'rats'. Allowed: vanilla, sr, "),
+        (changed("rivals", to={"l2": {}}), "Defense 'l2' cannot take {}: missing"),
+        (changed("rivals", to={"sr": {"lam": 1}, "at": {}}), "at, sr stand under both trainings and rivals."),
         (changed("trainings", "madry", to={}), "'madry'. Allowed: vanilla, sr, loss-l1, "),
         (changed("trainings", "sr", "mu", to=1), "'mu'. It takes (lam: float"),
         (changed("trainings", "sr", "preset", to="new"), "'new'. Allowed: "),
@@ -484,14 +539,85 @@ def test_a_notebook_looks_at_the_profiles_networks_or_at_named_checkpoints(monke
 
 # ---- budgets -----------------------------------------------------------------------------------------------------
 
+RIVALS = {"rat": {"eps_255": 32, "alpha_255": 40, "steps": 1, "weight_decay": 0, "epochs": 3}, "l2": {"lam": 3}}
+
+
+@pytest.fixture
+def contested(params):
+    params(GOOD | {"rivals": RIVALS, "seeds": [4, 5, 6]})
+    return profiles.load("mine")
+
+
+def test_rivals_are_optional_and_trained_as_trainings_are(contested, params):
+    assert contested.rivals == RIVALS
+    (rat, *others) = contested.experiments("rat")
+    assert (rat.defense, rat.seed, len(others)) == ("rat", 4, 2)
+    assert rat.options == {"eps": 32 / 255, "alpha": 40 / 255, "steps": 1}
+    assert (rat.schedule.weight_decay, rat.schedule.epochs) == (0, 3)
+    assert [e.options for e in contested.experiments("l2", seeds=[9], lam=5)] == [{"lam": 5}]
+    assert {e.defense for e in contested.all()} == set(GOOD["trainings"])  # rivals are asked for by name
+    params(GOOD, "without")
+    without = profiles.load("without")
+    assert without.rivals == {} and without.contest(2) == without.all()
+    assert {e.defense for e in without.at_cost(5, 1)} == set(GOOD["trainings"])
+
+
+def test_a_contest_holds_all_trainings_and_of_each_rival_the_first_networks(contested):
+    found = contested.contest(2)
+    assert found[:12] == contested.all()
+    assert [(e.defense, e.seed) for e in found[12:]] == [("rat", 4), ("rat", 5), ("l2", 4), ("l2", 5)]
+    with pytest.raises(Refused, match="rival_seeds is 0; it must be a whole number of at least 1"):
+        contested.contest(0)
+
+
+def test_a_weight_is_the_lambda_that_the_profile_says(contested):
+    weights = {name: contested.weight(name) for name in ("sr", "at+sr", "l2")}
+    assert weights == {"sr": 0.01, "at+sr": 0.01, "l2": 3}
+    for name in ("vanilla", "at", "rat", "trades"):
+        assert contested.weight(name) != contested.weight(name)  # NaN
+
+
+def test_any_training_is_swept(contested):
+    swept = contested.sweep([0.5, 2], [8, 9], "l2")
+    assert [(e.defense, e.options["lam"], e.seed) for e in swept] == [
+        ("l2", 0.5, 8),
+        ("l2", 0.5, 9),
+        ("l2", 2, 8),
+        ("l2", 2, 9),
+    ]
+    assert contested.sweep([0.5], [8]) == contested.experiments("sr", seeds=[8], lam=0.5)
+    with pytest.raises(Refused, match="'lam'"):
+        contested.sweep([0.5], [8], "vanilla")
+
+
+def test_a_budget_is_shared_out_by_the_passes_of_each_options(contested):
+    # RAT of one step has 2 + 2 passes, exact l2 1 + 3, SR 2 + 3, AT+SR 3 + 4; a training's own epochs do not count
+    found = contested.at_cost(20, 2)
+    assert [(e.defense, e.schedule.epochs, e.seed) for e in found] == [
+        (name, epochs, seed)
+        for name, epochs in (("vanilla", 10), ("sr", 4), ("at", 5), ("at+sr", 3), ("rat", 5), ("l2", 5))
+        for seed in (4, 5)
+    ]
+    rat = next(e for e in found if e.defense == "rat")
+    assert rat.schedule == replace(contested.experiments("rat")[0].schedule, epochs=5)
+    longer = replace(contested, trainings=contested.trainings | {"at": RIVALS["rat"] | {"steps": 4, "epochs": 1}})
+    assert {e.schedule.epochs for e in longer.at_cost(20, 1) if e.defense == "at"} == {2}  # 5 + 5 passes
+    with pytest.raises(Refused, match="passes is -1; it must be a whole number of at least 0"):
+        contested.at_cost(-1, 1)
+
+
+def test_a_rivals_own_warm_up_leaves_it_an_epoch(contested):
+    own = {"eps_255": 32, "alpha_255": 40, "steps": 1, "warm_up": 4, "epochs": 9}
+    warm = replace(contested, rivals={"rat": own}, schedule=contested.schedule | {"epochs": 6})
+    assert {e.defense: e.schedule.epochs for e in warm.at_cost(8, 1)}["rat"] == 5
+
 
 def test_at_equal_cost_each_training_takes_the_epochs_that_come_closest():
     # passes of a step: vanilla 2, SR 5, AT 4, AT+SR 7, RAT 4, TRADES 7, TRADES+SR 10, l2 4, loss l1 5, exact l1 4
     profile = profiles.load("laptop")
     epochs = {e.defense: e.schedule.epochs for e in profile.at_cost(25, 1)}
-    expected = {"vanilla": (12, 13), "sr": (5,), "at": (6,), "at+sr": (4,), "rat": (6,), "trades": (4,)}
-    expected |= {"trades+sr": (2, 3), "l2": (6,), "loss-l1": (5,), "exact-l1": (6,)}
-    assert set(epochs) == set(expected) and all(epochs[name] in expected[name] for name in epochs)
+    expected = {"vanilla": 12, "sr": 5, "at": 6, "at+sr": 4, "rat": 6, "trades": 4}  # 12.5 and 2.5 go to the even
+    assert epochs == expected | {"trades+sr": 2, "l2": 6, "loss-l1": 5, "exact-l1": 6}
     assert [e.seed for e in profile.at_cost(25, 2)[:2]] == [0, 1] and profile.at_cost(0, 1) == []
     assert {e.schedule.epochs for e in profile.at_cost(1, 1)} == {1}
     warm = replace(profile, schedule=profile.schedule | {"warm_up": 2})
