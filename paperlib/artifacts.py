@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from paperlib import experiments, images, parameters, paths, profiles, records
+from paperlib import datasets, experiments, images, parameters, paths, profiles, records
 from paperlib.profiles import Profile
 
 
@@ -21,7 +21,7 @@ class Run:
 
     @property
     def data(self) -> images.ImageSet:
-        return images.load(**self.profile.data)
+        return datasets.load(**self.profile.data)
 
     def record(self, rows: list[dict], arrays: dict | None = None) -> dict:
         """A record of what is measured so far, for a figure on the way; nothing is kept."""
@@ -44,9 +44,10 @@ class Run:
         return record
 
 
-def begin(artifact: str, namespace: dict[str, Any]) -> Run:
+def begin(artifact: str, namespace: dict[str, Any], *, on_events: bool = False) -> Run:
     """Open a run: `namespace` is the notebook's `globals()`, right after its parameters cell.
 
+    With `on_events` the run's profile and data are those of the profile's entry `events`.
     Refuses names that the notebook does not declare and values of another type.  With the profile's own parameters the
     record goes to results/<profile>/, with any others to a folder of its own under build/own/, which is printed.
     """
@@ -59,4 +60,5 @@ def begin(artifact: str, namespace: dict[str, Any]) -> Run:
         folder = paths.BUILD / "own" / f"{artifact}-{records.sha256(repr(sorted(values.items())).encode())[:8]}"
         where = folder.relative_to(paths.ROOT)
         print(f"Not as in {profile.origin}: {', '.join(own)}. This run's record therefore goes to {where}/.")
+    profile = profile.on_events() if on_events else profile
     return Run(artifact, profile, values, folder / f"{artifact}.json", time.perf_counter())

@@ -16,6 +16,7 @@ KEPT = 0.95  # C2 about networks is judged by whether at least this share of sam
 
 REGIMES = SMOOTH, TRUE = ("surrogate-smooth", "true forward")  # of the forward pass, as records name them
 ALL_WIDTHS = "all widths together"  # how records name PGD by rules of every width, one after another
+FLIPS = "random_flips"  # how records name the law by which events are changed at random
 WORST = "worst of all"  # how records name everything that a notebook attacks with, together
 BASELINES = {"sr": "vanilla", "at+sr": "at"}  # what SR is added to
 TITLES = {
@@ -38,9 +39,7 @@ class Claim(NamedTuple):
     id: str
     statement: str
     artifact: str
-    judge: (
-        Callable[[dict], tuple[str, str]] | None
-    )  # record → verdict and its reason; None: no artifact measures it yet
+    judge: Callable[[dict], tuple[str, str]]  # record → verdict and its reason
 
 
 class Verdict(NamedTuple):
@@ -58,8 +57,6 @@ def verdicts(records: Mapping[str, dict]) -> list[Verdict]:
 
 def judged(claim: Claim, record: dict | None) -> Verdict:
     """The verdict of one record, or that there is none."""
-    if claim.judge is None:
-        return Verdict(claim, NOT_MEASURED, "No notebook measures this yet.")
     if record is None:
         return Verdict(claim, NOT_MEASURED, f"{claim.artifact} has no record in this profile.")
     return Verdict(claim, *claim.judge(record))
@@ -73,6 +70,20 @@ def title(training: str) -> str:
 def select(record: dict, **labels) -> list[dict]:
     """The rows that carry all of `labels`."""
     return [row for row in record["rows"] if all(row.get(key) == value for key, value in labels.items())]
+
+
+UNITS = {"eps_255": "/255", "eps_counts": " counts", "flips": " changed events"}  # of a row's radius, by its label
+
+
+def size(row: dict) -> dict:
+    """The label that holds a row's radius, with its value: what rows of the same radius share."""
+    return {name: row[name] for name in UNITS if name in row}
+
+
+def radius(row: dict) -> str:
+    """A row's radius with its unit: "32/255", "0.5 counts", "20 changed events"."""
+    (name,) = size(row)
+    return f"{row[name]:g}{UNITS[name]}"
 
 
 def percent(row: dict) -> str:
@@ -113,22 +124,20 @@ def clear(row: dict) -> int:
 # ---- the judges --------------------------------------------------------------------------------------------------
 
 
-def _costly_radii(record: dict) -> list[float]:
-    clean = select(record, quantity="mean accuracy", attack="clean")[0]["value"]
-    attacked = [r for r in select(record, quantity="mean accuracy") if r["attack"].startswith("PGD")]
-    return [r["eps_255"] for r in attacked if round(clean - r["value"], 9) >= COST]
+def _random_against_adversarial(law: str, attack: str = "PGD", **of: str) -> Callable[[dict], tuple[str, str]]:
+    """By noise of that `law` against the attack whose name starts so; `of` are labels, where a record has others."""
 
-
-def _random_against_adversarial(law: str) -> Callable[[dict], tuple[str, str]]:
     def judge(record: dict) -> tuple[str, str]:
-        radii = _costly_radii(record)
-        gaps = select(record, quantity="mean gap", noise=law, factor=NOISE_FACTOR)
-        rows = [row for row in gaps if row["eps_255"] in radii]
-        if not radii:
+        (clean,) = select(record, quantity="mean accuracy", attack="clean", **of)
+        attacked = [r for r in select(record, quantity="mean accuracy", **of) if r["attack"].startswith(attack)]
+        costly = [size(r) for r in attacked if round(clean["value"] - r["value"], 9) >= COST]
+        gaps = select(record, quantity="mean gap", noise=law, factor=NOISE_FACTOR, **of)
+        rows = [row for row in gaps if size(row) in costly]
+        if not costly:
             return INCONCLUSIVE, f"No radius costs {100 * COST:g} points or more."
         if not rows:
             return NOT_MEASURED, f"No noise was {NOISE_FACTOR} times larger than an attack that costs anything."
-        told = ", ".join(f"{points(row)} at {row['eps_255']:g}/255" for row in rows)
+        told = ", ".join(f"{points(row)} at {radius(row)}" for row in rows)
         return _decide(rows), f"Accuracy under the noise minus accuracy under the attack: {told}."
 
     return judge
@@ -169,14 +178,16 @@ def _range(rows: list[dict]) -> str:
     return f"{min(shares):.0f} to {max(shares):.0f} %"
 
 
-def _robust_difference(training: str) -> Callable[[dict], tuple[str, str]]:
+def _robust_difference(training: str, unit: str = "eps_255") -> Callable[[dict], tuple[str, str]]:
+    """By the worst case of all attacks whose radius has that unit."""
+
     def judge(record: dict) -> tuple[str, str]:
         rows = select(record, quantity="difference", training=training, against=BASELINES[training])
-        strongest = [row for row in rows if row["attack"] == WORST]
+        strongest = [row for row in rows if row["attack"] == WORST and unit in row]
         if not strongest:
             return NOT_MEASURED, f"No network of {title(training)} met one of {title(BASELINES[training])}."
         (clean,) = (row for row in rows if row["attack"] == "clean")
-        told = ", ".join(f"{points(row)} at {row['eps_255']:g}/255" for row in strongest)
+        told = ", ".join(f"{points(row)} at {radius(row)}" for row in strongest)
         return _decide(strongest), f"Under the worst case of all attacks: {told}; clean accuracy: {points(clean)}."
 
     return judge
@@ -184,11 +195,11 @@ def _robust_difference(training: str) -> Callable[[dict], tuple[str, str]]:
 
 def _sparsity_matters(record: dict) -> tuple[str, str]:
     by_name = {r["sparsity"]: r for r in select(record, quantity="rank correlation")}
-    number, size = by_name["participation number"], by_name["l1"]
+    number, l1 = by_name["participation number"], by_name["l1"]
     verdict = _decide([number], direction=-1)
-    told = f"Rank correlation with accuracy under {number['attack']} at {number['eps_255']:g}/255 over "
-    told += f"{number['n']} networks: participation number {plain(number)}, l1 {plain(size)}."
-    if verdict != SUPPORTED and clear(size) < 0:
+    told = f"Rank correlation with accuracy under {number['attack']} at {radius(number)} over "
+    told += f"{number['n']} networks: participation number {plain(number)}, l1 {plain(l1)}."
+    if verdict != SUPPORTED and clear(l1) < 0:
         told += " Only the second holds: it is magnitude and not sparsity that goes with robustness here."
     return verdict, told + " A correlation over networks of four trainings; it does not say what causes what."
 
@@ -226,7 +237,37 @@ LEDGER = (
     ),
     Claim("C3, alone", "SR is more robust than vanilla training.", "fig-attack-ladder", _robust_difference("sr")),
     Claim("C3, with AT", "AT+SR is more robust than AT.", "fig-attack-ladder", _robust_difference("at+sr")),
-    Claim("C4", "C1 and C3 hold on event data as well.", "tab-events", None),
+    *(
+        Claim(
+            f"C4, {name}",
+            f"On event data, too, {statement}.",
+            "fig-random-vs-adversarial-events",
+            _random_against_adversarial(law, attack, training="vanilla"),
+        )
+        for name, law, attack, statement in (
+            (
+                "uniform noise",
+                "uniform",
+                "PGD",
+                f"uniform noise {NOISE_FACTOR} times larger costs less than the attack",
+            ),
+            ("random signs", "sign", "PGD", f"random signs {NOISE_FACTOR} times larger cost less than the attack"),
+            ("random flips", FLIPS, "sparse", f"{NOISE_FACTOR} times as many events changed at random cost less"),
+        )
+    ),
+    *(
+        Claim(
+            f"C4, {title(training)}, {by}",
+            f"On event data, too, {title(training)} is more robust than {title(BASELINES[training])}, {against}.",
+            "tab-events",
+            _robust_difference(training, unit),
+        )
+        for training in BASELINES
+        for by, unit, against in (
+            ("counts", "eps_counts", "each count attacked within ε"),
+            ("flips", "flips", "whole events added and removed"),
+        )
+    ),
     Claim(
         "C5",
         "The sparser a network's gradient (the smaller its participation number), the more robust it is.",

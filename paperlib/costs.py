@@ -7,15 +7,17 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from tqdm import tqdm
 
-from paperlib import attacks, defenses, experiments, images, networks, protocols, rules
+from paperlib import attacks, datasets, defenses, experiments, images, networks, protocols, rules
 from paperlib.attacks import Attack
 from paperlib.attacks.core import in_batches, loss_gradient
 from paperlib.defenses import Batch
-from paperlib.evaluations import AnyAttack, Transfer, is_evaluated, members
+from paperlib.claims import radius
+from paperlib.evaluations import AnyAttack, Transfer, is_evaluated, members, size
 from paperlib.experiments import Experiment, Imported
 from paperlib.networks import Network
 from paperlib.profiles import VARIED, Profile
@@ -38,8 +40,11 @@ class Evaluation:
         return is_evaluated(self.experiment, self.attack, samples=self.samples, split=self.split)
 
     def __str__(self) -> str:
-        attack = "clean" if self.attack is None else f"{self.attack.title} at {self.attack.eps * 255:g}/255"
-        return f"{attack}, {self.samples} {self.split} images"
+        attack = "clean"
+        if self.attack is not None:
+            attack = f"{self.attack.title} at {radius(size(self.experiment, self.attack))}"
+        kind = "recordings" if self.experiment.is_of_events else "images"
+        return f"{attack}, {self.samples} {self.split} {kind}"
 
 
 def evaluations(profile: Profile) -> list[Evaluation]:
@@ -166,6 +171,33 @@ def _checklist(profile: Profile, given: dict):
     return profile.networks(given["checkpoints"], given["seeds"]), attacks_on, "test"
 
 
+def _random_on_events(profile: Profile, given: dict):
+    laws = {law: "eps_counts" for law in attacks.RANDOM} | {"random_flips": "flips"}
+    noise = [
+        attacks.standard(law, size)
+        for law, unit in laws.items()
+        for size in sorted({round(k * e, 6) for k in given["factors"] for e in given[unit]})
+    ]
+    attacked = [attacks.standard("pgd", eps, steps=given["pgd_steps"]) for eps in given["eps_counts"]]
+    attacked += [attacks.standard("sparse_flips", k, steps=given["flip_steps"]) for k in given["flips"]]
+    return profile.on_events().of(given["trainings"]), noise + attacked, "test"
+
+
+def _on_events(profile: Profile, given: dict):
+    spent = {"steps": given["pgd_steps"], "flip_steps": given["flip_steps"]}
+    return (
+        profile.on_events().of(given["trainings"]),
+        protocols.on_events(given["eps_counts"], given["flips"], **spent)[1:],
+        "test",
+    )
+
+
+def _worst_on_events(profile: Profile, given: dict):
+    spent = {name: given[name] for name in ("long_steps", "queries", "flip_steps")} | {"steps": given["pgd_steps"]}
+    worst = protocols.worst_on_events(given["strong_eps_counts"], given["strong_flips"], **spent)
+    return profile.on_events().of(given["trainings"]), worst, "test", given["strong_samples"]
+
+
 ASKED = {  # artifact or part: networks, attacks, part of the data, maybe how many, from profile and parameters
     "fig-random-vs-adversarial": _random_and_adversarial,
     "tab-ablation": _ablation,
@@ -184,6 +216,9 @@ ASKED = {  # artifact or part: networks, attacks, part of the data, maybe how ma
     "fig-sr-variants/choice": _variants_chosen,
     "fig-sr-variants": _variants_judged,
     "thm-ratio": _ratio,
+    "tab-events": _on_events,
+    "tab-events/worst": _worst_on_events,
+    "fig-random-vs-adversarial-events": _random_on_events,
 }
 
 
@@ -216,25 +251,34 @@ def bill(profile: Profile, device: str) -> Bill:
     return result
 
 
+class _Outline(NamedTuple):
+    """What a step's time depends on of the data."""
+
+    sample: tuple[int, ...]  # shape of one
+    classes: int
+    train: int  # samples
+
+    @classmethod
+    def of(cls, data: dict) -> "_Outline":
+        if data["name"] in images.OUTLINES:
+            channels, pixels, classes, train = images.OUTLINES[data["name"]]
+            return cls((channels, pixels, pixels), classes, min(train, data.get("train") or train))
+        there = datasets.load(**data)
+        return cls(there.train.images.shape[1:], there.num_classes, len(there.train))
+
+
 class _Stopwatch:
     """Seconds of a profile's parts; equal steps are timed once."""
 
     def __init__(self, profile: Profile, device: str):
-        data = profile.data
-        if data["name"] in images.OUTLINES:
-            self.channels, self.pixels, self.classes, self.train = images.OUTLINES[data["name"]]
-            self.train = min(self.train, data.get("train") or self.train)
-        else:
-            there = images.load(**data)
-            self.channels, self.pixels = there.in_channels, there.image_size
-            self.classes, self.train = there.num_classes, len(there.train)
         self.profile, self.device, self.known = profile, device, {}
+        self.outlines: dict[str, _Outline] = {}
 
     def training(self, e: Experiment) -> float:
         options = {name: value for name, value in e.options.items() if name != "lam"}
         kind = self._shape(e), e.defense, repr(options)
         if kind not in self.known:
-            network, defense, batch = self._network(e).train(), defenses.build(e.defense, e.options), self._batch()
+            network, defense, batch = self._network(e).train(), defenses.build(e.defense, e.options), self._batch(e)
             optimiser = torch.optim.SGD(network.parameters(), lr=e.schedule.lr, momentum=0.9)
 
             def step():
@@ -244,7 +288,7 @@ class _Stopwatch:
                 defenses.after_step(defense, network)
 
             self.known[kind] = self._seconds(step)
-        steps = self.train // e.schedule.batch_size
+        steps = self._outline(e).train // e.schedule.batch_size
         return self.known[kind] * e.schedule.batch_size / BATCH * steps * e.schedule.epochs
 
     def evaluation(self, one: Evaluation) -> float:
@@ -260,32 +304,39 @@ class _Stopwatch:
     def _forward(self, e: Experiment | Imported) -> float:
         kind = "forward", self._shape(e)
         if kind not in self.known:
-            network, batch = self._network(e).eval(), self._batch()
+            network, batch = self._network(e).eval(), self._batch(e)
             self.known[kind] = self._seconds(lambda: in_batches(network, batch.images, None))
         return self.known[kind]
 
     def _gradient(self, e: Experiment | Imported, rule: dict) -> float:
         kind = "gradient", self._shape(e), rule.get("name")
         if kind not in self.known:
-            network, batch = self._network(e).eval(), self._batch()
+            network, batch = self._network(e).eval(), self._batch(e)
             with network.backward_rule(**rule) if rule else nullcontext():
                 self.known[kind] = self._seconds(lambda: loss_gradient(network, batch.images, batch.labels, None))
         return self.known[kind]
 
-    def _shape(self, e: Experiment | Imported) -> tuple[str, int]:
+    def _outline(self, e: Experiment | Imported) -> _Outline:
+        name = repr(e.data)
+        if name not in self.outlines:
+            self.outlines[name] = _Outline.of(e.data)
+        return self.outlines[name]
+
+    def _shape(self, e: Experiment | Imported) -> tuple:
         """What a pass's time depends on."""
-        return e.network, getattr(e, "T", self.profile.network["T"])
+        return e.network, getattr(e, "T", self.profile.network["T"]), self._outline(e).sample
 
     def _network(self, e: Experiment | Imported) -> Network:
-        of, (name, T) = self.profile.network, self._shape(e)
-        size = {"in_channels": self.channels, "image_size": self.pixels, "num_classes": self.classes}
+        of, (name, T, (*_, channels, _, pixels)) = self.profile.network, self._shape(e)
+        size = {"in_channels": channels, "image_size": pixels, "num_classes": self._outline(e).classes}
         neuron = {"T": T, "tau": getattr(e, "tau", of["tau"]), "rule": rules.build(of["rule"])}
         return networks.build(name, **size, **neuron, precision=of["precision"]).to(self.device)
 
-    def _batch(self) -> Batch:
-        pixels = torch.rand(BATCH, self.channels, self.pixels, self.pixels, device=self.device)
-        labels = torch.arange(BATCH, device=self.device) % self.classes
-        return Batch(pixels, labels, torch.arange(BATCH), (0.0, 1.0), seed=0)
+    def _batch(self, e: Experiment | Imported) -> Batch:
+        outline = self._outline(e)
+        samples = torch.rand(BATCH, *outline.sample, device=self.device)
+        labels = torch.arange(BATCH, device=self.device) % outline.classes
+        return Batch(samples, labels, torch.arange(BATCH), (0.0, 1.0), seed=0)
 
     def _seconds(self, step: Callable[[], object]) -> float:
         for _ in range(2):

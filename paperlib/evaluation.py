@@ -128,8 +128,12 @@ def _opened(network: nn.Module, samples: Split, bounds, num_classes: int, device
 def _strayed(found: Tensor, images: Tensor, attack: Attack, bounds: tuple[float, float]) -> Tensor:
     """Whether each of `found` lies further from its image than rounding explains, or outside `bounds`, (n,) bool."""
     delta = (found - images).flatten(1)
-    far = gradients.l2(delta) if attack.options.get("norm") == "l2" else delta.abs().amax(1)
     outside = (found < bounds[0]) | (found > bounds[1])
+    if attack.norm == "l0":
+        outside |= (found - images).abs() > 1 + 1e-5  # a cell changes by one event at most
+        far = gradients.l0(delta, 0)
+    else:
+        far = gradients.l2(delta) if attack.norm == "l2" else delta.abs().amax(1)
     return (far > attack.eps * (1 + 1e-5) + 1e-6) | outside.flatten(1).any(1) | found.isnan().flatten(1).any(1)
 
 

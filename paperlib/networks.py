@@ -1,8 +1,8 @@
 """Spiking networks, and their twins without spikes: images (B, C, H, W) in the data's bounds → logits (B, K).
 
 With direct encoding the normalised image is fed at each of T steps, so the first convolution runs once; with Poisson
-encoding each step has a frame of random spikes.  Between the neurons time is folded into the batch.  The last linear
-layer does not spike; logits are its mean over time.
+encoding each step has a frame of random spikes; of event data, (B, T, 2, H, W), each step has its own frame.  Between
+the neurons time is folded into the batch.  The last linear layer does not spike; logits are its mean over time.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ VGG11 = ((64,), (128, 256), (512, 512, 512), (512, 512))  # a 2×2 average pool 
 VGG11_HIDDEN = (4096, 4096)
 WRN16 = (64, 128, 256)  # two blocks of each width; from the second width on the first of them halves the image
 WRN16_STEM = 16
-POISSON, ANN = PREFIXES = ("poisson-", "ann-")  # before a network's name
+POISSON, ANN, EVENTS = PREFIXES = ("poisson-", "ann-", "events-")  # before a network's name
 PRECISIONS = ("float32", "bfloat16")
 
 
@@ -70,18 +70,29 @@ class Network(nn.Module):
 
     With `poisson` the stem sees T frames, in each of which a pixel x fires by itself with probability x: never where
     x ≤ 0, always where x ≥ 1.  They are not normalised, and each hands its whole gradient on to the image.
+    With `events` the stem sees the T frames that a sample has, one a step, each gradient its frame's own.
 
     `precision` "bfloat16" runs the convolutions and matrix products of `body` in 16 bits; stem, membranes, statistics
     and head stay in 32, so that no perturbation of an image is rounded away.
     """
 
     def __init__(
-        self, stem: nn.Module, body: nn.Module, head: nn.Module, *, T: int, mean, std, poisson: bool, precision: str
+        self,
+        stem: nn.Module,
+        body: nn.Module,
+        head: nn.Module,
+        *,
+        T: int,
+        mean,
+        std,
+        poisson: bool,
+        events: bool,
+        precision: str,
     ):
         super().__init__()
         self.stem, self.body, self.head, self.T = stem, body, head, T
         self.mean, self.std = mean, std  # plain numbers, so that they are exact in every precision
-        self.poisson, self.precision = poisson, precision
+        self.poisson, self.events, self.precision = poisson, events, precision
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -89,7 +100,7 @@ class Network(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, C, H, W), unnormalised → logits (B, K)."""
+        """Images (B, C, H, W), or frames (B, T, C, H, W), unnormalised → logits (B, K)."""
         frames = self._fired(images) if self.poisson else self._normalised(images)
         current = self.stem(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])  # (T or 1, B, C₁, H, W)
         narrow = self.precision == "bfloat16"
@@ -98,9 +109,13 @@ class Network(nn.Module):
         return self.head(spikes.to(images.dtype).mean(0))  # linear, so the mean over time may be taken first
 
     def _normalised(self, images: Tensor) -> Tensor:
-        """The one frame of direct encoding, (1, B, C, H, W)."""
+        """The one frame of direct encoding, (1, B, C, H, W), or the T of an event sample, (T, B, C, H, W)."""
+        if images.dim() != 4 + self.events or (self.events and images.shape[1] != self.T):
+            takes = f"(B, {self.T}, C, H, W): {self.T} frames a sample" if self.events else "(B, C, H, W)"
+            raise errors.Refused(f"The network was given {tuple(images.shape)}; it takes {takes}.")
         mean, std = (images.new_tensor(per_channel).view(-1, 1, 1) for per_channel in (self.mean, self.std))
-        return ((images - mean) / std)[None]
+        frames = (images - mean) / std
+        return frames.transpose(0, 1) if self.events else frames[None]
 
     def _fired(self, images: Tensor) -> Tensor:
         """The frames of Poisson encoding, (T, B, C, H, W) of 0 and 1; ∂frame/∂image = 1."""
@@ -198,7 +213,8 @@ def build(
 
     `name` is "vgg11" or "wrn16" (section 2 of the paper notes) or "conv-16-32": one 3×3 convolution, BatchNorm, neuron
     and 2×2 average pool per number, then a linear readout.  "poisson-" before any of them makes its input random
-    spikes; "ann-" makes it the twin without spikes, a ReLU for each neuron, which has no time: T is 1 and τ is 1.
+    spikes; "ann-" makes it the twin without spikes, a ReLU for each neuron, which has no time: T is 1 and τ is 1;
+    "events-" lets it take frames, one a step.
     Images are square, `image_size` pixels wide.  `rule` defaults to triangle(1); `mean` and `std`, per channel, to 0
     and 1 (Poisson input does without); `precision` is one of `PRECISIONS`.  Refuses unknown names, fewer than one step,
     images too small for the pools, and rules that couple samples.
@@ -224,7 +240,7 @@ def build(
     stem, body, features = family(name, *shape, in_channels=in_channels, image_size=image_size, **cells)
     mean, std = mean or (0.0,) * in_channels, std or (1.0,) * in_channels
     head = nn.Linear(features, num_classes)
-    encoding = dict(mean=mean, std=std, poisson=name.startswith(POISSON))
+    encoding = dict(mean=mean, std=std, poisson=name.startswith(POISSON), events=name.startswith(EVENTS))
     network = Network(stem, nn.Sequential(*body), head, T=T, **encoding, precision=precision)
     return network.to(memory_format=torch.channels_last)  # a third less time per step on a CPU
 
@@ -255,7 +271,7 @@ def architecture(name: str) -> tuple:
             "vgg11",
             "wrn16",
             "conv-A-B-... (channels of each convolution, such as conv-16-32)",
-            f"each of these behind {POISSON} or {ANN}",
+            f"each of these behind {', '.join(PREFIXES[:-1])} or {PREFIXES[-1]}",
         ]
         errors.one_of("network", name, allowed)
     return _plain, tuple((int(width),) for width in widths), (), True

@@ -1,7 +1,7 @@
 """Profiles: params/<name>.yml → checked parameters → experiments.  The plan of a profile, and what it costs."""
 
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, get_origin, get_type_hints
 
 import yaml
 
-from paperlib import defenses, errors, experiments, images, networks, parameters, paths, regularizers, training
+from paperlib import datasets, defenses, errors, experiments, networks, parameters, paths, regularizers, training
 from paperlib.experiments import Experiment, Imported
 from paperlib.training import Schedule
 
@@ -19,7 +19,9 @@ LENGTHS = {  # notebook parameters that no sign belongs to
     *("eps_255", "pgd_eps_255", "radii_255", "reach_255", "scale_eps_255", "strong_eps_255"),
     *("lambdas", "gammas", "scales", "steps", "thresholds", "tolerance"),
     *("square_lambdas", "absolute_lambdas", "hs", "taus"),
+    *("eps_counts", "strong_eps_counts"),
 }
+ON_EVENTS = {"data", "network", "schedule", "seeds", "trainings"}
 VARIED = ("variants", "hs", "square_lambdas", "absolute_lambdas", "seeds", "epochs", "network")  # of fig-sr-variants
 
 
@@ -39,17 +41,22 @@ class Profile:
     name: str
     title: str  # one line, shown in reports
     cost: dict  # minutes on two cores, disk_mb, download_mb: said before anything starts
-    data: dict  # arguments of `images.load`
+    data: dict  # arguments of `datasets.load`
     network: dict  # name, T, tau, rule, precision
     schedule: dict  # fields of `training.Schedule`
     trainings: dict[str, dict]  # defense → its options; lengths in pixels may be given as `<name>_255`
     seeds: list[int]
+    events: dict  # `ON_EVENTS` once more, for the notebooks on event data
     notebooks: dict[str, dict]  # artifact → parameters that differ from the notebook's own
     rivals: dict[str, dict] = field(default_factory=dict)  # more trainings, which tab-ablation and tab-cost compare
 
     @property
     def origin(self) -> str:
         return f"params/{self.name}.yml"
+
+    def on_events(self) -> "Profile":
+        """This profile on event data: what stands under `events` in place of the entries of those names."""
+        return replace(self, **self.events, rivals={})
 
     def parameters(self, artifact: str) -> dict[str, Any]:
         """All parameters of a notebook in this profile, checked against what the notebook declares."""
@@ -93,9 +100,13 @@ class Profile:
             for seed in (self.seeds if seeds is None else seeds)
         ]
 
+    def of(self, trainings: list[str]) -> list[Experiment | Imported]:
+        """Some trainings with every seed."""
+        return [e for name in trainings for e in self.experiments(name)]
+
     def all(self) -> list[Experiment | Imported]:
         """Every training with every seed."""
-        return [e for training in self.trainings for e in self.experiments(training)]
+        return self.of([*self.trainings])
 
     def first(self, seeds: int) -> list[Experiment | Imported]:
         """Of every training the first `seeds` networks, or as many as there are."""
@@ -250,6 +261,8 @@ class Profile:
             ),
             "fig-sr-variants": lambda given: self.variants(**{name: given[name] for name in VARIED}),
             "tab-poisson-eot": lambda given: self.poisson(given["trainings"], given["seeds"]),
+            "tab-events": lambda given: self.on_events().of(given["trainings"]),
+            "fig-random-vs-adversarial-events": lambda given: self.on_events().of(given["trainings"]),
             "fig-attack-ladder": substitutes,
             "tab-masking-checklist": substitutes,
             "tab-blackbox": lambda given: [
@@ -285,19 +298,43 @@ def load(name: str) -> Profile:
     _same_keys(path, "the profile", content, set(kinds) - {"rivals"}, {"rivals"})
     for key, value in content.items():
         _of_kind(path, key, value, kinds[key])
-    for part in ("trainings", "rivals", "notebooks"):
-        for key, value in content.get(part, {}).items():
-            _of_kind(path, f"{part}: {key}", value, dict)
-    _same_keys(path, "data", content["data"], {"name"}, {"train", "validation", "test"})
-    _same_keys(path, "network", content["network"], {"name", "T", "tau", "rule", "precision"})
-    needs = {name for name, needed in SCHEDULE.items() if needed}
-    _same_keys(path, "schedule", content["schedule"], needs, set(SCHEDULE) - needs)
     _same_keys(path, "cost", content["cost"], {"minutes", "disk_mb", "download_mb"})
-    for defense, options in content["trainings"].items():
+    for key, value in content["notebooks"].items():
+        _of_kind(path, f"notebooks: {key}", value, dict)
+    _same_keys(path, "events", content["events"], ON_EVENTS)
+    for key, value in content["events"].items():
+        _of_kind(path, f"events: {key}", value, kinds[key])
+    profile = Profile(name=name, **content)
+    _check(path, profile)
+    _check(path, profile.on_events())
+    try:
+        for artifact in profile.notebooks:
+            profile.parameters(artifact)
+    except errors.Refused as problem:
+        raise _named(profile, problem) from None
+    return profile
+
+
+def _check(path: Path, profile: Profile) -> None:
+    """Refuse data, networks, schedules and trainings that cannot be."""
+    known = profile.trainings | profile.rivals
+    for part in ("trainings", "rivals"):
+        for key, value in getattr(profile, part).items():
+            _of_kind(path, f"{part}: {key}", value, dict)
+    if "name" not in profile.data:
+        _same_keys(path, "data", profile.data, {"name"}, datasets.CAPS)
+    try:
+        datasets.refuse_unknown(profile.data["name"])
+    except errors.Refused as problem:
+        raise _named(profile, problem) from None
+    _same_keys(path, "data", profile.data, *datasets.arguments(profile.data["name"]))
+    _same_keys(path, "network", profile.network, {"name", "T", "tau", "rule", "precision"})
+    needs = {name for name, needed in SCHEDULE.items() if needed}
+    _same_keys(path, "schedule", profile.schedule, needs, set(SCHEDULE) - needs)
+    for defense, options in profile.trainings.items():
         if "imported" in options or "dataset" in options:
             what = f"the imported training {defense}"
             _same_keys(path, what, options, {"imported", "dataset"}, {"h", "lam", "preset"})
-    profile = Profile(name=name, **content)
     if not profile.seeds:
         raise errors.Refused(f"{profile.origin}: seeds is empty; there must be one at least.")
     if missing := NEEDED - set(profile.trainings):
@@ -307,15 +344,16 @@ def load(name: str) -> Profile:
     if twice := set(profile.trainings) & set(profile.rivals):
         raise errors.Refused(f"{profile.origin}: {', '.join(sorted(twice))} stand under both trainings and rivals.")
     try:
-        images.refuse_unknown(profile.data["name"])
-        for name in profile.trainings | profile.rivals:
+        for name in known:
             profile.experiments(name)
-        for artifact in profile.notebooks:
-            profile.parameters(artifact)
     except errors.Refused as problem:
-        said = str(problem).removeprefix(f"{profile.origin}: ")
-        raise errors.Refused(f"{profile.origin}: {said}") from None
-    return profile
+        raise _named(profile, problem) from None
+
+
+def _named(profile: Profile, problem: errors.Refused) -> errors.Refused:
+    """The same, with the file's name before it."""
+    said = str(problem).removeprefix(f"{profile.origin}: ")
+    return errors.Refused(f"{profile.origin}: {said}")
 
 
 def of_imported(name: str, network: str, data: dict, trainings: dict[str, dict]) -> Path:
@@ -335,6 +373,8 @@ def of_imported(name: str, network: str, data: dict, trainings: dict[str, dict])
         "fig-timesteps-and-leak": {"lambdas": []},
         "tab-ablation": {"passes": 0},
         "tab-cost": {"passes": 0},
+        "tab-events": {"trainings": []},
+        "fig-random-vs-adversarial-events": {"trainings": []},
     }
     content = {
         "base": "paper",

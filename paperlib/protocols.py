@@ -100,6 +100,32 @@ def strongest(eps_255: float, *, steps: int, long_steps: int, queries: int) -> E
     return Ensemble(WORST, members)
 
 
+def on_events(eps_counts: Sequence[float], flips: Sequence[int], *, steps: int, flip_steps: int) -> list[Attack | None]:
+    """Clean; both attacks at no radius, where nothing may change; at each radius noise, FGSM and PGD, then flips.
+
+    `eps_counts` are in counts of a frame's cell, `flips` budgets of whole events, changed at random and by gradient.
+    """
+    names = [*attacks.RANDOM, "fgsm", "pgd"]
+    nothing = [standard("pgd", 0.0, steps=1), standard("sparse_flips", 0, steps=1)]
+    in_counts = [standard(name, float(eps), steps=steps) for eps in eps_counts for name in names]
+    return [None, *nothing, *in_counts, *(standard(name, k, steps=flip_steps) for k in flips for name in attacks.FLIPS)]
+
+
+def worst_on_events(
+    eps_counts: float, flips: int, *, steps: int, long_steps: int, queries: int, flip_steps: int
+) -> list[Ensemble]:
+    """The worst case within ε of each count, and that within a budget of changed events.
+
+    The first is PGD by four rules, SA-PGD with ASSG, APGD, and Square from its end; the second is flips by four rules.
+    """
+    eps = float(eps_counts)
+    within = [standard("pgd", eps, steps=steps, rule=rule) for rule in FOUR_RULES]
+    within.append(standard("sa_pgd", eps, steps=long_steps, rule={"name": "assg"}))
+    within.append(standard("apgd_square", eps, steps=long_steps, queries=queries))
+    changed = [standard("sparse_flips", flips, steps=flip_steps, rule=rule) for rule in FOUR_RULES]
+    return [Ensemble(WORST, within), Ensemble(WORST, changed)]
+
+
 def transferable(eps_255: float, *, steps: int, rule: dict | None = None) -> Attack:
     """PGD that goes on after it has broken the network that it is made on."""
     eps = eps_255 / 255

@@ -25,6 +25,8 @@ READING_ORDER = (
     "fig-landscape",
     "fig-surrogate-width",
     "tab-poisson-eot",
+    "tab-events",
+    "fig-random-vs-adversarial-events",
 )
 
 PAGE = """<!doctype html>

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pandas as pd
 
 from paperlib import masking
-from paperlib.claims import TRUE, WORST, percent, plain, points, select, title
+from paperlib.claims import TRUE, WORST, percent, plain, points, radius, select, title
 from paperlib.findings import ablation, key, settings
 from paperlib.findings.variants import AXES, word
 
@@ -29,14 +29,14 @@ def _random(record: dict) -> list[pd.DataFrame]:
     lines = []
     for attacked in (r for r in select(record, quantity="mean accuracy") if r["attack"].startswith("PGD")):
         eps = attacked["eps_255"]
-        line = {"ε": f"{eps:g}/255", attacked["attack"]: percent(attacked)}
+        line = {"ε": radius(attacked), attacked["attack"]: percent(attacked)}
         for gap in select(record, quantity="mean gap", eps_255=eps):
-            radius = round(eps * gap["factor"], 6)
-            (noise,) = select(record, quantity="mean accuracy", attack=f"{gap['noise']} noise", eps_255=radius)
+            louder = round(eps * gap["factor"], 6)
+            (noise,) = select(record, quantity="mean accuracy", attack=f"{gap['noise']} noise", eps_255=louder)
             line[f"{gap['noise']} noise, {gap['factor']}ε"] = percent(noise)
         lines.append(line)
     energy = [
-        {"noise": r["attack"], "size": f"{r['eps_255']:g}/255", "energy left after clamping": percent(r)}
+        {"noise": r["attack"], "size": radius(r), "energy left after clamping": percent(r)}
         for r in select(record, quantity="noise energy kept")
     ]
     return [pd.DataFrame(lines), pd.DataFrame(energy)]
@@ -248,7 +248,7 @@ def _regimes(record: dict) -> list[pd.DataFrame]:
 
 def _by_regime(record: dict, shown: tuple[str, ...]) -> pd.DataFrame:
     def head(row: dict) -> dict:
-        return {"regime": row["regime"], "training": title(row["training"]), "ε": f"{row['eps_255']:g}/255"}
+        return {"regime": row["regime"], "training": title(row["training"]), "ε": radius(row)}
 
     def cell(row: dict) -> str:
         size = row["quantity"].startswith("ρ") or row["quantity"] == "ratio"
@@ -346,6 +346,33 @@ def _checklist(record: dict) -> list[pd.DataFrame]:
     ]
 
 
+def _random_on_events(record: dict) -> list[pd.DataFrame]:
+    """A line a training, law and radius of the attack: what it leaves, and what the noise leaves minus that."""
+    means = {(r["training"], r["attack"], radius(r)): r for r in select(record, quantity="mean accuracy")}
+
+    def head(row: dict) -> dict:
+        left = means[row["training"], row["attack"], radius(row)]
+        return {
+            "training": title(row["training"]),
+            "attack": row["attack"],
+            "radius": radius(row),
+            "accuracy": percent(left),
+            "noise": row["noise"].replace("_", " "),
+        }
+
+    gaps = select(record, quantity="mean gap")
+    return [_pivot(gaps, head, lambda r: f"noise of {r['factor']} times the size, minus it", points)]
+
+
+def _events(record: dict) -> list[pd.DataFrame]:
+    """Accuracy under each attack, what SR changes, and what cutting counts to [0, 1] does without any attack."""
+    cut = select(record, quantity="mean accuracy, counts cut to [0, 1]")
+    clean = select(record, quantity="mean accuracy", attack="clean")
+    whole = _pivot(clean, lambda r: {"": "counts as they are"}, lambda r: title(r["training"]), percent)
+    one = _pivot(cut, lambda r: {"": "counts cut to [0, 1]"}, lambda r: title(r["training"]), percent)
+    return [*_attacks(record), pd.concat([whole, one])]
+
+
 def _pivot(
     rows: list[dict],
     head: Callable[[dict], dict],
@@ -369,7 +396,7 @@ def _quantity(row: dict) -> str:
 
 
 def _column(row: dict) -> str:
-    return row["attack"] if row["attack"] == "clean" else f"{row['attack']}, {row['eps_255']:g}/255"
+    return row["attack"] if row["attack"] == "clean" else f"{row['attack']}, {radius(row)}"
 
 
 def _title(row: dict) -> str:
@@ -414,4 +441,6 @@ TABLES: dict[str, Callable[[dict], list[pd.DataFrame]]] = {
     "prop-finite-difference/curvature": _smoothed,
     "prop-finite-difference/weights": _weights,
     "fig-landscape": _landscape,
+    "tab-events": _events,
+    "fig-random-vs-adversarial-events": _random_on_events,
 }

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from paperlib import attacks, defenses, errors, evaluation, images, networks, paths, records
+from paperlib import attacks, defenses, errors, evaluation, networks, paths, records
 from paperlib.defenses import Batch, Defense
 from paperlib.images import ImageSet
 
@@ -102,8 +102,7 @@ def epochs(
             network.train()
             batches = data.train.batches(schedule.batch_size, draw)
             for step, (x, y, index) in zip(range(steps), batches, strict=False):  # the last batch may be short
-                if data.crops_and_flips:
-                    x = images.augment(x, draw)
+                x = data.augmented(x, draw)
                 lr = schedule.rate(epoch * steps + step, steps)
                 for group in optimiser.param_groups:
                     group["lr"] = lr

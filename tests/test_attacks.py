@@ -34,9 +34,10 @@ from paperlib.training import Schedule
 EPS = 0.1
 FIXED = ["fgsm", "rfgsm", "pgd", "mim"]  # steps of a length given beforehand, for every sample
 ROUND = ["fgsm-l2", "pgd-l2", "mim-l2", "apgd-l2"]
-EVERY = [*attacks.ATTACKS, *ROUND]
+IN_PIXELS = [name for name in attacks.ATTACKS if name not in attacks.FLIPS]  # those of events: test_attacks_events.py
+EVERY = [*IN_PIXELS, *ROUND]
 EACH = pytest.mark.parametrize("name", EVERY)
-EACH_BY_NAME = pytest.mark.parametrize("name", attacks.ATTACKS)
+EACH_BY_NAME = pytest.mark.parametrize("name", IN_PIXELS)
 
 
 @pytest.fixture
@@ -712,7 +713,7 @@ class Steadfast:
 
 LOOKS = {"apgd": 1, "sa_pgd": 1, "square": 1, "apgd_square": 2}  # at the clean image, beside what it may spend
 SPENDING = [
-    *((name, {}) for name in attacks.ATTACKS),
+    *((name, {}) for name in IN_PIXELS),
     ("fgsm", {"eot": 4}),
     ("rfgsm", {"steps": 3, "eot": 2}),
     ("pgd", {"steps": 5, "eot": 3}),

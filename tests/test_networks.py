@@ -1258,5 +1258,5 @@ def test_names_of_twins():
     for name in ("vgg11", "wrn16", "conv-8-16"):
         assert networks.architecture(f"ann-{name}") == networks.architecture(name)
     for name in ("ann-", "ann", "ann-ann-conv-4", "ann-poisson-conv-4", "poisson-ann-conv-4", "ann-conv-", "ann-box"):
-        with pytest.raises(Refused, match=f"no network '{name}'.*vgg11.*behind poisson- or ann-"):
+        with pytest.raises(Refused, match=f"no network '{name}'.*vgg11.*behind poisson-, ann- or events-"):
             networks.architecture(name)

@@ -25,6 +25,16 @@ trainings:
   sr: {lam: 0.01, h: 0.02, preset: released}
   at: {eps_255: 32, alpha_255: 40, steps: 1}
   at+sr: {eps_255: 32, alpha_255: 40, steps: 1, lam: 0.01, h: 0.02, preset: released}
+events:
+  data: {name: "saccades:mnist5k", T: 3, train: 50}
+  network: {name: events-conv-2, T: 3, tau: 1.0, rule: triangle, precision: float32}
+  schedule: {epochs: 1, batch_size: 50, lr: 0.1, momentum: 0.9, weight_decay: 0.0005}
+  seeds: [3]
+  trainings:
+    vanilla: {}
+    sr: {lam: 0.02, h: 0.1}
+    at: {eps: 0.5, alpha: 0.5, steps: 1}
+    at+sr: {eps: 0.5, alpha: 0.5, steps: 1, lam: 0.02}
 notebooks:
   fig-gradient-maps: {samples: 60}
   fig-lambda: {seeds: [0, 1], lambdas: [0.01, 0.1]}

@@ -14,6 +14,7 @@ from paperlib import errors, rules
 from paperlib.attacks.adaptive import apgd, sa_pgd
 from paperlib.attacks.blackbox import random_search, square
 from paperlib.attacks.combined import apgd_square
+from paperlib.attacks.events import random_flips, sparse_flips, whole
 from paperlib.attacks.gradient import fgsm, mim, overwritten_eot, pgd, rfgsm
 from paperlib.attacks.noise import sign, uniform
 
@@ -29,8 +30,15 @@ GRADIENT = {
     "overwritten_eot": overwritten_eot,
 }
 BLACK_BOX = {"square": square, "random_search": random_search}
-ATTACKS = RANDOM | GRADIENT | BLACK_BOX
-TITLES = {"overwritten_eot": "PGD", "random_search": "Random search", "square": "Square"}  # where not the name itself
+FLIPS = {"random_flips": random_flips, "sparse_flips": sparse_flips}  # of whole events, in l0
+ATTACKS = RANDOM | GRADIENT | BLACK_BOX | FLIPS
+TITLES = {  # where not the name itself
+    "overwritten_eot": "PGD",
+    "random_search": "Random search",
+    "square": "Square",
+    "sparse_flips": "sparse flips",
+    "random_flips": "random flips",
+}
 GIVEN = ("network", "images", "labels", "eps", "bounds", "seed", "index", "batch_size")  # by whoever calls
 GIVEN += ("ascend", "start")  # and what no parameter file can say
 
@@ -51,12 +59,19 @@ class Attack:
     def __post_init__(self):
         errors.one_of("attack", self.name, ATTACKS)
         errors.number("eps", self.eps, at_least=0)
+        if self.name in FLIPS:
+            whole(self.eps)
         takes = [name for name in inspect.signature(ATTACKS[self.name]).parameters if name not in GIVEN]
         for option in self.options:
             errors.one_of(f"option of {self.name}", option, takes)
         if self.rule:
             errors.takes("A backward rule", rules.build, self.rule)
             rules.build(**self.rule)
+
+    @property
+    def norm(self) -> str:
+        """In which `eps` is a radius: "linf", "l2", or "l0", where it counts changed events."""
+        return "l0" if self.name in FLIPS else self.options.get("norm", "linf")
 
     @property
     def title(self) -> str:
@@ -78,7 +93,7 @@ class Attack:
     @property
     def gradients(self) -> int:
         """How many gradients a sample costs at most."""
-        if self.name not in GRADIENT:
+        if self.name not in (*GRADIENT, "sparse_flips"):
             return 0
         draws = self.options.get("draws", self.options.get("eot", 1))
         return self.options.get("steps", 1) * self.options.get("restarts", 1) * draws
@@ -86,6 +101,8 @@ class Attack:
     @property
     def queries(self) -> int:
         """How many forward passes without a gradient a sample costs at most, the last one apart."""
+        if self.name == "sparse_flips":  # after each step, and to take changes back
+            return self.options["steps"] + 1 + int(self.eps).bit_length()
         draws = self.options.get("draws", 0) if self.name == "random_search" else 0
         return self.options.get("queries", 0) + draws
 
@@ -134,6 +151,7 @@ def standard(name: str, eps: float, *, steps: int = 20, queries: int = 200, rule
         "apgd": {"steps": steps},
         "sa_pgd": {"steps": steps},
         "apgd_square": {"steps": steps, "queries": queries},
+        "sparse_flips": {"steps": steps},
         "overwritten_eot": {"alpha": 2.5 * eps / steps, "steps": steps, "draws": 10},
     }
     return Attack(name, eps, options.get(name, {}), rule or {})
@@ -142,6 +160,7 @@ def standard(name: str, eps: float, *, steps: int = 20, queries: int = 200, rule
 __all__ = [
     "ATTACKS",
     "BLACK_BOX",
+    "FLIPS",
     "GRADIENT",
     "RANDOM",
     "Attack",
@@ -151,10 +170,12 @@ __all__ = [
     "mim",
     "overwritten_eot",
     "pgd",
+    "random_flips",
     "random_search",
     "rfgsm",
     "sa_pgd",
     "sign",
+    "sparse_flips",
     "square",
     "standard",
     "uniform",

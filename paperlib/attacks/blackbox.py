@@ -50,14 +50,15 @@ def square(
     A sample starts at vertical stripes, each ±ε per column and channel, or where `start` (B, C, H, W) has it.  Every
     further query sets a random window to ±ε per channel and keeps it where the margin falls; the window shrinks as
     `window_side` says, from a share `p_init` of the image.  A sample stops at its first misclassified query.  One that
-    is misclassified from the start comes back unchanged; that look at the clean image is not among the `queries`.
+    is misclassified from the start comes back unchanged; that look at the clean image is not among the `queries`.  Of
+    event frames (B, T, C, H, W) each channel of each frame counts as one.
     """
     ball = Ball(images, eps, bounds)
     network = asked(network, images, labels, batch_size)
     errors.count("queries", queries)
     errors.number("p_init", p_init, above=0)
     errors.unit("p_init", p_init)
-    channels, height, width = images.shape[1:]
+    *channels, height, width = images.shape[1:]
     streams = [np.random.default_rng((seed, i)) for i in _numbers(images, index).tolist()]
 
     def propose(query: int, x: Tensor, rows: Tensor) -> Tensor:
@@ -65,10 +66,10 @@ def square(
         if query == 0 and start is not None:
             return start[rows]
         if query == 0:
-            return images[rows] + eps * _signs(chosen, channels, 1, width).to(images)
+            return images[rows] + eps * _signs(chosen, *channels, 1, width).to(images)
         side = window_side(query, queries, p_init, height, width)
-        window = _windows(chosen, side, height, width).to(x.device)
-        return torch.where(window, images[rows] + eps * _signs(chosen, channels, 1, 1).to(images), x)
+        window = _windows(chosen, side, height, width).view(-1, *[1] * len(channels), height, width).to(x.device)
+        return torch.where(window, images[rows] + eps * _signs(chosen, *channels, 1, 1).to(images), x)
 
     rows = network.correct(images).nonzero().squeeze(1)
     return _search(network, ball, propose, queries, rows)
@@ -158,10 +159,10 @@ def _signs(streams: list[np.random.Generator], *shape: int) -> Tensor:
 
 
 def _windows(streams: list[np.random.Generator], side: int, height: int, width: int) -> Tensor:
-    """A square at random, anywhere within the image: (n, 1, H, W) bool, True inside."""
+    """A square at random, anywhere within the image: (n, H, W) bool, True inside."""
     top, left = np.split(_uniform(streams, 2), 2, axis=1)
     rows, columns = (_spans(start, side, length) for start, length in ((top, height), (left, width)))
-    return torch.from_numpy(rows[:, None, :, None] & columns[:, None, None, :])
+    return torch.from_numpy(rows[:, :, None] & columns[:, None, :])
 
 
 def _spans(start: np.ndarray, side: int, length: int) -> np.ndarray:

@@ -13,6 +13,7 @@ from paperlib.findings import (
     checklist,
     cost,
     evaluation,
+    events,
     landscape,
     quotient,
     ratio,
@@ -53,7 +54,7 @@ def finding(record: dict) -> str:
     """Markdown: the finding in a sentence, what was run, the verdicts it decides, what holds and what does not."""
     lines = []
     for claim in LEDGER:
-        if claim.artifact == record["artifact"] and claim.judge:
+        if claim.artifact == record["artifact"]:
             _, verdict, reason = judged(claim, record)
             lines.append(f"* {claim.id}: {claim.statement} **{verdict.capitalize()}.** {reason}")
     blocks = [f"**{headline(record)}** ({caption(record)})", "\n".join(lines), box(record)]
@@ -101,6 +102,8 @@ HEADLINES: dict[str, Callable[[dict], str]] = {
     "prop-finite-difference/weights": quotient.weights,
     "fig-landscape": landscape.lines,
     "fig-landscape/plane": landscape.plane,
+    "tab-events": events.trained,
+    "fig-random-vs-adversarial-events": events.random,
 }
 
 BOXES: dict[str, Callable[[dict], Iterable[Line]]] = {
@@ -121,6 +124,8 @@ IMAGES = {  # what a caption says of images and seeds, where it is not all sampl
     "tab-ablation": "{data}, {samples} test images, {seeds}, of rivals {rival_seeds}",
     "tab-ablation/equal-cost": "{data}, " + _STRONG,
     "tab-cost": "{data}; seconds: median, fastest and slowest of {repeats} steps of {batch} images; " + _STRONG,
+    "tab-events": "{data}, {samples} test recordings, {strong_samples} in the worst case, {seeds}",
+    "fig-random-vs-adversarial-events": "{data}, {samples} test recordings, {seeds}",
     "fig-lambda": "{data}, {samples} validation images, {seeds}",
     "fig-sr-variants": _CHOSEN,
     "fig-timesteps-and-leak": _CHOSEN,

@@ -17,6 +17,7 @@ from paperlib.measures.chance import redraw_rows
 from paperlib.measures.checklist import Scaled, checklist_rows, scale_control_rows
 from paperlib.measures.cost import budget_rows, step_rows
 from paperlib.measures.doubts import doubts
+from paperlib.measures.events import cut_rows
 from paperlib.measures.exact import exact_rows
 from paperlib.measures.landscape import Landscape, agreed, landscape_curves, landscape_plane, landscape_rows, landscapes
 from paperlib.measures.predictors import predictor_rows, scale_rows, sparsities
@@ -68,6 +69,7 @@ __all__ = [
     "cost_rows",
     "curvature_rows",
     "curvatures",
+    "cut_rows",
     "difference_rows",
     "doubts",
     "energy_rows",

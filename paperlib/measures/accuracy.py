@@ -7,7 +7,7 @@ import numpy as np
 
 from paperlib import gradients, statistics
 from paperlib.attacks import Attack
-from paperlib.evaluations import AnyAttack, Evaluation
+from paperlib.evaluations import AnyAttack, Evaluation, size
 from paperlib.experiments import Experiment
 from paperlib.images import Split
 from paperlib.measures.core import by_labels, mean_over_seeds, over_seeds, row
@@ -56,18 +56,18 @@ def difference_rows(evaluations: Iterable[Evaluation], training: str, against: s
 
     Then one row a pair of networks, which meet on the same samples: Bonett and Price's interval, McNemar's p beside it.
     """
-    found = {(e.experiment.defense, e.labels["attack"], e.labels["eps_255"], e.experiment.seed): (e, why)
+    found = {(e.experiment.defense, e.labels["attack"], *e.size.items(), e.experiment.seed): (e, why)
              for e, why in _doubted(evaluations)}  # fmt: skip
     means, pairs = [], []
-    for attack, eps in dict.fromkeys((a, r) for _, a, r, _ in found):
+    for attack, radius in dict.fromkeys((a, s) for _, a, s, _ in found):
         met = [
-            (*one, *found[against, attack, eps, seed])
-            for (name, a, r, seed), one in found.items()
-            if (name, a, r) == (training, attack, eps) and (against, attack, eps, seed) in found
+            (*one, *found[against, attack, radius, seed])
+            for (name, a, s, seed), one in found.items()
+            if (name, a, s) == (training, attack, radius) and (against, attack, radius, seed) in found
         ]
         if not met:
             continue
-        labels = {"training": training, "against": against, "attack": attack, "eps_255": eps}
+        labels = {"training": training, "against": against, "attack": attack} | dict([radius])
         interval = statistics.paired_t([a.flags.mean() for a, *_ in met], [b.flags.mean() for _, _, b, _ in met])
         both = [e.experiment for a, _, b, _ in met for e in (a, b)]
         doubted = union(why for _, first, _, second in met for why in (first, second))
@@ -136,12 +136,13 @@ def gap_rows(noise: Iterable[Evaluation], attacked: Iterable[Evaluation], *, fac
     passed over.
     """
     rows = []
-    by_network = {(e.experiment.key, e.attack.name, e.labels["eps_255"]): e for e in noise}
+    by_network = {(e.experiment.key, e.attack.name, *e.size.items()): e for e in noise}
     laws = dict.fromkeys(law for _, law, _ in by_network)
     for labels, group in by_labels(attacked, lambda e: e.labels):
+        ((unit, eps),) = group[0].size.items()
         for law in laws:
             for k in factors:
-                pairs = [(by_network.get((e.experiment.key, law, round(k * labels["eps_255"], 6))), e) for e in group]
+                pairs = [(by_network.get((e.experiment.key, law, (unit, round(k * eps, 6)))), e) for e in group]
                 pairs = [(n, a) for n, a in pairs if n is not None]
                 if not pairs:
                     continue
@@ -154,8 +155,11 @@ def gap_rows(noise: Iterable[Evaluation], attacked: Iterable[Evaluation], *, fac
     return rows
 
 
-def energy_rows(samples: Split, radii: Sequence[Attack], bounds: tuple[float, float]) -> list[dict]:
-    """Share of the noise's energy ‖δ‖₂² that is left after clamping to `bounds`, per law and radius, over `samples`."""
+def energy_rows(of: Experiment, samples: Split, radii: Sequence[Attack], bounds: tuple[float, float]) -> list[dict]:
+    """Share of the noise's energy ‖δ‖₂² that is left after clamping to `bounds`, per law and radius, over `samples`.
+
+    `of` is any network on these data.
+    """
     x = samples.pixels()
     rows = []
     for attack in radii:
@@ -163,7 +167,7 @@ def energy_rows(samples: Split, radii: Sequence[Attack], bounds: tuple[float, fl
         clamped = perturb(None, x, samples.labels, bounds=bounds) - x
         free = perturb(None, x, samples.labels, bounds=(-np.inf, np.inf)) - x
         share = (gradients.l2(clamped) / gradients.l2(free)).square().numpy()
-        labels = {"quantity": "noise energy kept", "attack": attack.title, "eps_255": round(attack.eps * 255, 6)}
+        labels = {"quantity": "noise energy kept", "attack": attack.title} | size(of, attack)
         rows.append(row(statistics.bootstrap_mean(share, seed=0), [], **labels))
     return rows
 

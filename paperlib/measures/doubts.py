@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from paperlib import attacks, statistics
 from paperlib.attacks import Attack
+from paperlib.claims import FLIPS
 from paperlib.evaluations import Evaluation, Transfer
 from paperlib.measures.core import by_labels
 
@@ -54,11 +55,13 @@ def _outdone(e: Evaluation, other: Evaluation) -> str | None:
     """Why it would speak against `e`, a gradient attack, if `other` broke more; None where that proves nothing."""
     mine, theirs = e.attack, other.attack
     same, iterated = theirs is not None and theirs.eps == mine.eps, mine.gradients > 1
+    if theirs is not None and theirs.norm != mine.norm:  # a change of few events is no smaller one of all counts
+        return None
     if isinstance(theirs, Transfer):
         return BLIND if same and iterated else None
     if not isinstance(theirs, Attack):  # clean images, or the worst of several
         return None
-    if theirs.name in (*attacks.RANDOM, "random_search"):
+    if theirs.name in (*attacks.RANDOM, "random_search", FLIPS):
         return NOISE if same else None
     if theirs.name in attacks.BLACK_BOX:
         return BLIND if same and iterated else None

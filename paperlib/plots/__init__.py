@@ -23,6 +23,7 @@ from paperlib.plots import (
     checklist,
     cost,
     evaluation,
+    events,
     gradients,
     landscape,
     quotient,
@@ -32,6 +33,7 @@ from paperlib.plots import (
     width,
 )
 from paperlib.plots.core import COLOURS
+from paperlib.plots.events import animation
 
 STYLE = {"font.size": 9, "axes.titlesize": 9, "legend.frameon": False, "figure.dpi": 110}
 DPI = 160  # of the files
@@ -90,6 +92,8 @@ DRAWINGS: dict[str, Callable[[dict], Figure]] = {
     "prop-finite-difference/weights": quotient.weights,
     "fig-landscape": landscape.lines,
     "fig-landscape/plane": landscape.plane,
+    "tab-events": events.trained,
+    "fig-random-vs-adversarial-events": events.random,
 }
 
-__all__ = ["COLOURS", "DPI", "DRAWINGS", "STYLE", "draw", "matplotlib", "plt", "save"]
+__all__ = ["COLOURS", "DPI", "DRAWINGS", "STYLE", "animation", "draw", "matplotlib", "plt", "save"]

@@ -4,35 +4,55 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from paperlib.claims import select, title
+from paperlib.claims import FLIPS, select, title
 from paperlib.findings.accuracy import broken, swept
 from paperlib.plots.core import ATTACK, NOISE, curve, hue, name_dots, name_ends, whiskers
+
+LAWS = {"uniform": "Uniform noise", "sign": "Random signs", FLIPS: "Random flips"}
+TITLES = {FLIPS: "random flips"}  # of an attack, where it does not end in "noise"
+SIGNS = {"eps_255": "ε", "eps_counts": "ε", "flips": "k"}  # of a radius
 
 
 def random(record: dict) -> Figure:
     """Accuracy against the attack's ε; noise is drawn at the ε whose multiple it is."""
     figure, panels = plt.subplots(1, 2, figsize=(9, 4), sharey=True, layout="constrained")
-    attacked = [r for r in select(record, quantity="mean accuracy") if r["attack"].startswith("PGD")]
-    (clean,) = select(record, quantity="mean accuracy", attack="clean")
-    widths = {1: 0.9, 2: 1.6, 4: 2.6}
-    for panel, (law, colour) in zip(panels, NOISE.items(), strict=True):
-        panel.axhline(100 * clean["value"], color=".6", linestyle=":", linewidth=1)
-        gaps, ends = select(record, quantity="mean gap", noise=law), []
-        for k in dict.fromkeys(gap["factor"] for gap in gaps):
-            radii = [gap["eps_255"] for gap in gaps if gap["factor"] == k]
-            rows = [
-                select(record, quantity="mean accuracy", attack=f"{law} noise", eps_255=round(k * eps, 6))[0]
-                for eps in radii
-            ]
-            end = curve(panel, radii, rows, colour, width=widths.get(k, 1.2))
-            ends.append((end, f"noise, {k}ε" if k > 1 else "noise, ε", colour))
-        end = curve(panel, [r["eps_255"] for r in attacked], attacked, ATTACK, width=1.8)
-        name_ends(panel, attacked[-1]["eps_255"], [*ends, (end, f"{attacked[0]['attack']}, ε", ATTACK)])
-        panel.set(title={"uniform": "Uniform noise", "sign": "Random signs"}[law], xlabel="ε of the attack, in 1/255")
-        panel.set_xlim(0, 1.22 * attacked[-1]["eps_255"])
+    for panel, law in zip(panels, ("uniform", "sign"), strict=True):
+        noise_panel(panel, record, law, "eps_255")
+        panel.set(title=LAWS[law], xlabel="ε of the attack, in 1/255")
     panels[0].set(ylabel="accuracy, %", ylim=(0, 101))
-    panels[0].text(0.4, 100 * clean["value"] + 1, "clean", color=".4", fontsize=8)
+    name_clean(panels[0], record)
     return figure
+
+
+def noise_panel(panel: Axes, record: dict, law: str, unit: str, **of: str) -> None:
+    """An attack's line against its radius in `unit`, and one for each multiple of it at which noise was drawn.
+
+    `of` are labels, where the record has others.
+    """
+    gaps = select(record, quantity="mean gap", noise=law, **of)
+    means = {(r["attack"], r.get(unit)): r for r in select(record, quantity="mean accuracy", **of)}
+    (attack,) = {gap["attack"] for gap in gaps}
+    attacked = [row for (name, radius), row in means.items() if name == attack]
+    noise = TITLES.get(law, f"{law} noise")
+    widths, ends = {1: 0.9, 2: 1.6, 4: 2.6}, []
+    for k in dict.fromkeys(gap["factor"] for gap in gaps):
+        radii = [gap[unit] for gap in gaps if gap["factor"] == k]
+        end = curve(panel, radii, [means[noise, round(k * r, 6)] for r in radii], NOISE[law], width=widths.get(k, 1.2))
+        ends.append((end, f"noise, {f'{k}·' * (k > 1)}{SIGNS[unit]}", NOISE[law]))
+    end = curve(panel, [r[unit] for r in attacked], attacked, ATTACK, width=1.8)
+    name_ends(panel, attacked[-1][unit], [*ends, (end, f"{attack}, {SIGNS[unit]}", ATTACK)])
+    panel.axhline(100 * _clean(record, **of)["value"], color=".6", linestyle=":", linewidth=1)
+    panel.set_xlim(0, 1.22 * attacked[-1][unit])
+
+
+def name_clean(panel: Axes, record: dict, **of: str) -> None:
+    """Write "clean" above the dotted line of accuracy without a perturbation."""
+    x = panel.get_xlim()[1] / 150
+    panel.text(x, 100 * _clean(record, **of)["value"] + 1, "clean", color=".4", fontsize=8)
+
+
+def _clean(record: dict, **of: str) -> dict:
+    return select(record, quantity="mean accuracy", attack="clean", **of)[0]
 
 
 def lambdas(record: dict) -> Figure:

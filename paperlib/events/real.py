@@ -1,0 +1,2 @@
+SETS = {}
+VARIED = {}
