@@ -54,7 +54,7 @@ device: str = "auto"  # auto, cpu, cuda or mps
 # %%
 from IPython.display import Markdown
 
-from paperlib import artifacts, attacks, evaluations, findings, measures, plots, tables
+from paperlib import artifacts, evaluations, findings, measures, plots, protocols, tables
 
 run = artifacts.begin("fig-random-vs-adversarial-events", globals(), on_events=True)
 
@@ -66,14 +66,7 @@ run = artifacts.begin("fig-random-vs-adversarial-events", globals(), on_events=T
 
 # %%
 networks = run.profile.of(trainings)
-noise = [
-    attacks.standard(law, eps)
-    for law in attacks.RANDOM
-    for eps in sorted({round(k * e, 6) for k in factors for e in eps_counts})
-]
-noise += [attacks.standard("random_flips", k) for k in sorted({k * many for k in factors for many in flips})]
-attacked = [attacks.standard("pgd", eps, steps=pgd_steps) for eps in eps_counts]
-attacked += [attacks.standard("sparse_flips", k, steps=flip_steps) for k in flips]
+noise, attacked = protocols.random_on_events(eps_counts, flips, factors, steps=pgd_steps, flip_steps=flip_steps)
 under_noise = evaluations.evaluated(networks, noise, samples=samples, device=device)
 under_attack = evaluations.evaluated(networks, attacked, samples=samples, device=device)
 clean = evaluations.evaluated(networks, [None], samples=samples, device=device)

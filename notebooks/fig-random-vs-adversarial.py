@@ -83,7 +83,7 @@ record = run.save(
     measures.mean_rows(clean + under_noise + under_attack)
     + measures.accuracy_rows(clean + under_noise + under_attack)
     + measures.gap_rows(under_noise, under_attack, factors=factors)
-    + measures.energy_rows(networks[0], run.data.test.take(samples), noise, run.data.bounds)
+    + measures.energy_rows(run.data.test.take(samples), noise, run.data.bounds)
 )
 plots.draw(record)
 

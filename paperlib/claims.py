@@ -128,9 +128,12 @@ def _random_against_adversarial(law: str, attack: str = "PGD", **of: str) -> Cal
     """By noise of that `law` against the attack whose name starts so; `of` are labels, where a record has others."""
 
     def judge(record: dict) -> tuple[str, str]:
-        (clean,) = select(record, quantity="mean accuracy", attack="clean", **of)
-        attacked = [r for r in select(record, quantity="mean accuracy", **of) if r["attack"].startswith(attack)]
-        costly = [size(r) for r in attacked if round(clean["value"] - r["value"], 9) >= COST]
+        means = select(record, quantity="mean accuracy", **of)
+        if not means:
+            return NOT_MEASURED, "No network of this training was asked for."
+        (clean,) = (r["value"] for r in means if r["attack"] == "clean")
+        attacked = [r for r in means if r["attack"].startswith(attack)]
+        costly = [size(r) for r in attacked if round(clean - r["value"], 9) >= COST]
         gaps = select(record, quantity="mean gap", noise=law, factor=NOISE_FACTOR, **of)
         rows = [row for row in gaps if size(row) in costly]
         if not costly:

@@ -12,11 +12,11 @@ from typing import NamedTuple
 import torch
 from tqdm import tqdm
 
-from paperlib import attacks, datasets, defenses, experiments, images, networks, protocols, rules
+from paperlib import attacks, datasets, defenses, events, experiments, images, networks, protocols, rules
 from paperlib.attacks import Attack
 from paperlib.attacks.core import in_batches, loss_gradient
-from paperlib.defenses import Batch
 from paperlib.claims import radius
+from paperlib.defenses import Batch
 from paperlib.evaluations import AnyAttack, Transfer, is_evaluated, members, size
 from paperlib.experiments import Experiment, Imported
 from paperlib.networks import Network
@@ -172,14 +172,8 @@ def _checklist(profile: Profile, given: dict):
 
 
 def _random_on_events(profile: Profile, given: dict):
-    laws = {law: "eps_counts" for law in attacks.RANDOM} | {"random_flips": "flips"}
-    noise = [
-        attacks.standard(law, size)
-        for law, unit in laws.items()
-        for size in sorted({round(k * e, 6) for k in given["factors"] for e in given[unit]})
-    ]
-    attacked = [attacks.standard("pgd", eps, steps=given["pgd_steps"]) for eps in given["eps_counts"]]
-    attacked += [attacks.standard("sparse_flips", k, steps=given["flip_steps"]) for k in given["flips"]]
+    spent = {"steps": given["pgd_steps"], "flip_steps": given["flip_steps"]}
+    noise, attacked = protocols.random_on_events(given["eps_counts"], given["flips"], given["factors"], **spent)
     return profile.on_events().of(given["trainings"]), noise + attacked, "test"
 
 
@@ -260,9 +254,14 @@ class _Outline(NamedTuple):
 
     @classmethod
     def of(cls, data: dict) -> "_Outline":
-        if data["name"] in images.OUTLINES:
-            channels, pixels, classes, train = images.OUTLINES[data["name"]]
+        name = data["name"]
+        if name in images.OUTLINES:
+            channels, pixels, classes, train = images.OUTLINES[name]
             return cls((channels, pixels, pixels), classes, min(train, data.get("train") or train))
+        if name in events.KINDS:
+            kind = events.KINDS[name]
+            sample = (data["T"], 2, kind.size, kind.size)
+            return cls(sample, kind.classes, min(kind.train, data.get("train") or kind.train))
         there = datasets.load(**data)
         return cls(there.train.images.shape[1:], there.num_classes, len(there.train))
 

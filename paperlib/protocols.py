@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from paperlib import attacks, errors
 from paperlib.attacks import Attack, standard
-from paperlib.claims import ALL_WIDTHS, WORST
+from paperlib.claims import ALL_WIDTHS, FLIPS, WORST
 from paperlib.evaluations import AnyAttack, Ensemble, Transfer
 from paperlib.experiments import Experiment
 
@@ -109,6 +109,20 @@ def on_events(eps_counts: Sequence[float], flips: Sequence[int], *, steps: int, 
     nothing = [standard("pgd", 0.0, steps=1), standard("sparse_flips", 0, steps=1)]
     in_counts = [standard(name, float(eps), steps=steps) for eps in eps_counts for name in names]
     return [None, *nothing, *in_counts, *(standard(name, k, steps=flip_steps) for k in flips for name in attacks.FLIPS)]
+
+
+def random_on_events(
+    eps_counts: Sequence[float], flips: Sequence[int], factors: Sequence[int], *, steps: int, flip_steps: int
+) -> tuple[list[Attack], list[Attack]]:
+    """Noise at each of `factors` times each radius, and the attacks at the radii: in counts, then of whole events."""
+    radii = {law: eps_counts for law in attacks.RANDOM} | {FLIPS: flips}
+    noise = [
+        standard(law, size)
+        for law, own in radii.items()
+        for size in sorted({round(k * radius, 6) for k in factors for radius in own})
+    ]
+    attacked = [standard("pgd", float(eps), steps=steps) for eps in eps_counts]
+    return noise, [*attacked, *(standard("sparse_flips", k, steps=flip_steps) for k in flips)]
 
 
 def worst_on_events(

@@ -41,7 +41,7 @@ def verdict(id, *made):
 
 def test_every_claim_of_the_paper_has_its_lines_and_the_four_words():
     parts = [claim.id.partition(",")[0] for claim in claims.LEDGER]
-    assert [parts.count(c) for c in ("C1", "C2", "C3", "C4", "C5")] == [2, 2, 2, 1, 1] and len(parts) == 8
+    assert [parts.count(c) for c in ("C1", "C2", "C3", "C4", "C5")] == [2, 2, 2, 7, 1] and len(parts) == 14
     assert len({claim.id for claim in claims.LEDGER}) == len(claims.LEDGER)
     words = {"supported", "not supported", "inconclusive at this scale", "not measured"}
     assert {SUPPORTED, NOT_SUPPORTED, INCONCLUSIVE, NOT_MEASURED} == words
@@ -177,9 +177,61 @@ def test_c2_about_networks_tells_both_bounds_at_each_radius():
     assert "99 to 99 % (50 to 50 %) at 1/255, 50 to 50 % (50 to 50 %) at 16/255. The mark is 95 %." in reason
 
 
-def test_c4_is_not_measured_yet():
-    made = ratio_record(1.0), ladder_record(CLEAR, CLEAR), random_record({8: CLEAR})
-    assert verdict("C4", *made)[0] == NOT_MEASURED
+# ---- C4 ----------------------------------------------------------------------------------------------------------
+
+ON_EVENTS = "fig-random-vs-adversarial-events"
+
+
+def events_record(gaps, *, law, unit, attack, training="vanilla", noise):
+    """As `random_record`, on event data: radii of `unit`, beside another training for which the claim does not hold."""
+    rows = []
+    for name, own in ((training, gaps), ("sr", dict.fromkeys(gaps, AGAINST))):
+        rows.append(row("mean accuracy", 0.95, training=name, attack="clean", eps_counts=0.0))
+        for eps, gap in own.items():
+            labels = {"training": name, "attack": attack, unit: eps}
+            rows += [row("mean accuracy", 0.5, **labels), row("mean gap", *gap, **labels, noise=law, factor=4)]
+            rows.append(row("mean accuracy", 0.5, training=name, attack=noise, **{unit: 4 * eps}))
+    return record(ON_EVENTS, rows)
+
+
+@pytest.mark.parametrize(
+    ("id", "law", "unit", "attack", "noise", "told"),
+    [
+        ("C4, uniform noise", "uniform", "eps_counts", "PGD-10", "uniform noise", "at 0.2 counts"),
+        ("C4, random signs", "sign", "eps_counts", "PGD-10", "sign noise", "at 0.2 counts"),
+        ("C4, random flips", "random_flips", "flips", "sparse flips-10", "random flips", "at 0.2 changed events"),
+    ],
+)
+@pytest.mark.parametrize(("gap", "expected"), [(CLEAR, SUPPORTED), (UNSURE, INCONCLUSIVE), (AGAINST, NOT_SUPPORTED)])
+def test_c4_asks_c1_of_vanilla_training_on_event_data(id, law, unit, attack, noise, told, gap, expected):
+    made = events_record({0.1: CLEAR, 0.2: gap}, law=law, unit=unit, attack=attack, noise=noise)
+    found, reason = verdict(id, made)
+    assert found == expected and told in reason
+    assert verdict(id, record(ON_EVENTS, []))[0] == NOT_MEASURED
+    assert verdict(id, random_record({8: CLEAR}))[0] == NOT_MEASURED  # that is of images
+
+
+@pytest.mark.parametrize(("training", "against"), [("sr", "vanilla"), ("at+sr", "at")])
+@pytest.mark.parametrize(("name", "unit"), [("counts", "eps_counts"), ("flips", "flips")])
+@pytest.mark.parametrize(("gain", "expected"), [(CLEAR, SUPPORTED), (UNSURE, INCONCLUSIVE), (AGAINST, NOT_SUPPORTED)])
+def test_c4_asks_c3_once_in_counts_and_once_in_whole_events(training, against, name, unit, gain, expected):
+    of = {"training": training, "against": against}
+    other = {"eps_counts": "flips", "flips": "eps_counts"}[unit]
+    rows = [
+        row("difference", *UNSURE, **of, attack="clean", eps_counts=0.0),
+        row("difference", *gain, **of, attack=claims.WORST, **{unit: 20}),
+        row("difference", *AGAINST, **of, attack=claims.WORST, **{other: 20}),
+        row("difference", *AGAINST, **of, attack="PGD-10", **{unit: 40}),  # weaker: no say
+    ]
+    id = f"C4, {claims.title(training)}, {name}"
+    assert verdict(id, record("tab-events", rows))[0] == expected
+    assert verdict(id, record("tab-events", []))[0] == NOT_MEASURED
+
+
+def test_a_radius_is_told_with_its_unit():
+    rows = [{"eps_255": 32.0}, {"eps_counts": 0.05}, {"flips": 20}]
+    assert [claims.radius(each) for each in rows] == ["32/255", "0.05 counts", "20 changed events"]
+    assert claims.size({"attack": "FGSM", "eps_counts": 0.05, "value": 1}) == {"eps_counts": 0.05}
 
 
 # ---- C3 ----------------------------------------------------------------------------------------------------------

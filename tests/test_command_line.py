@@ -154,11 +154,13 @@ def test_the_plan_says_what_is_there_and_what_the_rest_costs(call, folders, a_se
     asked = len(costs.evaluations(profile))
     assert there == f"  1 of {1 + len(missing)} networks and 0 of {asked} evaluations are there."
     # a second for 8 images: 500 images are 10 batches of 50, so 62.5 s an epoch, of which vanilla at equal cost has two
+    # 150 recordings of events are 3 batches of 50: 18.75 s
     trainings, attacked = lines[: len(missing)], lines[len(missing) :]
     took = {1: "1 min 2 s", 2: "2 min 5 s"}
-    epochs = [e.schedule.epochs for e in missing]
     assert trainings == [
-        f"  train {e} ({e.network}, {n} epochs): {took[n]}" for e, n in zip(missing, epochs, strict=True)
+        f"  train {e} ({e.network}, {e.schedule.epochs} epochs): "
+        + ("19 s" if e.is_of_events else took[e.schedule.epochs])
+        for e in missing
     ]
     # 60 images: 7.5 s for a forward pass and for each gradient of a network
     costly = {line.partition(": ")[0]: line.partition(": ")[2] for line in attacked}
@@ -189,7 +191,7 @@ def test_the_plan_of_what_is_all_there_has_no_bill(call, folders, a_second_a_ste
         finished(e, paths.CHECKPOINTS)
     monkeypatch.setattr(costs, "is_evaluated", lambda *_, **__: True)
     code, out, err = call("plan", "--profile", "smoke")
-    assert code == 0 and out.splitlines()[1:] == ["  32 of 32 networks and 516 of 516 evaluations are there."]
+    assert code == 0 and out.splitlines()[1:] == ["  40 of 40 networks and 628 of 628 evaluations are there."]
 
 
 def test_the_plan_refuses_a_device_that_is_not_one(call, folders):

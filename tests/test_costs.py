@@ -28,7 +28,19 @@ trainings:
   sr: {lam: 0.01}
   at: {eps_255: 32, alpha_255: 40, steps: 1}
   at+sr: {eps_255: 32, alpha_255: 40, steps: 1, lam: 0.01}
+events:
+  data: {name: "saccades:mnist5k", T: 2, train: 20, validation: 10, test: 10}
+  network: {name: events-conv-2, T: 2, tau: 1.0, rule: triangle, precision: float32}
+  schedule: {epochs: 1, batch_size: 10, lr: 0.1, momentum: 0.9, weight_decay: 0.0005}
+  seeds: [0]
+  trainings:
+    vanilla: {}
+    sr: {lam: 0.01}
+    at: {eps: 0.2, alpha: 0.2, steps: 1}
+    at+sr: {eps: 0.2, alpha: 0.2, steps: 1, lam: 0.01}
 notebooks:
+  tab-events: {trainings: []}
+  fig-random-vs-adversarial-events: {trainings: []}
   fig-random-vs-adversarial: {samples: 6, pgd_steps: 2, eps_255: [32], factors: [1]}
   tab-ablation:
     {samples: 6, pgd_steps: 2, eps_255: [32], strong_samples: 6, long_steps: 2, queries: 3, passes: 15}
@@ -107,6 +119,9 @@ def test_the_smoke_profile_asks_for_these_evaluations():
     # own are there.  Clean and PGD-2 on validation images, where both look at one vanilla network; on test images the
     # worst case too, of what is there alone
     counts |= {"variants": 4 * 2 + 3 * 3 + 1, "settings": 10 * 2 - 2 + 8 * 3 + 2}
+    # on event data, 8 networks: clean recordings; both attacks at no radius, noise, FGSM and PGD at one, two kinds of
+    # flips at one; both worst cases; for 4 of them noise at 2 and 4 times the size too
+    counts |= {"events": 8 * (1 + 2 + 4 + 2), "worst on events": 8 * 2, "louder on events": 4 * 2 * 3}
     assert Counter(e.samples for e in found) == {60: sum(expected.values()), 20: sum(counts.values()), 30: 9 * 4}
 
 
@@ -134,6 +149,8 @@ def asked_by(artifact, profile, monkeypatch):
 
     source = (paths.NOTEBOOKS / f"{artifact}.py").read_text(encoding="utf-8")
     monkeypatch.setattr(evaluations, "evaluated", evaluated)
+    if "on_events=True" in source:
+        profile = profile.on_events()
     names = {"run": SimpleNamespace(profile=profile), "attacks": attacks, "measures": measures, "protocols": protocols}
     names |= {"evaluations": evaluations} | profile.parameters(artifact)
     for statement in needed(ast.parse(source).body):
@@ -157,6 +174,13 @@ def test_an_evaluation_says_what_it_is():
     attacked = costs.Evaluation(network, attacks.standard("pgd", 8 / 255, steps=3), 60, "test")
     assert str(attacked) == "PGD-3 at 8/255, 60 test images"
     assert str(costs.Evaluation(network, None, 5, "validation")) == "clean, 5 validation images"
+    (of_events,) = profiles.load("smoke").on_events().experiments("vanilla", seeds=[0])
+    told = {
+        "pgd": "PGD-20 at 2 counts, 60 test recordings",
+        "random_flips": "random flips at 2 changed events, 60 test",
+    }
+    for name, expected in told.items():
+        assert str(costs.Evaluation(of_events, attacks.standard(name, 2), 60, "test")).startswith(expected)
 
 
 def test_an_evaluation_is_there_when_its_flags_are(tiny):
@@ -242,9 +266,11 @@ def test_cifar_needs_no_data_on_disk(constant, monkeypatch, train, steps):
     # 45,000 images (5,000 of the 50,000 validate) in whole batches of 32; 200 epochs, but for 8 trainings at equal cost
     # and for two studies: vanilla, 6 variants and 2 h at 3 λ; vanilla and 2 λ in 20 settings, one vanilla in both
     epochs = Counter(e.schedule.epochs for e, _ in bill.trainings)
-    assert epochs == {200: 22 + 6, 500: 1, 250: 2, 62: 2, 53: 2, 45: 1, 20: 1 + 8 * 3 + 20 * 3 - 1}
+    # the event networks see 8,100 recordings of 9,000 and are not on disk either
+    assert epochs == {200: 22 + 6 + 12, 500: 1, 250: 2, 62: 2, 53: 2, 45: 1, 20: 1 + 8 * 3 + 20 * 3 - 1}
     for e, seconds in bill.trainings:
-        assert seconds == pytest.approx(SECOND * 32 / 8 * steps * e.schedule.epochs)
+        own = 8100 // 32 if e.is_of_events else steps
+        assert seconds == pytest.approx(SECOND * 32 / 8 * own * e.schedule.epochs)
     assert not paths.DATA.exists()
 
 
@@ -281,6 +307,8 @@ def test_imported_networks_are_not_on_the_bill_and_what_they_are_asked_is(tiny, 
         (attacks.standard("mim", 0.1, steps=4), 4),
         (attacks.standard("apgd", 0.1, steps=6), 6),
         (Attack("apgd", 0.1, {"steps": 3, "restarts": 2}), 6),
+        (attacks.standard("sparse_flips", 4, steps=3), 3),
+        (attacks.standard("random_flips", 4), 0),
         (attacks.standard("sa_pgd", 0.1, steps=4), 4),
     ],
     ids=lambda given: f"{given.title}-{given.options}" if isinstance(given, Attack) else "",

@@ -28,6 +28,13 @@ PROFILE = {
     "schedule": {"epochs": 1, "batch_size": 20, "lr": 0.1, "momentum": 0.9, "weight_decay": 0.0005},
     "seeds": [0],
     "trainings": {"vanilla": {}, "sr": {"lam": 0.01}, "at": STEP, "at+sr": STEP | {"lam": 0.01}},
+    "events": {
+        "data": {"name": "saccades:mnist5k", "T": 2, "train": 20, "validation": 10, "test": 10},
+        "network": {"name": "events-conv-2", "T": 2, "tau": 1.0, "rule": "triangle", "precision": "float32"},
+        "schedule": {"epochs": 1, "batch_size": 10, "lr": 0.1, "momentum": 0.9, "weight_decay": 0.0005},
+        "seeds": [0],
+        "trainings": {"vanilla": {}, "sr": {"lam": 0.01}, "at": STEP, "at+sr": STEP | {"lam": 0.01}},
+    },
     "notebooks": {"fig-lambda": {"samples": 20, "pgd_steps": 1, "seeds": [0], "lambdas": [0.01]}},
 }
 STUB = """

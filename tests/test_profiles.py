@@ -124,6 +124,7 @@ def test_its_plan_holds_every_network_once_and_all_that_notebooks_ask_for(name):
     given = profile.parameters("tab-ablation")
     asked += [e for rival in profile.rivals for e in profile.experiments(rival)[: given["rival_seeds"]]]
     asked += profile.at_cost(given["passes"], given["cost_seeds"])
+    asked += profile.on_events().all()
     assert set(plan) == {e.key for e in asked}
     assert set(profile.trainings) == {"vanilla", "sr", "at", "at+sr"}
 
@@ -232,6 +233,22 @@ def test_a_plan_holds_shared_networks_once_and_the_costliest_first(mine):
     ] + [f"sr, λ = 0.1, seed {s}" for s in (0, 1)]
 
 
+def test_on_events_a_profile_has_the_entries_that_stand_there(mine):
+    of_events = mine.on_events()
+    assert (of_events.name, of_events.origin, of_events.notebooks) == (mine.name, mine.origin, mine.notebooks)
+    assert of_events.data == {"name": "saccades:mnist5k", "T": 3, "train": 50} and of_events.seeds == [3]
+    (sr,) = of_events.experiments("sr")
+    assert (sr.network, sr.T, sr.options, sr.seed, sr.is_of_events) == (
+        "events-conv-2",
+        3,
+        {"lam": 0.02, "h": 0.1},
+        3,
+        True,
+    )
+    assert [e.defense for e in of_events.of(["at", "vanilla"])] == ["at", "vanilla"] and of_events.of([]) == []
+    assert not any(e.is_of_events for e in mine.all())
+
+
 def test_a_training_that_the_profile_lacks_is_refused(mine):
     with pytest.raises(Refused) as refusal:
         mine.experiments("trades")
@@ -256,7 +273,7 @@ def test_an_unknown_profile_is_refused_with_those_there_are(params):
     assert refused("nope") == "There is no profile 'nope'. Allowed: mine."
 
 
-KEYS = "cost, data, network, notebooks, schedule, seeds, title, trainings"
+KEYS = "cost, data, events, network, notebooks, schedule, seeds, title, trainings"
 TAKES = KEYS.replace("notebooks", "notebooks, rivals")
 
 
@@ -307,6 +324,16 @@ TAKES = KEYS.replace("notebooks", "notebooks, rivals")
         (changed("data", "name", to="mnist"), "There is no image set 'mnist'. Allowed: mnist5k"),
         (changed("seeds", to=[]), "seeds"),
         (changed("data", to=None), "data"),
+        (
+            changed("events", "data", "T", to=...),
+            "data lacks T. It takes: T, jitter, name, noise, refractory, seed, test",
+        ),
+        (changed("events", "data", "blur", to=1), "data has no use for blur."),
+        (changed("events", "network", "T", to=4), "T is 4 and the data's 3 frames a sample; they must be equal."),
+        (changed("events", "network", "name", to="conv-2"), "needs one with events- before its name."),
+        (changed("events", "trainings", "at", to=...), "trainings lacks at, which the claims compare."),
+        (changed("events", "rivals", to={}), "events has no use for rivals."),
+        (changed("network", "name", to="events-conv-2"), "needs one without events- before its name."),
         ("title: [", "is not YAML"),
         ("a: b: c", "is not YAML"),
         ("- a list", f"the profile lacks {KEYS}."),
@@ -453,6 +480,7 @@ def test_a_written_profile_is_the_papers_with_imported_networks(released):
     only |= {"tab-blackbox": {"substitutes": []}, "tab-poisson-eot": {"trainings": []}}
     only |= {"tab-masking-checklist": {"substitute": "vanilla"}, "fig-timesteps-and-leak": {"lambdas": []}}
     only |= {"fig-sr-variants": {"variants": []}}
+    only |= {"tab-events": {"trainings": []}, "fig-random-vs-adversarial-events": {"trainings": []}}
     only |= dict.fromkeys(("tab-ablation", "tab-cost"), {"passes": 0})
     assert paper.rivals and not released.rivals
     for artifact in notebooks.names():

@@ -43,8 +43,9 @@ def evaluations(trainings, attacks, *, seeds, share, n=50):
                 {"name": "tiny"}, "conv-2-4", 4, 1.0, "triangle", "float32", defense, options, schedule, seed
             )
             for attack in attacks:
-                strong = getattr(attack, "name", "pgd") == "pgd"
-                cost = 0 if attack is None else attack.eps * (8 - i if strong else 1)
+                strong = getattr(attack, "name", "pgd") in ("pgd", "sparse_flips")
+                eps = 0 if attack is None else attack.eps / (200 if attack.norm == "l0" else 1)
+                cost = eps * (8 - i if strong else 1)
                 right = 0.9 - 0.02 * seed - cost if share is None else share
                 passes = np.full(n, 1 if attack is None else 2 * attack.gradients)
                 made.append(Evaluation(of, attack, np.arange(n) < round(n * min(1, max(0, right))), passes))
@@ -143,12 +144,45 @@ def made(artifact, *, seeds=(0, 1, 2), share=None, eps_255=(8, 16), scale=1.0):
         found = [replace(e, passes=np.full(len(e.flags), 2), vanished=float(scale == 0)) for e in found]
         rows = measures.checklist_rows(found, {e.key: asked for e in nets})
         return record(artifact, rows + scaled_rows(0.9 if share is None else share))
+    if artifact in ("tab-events", "fig-random-vs-adversarial-events"):
+        return events_record(artifact, four, [e / 200 for e in eps_255], [2 * e for e in eps_255], how)
     if artifact == "thm-ratio":
         return ratio_record(nets, eps_255, scale)
     if artifact == "fig-landscape":
         return landscape_record(nets, seeds, share, scale)
     assert artifact == "prop-finite-difference", f"the tests know no record of {artifact} yet"
     return quotient_record(nets, scale)
+
+
+def events_record(artifact, four, eps_counts, flips, how):
+    """Of hand-made flags, on radii in counts and budgets of whole events."""
+
+    def found(trainings, attacks):
+        for e in evaluations(trainings, attacks, **how):
+            of = {"data": {"name": "saccades:mnist5k", "T": 4}, "network": "events-conv-2-4"}
+            yield replace(e, experiment=replace(e.experiment, **of))
+
+    if artifact == "tab-events":
+        ladder = [*found(four, protocols.on_events(eps_counts, flips, steps=10, flip_steps=5))]
+        spent = {"steps": 10, "long_steps": 20, "queries": 30, "flip_steps": 5}
+        worst = [*found(four, protocols.worst_on_events(eps_counts[0], flips[0], **spent))]
+        pairs = [("sr", "vanilla"), ("at+sr", "at")]
+        rows = measures.mean_rows(ladder) + measures.mean_rows(worst)
+        clean = [r for r in rows if r["attack"] == "clean"]
+        rows += [r | {"quantity": "mean accuracy, counts cut to [0, 1]", "value": r["value"] / 2} for r in clean]
+        rows += [r for some in (ladder, worst) for pair in pairs for r in measures.difference_rows(some, *pair)]
+        return record(artifact, rows + measures.accuracy_rows(ladder))
+    louder = {
+        "eps_counts": [k * e for e in eps_counts for k in (1, 2, 4)],
+        "flips": [k * e for e in flips for k in (1, 2, 4)],
+    }
+    noise = [standard(law, e) for law in ("uniform", "sign") for e in louder["eps_counts"]]
+    noise += [standard("random_flips", k) for k in louder["flips"]]
+    noise = list({(a.name, round(a.eps, 9)): a for a in noise}.values())
+    attacked = [*(standard("pgd", e) for e in eps_counts), *(standard("sparse_flips", k) for k in flips)]
+    clean, noisy, under = ([*found(four[:2], a)] for a in ([None], noise, attacked))
+    rows = measures.mean_rows(clean + noisy + under) + measures.accuracy_rows(clean + noisy + under)
+    return record(artifact, rows + measures.gap_rows(noisy, under, factors=[1, 2, 4]))
 
 
 def with_epochs(evaluation, epochs):

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from paperlib import errors, images, paths, records
 from paperlib.events import real, recordings, simulation
+from paperlib.events.real import KINDS
 from paperlib.images import ImageSet, Split
 
 SACCADES = "saccades:"  # before an image set's name
@@ -40,7 +41,7 @@ class EventSet(ImageSet):
 
 def is_known(name: object) -> bool:
     """Whether `load` has an event set of that name."""
-    return isinstance(name, str) and (name.startswith(SACCADES) or name in real.SETS)
+    return isinstance(name, str) and (name.startswith(SACCADES) or name in KINDS)
 
 
 def load(
@@ -60,7 +61,7 @@ def load(
     """
     errors.count("T", T)
     if not is_known(name):
-        errors.one_of("event set", name, [f"{SACCADES}NAME", *real.SETS])
+        errors.one_of("event set", name, [f"{SACCADES}NAME", *KINDS])
     return _load(name, T, (train, validation, test), tuple(sorted(camera.items())))
 
 
@@ -83,7 +84,7 @@ def _load(name: str, T: int, caps: tuple, camera: tuple) -> EventSet:
         return _simulated(name, T, caps, dict(camera))
     if camera:
         raise errors.Refused(f"{name} was recorded by a real camera; it takes no {', '.join(dict(camera))}.")
-    found = real.SETS[name](T)
+    found = real.source(name, T)
     splits, sha256 = images.read(name, found, caps, one=1)
     return _set(name, found.title, splits, found.classes, sha256, real.VARIED.get(name))
 

@@ -9,28 +9,30 @@ SLICES = ("time", "number")
 
 
 def check(events: np.ndarray, *, sensor: tuple[int, int, int], source: str) -> None:
-    """Refuse a recording without events, with one outside `sensor` (width, height, polarities), or not in order of time.
+    """Refuse a recording that is empty, out of order, before time 0, or outside `sensor` (width, height, polarities).
 
     The sentence names `source` and the first event that is wrong, counted from 0.
     """
     if not len(events):
-        raise errors.Refused(f"{source} holds no events.")
-    for name, size in zip(("x", "y", "p"), sensor, strict=True):
-        values = events[name].astype(np.int64)
-        _refuse_first(
-            (values < 0) | (values >= size), source, lambda i, v=values, n=name, s=size: f"{n} = {v[i]}; it must lie from 0 to {s - 1}"
-        )
-    t = events["t"].astype(np.int64)
-    _refuse_first(t < 0, source, lambda i: f"t = {t[i]}; no time may be negative")
-    back = np.concatenate([[False], np.diff(t) < 0])
-    _refuse_first(back, source, lambda i: f"t = {t[i]} after {t[i - 1]}; events must be in order of time")
+        raise errors.Refused(f"{source} holds no events; a recording must have one at least.")
+    column = {name: events[name].astype(np.int64) for name in ("x", "y", "p", "t")}
+    wrong = {
+        (name, f"it must lie from 0 to {size - 1}"): (column[name] < 0) | (column[name] >= size)
+        for name, size in zip(("x", "y", "p"), sensor, strict=True)
+    }
+    wrong["t", "no time may be negative"] = column["t"] < 0
+    wrong["t", "it must not lie before the event ahead of it"] = np.diff(column["t"], prepend=column["t"][0]) < 0
+    for (name, allowed), where in wrong.items():
+        if where.any():
+            place = int(where.argmax())
+            raise errors.Refused(f"{source}: event {place} has {name} = {column[name][place]}; {allowed}.")
 
 
 def frames(events: np.ndarray, *, sensor: tuple[int, int, int], T: int, by: str) -> np.ndarray:
     """Counts of events (T, polarities, H, W) in `T` stretches of equal time or of equal number ("time", "number").
 
     Time runs from the first event to the last; of numbers the last stretch has what is left over.  Every event counts
-    once: tonic's own slicing drops the last ones.
+    once, while tonic's slices leave the last ones out.
     """
     errors.one_of("way to slice a recording", by, SLICES)
     if by == "time":
@@ -40,12 +42,5 @@ def frames(events: np.ndarray, *, sensor: tuple[int, int, int], T: int, by: str)
         stretch = np.arange(len(events)) // max(len(events) // T, 1)
     width, height, polarities = sensor
     counts = np.zeros((T, polarities, height, width), np.int32)
-    where = np.minimum(stretch, T - 1), events["p"].astype(np.int64), events["y"], events["x"]
-    np.add.at(counts, where, 1)
+    np.add.at(counts, (np.minimum(stretch, T - 1), events["p"].astype(np.int64), events["y"], events["x"]), 1)
     return counts
-
-
-def _refuse_first(wrong: np.ndarray, source: str, told) -> None:
-    if wrong.any():
-        place = int(wrong.argmax())
-        raise errors.Refused(f"{source}: event {place} has {told(place)}.")

@@ -7,7 +7,7 @@ import numpy as np
 
 from paperlib import gradients, statistics
 from paperlib.attacks import Attack
-from paperlib.evaluations import AnyAttack, Evaluation, size
+from paperlib.evaluations import AnyAttack, Evaluation
 from paperlib.experiments import Experiment
 from paperlib.images import Split
 from paperlib.measures.core import by_labels, mean_over_seeds, over_seeds, row
@@ -155,11 +155,8 @@ def gap_rows(noise: Iterable[Evaluation], attacked: Iterable[Evaluation], *, fac
     return rows
 
 
-def energy_rows(of: Experiment, samples: Split, radii: Sequence[Attack], bounds: tuple[float, float]) -> list[dict]:
-    """Share of the noise's energy ‖δ‖₂² that is left after clamping to `bounds`, per law and radius, over `samples`.
-
-    `of` is any network on these data.
-    """
+def energy_rows(samples: Split, radii: Sequence[Attack], bounds: tuple[float, float]) -> list[dict]:
+    """Share of the noise's energy ‖δ‖₂² that is left after clamping to `bounds`, per law and radius, over `samples`."""
     x = samples.pixels()
     rows = []
     for attack in radii:
@@ -167,7 +164,7 @@ def energy_rows(of: Experiment, samples: Split, radii: Sequence[Attack], bounds:
         clamped = perturb(None, x, samples.labels, bounds=bounds) - x
         free = perturb(None, x, samples.labels, bounds=(-np.inf, np.inf)) - x
         share = (gradients.l2(clamped) / gradients.l2(free)).square().numpy()
-        labels = {"quantity": "noise energy kept", "attack": attack.title} | size(of, attack)
+        labels = {"quantity": "noise energy kept", "attack": attack.title, "eps_255": round(attack.eps * 255, 6)}
         rows.append(row(statistics.bootstrap_mean(share, seed=0), [], **labels))
     return rows
 

@@ -38,7 +38,7 @@ def noise_panel(panel: Axes, record: dict, law: str, unit: str, **of: str) -> No
     for k in dict.fromkeys(gap["factor"] for gap in gaps):
         radii = [gap[unit] for gap in gaps if gap["factor"] == k]
         end = curve(panel, radii, [means[noise, round(k * r, 6)] for r in radii], NOISE[law], width=widths.get(k, 1.2))
-        ends.append((end, f"noise, {f'{k}·' * (k > 1)}{SIGNS[unit]}", NOISE[law]))
+        ends.append((end, f"noise, {str(k) * (k > 1)}{SIGNS[unit]}", NOISE[law]))
     end = curve(panel, [r[unit] for r in attacked], attacked, ATTACK, width=1.8)
     name_ends(panel, attacked[-1][unit], [*ends, (end, f"{attack}, {SIGNS[unit]}", ATTACK)])
     panel.axhline(100 * _clean(record, **of)["value"], color=".6", linestyle=":", linewidth=1)
