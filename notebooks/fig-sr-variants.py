@@ -48,7 +48,6 @@ variants: list[str] = [
     "softmax square +",
     "margin absolute +",
     "softmax absolute +",
-    "margin square -",
     "margin square central",
 ]  # confidence, penalty and direction of each; the first is what the others are compared with
 hs: list[float] = [0.1]  # more h for the first; each variant has the profile's own h

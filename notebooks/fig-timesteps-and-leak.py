@@ -43,7 +43,7 @@ if "google.colab" in sys.modules:  # Colab opens this file alone: fetch the rest
 
 # %% tags=["parameters"]
 profile: str = "laptop"  # which file under params/
-T: list[int] = [1, 4, 8]  # time steps
+T: list[int] = [1, 4]  # time steps
 taus: list[float] = [0.5, 1.0]  # share of the membrane that is left after a step: 1 does not leak
 full: bool = False  # False: one thing at a time around the profile's own T, τ and attached reset; True: all of them
 lambdas: list[float] = [0.003, 0.01]  # of SR, for every setting to choose from; none: nothing is trained

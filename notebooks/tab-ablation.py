@@ -51,7 +51,7 @@ strong_eps_255: float = 32.0  # radius of the strongest attack, in units of 1/25
 strong_samples: int = 100  # test images that it is made on
 long_steps: int = 20  # its steps of APGD
 queries: int = 300  # its forward passes of Square, behind APGD
-passes: int = 25  # forward and backward passes per training image at equal cost: what SR takes in 5 epochs
+passes: int = 20  # forward and backward passes per training image at equal cost: AT's and exact l1's in 5 epochs
 cost_seeds: int = 1  # networks of each training and rival that it is made on, at equal epochs and at equal cost
 device: str = "auto"  # auto, cpu, cuda or mps
 

@@ -44,7 +44,7 @@ if "google.colab" in sys.modules:  # Colab opens this file alone: fetch the rest
 profile: str = "laptop"  # which file under params/
 batch: int = 64  # training images in the step that is measured
 repeats: int = 5  # steps timed, all trainings in turn
-passes: int = 25  # forward and backward passes per training image at equal cost: what SR takes in 5 epochs
+passes: int = 20  # forward and backward passes per training image at equal cost: AT's and exact l1's in 5 epochs
 cost_seeds: int = 1  # networks of each training that are attacked, at equal epochs and at equal cost
 strong_eps_255: float = 32.0  # radius of the attack, in units of 1/255
 strong_samples: int = 100  # test images that it is made on

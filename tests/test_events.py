@@ -1,18 +1,35 @@
 """Event sets behind the interface of image sets; networks, SR and trainings on frames of counts."""
 
 import copy
+import io
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
-from paperlib import attacks, datasets, defenses, evaluation, events, images, networks, paths, regularizers, training
+from paperlib import (
+    attacks,
+    datasets,
+    defenses,
+    evaluation,
+    events,
+    experiments,
+    images,
+    measures,
+    networks,
+    paths,
+    plots,
+    regularizers,
+    training,
+)
 from paperlib.defenses import Batch
 from paperlib.errors import Refused
 from paperlib.events import recordings
 from paperlib.events.simulation import MARGIN, Camera
+from paperlib.experiments import Experiment
 
 DIGITS = {"name": "saccades:mnist5k", "T": 4, "train": 60, "validation": 20, "test": 30}
 
@@ -261,6 +278,43 @@ def test_accuracy_at_no_radius_is_clean_accuracy_exactly(digits):
     clean = evaluation.flags(net, digits.test, **how)
     for name in ("pgd", "fgsm", "uniform", "sparse_flips", "random_flips"):
         assert torch.equal(evaluation.flags(net, digits.test, attacks.standard(name, 0), **how), clean)
+
+
+# ---- what notebooks show and measure ---------------------------------------------------------------------------------
+
+
+def test_the_animation_shows_picture_and_events_frame_by_frame():
+    frames = np.zeros((3, 2, 10, 10), np.uint8)
+    frames[0, 1, 2, 3] = 2  # ON
+    frames[1, 0, 4, 5] = 2  # OFF
+    film = Image.open(io.BytesIO(plots.animation(np.eye(8), frames)))
+    assert film.n_frames == 3
+    zoom = film.width // (10 + 2 + 10)
+    assert film.size == (22 * zoom, 10 * zoom)
+
+    def colour(frame: int, x: int, y: int) -> tuple[int, ...]:
+        film.seek(frame)
+        return film.convert("RGB").getpixel((int((x + 0.5) * zoom), int((y + 0.5) * zoom)))
+
+    assert colour(0, 1, 1) == (255, 255, 255) and colour(0, 2, 1) == (0, 0, 0)  # the picture, in the sensor's middle
+    red, blue, nothing = colour(0, 12 + 3, 2), colour(1, 12 + 5, 4), colour(2, 12 + 3, 2)
+    assert red[0] > 2 * red[2] and blue[2] > 2 * blue[0] and len(set(nothing)) == 1
+    assert colour(1, 12 + 3, 2) == colour(0, 12 + 5, 4) == nothing
+
+
+def test_accuracy_on_cut_counts_is_that_of_counts_of_0_and_1(digits, monkeypatch, tmp_path):
+    monkeypatch.setattr(paths, "CHECKPOINTS", tmp_path / "checkpoints")
+    how = {"data": DIGITS, "network": "events-conv-4", "T": 4, "tau": 1.0, "rule": "triangle", "precision": "float32"}
+    schedule = training.Schedule(2, 20, 0.1, 0.9, 0.0)
+    networks_ = [Experiment(**how, defense="vanilla", options={}, schedule=schedule, seed=seed) for seed in (0, 1)]
+    (found,) = measures.cut_rows(networks_, 30, "cpu")
+    shares, whole = [], []
+    for e in networks_:
+        net = experiments.trained(e, device="cpu", progress=False)
+        for x, into in ((digits.test.pixels().clamp(0, 1), shares), (digits.test.pixels(), whole)):
+            into.append((net(x).argmax(1) == digits.test.labels).double().mean().item())
+    assert found["value"] == pytest.approx(np.mean(shares)) != np.mean(whole)
+    assert (found["quantity"], found["training"]) == ("mean accuracy, counts cut to [0, 1]", "vanilla")
 
 
 def test_the_recordings_of_a_blank_picture_are_refused_by_name(monkeypatch):

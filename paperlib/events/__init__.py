@@ -8,6 +8,7 @@ h are in counts, and the gradient is taken in the frames.
 import hashlib
 import io
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -29,7 +30,7 @@ PARTS = ("train", "validation", "test")
 
 @dataclass(frozen=True, eq=False)
 class EventSet(ImageSet):
-    """An image set whose samples are frames; `bounds` are in counts."""
+    """An image set whose samples are frames (T, 2, H, W) of counts, in which `bounds` are."""
 
     vary: Callable[[Tensor, torch.Generator], Tensor] | None = None  # the recipe's augmentation
 
@@ -94,7 +95,7 @@ def _simulated(name: str, T: int, caps: tuple, camera: dict) -> EventSet:
     errors.takes("The camera", simulation.Camera, camera)
     look = simulation.Camera(**camera)
     what = {"T": T, "images": base.sha256, "camera": repr(look), "code": _code()}
-    kept = paths.DATA / "events" / f"{base.name.replace('/', '-')}-{_hashed(what)}.npz"
+    kept = paths.DATA / "events" / f"{'-'.join(re.findall('[0-9A-Za-z]+', name))},T={T},{_hashed(what)}.npz"
     splits, digest = {}, hashlib.sha256()
     for part, frames in _kept(kept, lambda: _recorded(base, look, T)).items():
         own: Split = getattr(base, part)
@@ -115,7 +116,7 @@ def _recorded(base: ImageSet, look: simulation.Camera, T: int) -> dict[str, np.n
         for number, recorded in zip(split.index.tolist(), look.record(pictures, split.index.numpy()), strict=True):
             recordings.check(recorded, sensor=sensor, source=f"The recording of image {number} of {base.name}")
             frames.append(recordings.frames(recorded, sensor=sensor, T=T, by="time"))
-        found[part] = np.stack(frames).astype(np.min_scalar_type(np.max(frames)))
+        found[part] = np.stack(frames)
     return found
 
 

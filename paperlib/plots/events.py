@@ -53,7 +53,8 @@ def random(record: dict) -> Figure:
         for panel, law in zip(row, LAWS, strict=True):
             unit = "flips" if law == FLIPS else "eps_counts"
             noise_panel(panel, record, law, unit, training=training)
-            panel.set(xlabel=f"{UNITS[unit]}, of the attack", ylim=(0, 101))
+            room = 1.22 * panel.get_xlim()[1]  # a narrow panel needs more of it for names
+            panel.set(xlabel=f"{UNITS[unit]}, of the attack", ylim=(0, 101), xlim=(0, room))
             panel.set_title(LAWS[law] if training == names[0] else "")
         row[0].set_ylabel(f"{title(training)}\naccuracy, %", color=hue(training))
         name_clean(row[0], record, training=training)
