@@ -383,6 +383,7 @@ def of_imported(name: str, network: str, data: dict, trainings: dict[str, dict])
         "data": data,
         "network": paper["network"] | {"name": network},
         "seeds": [Imported.seed],
+        "events": paper["events"] | {"data": paper["events"]["data"] | {"name": "saccades:mnist5k"}},  # no download
         "trainings": paper["trainings"] | {training: own | kept[training] for training, own in trainings.items()},
         "rivals": {},
         "notebooks": {artifact: own | only.get(artifact, {}) for artifact, own in paper["notebooks"].items()},

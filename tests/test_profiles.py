@@ -486,6 +486,7 @@ def test_a_written_profile_is_the_papers_with_imported_networks(released):
     for artifact in notebooks.names():
         changes = {"profile": released.name} | only.get(artifact, {})
         assert released.parameters(artifact) == paper.parameters(artifact) | changes
+    assert released.on_events().data == {"name": "saccades:mnist5k", "T": 10}  # which needs no download
     assert released.trainings["sr"]["h"] == paper.trainings["sr"]["h"]  # prop-finite-difference draws it
     assert profiles.family("paper") == ["paper", released.name]
 

@@ -575,6 +575,14 @@ def test_names_lie_apart_in_their_order_and_none_below_the_axis(heights):
         assert found == heights
 
 
+@pytest.mark.parametrize("artifact", ["tab-events", "fig-random-vs-adversarial-events"])
+def test_without_trainings_on_event_data_that_is_said(artifact):
+    empty = record(artifact, [])
+    assert "No training on event data was asked for" in findings.finding(empty)
+    assert tables.markdown(empty).strip() == "" and plots.draw(empty).axes
+    assert findings.finding(empty).count("Not measured.") == 3 + (artifact == "tab-events")
+
+
 def test_noise_is_drawn_at_the_epsilon_whose_multiple_it_is():
     found = made("fig-random-vs-adversarial")
     for panel, law in zip(plots.draw(found).axes, ("uniform", "sign"), strict=True):

@@ -1,6 +1,6 @@
 """Headlines of the notebooks on event data."""
 
-from paperlib.claims import BASELINES, FLIPS, NOISE_FACTOR, WORST, radius, select, size, title
+from paperlib.claims import FLIPS, NOISE_FACTOR, WORST, radius, select, size, title
 
 NOTHING = "No training on event data was asked for"
 
@@ -22,21 +22,17 @@ def random(record: dict) -> str:
                 f"{widest['attack']} at {radius(widest)} leaves {100 * left['value']:.0f} %, "
                 f"{noise} {100 * after:.0f} %"
             )
-    if not told:
-        return (
-            NOTHING if not select(record, quantity="mean accuracy") else "No noise of four times the size was measured"
-        )
-    return f"{title(own[0]['training'])}: {'; '.join(told)}"
+    if told:
+        return f"{title(own[0]['training'])}: {'; '.join(told)}"
+    return "No noise of four times the size was measured" if select(record, quantity="mean accuracy") else NOTHING
 
 
 def trained(record: dict) -> str:
-    """What SR gains in both worst cases."""
+    """What SR adds in both worst cases."""
     told = []
-    for unit, name in (("eps_counts", "within ε of each count"), ("flips", "by whole events")):
+    for unit in ("eps_counts", "flips"):
         rows = [r for r in select(record, quantity="difference", attack=WORST) if unit in r and r["value"] is not None]
-        gains = [
-            f"{title(r['training'])} - {title(BASELINES[r['training']])} {100 * r['value']:+.0f} points" for r in rows
-        ]
+        gains = [f"{title(r['training'])} - {title(r['against'])} {100 * r['value']:+.0f} points" for r in rows]
         if gains:
-            told.append(f"{name} ({radius(rows[0])}) {', '.join(gains)}")
-    return f"Worst case {'; '.join(told)}" if told else NOTHING
+            told.append(f"{', '.join(gains)} at {radius(rows[0])}")
+    return f"What SR adds in the worst case: {'; '.join(told)}" if told else NOTHING
