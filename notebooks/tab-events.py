@@ -37,7 +37,7 @@ if "google.colab" in sys.modules:  # Colab opens this file alone: fetch the rest
 # **You will see** recordings of an event camera, four trainings on them, and what attacks leave of each: within ε of
 # every count, and by a budget of whole events added or removed, which leaves a recording that a camera could have made.
 #
-# **Time:** a minute on trained networks, 4 from nothing on two cores.
+# **Time:** 2 minutes on trained networks, 5 from nothing on two cores.
 
 # %% tags=["parameters"]
 profile: str = "laptop"  # which file under params/; its entry `events` names data, network and trainings

@@ -19,9 +19,10 @@ UNITS = {"eps_counts": "ε in counts", "flips": "changed events, k"}  # of a rad
 
 
 def animation(picture: np.ndarray, frames: np.ndarray, milliseconds: int = 100) -> bytes:
-    """A GIF: `picture` (H, W) in [0, 1] beside each of `frames` (N, 2, H', W'), counts of OFF and ON events.
+    """An animated PNG: `picture` (H, W) in [0, 1] beside each of `frames` (N, 2, H', W'), counts of OFF and ON events.
 
-    Each frame is shown for so long; a colour is full where a cell has two events or more.
+    Each frame is shown for so long; a colour is full where a cell has two events or more.  What cannot animate a PNG
+    shows the first frame, while a GIF would be left out by some pages that render notebooks.
     """
     height, width = frames.shape[2:]
     still = np.full((height, width), 255, np.uint8)
@@ -31,7 +32,7 @@ def animation(picture: np.ndarray, frames: np.ndarray, milliseconds: int = 100) 
     shown = [np.hstack([np.repeat(still[:, :, None], 3, 2), between, _coloured(each)]) for each in frames]
     large = [Image.fromarray(each.repeat(ZOOM, 0).repeat(ZOOM, 1)) for each in shown]
     film = io.BytesIO()
-    large[0].save(film, "gif", save_all=True, append_images=large[1:], duration=milliseconds, loop=0)
+    large[0].save(film, "png", save_all=True, append_images=large[1:], duration=milliseconds, loop=0)
     return film.getvalue()
 
 
