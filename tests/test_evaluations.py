@@ -4,6 +4,7 @@ import itertools
 import json
 import shutil
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,10 +13,10 @@ import torchattacks
 from conftest import stripes
 
 from paperlib import attacks, evaluation, evaluations, experiments, images, networks, paths, protocols, statistics
-from paperlib.attacks import Attack
+from paperlib.attacks import Attack, standard
 from paperlib.attacks.core import in_batches
 from paperlib.errors import Refused
-from paperlib.evaluations import Ensemble, Transfer
+from paperlib.evaluations import Ensemble, Transfer, size
 from paperlib.experiments import Experiment
 from paperlib.training import Schedule
 
@@ -187,6 +188,17 @@ def test_members_of_several_radii_and_no_members_are_refused():
         Ensemble("mixed", [pgd(0.1), Transfer(pgd(0.2), SOURCE)])
     with pytest.raises(Refused, match="'empty' has members of eps none; they must share one"):
         Ensemble("empty", [])
+    with pytest.raises(Refused, match="'both' has members in linf, l0; they must share one norm"):
+        Ensemble("both", [pgd(2.0), standard("sparse_flips", 2)])
+
+
+def test_a_radius_is_kept_under_the_name_of_its_unit():
+    of_images, of_events = (SimpleNamespace(is_of_events=events) for events in (False, True))
+    flips, within = standard("sparse_flips", 20), pgd(0.2)
+    assert [size(of, None) for of in (of_images, of_events)] == [{"eps_255": 0.0}, {"eps_counts": 0.0}]
+    assert [size(of, within) for of in (of_images, of_events)] == [{"eps_255": 51.0}, {"eps_counts": 0.2}]
+    for attack in (flips, Transfer(flips, SOURCE), Ensemble("one", [flips])):
+        assert size(of_events, attack) == {"flips": 20}
 
 
 def test_an_ensemble_says_its_radius_and_what_it_may_cost():

@@ -209,6 +209,8 @@ FIRES = [  # the doubted attack, the one that breaks more, and a word of the rea
     (PGD, attacks.standard("pgd", 4 / 255), "a smaller radius"),
     (FGSM, attacks.standard("fgsm", 4 / 255), "a smaller radius"),
     (steps(20), steps(10), "fewer steps"),
+    (attacks.standard("sparse_flips", 8), attacks.standard("random_flips", 8), "noise of the same size"),
+    (attacks.standard("sparse_flips", 8), attacks.standard("sparse_flips", 4), "a smaller radius"),
 ]
 SILENT = [
     (PGD, attacks.standard("uniform", 16 / 255)),  # another radius
@@ -231,6 +233,9 @@ SILENT = [
     (None, PGD),
     (PGD, Ensemble("worst", [PGD, attacks.standard("uniform", 8 / 255)])),
     (Ensemble("worst", [PGD, FGSM]), attacks.standard("uniform", 8 / 255)),
+    (attacks.standard("pgd", 8.0), attacks.standard("random_flips", 8)),  # 8 counts of every cell, 8 events
+    (attacks.standard("sparse_flips", 8), attacks.standard("uniform", 8.0)),
+    (attacks.standard("sparse_flips", 8), attacks.standard("random_flips", 16)),
 ]
 
 
