@@ -305,7 +305,7 @@ def test_the_animation_shows_picture_and_events_frame_by_frame():
 def test_accuracy_on_cut_counts_is_that_of_counts_of_0_and_1(digits, monkeypatch, tmp_path):
     monkeypatch.setattr(paths, "CHECKPOINTS", tmp_path / "checkpoints")
     how = {"data": DIGITS, "network": "events-conv-4", "T": 4, "tau": 1.0, "rule": "triangle", "precision": "float32"}
-    schedule = training.Schedule(2, 20, 0.1, 0.9, 0.0)
+    schedule = training.Schedule(10, 20, 0.1, 0.9, 0.0)  # until the counts matter to it
     networks_ = [Experiment(**how, defense="vanilla", options={}, schedule=schedule, seed=seed) for seed in (0, 1)]
     (found,) = measures.cut_rows(networks_, 30, "cpu")
     shares, whole = [], []

@@ -188,23 +188,63 @@ def test_recordings_are_binned_once_and_each_way_of_binning_is_kept_apart(folder
     first = events.load("nmnist", T=3)
     events.load("nmnist", T=4)
     kept = paths.DATA / "events"
-    assert sorted(each.name for each in kept.iterdir()) == [f"nmnist,T={T},by=time,size=34" for T in (3, 4)]
+    named = sorted(each.name.rpartition(",")[0] for each in kept.iterdir())  # the rest is the code's hash
+    assert named == [f"nmnist,T={T},by=time,size=34" for T in (3, 4)]
     events._load.cache_clear()
     with monkeypatch.context() as patch:
         patch.setattr(real, "_events", lambda *_: pytest.fail("read again"))
         again = events.load("nmnist", T=3)
     assert again.sha256 == first.sha256
     events._load.cache_clear()
-    changed = write(folder / "NMNIST/Train/3/00000.bin", in_bytes(some(30, seed=99)))
-    later = changed.stat().st_mtime + 10
-    os.utime(changed, (later, later))
-    assert events.load("nmnist", T=3).sha256 != first.sha256
-    damaged = next((kept / "nmnist,T=3,by=time,size=34").rglob("*.npy"))
-    damaged.write_bytes(damaged.read_bytes()[:100])
-    os.utime(damaged, (later + 10, later + 10))
+    monkeypatch.setattr(real, "version", lambda package: f"another {package}")
+    assert events.load("nmnist", T=3).sha256 == first.sha256
+    assert len(list(kept.iterdir())) == 3
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["replaced", "another folder"])
+def test_frames_of_another_recording_are_not_taken_even_if_it_is_the_older(folder, monkeypatch, tmp_path, elsewhere):
+    written = n_mnist(folder)
+    events.load("nmnist", T=3)
+    changed = "NMNIST/Train/3/00000.bin"
+    time = (folder / changed).stat().st_mtime_ns if elsewhere else 10**18
+    if elsewhere:
+        folder = folder.rename(tmp_path / "theirs")
+        monkeypatch.setenv(real.FOLDER, str(folder))
+    recording = some(len(written["Train/3/00000.bin"]), seed=99)
+    write(folder / changed, in_bytes(recording))
+    os.utime(folder / changed, ns=(time, time))
+    source = real.source("nmnist", 3)
+    np.testing.assert_array_equal(source.read(np.arange(1))[0], slow(recording, 3, "time"))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda b: b[:100], lambda b: b[:100] + bytes([b[100] ^ 4]) + b[101:], lambda b: b""],
+    ids=["cut off", "one bit", "nothing left"],
+)
+def test_kept_frames_that_are_damaged_are_named(folder, damage):
+    n_mnist(folder)
+    events.load("nmnist", T=3)
+    kept = next((paths.DATA / "events").rglob("*.npz"))
+    kept.write_bytes(damage(kept.read_bytes()))
     events._load.cache_clear()
-    with pytest.raises(Refused, match=f"{damaged.name} is damaged; delete it"):
+    with pytest.raises(Refused, match=f"{kept.name} is damaged .*delete it"):
         events.load("nmnist", T=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "told"),
+    [
+        ("nmnist", "NMNIST/Train/notes/1.bin", "NMNIST holds .* no label for .*'s'"),
+        ("dvs-gesture", "DVSGesture/ibmGestureTrain/user01_led/clap.npy", "DVSGesture holds .* no label for .*'clap'"),
+        ("dvs-gesture", "DVSGesture/ibmGestureTrain/user01_led/11.npy", "11.npy has the label 11; .* from 0 to 10"),
+        ("cifar10-dvs", "CIFAR10DVS/lorry/1.aedat4", "CIFAR10DVS holds .* no label for .*'lorry'"),
+    ],
+)
+def test_files_that_do_not_belong_there_are_refused(folder, name, file, told):
+    write(folder / file, b"anything")
+    with pytest.raises(Refused, match=told):
+        events.load(name, T=3)
 
 
 def test_two_readers_at_once_leave_whole_frames(folder):
@@ -243,15 +283,31 @@ def test_a_real_recording_of_n_mnist_goes_through_reader_binning_and_network(fol
 # ---- DVS128 Gesture and CIFAR10-DVS ----------------------------------------------------------------------------------
 
 
-def test_gestures_are_summed_over_four_by_four_pixels(folder):
+def gestures(folder: Path, users: int = 1, **how: int) -> dict[str, np.ndarray]:
+    """Recordings of gestures 0 and 4, by so many users for training and one for testing."""
     written = {}
-    for part, user in (("ibmGestureTrain", "user01_fluorescent"), ("ibmGestureTest", "user24_led")):
+    training = [("ibmGestureTrain", f"user{user:02d}_fluorescent") for user in range(1, users + 1)]
+    for part, user in (*training, ("ibmGestureTest", "user24_led")):
         for label in (0, 4):
             name = f"{part}/{user}/{label}.npy"
-            written[name] = recording = some(60, seed=len(written), size=128, last=900)
+            written[name] = recording = some(seed=len(written), last=900, **how)
             table = np.stack([recording[column].astype(np.int64) for column in ("x", "y", "p", "t")], 1)
             (folder / "DVSGesture" / part / user).mkdir(parents=True, exist_ok=True)
             np.save(folder / "DVSGesture" / name, table)
+    return written
+
+
+def test_counts_above_255_stay_whole(folder):
+    gestures(folder, users=5, count=3000, size=4)  # 3000 events of 2 polarities in one cell of 3 frames
+    found = events.load("dvs-gesture", T=3)
+    cells = found.test.pixels()[:, :, :, 0, 0]
+    assert (cells.sum((1, 2)) == 3000).all() and found.test.pixels().sum() == 6000
+    assert 400 < cells.min() <= cells.max() <= found.bounds[1]
+    assert found.test.images.clamp(max=1).max() == 1  # as measures.cut_rows cuts them
+
+
+def test_gestures_are_summed_over_four_by_four_pixels(folder):
+    written = gestures(folder, count=60, size=128)
     source = real.source("dvs-gesture", 3)
     assert (source.title, source.tested, source.labels.tolist()) == ("DVS128 Gesture", 2, [0, 4, 0, 4])
     for frames, recording in zip(source.read(np.arange(4)), written.values(), strict=True):

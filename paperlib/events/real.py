@@ -1,6 +1,6 @@
 """Real event sets, read by tonic from a folder of the user's or from its own download, and binned once.
 
-    data/events/nmnist,T=10,by=time,size=34/Train/3/00012.npy        the frames of one recording
+    data/events/nmnist,T=10,by=time,size=34,HASH/Train/3/00012,HASH.npz        the frames of one recording
 
 The folder is data/, or what the environment variable COMPANION_EVENTS names; it holds NMNIST/, DVSGesture/ or
 CIFAR10DVS/ as tonic lays them out, whole or in part.  tonic checks the archives that it downloads; of other files the
@@ -9,7 +9,9 @@ checksum of the frames is all there is.
 
 import io
 import os
+import zipfile
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -70,29 +72,36 @@ KINDS = {
 def source(name: str, T: int) -> Source:
     """The set `name` in T frames a recording.
 
-    Raises `Refused` where it is not there and cannot be downloaded, and when read for recordings that are damaged,
-    empty, out of order, or have events outside the sensor, with the file and the place.
+    Raises `Refused` where it is not there and cannot be downloaded, or holds what tonic finds no label for, and when
+    read for recordings that are damaged, empty, out of order, or have events outside the sensor, with the file and the
+    place.
     """
     kind = KINDS[name]
     folder = Path(os.environ.get(FOLDER, paths.DATA)).expanduser()
-    parts = [_reader(kind)(str(folder), **how) for how in kind.parts]
+    parts = [_found(kind, folder, how) for how in kind.parts]
     if not any(map(len, parts)):
         parts = [_downloaded(kind, folder, how) for how in kind.parts]
     parts = [part for part in parts if len(part)]
     found = []  # (part, row of it), each part in the order of its paths, which no file system changes
     for part in parts:
         found += [(part, row) for row in sorted(range(len(part)), key=lambda row, part=part: part.data[row])]
-    cache = paths.DATA / "events" / f"{name},T={T},by={kind.by},size={kind.size}"
+    classes = tuple(map(str, parts[0].classes))
+    for part, row in found:
+        if not 0 <= part.targets[row] < len(classes):
+            raise errors.Refused(
+                f"{paths.shown(Path(part.data[row]))} has the label {part.targets[row]}; "
+                f"those of {kind.title} go from 0 to {len(classes) - 1}."
+            )
+    cache = paths.DATA / "events" / f"{name},T={T},by={kind.by},size={kind.size},{_code()}"
 
     def read(rows: np.ndarray) -> np.ndarray:
         bar = tqdm(rows.tolist(), desc=f"reading {kind.title}", leave=False)
         stack = np.stack([_frames(kind, *found[row], T, cache) for row in bar])
-        whole = np.issubdtype(stack.dtype, np.integer)
-        return stack.astype(np.min_scalar_type(stack.max())) if whole else stack
+        return recordings.packed(stack) if np.issubdtype(stack.dtype, np.integer) else stack
 
     return Source(
         kind.title,
-        tuple(map(str, parts[0].classes)),
+        classes,
         np.array([part.targets[row] for part, row in found], np.int64),
         tested=len(parts[1]) if len(parts) > 1 else 0,
         read=read,
@@ -130,10 +139,16 @@ def augment(frames: Tensor, generator: torch.Generator) -> Tensor:
 VARIED = {"cifar10-dvs": augment}
 
 
-def _reader(kind: Kind) -> type:
-    """tonic's class, which takes what is there for the whole set."""
+def _found(kind: Kind, folder: Path, how: dict):
+    """A part of the set as tonic's class lists it, which takes what is there for the whole set."""
     base = _of_tonic(kind)
-    return type(base.__name__, (base,), {"_check_exists": lambda self: True})
+    try:
+        return type(base.__name__, (base,), {"_check_exists": lambda self: True})(str(folder), **how)
+    except (ValueError, KeyError) as problem:  # tonic reads labels from names
+        raise errors.Refused(
+            f"{paths.shown(folder / kind.reader)} holds a folder or file that tonic's {kind.reader} finds no label for "
+            f"({problem}); only {kind.title} may lie there."
+        ) from problem
 
 
 def _downloaded(kind: Kind, folder: Path, how: dict):
@@ -154,22 +169,28 @@ def _of_tonic(kind: Kind) -> type:
 
 
 def _frames(kind: Kind, part, row: int, T: int, cache: Path) -> np.ndarray:
-    """The frames of one recording, kept under its own name.
+    """The frames of one recording, kept under its own name with a hash of the file's place, size and time.
 
     tonic's own cache names files by their place in the set and would take half a file for a whole one.
     """
     file = Path(part.data[row])
-    kept = (cache / file.relative_to(part.location_on_system)).with_suffix(".npy")
-    if kept.exists() and kept.stat().st_mtime >= file.stat().st_mtime:
+    state = file.stat()
+    place = _hashed(f"{file.resolve()} {state.st_size} {state.st_mtime_ns}".encode())
+    kept = cache / file.relative_to(part.location_on_system).with_name(f"{file.stem},{place}.npz")
+    if kept.exists():
         try:
-            return np.load(kept, allow_pickle=False)
-        except (ValueError, EOFError):
-            raise errors.Refused(f"{paths.shown(kept)} is damaged; delete it, and it is made again.") from None
+            with zipfile.ZipFile(kept) as archive:
+                whole = archive.read("frames.npy")  # all of it, or its checksum would not be compared
+            return np.load(io.BytesIO(whole), allow_pickle=False)
+        except Exception as problem:  # readers raise anything on damaged bytes
+            raise errors.Refused(
+                f"{paths.shown(kept)} is damaged ({type(problem).__name__}); delete it, and it is made again."
+            ) from None
     events = _events(part, row, file)
     recordings.check(events, sensor=part.sensor_size, source=paths.shown(file))
     frames = kind.resize(recordings.frames(events, sensor=part.sensor_size, T=T, by=kind.by))
     packed = io.BytesIO()
-    np.save(packed, frames)
+    np.savez_compressed(packed, frames=frames)
     records.write_atomically(kept, packed.getvalue())
     return frames
 
@@ -189,3 +210,13 @@ def _events(part, row: int, file: Path) -> np.ndarray:
         ) from None
     except Exception as problem:  # readers raise anything on damaged bytes
         raise errors.Refused(f"{paths.shown(file)} is damaged or foreign ({type(problem).__name__}).") from problem
+
+
+def _code() -> str:
+    """Names the lines that make frames, tonic's too, so that frames of older ones are not taken for theirs."""
+    own = b"".join(Path(file).read_bytes() for file in (__file__, recordings.__file__))
+    return _hashed(own + version("tonic").encode())
+
+
+def _hashed(content: bytes) -> str:
+    return records.sha256(content)[:8]

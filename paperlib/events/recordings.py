@@ -32,7 +32,7 @@ def frames(events: np.ndarray, *, sensor: tuple[int, int, int], T: int, by: str)
     """Counts of events (T, polarities, H, W) in `T` stretches of equal time or of equal number ("time", "number").
 
     Time runs from the first event to the last; of numbers the last stretch has what is left over.  Every event counts
-    once, while tonic's slices leave the last ones out.  Of the smallest type of whole numbers that holds the counts.
+    once, while tonic's slices leave the last ones out.  Of the type that `packed` chooses.
     """
     errors.one_of("way to slice a recording", by, SLICES)
     if by == "time":
@@ -43,4 +43,9 @@ def frames(events: np.ndarray, *, sensor: tuple[int, int, int], T: int, by: str)
     width, height, polarities = sensor
     counts = np.zeros((T, polarities, height, width), np.int32)
     np.add.at(counts, (np.minimum(stretch, T - 1), events["p"].astype(np.int64), events["y"], events["x"]), 1)
-    return counts.astype(np.min_scalar_type(counts.max()))
+    return packed(counts)
+
+
+def packed(counts: np.ndarray) -> np.ndarray:
+    """Whole numbers of at least 0 as uint8 where that holds them, else as int32: torch hardly computes in uint16."""
+    return counts.astype(np.uint8 if counts.max() <= np.iinfo(np.uint8).max else np.int32)

@@ -5,6 +5,7 @@ A gradient is *masked* where following it raises the loss no more than a random 
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -38,7 +39,7 @@ def agreed(of: Sequence[Experiment], samples: Split, *, device: str = "auto") ->
     for experiment in of:
         network = experiments.trained(experiment, device=device)
         right &= in_batches(network, samples.pixels().to(device), BATCH).argmax(1).cpu() == samples.labels
-    return Split(samples.images[right], samples.labels[right], samples.index[right])
+    return replace(samples, images=samples.images[right], labels=samples.labels[right], index=samples.index[right])
 
 
 def landscapes(
