@@ -19,7 +19,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms.functional import rotate
 from tqdm import tqdm
 
 from paperlib import errors, paths, records
@@ -115,6 +114,8 @@ def augment(frames: Tensor, generator: torch.Generator) -> Tensor:
     A mirror image with probability 1/2, then one of three, each as likely: a circular shift by -5..5 pixels on either
     axis, a turn by up to 30° that leaves zeros, or a square of 16×16 set to 0.  All frames of a sample alike.
     """
+    from torchvision.transforms.functional import rotate  # two seconds that all other data do without
+
     side = frames.shape[-1]
 
     def draw(low: int, high: int) -> int:
@@ -163,7 +164,7 @@ def _downloaded(kind: Kind, folder: Path, how: dict):
 
 
 def _of_tonic(kind: Kind) -> type:
-    from tonic import datasets  # a fifth of a second that images do without
+    from tonic import datasets  # a fifth of a second likewise
 
     return getattr(datasets, kind.reader)
 

@@ -99,9 +99,9 @@ def _falling(panel: Axes, record: dict, names: list[str], unit: str) -> None:
     lines = [panel.plot([], [], label=label, **style | how)[0] for label, how in (
         (f"{attack if unit == 'eps_counts' else 'chosen by gradient'}", {}),
         (f"{noise} noise" if unit == "eps_counts" else "at random", {"linestyle": "--"}),
-        ("worst of all", {"marker": "X", "linestyle": ""}),
+        ("worst of all, fewer recordings", {"marker": "X", "linestyle": ""}),
     )]  # fmt: skip
-    panel.legend(handles=lines, fontsize=7, loc="lower left")
+    panel.legend(handles=lines, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)
 
 
 def _changes(panel: Axes, record: dict) -> None:
