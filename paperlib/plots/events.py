@@ -101,7 +101,7 @@ def _falling(panel: Axes, record: dict, names: list[str], unit: str) -> None:
         (f"{noise} noise" if unit == "eps_counts" else "at random", {"linestyle": "--"}),
         ("worst of all, fewer recordings", {"marker": "X", "linestyle": ""}),
     )]  # fmt: skip
-    panel.legend(handles=lines, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)
+    panel.legend(handles=lines, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=3)
 
 
 def _changes(panel: Axes, record: dict) -> None:
