@@ -21,7 +21,7 @@ LENGTHS = {  # notebook parameters that no sign belongs to
     *("square_lambdas", "absolute_lambdas", "hs", "taus"),
     *("eps_counts", "strong_eps_counts"),
 }
-ON_EVENTS = {"data", "network", "schedule", "seeds", "trainings"}
+ON_EVENTS = {"data", "network", "schedule", "seeds", "trainings"}  # entries that `events` gives anew
 VARIED = ("variants", "hs", "square_lambdas", "absolute_lambdas", "seeds", "epochs", "network")  # of fig-sr-variants
 
 
@@ -46,7 +46,7 @@ class Profile:
     schedule: dict  # fields of `training.Schedule`
     trainings: dict[str, dict]  # defense → its options; lengths in pixels may be given as `<name>_255`
     seeds: list[int]
-    events: dict  # `ON_EVENTS` once more, for the notebooks on event data
+    events: dict  # the entries that `ON_EVENTS` names once more, for the notebooks on event data
     notebooks: dict[str, dict]  # artifact → parameters that differ from the notebook's own
     rivals: dict[str, dict] = field(default_factory=dict)  # more trainings, which tab-ablation and tab-cost compare
 
