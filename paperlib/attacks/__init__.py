@@ -101,8 +101,8 @@ class Attack:
     @property
     def queries(self) -> int:
         """How many forward passes without a gradient a sample costs at most, the last one apart."""
-        if self.name == "sparse_flips":  # after each step, and to take changes back
-            return self.options["steps"] + 1 + int(self.eps).bit_length()
+        if self.name == "sparse_flips":  # after the last step, and to take changes back
+            return 1 + int(self.eps).bit_length()
         draws = self.options.get("draws", 0) if self.name == "random_search" else 0
         return self.options.get("queries", 0) + draws
 

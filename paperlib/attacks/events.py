@@ -29,22 +29,22 @@ def sparse_flips(
     The idea of SDA (section 6 of the paper notes).  The gain of a cell is what the loss max_{k≠y} z_k - z_y grows, to
     first order, by the better of the changes that are feasible there.  A sample leaves at its first misclassified
     iterate; then the changes of least gain are taken back, half of what is left at a time, wherever it stays
-    misclassified.  It costs a sample `steps` gradients at most, and `steps` + 1 + log₂ k looks forward.
+    misclassified.  It costs a sample `steps` gradients at most, and 1 + log₂ k looks forward.
     """
     network, budget = asked(network, images, labels, batch_size), whole(eps)
     errors.count("steps", steps)
     x, gains = images.clone(), torch.zeros_like(images)  # of the cells that were changed, what each promised
-    rows = network.correct(images).nonzero().squeeze(1)
-    broken = [rows[:0]]
-    for step in range(1, steps + 1):
-        more = budget * step // steps - budget * (step - 1) // steps
-        if not len(rows) or not more:
-            continue
-        _, gradient = network.gradient(x[rows], rows, loss=lambda logits, y: -margin(logits, y))
-        _flip(x, gains, rows, gradient, more, bounds)
-        correct = network.correct(x[rows], rows)
+    rows, broken = torch.arange(len(x), device=x.device), []  # samples still correct, and the others
+    for more in filter(None, _shares(budget, steps)):
+        logits, gradient = network.gradient(x[rows], rows, loss=lambda logits, y: -margin(logits, y))
+        correct = logits.argmax(1) == labels[rows]
         broken.append(rows[~correct])
-        rows = rows[correct]
+        rows, gradient = rows[correct], gradient[correct]
+        if not len(rows):
+            break
+        _flip(x, gains, rows, gradient, more, bounds)
+    if len(rows):
+        broken.append(rows[~network.correct(x[rows], rows)])
     return _without_idle(network, images, x, gains, torch.cat(broken))
 
 
@@ -74,6 +74,11 @@ def whole(eps: float) -> int:
     if eps != int(eps):
         raise errors.Refused(f"eps is {eps}; a budget of events must be a whole number.")
     return int(eps)
+
+
+def _shares(budget: int, steps: int) -> list[int]:
+    """The budget in `steps` parts, as equal as whole numbers can be."""
+    return [budget * step // steps - budget * (step - 1) // steps for step in range(1, steps + 1)]
 
 
 def _feasible(x: Tensor, bounds: Bounds) -> tuple[Tensor, Tensor]:
