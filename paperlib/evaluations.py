@@ -282,4 +282,4 @@ class _Store:
         return {"attack": None if attack is None else asdict(attack)} | self.of
 
     def _path(self, attack: Attack | Transfer | None) -> Path:
-        return self.experiment.folder / "evaluations" / f"{experiments.hashed(self._spec(attack))}.json"
+        return self.experiment.folder / "evaluations" / f"{records.hashed(self._spec(attack))}.json"

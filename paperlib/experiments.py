@@ -5,7 +5,6 @@ checkpoints/<key>/history.jsonl                    a line an epoch, from the fir
 checkpoints/<key>/state.pt                         an unfinished training, after its last whole epoch
 """
 
-import hashlib
 import io
 import json
 import sys
@@ -49,7 +48,7 @@ class _Stored:
     @cached_property
     def key(self) -> str:
         """Hash of the canonical JSON."""
-        return hashed(self.content)
+        return records.hashed(self.content)
 
     @property
     def content(self) -> dict:
@@ -342,8 +341,3 @@ def _load(experiment: Experiment, device: str) -> Network:
         where, told = paths.shown(folder), " ".join(str(problem).split())
         raise errors.Refused(f"{where} holds weights of another network than {experiment.network}: {told}") from None
     return network.to(device).eval()
-
-
-def hashed(content: dict) -> str:
-    """A name for `content`: the start of its canonical JSON's SHA-256."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

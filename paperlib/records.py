@@ -170,6 +170,11 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def hashed(content: object) -> str:
+    """A name for `content`: the start of its canonical JSON's SHA-256."""
+    return sha256(json.dumps(content, sort_keys=True).encode())[:16]
+
+
 def code_version(root=paths.ROOT) -> tuple[str, bool | None]:
     """Git commit of the checkout at `root`, and whether its tracked files are unchanged but for `OUTPUTS`.
 

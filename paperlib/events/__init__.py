@@ -6,13 +6,10 @@ h are in counts, and the gradient is taken in the frames.
 """
 
 import hashlib
-import io
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,7 +17,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from paperlib import errors, images, paths, records
-from paperlib.events import real, recordings, simulation
+from paperlib.events import kept, real, recordings, simulation
 from paperlib.events.real import KINDS
 from paperlib.images import ImageSet, Split
 
@@ -94,10 +91,14 @@ def _simulated(name: str, T: int, caps: tuple, camera: dict) -> EventSet:
     base = images.load(name.removeprefix(SACCADES), **dict(zip(PARTS, caps, strict=True)))
     errors.takes("The camera", simulation.Camera, camera)
     look = simulation.Camera(**camera)
-    what = {"T": T, "images": base.sha256, "camera": repr(look), "code": _code()}
-    kept = paths.DATA / "events" / f"{'-'.join(re.findall('[0-9A-Za-z]+', name))},T={T},{_hashed(what)}.npz"
+    code = kept.code(simulation, recordings)
+    what = records.hashed({"T": T, "images": base.sha256, "camera": repr(look), "code": code})
+    path = paths.DATA / "events" / f"{'-'.join(re.findall('[0-9A-Za-z]+', name))},T={T},{what}.npz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):  # two processes may ask at once
+        recorded = kept.arrays(path, lambda: _recorded(base, look, T))
     splits, digest = {}, hashlib.sha256()
-    for part, frames in _kept(kept, lambda: _recorded(base, look, T)).items():
+    for part, frames in recorded.items():
         own: Split = getattr(base, part)
         splits[part] = Split(torch.from_numpy(frames), own.labels, own.index, one=1)
         digest.update(frames)
@@ -120,34 +121,8 @@ def _recorded(base: ImageSet, look: simulation.Camera, T: int) -> dict[str, np.n
     return found
 
 
-def _kept(path: Path, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The arrays in `path`, made and kept where they are not; two processes may ask at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):
-        if not path.exists():
-            packed = io.BytesIO()
-            np.savez_compressed(packed, **make())
-            records.write_atomically(path, packed.getvalue())
-        try:
-            with np.load(path, allow_pickle=False) as kept:
-                return {part: kept[part] for part in PARTS}
-        except Exception as problem:
-            raise errors.Refused(
-                f"{paths.shown(path)} is damaged ({type(problem).__name__}); delete it, and it is made again."
-            ) from None
-
-
 def _set(name: str, title: str, splits: dict[str, Split], classes: tuple[str, ...], sha256: str, vary=None) -> EventSet:
     """Counts are taken as they are: neither shifted nor scaled."""
     most = max(float(split.images.max()) for split in splits.values())
     nothing = {"mean": (0.0, 0.0), "std": (1.0, 1.0), "crops_and_flips": False}
     return EventSet(name, title, **splits, **nothing, classes=classes, sha256=sha256, bounds=(0.0, most), vary=vary)
-
-
-def _code() -> str:
-    """Names the simulation's own lines, so that frames of older ones are not taken for its own."""
-    return records.sha256(b"".join(Path(module.__file__).read_bytes() for module in (simulation, recordings)))
-
-
-def _hashed(content: dict) -> str:
-    return records.sha256(json.dumps(content, sort_keys=True).encode())[:16]

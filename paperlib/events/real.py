@@ -7,9 +7,8 @@ CIFAR10DVS/ as tonic lays them out, whole or in part.  tonic checks the archives
 checksum of the frames is all there is.
 """
 
-import io
 import os
-import zipfile
+import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from paperlib import errors, paths, records
-from paperlib.events import recordings
+from paperlib.events import kept, recordings
 from paperlib.images import Source
 
 FOLDER = "COMPANION_EVENTS"
@@ -32,11 +31,10 @@ OWN_TEST = ({"train": True}, {"train": False})  # how tonic is asked for each pa
 
 
 class Kind(NamedTuple):
-    """What one set is, and what becomes of its recordings."""
+    """What one set is, known before anything is read, and what becomes of its recordings."""
 
-    train: int  # recordings to train on, and classes: known before anything is read
+    train: int  # recordings to train on
     classes: int
-
     reader: str  # tonic's class
     title: str
     by: str  # how `recordings.frames` slices them
@@ -91,7 +89,8 @@ def source(name: str, T: int) -> Source:
                 f"{paths.shown(Path(part.data[row]))} has the label {part.targets[row]}; "
                 f"those of {kind.title} go from 0 to {len(classes) - 1}."
             )
-    cache = paths.DATA / "events" / f"{name},T={T},by={kind.by},size={kind.size},{_code()}"
+    code = records.hashed([kept.code(sys.modules[__name__], recordings), version("tonic")])[:8]
+    cache = paths.DATA / "events" / f"{name},T={T},by={kind.by},size={kind.size},{code}"
 
     def read(rows: np.ndarray) -> np.ndarray:
         bar = tqdm(rows.tolist(), desc=f"reading {kind.title}", leave=False)
@@ -176,24 +175,15 @@ def _frames(kind: Kind, part, row: int, T: int, cache: Path) -> np.ndarray:
     """
     file = Path(part.data[row])
     state = file.stat()
-    place = _hashed(f"{file.resolve()} {state.st_size} {state.st_mtime_ns}".encode())
-    kept = cache / file.relative_to(part.location_on_system).with_name(f"{file.stem},{place}.npz")
-    if kept.exists():
-        try:
-            with zipfile.ZipFile(kept) as archive:
-                whole = archive.read("frames.npy")  # all of it, or its checksum would not be compared
-            return np.load(io.BytesIO(whole), allow_pickle=False)
-        except Exception as problem:  # readers raise anything on damaged bytes
-            raise errors.Refused(
-                f"{paths.shown(kept)} is damaged ({type(problem).__name__}); delete it, and it is made again."
-            ) from None
-    events = _events(part, row, file)
-    recordings.check(events, sensor=part.sensor_size, source=paths.shown(file))
-    frames = kind.resize(recordings.frames(events, sensor=part.sensor_size, T=T, by=kind.by))
-    packed = io.BytesIO()
-    np.savez_compressed(packed, frames=frames)
-    records.write_atomically(kept, packed.getvalue())
-    return frames
+    place = records.hashed([str(file.resolve()), state.st_size, state.st_mtime_ns])[:8]
+    path = cache / file.relative_to(part.location_on_system).with_name(f"{file.stem},{place}.npz")
+
+    def make() -> dict[str, np.ndarray]:
+        events = _events(part, row, file)
+        recordings.check(events, sensor=part.sensor_size, source=paths.shown(file))
+        return {"frames": kind.resize(recordings.frames(events, sensor=part.sensor_size, T=T, by=kind.by))}
+
+    return kept.arrays(path, make)["frames"]
 
 
 def _events(part, row: int, file: Path) -> np.ndarray:
@@ -211,13 +201,3 @@ def _events(part, row: int, file: Path) -> np.ndarray:
         ) from None
     except Exception as problem:  # readers raise anything on damaged bytes
         raise errors.Refused(f"{paths.shown(file)} is damaged or foreign ({type(problem).__name__}).") from problem
-
-
-def _code() -> str:
-    """Names the lines that make frames, tonic's too, so that frames of older ones are not taken for theirs."""
-    own = b"".join(Path(file).read_bytes() for file in (__file__, recordings.__file__))
-    return _hashed(own + version("tonic").encode())
-
-
-def _hashed(content: bytes) -> str:
-    return records.sha256(content)[:8]
