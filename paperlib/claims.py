@@ -16,7 +16,7 @@ KEPT = 0.95  # C2 about networks is judged by whether at least this share of sam
 
 REGIMES = SMOOTH, TRUE = ("surrogate-smooth", "true forward")  # of the forward pass, as records name them
 ALL_WIDTHS = "all widths together"  # how records name PGD by rules of every width, one after another
-FLIPS = "random_flips"  # how records name the law by which events are changed at random
+RANDOM_FLIPS = "random_flips"  # how records name the law by which events are changed at random
 WORST = "worst of all"  # how records name everything that a notebook attacks with, together
 BASELINES = {"sr": "vanilla", "at+sr": "at"}  # what SR is added to
 TITLES = {
@@ -255,7 +255,12 @@ LEDGER = (
                 f"uniform noise {NOISE_FACTOR} times larger costs less than the attack",
             ),
             ("random signs", "sign", "PGD", f"random signs {NOISE_FACTOR} times larger cost less than the attack"),
-            ("random flips", FLIPS, "sparse", f"{NOISE_FACTOR} times as many events changed at random cost less"),
+            (
+                "random flips",
+                RANDOM_FLIPS,
+                "sparse",
+                f"{NOISE_FACTOR} times as many events changed at random cost less",
+            ),
         )
     ),
     *(

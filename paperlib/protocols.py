@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from paperlib import attacks, errors
 from paperlib.attacks import Attack, standard
-from paperlib.claims import ALL_WIDTHS, FLIPS, WORST
+from paperlib.claims import ALL_WIDTHS, RANDOM_FLIPS, WORST
 from paperlib.evaluations import AnyAttack, Ensemble, Transfer
 from paperlib.experiments import Experiment
 
@@ -115,7 +115,7 @@ def random_on_events(
     eps_counts: Sequence[float], flips: Sequence[int], factors: Sequence[int], *, steps: int, flip_steps: int
 ) -> tuple[list[Attack], list[Attack]]:
     """Noise at each of `factors` times each radius, and the attacks at the radii: in counts, then of whole events."""
-    radii = {law: eps_counts for law in attacks.RANDOM} | {FLIPS: flips}
+    radii = {law: eps_counts for law in attacks.RANDOM} | {RANDOM_FLIPS: flips}
     noise = [
         standard(law, size)
         for law, own in radii.items()

@@ -1,6 +1,6 @@
 """Headlines of the notebooks on event data."""
 
-from paperlib.claims import FLIPS, NOISE_FACTOR, WORST, radius, select, size, title
+from paperlib.claims import NOISE_FACTOR, RANDOM_FLIPS, WORST, radius, select, size, title
 
 NOTHING = "No training on event data was asked for"
 
@@ -8,7 +8,7 @@ NOTHING = "No training on event data was asked for"
 def random(record: dict) -> str:
     """The widest gap between noise four times larger and the attack, in counts and in whole events."""
     told = []
-    for law, noise in (("uniform", "uniform noise of 4ε"), (FLIPS, "four times as many at random")):
+    for law, noise in (("uniform", "uniform noise of 4ε"), (RANDOM_FLIPS, "four times as many at random")):
         gaps = [
             r for r in select(record, quantity="mean gap", noise=law, factor=NOISE_FACTOR) if r["value"] is not None
         ]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from paperlib import attacks, statistics
 from paperlib.attacks import Attack
-from paperlib.claims import FLIPS
+from paperlib.claims import RANDOM_FLIPS
 from paperlib.evaluations import Evaluation, Transfer
 from paperlib.measures.core import by_labels
 
@@ -61,7 +61,7 @@ def _outdone(e: Evaluation, other: Evaluation) -> str | None:
         return BLIND if same and iterated else None
     if not isinstance(theirs, Attack):  # clean images, or the worst of several
         return None
-    if theirs.name in (*attacks.RANDOM, "random_search", FLIPS):
+    if theirs.name in (*attacks.RANDOM, "random_search", RANDOM_FLIPS):
         return NOISE if same else None
     if theirs.name in attacks.BLACK_BOX:
         return BLIND if same and iterated else None

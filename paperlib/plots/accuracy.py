@@ -4,12 +4,12 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from paperlib.claims import FLIPS, select, title
+from paperlib.claims import RANDOM_FLIPS, select, title
 from paperlib.findings.accuracy import broken, swept
 from paperlib.plots.core import ATTACK, NOISE, curve, hue, name_dots, name_ends, whiskers
 
-LAWS = {"uniform": "Uniform noise", "sign": "Random signs", FLIPS: "Random flips"}
-TITLES = {FLIPS: "random flips"}  # of an attack, where it does not end in "noise"
+LAWS = {"uniform": "Uniform noise", "sign": "Random signs", RANDOM_FLIPS: "Random flips"}
+TITLES = {RANDOM_FLIPS: "random flips"}  # of an attack, where it does not end in "noise"
 SIGNS = {"eps_255": "ε", "eps_counts": "ε", "flips": "k"}  # of a radius
 
 

@@ -4,13 +4,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
-from paperlib.claims import FLIPS
+from paperlib.claims import RANDOM_FLIPS
 
 COLOURS = {"vanilla": "#4d4d4d", "sr": "#0072b2", "at": "#e69f00", "at+sr": "#009e73"}
 COLOURS |= {"rat": "#999933", "trades": "#882255", "trades+sr": "#44aa99"}  # the rivals
 COLOURS |= {"l2": "#aa4499", "loss-l1": "#88ccee", "exact-l1": "#332288"}
 OTHER = "#661100"  # of any other training
-NOISE = {"uniform": "#56b4e9", "sign": "#cc79a7", FLIPS: "#117733"}
+NOISE = {"uniform": "#56b4e9", "sign": "#cc79a7", RANDOM_FLIPS: "#117733"}
 ATTACK = "#d55e00"
 LOG = {"xscale": "log"}  # of radii and steps, before anything is drawn: a single one would give limits without width
 

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from paperlib.claims import BASELINES, FLIPS, WORST, select, title
+from paperlib.claims import BASELINES, RANDOM_FLIPS, WORST, select, title
 from paperlib.plots.accuracy import LAWS, name_clean, noise_panel
 from paperlib.plots.core import curve, dots, hue, name_ends, trainings, whiskers
 
@@ -52,7 +52,7 @@ def random(record: dict) -> Figure:
     figure, panels = plt.subplots(len(names), len(LAWS), **shape)
     for row, training in zip(panels, names, strict=True):
         for panel, law in zip(row, LAWS, strict=True):
-            unit = "flips" if law == FLIPS else "eps_counts"
+            unit = "flips" if law == RANDOM_FLIPS else "eps_counts"
             noise_panel(panel, record, law, unit, training=training)
             room = 1.22 * panel.get_xlim()[1]  # a narrow panel needs more of it for names
             panel.set(xlabel=f"{UNITS[unit]}, of the attack", ylim=(0, 101), xlim=(0, room))
