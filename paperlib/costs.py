@@ -257,13 +257,14 @@ class _Outline(NamedTuple):
         name = data["name"]
         if name in images.OUTLINES:
             channels, pixels, classes, train = images.OUTLINES[name]
-            return cls((channels, pixels, pixels), classes, min(train, data.get("train") or train))
-        if name in events.KINDS:
+            sample = (channels, pixels, pixels)
+        elif name in events.KINDS:
             kind = events.KINDS[name]
-            sample = (data["T"], 2, kind.size, kind.size)
-            return cls(sample, kind.classes, min(kind.train, data.get("train") or kind.train))
-        there = datasets.load(**data)
-        return cls(there.train.images.shape[1:], there.num_classes, len(there.train))
+            sample, classes, train = (data["T"], 2, kind.size, kind.size), kind.classes, kind.train
+        else:
+            there = datasets.load(**data)
+            sample, classes, train = there.train.images.shape[1:], there.num_classes, len(there.train)
+        return cls(sample, classes, min(train, data.get("train") or train))
 
 
 class _Stopwatch:

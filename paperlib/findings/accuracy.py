@@ -1,22 +1,32 @@
 """Headlines of what is measured in accuracy and in gradients."""
 
-from paperlib.claims import NOISE_FACTOR, select, title
+from paperlib.claims import NOISE_FACTOR, radius, select, size, title
+
+UNMEASURED = "No noise of four times the attack's size was measured"
 
 
 def random(record: dict) -> str:
     """The attack against noise four times larger, where they differ most."""
-    gaps = select(record, quantity="mean gap", noise="uniform", factor=NOISE_FACTOR)
-    if not gaps:
-        return "No noise of four times the attack's size was measured"
-    widest = max(gaps, key=lambda row: row["value"])
-    at = {"eps_255": widest["eps_255"]}
-    (attacked,) = select(record, quantity="mean accuracy", attack=widest["attack"], **at)
-    louder = round(widest["eps_255"] * NOISE_FACTOR, 6)
-    (noise,) = select(record, quantity="mean accuracy", attack="uniform noise", eps_255=louder)
+    if (most := widest(record, "uniform")) is None:
+        return UNMEASURED
+    attacked, noise = most
     return (
-        f"{widest['attack']} at ε = {widest['eps_255']:g}/255 leaves {100 * attacked['value']:.0f} % accuracy, "
-        f"uniform noise of 4ε leaves {100 * noise['value']:.0f} %"
+        f"{attacked['attack']} at ε = {radius(attacked)} leaves {100 * attacked['value']:.0f} % accuracy, "
+        f"uniform noise of 4ε leaves {100 * noise:.0f} %"
     )
+
+
+def widest(record: dict, law: str, **of: str) -> tuple[dict, float] | None:
+    """The attack's mean accuracy, its row, and what noise four times larger leaves, where the two differ most.
+
+    `of` are labels, where the record has others.  None where no such noise was measured.
+    """
+    gaps = select(record, quantity="mean gap", noise=law, factor=NOISE_FACTOR, **of)
+    if not gaps:
+        return None
+    gap = max(gaps, key=lambda row: row["value"])
+    (attacked,) = select(record, quantity="mean accuracy", attack=gap["attack"], **of, **size(gap))
+    return attacked, attacked["value"] + gap["value"]
 
 
 def maps(record: dict) -> str:

@@ -1,30 +1,25 @@
 """Headlines of the notebooks on event data."""
 
-from paperlib.claims import NOISE_FACTOR, RANDOM_FLIPS, WORST, radius, select, size, title
+from paperlib.claims import RANDOM_FLIPS, WORST, radius, select, title
+from paperlib.findings.accuracy import UNMEASURED, widest
 
 NOTHING = "No training on event data was asked for"
 
 
 def random(record: dict) -> str:
     """The widest gap between noise four times larger and the attack, in counts and in whole events."""
-    told = []
+    means = select(record, quantity="mean accuracy")
+    if not means:
+        return NOTHING
+    first, told = means[0]["training"], []
     for law, noise in (("uniform", "uniform noise of 4ε"), (RANDOM_FLIPS, "four times as many at random")):
-        gaps = [
-            r for r in select(record, quantity="mean gap", noise=law, factor=NOISE_FACTOR) if r["value"] is not None
-        ]
-        own = [r for r in gaps if r["training"] == gaps[0]["training"]]
-        if own:
-            widest = max(own, key=lambda row: row["value"])
-            at = {"quantity": "mean accuracy", "training": widest["training"], "attack": widest["attack"]}
-            (left,) = select(record, **at, **size(widest))
-            after = left["value"] + widest["value"]
+        if (most := widest(record, law, training=first)) is not None:
+            attacked, after = most
             told.append(
-                f"{widest['attack']} at {radius(widest)} leaves {100 * left['value']:.0f} %, "
+                f"{attacked['attack']} at {radius(attacked)} leaves {100 * attacked['value']:.0f} %, "
                 f"{noise} {100 * after:.0f} %"
             )
-    if told:
-        return f"{title(own[0]['training'])}: {'; '.join(told)}"
-    return "No noise of four times the size was measured" if select(record, quantity="mean accuracy") else NOTHING
+    return f"{title(first)}: {'; '.join(told)}" if told else UNMEASURED
 
 
 def trained(record: dict) -> str:

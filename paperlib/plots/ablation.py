@@ -120,5 +120,6 @@ def _passes(record: dict, training: str) -> str:
 
 
 def handle(mark: str, name: str, *, open_: bool = False) -> Line2D:
+    """A legend's entry for a marker, hollow where it is `open_`."""
     face = "white" if open_ else GREY
     return Line2D([], [], color=GREY, marker=mark, linestyle="", markersize=5, markerfacecolor=face, label=name)

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
-from paperlib.claims import RANDOM_FLIPS
+from paperlib.claims import BASELINES, RANDOM_FLIPS, title
 
 COLOURS = {"vanilla": "#4d4d4d", "sr": "#0072b2", "at": "#e69f00", "at+sr": "#009e73"}
 COLOURS |= {"rat": "#999933", "trades": "#882255", "trades+sr": "#44aa99"}  # the rivals
@@ -85,6 +85,24 @@ def dots(panel: Axes, rows: list[dict], y: float | list[float], colour: str, **s
     values, reach = [100 * r["value"] for r in rows], 100 * whiskers(rows)
     style = {"fmt": "o", "markersize": 5, "elinewidth": 1.4} | style
     panel.errorbar(values, y, xerr=reach, color=colour, **style)
+
+
+def gains(panel: Axes, lines: dict[str, list[dict]], *, below: float) -> None:
+    """What SR adds to each training: a line for each of `lines`, its name and the differences that stand on it.
+
+    The legend lies so far `below` the panel, in its heights.
+    """
+    for i, (training, against) in enumerate(BASELINES.items()):
+        own = [(y, r) for y, rows in enumerate(lines.values()) for r in rows if r["training"] == training]
+        if own:
+            at = [y + 0.13 * (2 * i - 1) for y, _ in own]
+            label = f"{title(training)} - {title(against)}"
+            dots(panel, [r for _, r in own], at, hue(training), markersize=4, label=label)
+    panel.axvline(0, color=".4", linewidth=0.8)
+    panel.set_yticks(range(len(lines)), list(lines), fontsize=7)
+    panel.set(title="What SR changes, percentage points", ylim=(len(lines) - 0.5, -0.5))
+    if panel.get_legend_handles_labels()[0]:
+        panel.legend(loc="upper center", bbox_to_anchor=(0.4, -below), fontsize=8, ncols=2)
 
 
 def line(

@@ -4,9 +4,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from paperlib.claims import BASELINES, WORST, select, title
+from paperlib.claims import WORST, select, title
 from paperlib.findings.evaluation import FOUR, made_on, rungs
-from paperlib.plots.core import curve, dots, hue, name_ends, trainings, whiskers
+from paperlib.plots.core import curve, dots, gains, hue, name_ends, trainings, whiskers
 
 
 def ladder(record: dict) -> Figure:
@@ -22,16 +22,7 @@ def ladder(record: dict) -> Figure:
     left.set_xticks(places, [_rung(record, rung) for rung in climbed], fontsize=7)
     left.set(ylabel="accuracy, worst case so far, %", ylim=(0, 101), xlim=(-0.3, len(climbed) - 0.2))
     left.set_xlabel("each rung with all before it; forward and backward passes per image up to there", fontsize=8)
-    for i, (training, against) in enumerate(BASELINES.items()):
-        rows = [r for rung in climbed for r in select(record, quantity="difference", training=training, attack=rung)]
-        if rows:
-            y = [climbed.index(r["attack"]) + 0.13 * (2 * i - 1) for r in rows]
-            dots(right, rows, y, hue(training), markersize=4, label=f"{title(training)} - {title(against)}")
-    right.axvline(0, color=".4", linewidth=0.8)
-    right.set_yticks(places, [_short(rung) for rung in climbed], fontsize=7)
-    right.set(title="What SR changes, percentage points", ylim=(len(climbed) - 0.5, -0.5))
-    if right.get_legend_handles_labels()[0]:
-        right.legend(loc="upper center", bbox_to_anchor=(0.4, -0.07), fontsize=8, ncols=2)
+    gains(right, {_short(r): select(record, quantity="difference", attack=r) for r in climbed}, below=0.07)
     return figure
 
 

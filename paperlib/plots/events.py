@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from paperlib.claims import BASELINES, RANDOM_FLIPS, WORST, select, title
+from paperlib.claims import RANDOM_FLIPS, WORST, select, title
 from paperlib.plots.accuracy import LAWS, name_clean, noise_panel
-from paperlib.plots.core import curve, dots, hue, name_ends, trainings, whiskers
+from paperlib.plots.core import curve, gains, hue, name_ends, trainings, whiskers
 
 ZOOM, GAP = 7, 2  # screen pixels of a sensor's, and sensor pixels between picture and recording
 OFF, ON = (0, 90, 181), (220, 50, 32)  # blue and red that colour-blind readers tell apart
@@ -71,7 +71,14 @@ def trained(record: dict) -> Figure:
     for panel, unit in zip(panels, UNITS, strict=False):
         _falling(panel, record, names, unit)
     panels[0].set_ylabel("accuracy, %")
-    _changes(panels[2], record)
+    rows = select(record, quantity="difference")
+    worst = [r for r in rows if r["attack"] == WORST]
+    lines = {
+        "clean": [r for r in rows if r["attack"] == "clean"],
+        "worst case,\nin counts": [r for r in worst if "eps_counts" in r],
+        "worst case,\nwhole events": [r for r in worst if "flips" in r],
+    }
+    gains(panels[2], lines, below=0.15)
     return figure
 
 
@@ -102,23 +109,6 @@ def _falling(panel: Axes, record: dict, names: list[str], unit: str) -> None:
         ("worst of all, fewer recordings", {"marker": "X", "linestyle": ""}),
     )]  # fmt: skip
     panel.legend(handles=lines, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=3)
-
-
-def _changes(panel: Axes, record: dict) -> None:
-    """What SR adds to each training, clean and in both worst cases."""
-    rows = select(record, quantity="difference")
-    places = [("clean", "eps_counts"), (WORST, "eps_counts"), (WORST, "flips")]
-    for i, (training, against) in enumerate(BASELINES.items()):
-        own = [(y, r) for y, (attack, unit) in enumerate(places) for r in rows
-               if (r["training"], r["attack"]) == (training, attack) and unit in r]  # fmt: skip
-        at = [y + 0.1 * (2 * i - 1) for y, _ in own]
-        if own:
-            dots(panel, [r for _, r in own], at, hue(training), label=f"{title(training)} - {title(against)}")
-    panel.axvline(0, color=".4", linewidth=0.8)
-    panel.set_yticks(range(len(places)), ["clean", "worst case,\nin counts", "worst case,\nwhole events"], fontsize=8)
-    panel.set(title="What SR changes, percentage points", ylim=(len(places) - 0.5, -0.5))
-    if panel.get_legend_handles_labels()[0]:
-        panel.legend(loc="upper center", bbox_to_anchor=(0.4, -0.12), fontsize=8, ncols=2)
 
 
 def _nothing() -> Figure:
