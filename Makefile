@@ -24,7 +24,7 @@ PARAMS   := params/$(PROFILE).yml
 BASE     := $(patsubst %,params/%.yml,$(shell sed -n 's/^base: *//p' $(PARAMS) 2>/dev/null))
 # the longest first, so that no core waits for it in the end
 NAMES    := $(basename $(notdir $(wildcard notebooks/*.py)))
-LONGEST  := $(filter fig-attack-ladder tab-ablation tab-events,$(NAMES))
+LONGEST  := $(filter fig-attack-ladder tab-ablation tab-events thm-ratio,$(NAMES))
 ARTIFACTS := $(LONGEST) $(filter-out $(LONGEST),$(NAMES))
 DRAWN    := $(ARTIFACTS:%=$(BUILD)/%.drawn)
 
