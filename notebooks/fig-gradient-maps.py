@@ -44,7 +44,7 @@ profile: str = "laptop"  # which file under params/
 images: int = 5  # how many images are shown, the first of the test set
 eps_255: float = 32.0  # radius of the attack, in units of 1/255
 pgd_steps: int = 20  # steps of PGD, each of length 2.5 ε / steps
-samples: int = 500  # test images measured and attacked
+samples: int = 250  # test images measured and attacked
 device: str = "auto"  # auto, cpu, cuda or mps
 
 # %%

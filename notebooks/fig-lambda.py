@@ -42,7 +42,7 @@ if "google.colab" in sys.modules:  # Colab opens this file alone: fetch the rest
 # %% tags=["parameters"]
 profile: str = "laptop"  # which file under params/
 training: str = "sr"  # whose weight is swept: any training or rival with a lam
-lambdas: list[float] = [0.0003, 0.001, 0.003, 0.006, 0.01, 0.02, 0.03, 0.06]  # weights; vanilla networks stand for 0
+lambdas: list[float] = [0.001, 0.003, 0.006, 0.01, 0.02, 0.03, 0.06]  # weights; vanilla networks stand for 0
 seeds: list[int] = [0, 1, 2]  # one network each
 eps_255: float = 32.0  # radius of the attack, in units of 1/255
 pgd_steps: int = 20  # steps of PGD, each of length 2.5 ε / steps

@@ -44,9 +44,9 @@ if "google.colab" in sys.modules:  # Colab opens this file alone: fetch the rest
 profile: str = "laptop"  # which file under params/
 seeds: int = 3  # how many networks of each training
 steps: list[float] = [1e-06, 1e-05, 0.0001, 0.001, 0.003, 0.01, 0.03, 0.1]  # values of h, in units of the image's range
-samples: int = 100  # test images for the spiking network
-smooth_samples: int = 50  # and for the surrogate-smooth one, which is slower
-weight_samples: int = 50  # and for the penalty's gradient by the weights
+samples: int = 60  # test images for the spiking network
+smooth_samples: int = 30  # and for the surrogate-smooth one, which is slower
+weight_samples: int = 30  # and for the penalty's gradient by the weights
 accuracy_samples: int = 500  # and for the accuracies of both
 device: str = "auto"  # auto, cpu, cuda or mps
 

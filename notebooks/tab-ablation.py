@@ -45,7 +45,7 @@ if "google.colab" in sys.modules:  # Colab opens this file alone: fetch the rest
 profile: str = "laptop"  # which file under params/
 eps_255: list[float] = [16.0, 32.0, 48.0]  # radii, in units of 1/255
 pgd_steps: int = 20  # steps of PGD, each of length 2.5 ε / steps
-samples: int = 500  # test images
+samples: int = 250  # test images
 rival_seeds: int = 1  # of each rival the first so many networks; of a training all
 strong_eps_255: float = 32.0  # radius of the strongest attack, in units of 1/255
 strong_samples: int = 100  # test images that it is made on

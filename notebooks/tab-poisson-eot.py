@@ -42,7 +42,7 @@ if "google.colab" in sys.modules:  # Colab opens this file alone: fetch the rest
 # %% tags=["parameters"]
 profile: str = "laptop"  # which file under params/
 trainings: list[str] = ["vanilla", "sr"]  # which of its trainings, with Poisson input
-seeds: int = 2  # of each training the first so many networks
+seeds: int = 1  # of each training the first so many networks
 eps_255: float = 32.0  # radius of every attack, in units of 1/255
 draws: list[int] = [10]  # of the input, for each gradient
 pgd_steps: int = 10  # steps of PGD, each of length 2.5 ε / steps

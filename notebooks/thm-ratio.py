@@ -42,8 +42,8 @@ if "google.colab" in sys.modules:  # Colab opens this file alone: fetch the rest
 # %% tags=["parameters"]
 profile: str = "laptop"  # which file under params/
 seeds: int = 3  # how many networks of each training
-samples: int = 500  # test images for gradients and for surviving the attack
-true_samples: int = 80  # of these, images measured with the true forward pass
+samples: int = 250  # test images for gradients and for surviving the attack
+true_samples: int = 60  # of these, images measured with the true forward pass
 smooth_samples: int = 20  # and with the surrogate-smooth one, which is slower
 eps_255: list[float] = [0.0255, 0.255, 2.55, 16, 48]  # radii in units of 1/255
 draws: int = 32  # of noise, for each image and radius

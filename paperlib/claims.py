@@ -93,9 +93,9 @@ def percent(row: dict) -> str:
 
 def points(row: dict) -> str:
     """A difference of shares in percentage points, signed, with its interval."""
-    return (
-        "undefined" if row["value"] is None else f"{100 * row['value']:+.1f} points" + _bounds(row, "+") + _doubted(row)
-    )
+    if row["value"] is None:
+        return "undefined"
+    return f"{100 * row['value']:+z.1f} points" + _bounds(row, "+z") + _doubted(row)  # z: no minus before nothing
 
 
 def _doubted(row: dict) -> str:

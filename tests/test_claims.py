@@ -333,6 +333,7 @@ def test_shares_and_points_are_percentages_with_their_intervals():
     assert claims.percent(row("accuracy", 1.0)) == "100.0 %"
     assert claims.points(row("difference", -0.012, -0.05, 0.026)) == "-1.2 points [-5.0, +2.6]"
     assert claims.points(row("difference", 0.2)) == "+20.0 points"
+    assert claims.points(row("difference", -0.0001, -0.0004, 0.0001)) == "+0.0 points [+0.0, +0.0]"
 
 
 def test_a_finding_holds_headline_caption_and_exactly_its_own_verdicts():

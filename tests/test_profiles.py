@@ -152,7 +152,7 @@ def test_parameters_of_the_file_override_the_notebooks_by_name(mine):
     declared = parameters.declared(paths.NOTEBOOKS / "thm-ratio.py")
     defaults = {name: p.default for name, p in declared.items()}
     assert mine.parameters("thm-ratio") == defaults | {"profile": "mine", "samples": 60}
-    assert mine.parameters("prop-finite-difference")["samples"] == 100
+    assert mine.parameters("prop-finite-difference")["samples"] == 60
 
 
 # ---- experiments -------------------------------------------------------------------------------------------------
@@ -378,7 +378,7 @@ def test_a_negative_radius_of_a_notebook_is_refused_before_anything_is_trained(p
 
 def test_a_good_file_of_ones_own_needs_no_notebook_overrides(params):
     params(changed("notebooks", to={}))
-    assert profiles.load("mine").parameters("thm-ratio")["samples"] == 500
+    assert profiles.load("mine").parameters("thm-ratio")["samples"] == 250
     assert profiles.names() == ["mine"]
 
 
@@ -399,8 +399,8 @@ def test_what_a_profile_gives_replaces_its_bases_entries_whole(params):
     mine, good = profiles.load("mine"), profiles.load("good")
     assert (mine.title, mine.seeds, mine.network["T"]) == ("one seed", [7], 3)
     assert mine.trainings["sr"] == {"lam": 0.5}  # no h of the base's
-    assert mine.parameters("tab-ablation")["samples"] == 500  # nor its samples
-    assert mine.parameters("fig-lambda")["lambdas"] == [0.0003, 0.001, 0.003, 0.006, 0.01, 0.02, 0.03, 0.06]
+    assert mine.parameters("tab-ablation")["samples"] == 250  # nor its samples
+    assert mine.parameters("fig-lambda")["lambdas"] == [0.001, 0.003, 0.006, 0.01, 0.02, 0.03, 0.06]
     assert (mine.data, mine.schedule, mine.cost) == (good.data, good.schedule, good.cost)
     assert (good.seeds, good.network["T"], good.trainings["sr"]) == ([0, 1], 2, GOOD["trainings"]["sr"])
     assert [e.seed for e in mine.experiments("at")] == [7]

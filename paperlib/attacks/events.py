@@ -61,7 +61,7 @@ def random_flips(
         more, fewer = (change.flatten() for change in _feasible(frames, bounds))
         rng = np.random.default_rng((seed, number))
         changes = torch.from_numpy(rng.permutation(2 * len(more))).to(x.device)  # of a cell first one more, then fewer
-        changes = changes[torch.cat([more, fewer])[changes]]
+        changes = changes[torch.cat([more, fewer])[changes]][: 2 * budget]  # a cell is met twice at most
         cells, sign = changes % len(more), torch.where(changes < len(more), 1.0, -1.0).to(x)
         first = _first_of_each(cells)[:budget]
         frames.view(-1)[cells[first]] += sign[first]

@@ -16,7 +16,7 @@ def ablation(record: dict) -> str:
         rows = under_pgd(differences(record, training=training, against=against, budget=None))
         if rows:
             widest = max(rows, key=lambda row: abs(row["value"]))
-            change = f"{100 * widest['value']:+.0f} points at {widest['eps_255']:g}/255"
+            change = f"{100 * widest['value']:+z.0f} points at {widest['eps_255']:g}/255"
             told.append(f"{title(training)} against {title(against)}: {change}")
             attack = widest["attack"]
     return f"What SR changes under {attack}, where most: {'; '.join(told)}"

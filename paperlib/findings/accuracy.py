@@ -62,7 +62,7 @@ def lambdas(record: dict) -> str:
 def _between(record: dict, chosen: float, used: float) -> str:
     """What the chosen λ changes against the one in use; nothing where that was not trained."""
     own, others = (_at(record, lam) for lam in (chosen, used))
-    told = [f"{attack} {100 * (own[attack] - others[attack]):+.1f} points" for attack in own if attack in others]
+    told = [f"{attack} {100 * (own[attack] - others[attack]):+z.1f} points" for attack in own if attack in others]
     return f" (chosen minus in use: {', '.join(told)})" if told else ""
 
 

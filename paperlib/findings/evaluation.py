@@ -22,7 +22,7 @@ def ladder(record: dict) -> str:
     """What is left on the last rung, and what SR still gains there."""
     left = [f"{title(r['training'])} {100 * r['value']:.0f} %" for r in _means(record, WORST)]
     gained = [
-        f"{title(training)} - {title(against)} {100 * r['value']:+.0f} points"
+        f"{title(training)} - {title(against)} {100 * r['value']:+z.0f} points"
         for training, against in BASELINES.items()
         for r in select(record, quantity="difference", training=training, attack=WORST)
     ]

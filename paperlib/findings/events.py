@@ -27,7 +27,7 @@ def trained(record: dict) -> str:
     told = []
     for unit in ("eps_counts", "flips"):
         rows = [r for r in select(record, quantity="difference", attack=WORST) if unit in r and r["value"] is not None]
-        gains = [f"{title(r['training'])} - {title(r['against'])} {100 * r['value']:+.0f} points" for r in rows]
+        gains = [f"{title(r['training'])} - {title(r['against'])} {100 * r['value']:+z.0f} points" for r in rows]
         if gains:
             told.append(f"{', '.join(gains)} at {radius(rows[0])}")
     return f"What SR adds in the worst case: {'; '.join(told)}" if told else NOTHING

@@ -92,4 +92,4 @@ def word(row: dict, axis: str) -> str:
 
 
 def _round(row: dict) -> str:
-    return f"{100 * row['value']:+.0f}"
+    return f"{100 * row['value']:+z.0f}"

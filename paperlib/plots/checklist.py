@@ -55,7 +55,7 @@ def _short(cell: Cell) -> str:
         return "–"
     if not cell.check.difference:
         return f"{100 * value:.0f} %"
-    return f"{100 * value:+.0f}" + (f"  (c = {cell.worst['scale']:g})" if "scale" in cell.worst else "")
+    return f"{100 * value:+z.0f}" + (f"  (c = {cell.worst['scale']:g})" if "scale" in cell.worst else "")
 
 
 def _scale(panel: Axes, record: dict) -> None:
