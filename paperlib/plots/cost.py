@@ -59,22 +59,23 @@ def _bought(panel: Axes, record: dict) -> None:
         face = "white" if row["budget"] == EPOCHS else colour
         panel.plot([x], [value], "o", color=colour, markersize=5, markerfacecolor=face, zorder=3)
         ends[training] = x, value
-    _name(panel, ends, 1.12 * furthest)
+    top = min(100, 110 * max((bound(row, "high") for _, _, row in dots), default=1))
+    _name(panel, ends, 1.12 * furthest, least=0.055 * top)
     radius = f"{worst(record, EPOCHS)[0]['eps_255']:g}/255"
     panel.set(
         xlabel="forward and backward passes per training image, equal ones side by side",
         ylabel=f"accuracy in the worst case at {radius}, %",
     )
-    panel.set(xlim=(0, 1.06 * furthest), ylim=(-3, 103))
+    panel.set(xlim=(0, 1.06 * furthest), ylim=(-0.03 * top, 1.03 * top))
     panel.set_title("What passes buy", loc="left")
     handles = [handle("o", EPOCHS, open_=True), handle("o", PASSES)]
     panel.legend(handles=handles, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.1), fontsize=8)
 
 
-def _name(panel: Axes, ends: dict[str, tuple[float, float]], x: float) -> None:
-    """Each training's name at `x`, from the top down, with a line to its last dot."""
+def _name(panel: Axes, ends: dict[str, tuple[float, float]], x: float, least: float) -> None:
+    """Each training's name at `x`, from the top down and `least` apart, with a line to its last dot."""
     order = sorted(ends, key=lambda training: -ends[training][1])
-    for training, height in zip(order, _apart([ends[training][1] for training in order], 5.5), strict=True):
+    for training, height in zip(order, _apart([ends[training][1] for training in order], least), strict=True):
         leader = {"arrowstyle": "-", "color": hue(training), "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3, "alpha": 0.6}
         where = {"xytext": (x, height), "annotation_clip": False, "arrowprops": leader}
         panel.annotate(title(training), ends[training], color=hue(training), fontsize=8, va="center", **where)
