@@ -79,7 +79,7 @@ plots.draw(record)
 
 # %% [markdown]
 # ## The table
-# Mean accuracy over seeds with its 95 % t interval, then what SR changes. Two seeds give wide intervals; the record
+# Mean accuracy over seeds with its 95 % t interval, then what SR changes. Few seeds give wide intervals; the record
 # also holds every network's own accuracy and the paired differences on the same images, with McNemar's test.
 
 # %%
