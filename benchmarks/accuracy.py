@@ -15,8 +15,11 @@ from pathlib import Path
 import numpy as np
 import rendering
 
-from paperlib import attacks, evaluations, experiments, images, networks, profiles, records, statistics
+from paperlib import attacks, files, networks, profiles
+from paperlib.data import images
 from paperlib.errors import Refused
+from paperlib.measures import statistics
+from paperlib.store import checkpoints, evaluations
 
 HERE = Path(__file__).parent
 SEEDS = {"laptop": [0, 1, 2, 3, 4], "cifar": [0, 1, 2]}  # profile: one network each in either precision
@@ -31,7 +34,7 @@ def main() -> None:
             print(f"{name} is left out: {problem}")
         else:
             found[name] = measured(name, seeds)
-    records.write_atomically(HERE / "accuracy.json", (json.dumps(found, indent=1) + "\n").encode())
+    files.write_atomically(HERE / "accuracy.json", (json.dumps(found, indent=1) + "\n").encode())
     page = table(found)
     rendering.into_readme(page, HERE / "README.md", "accuracy")
     print(page)
@@ -45,7 +48,7 @@ def measured(name: str, seeds: Sequence[int]) -> dict:
     attack = attacks.standard("pgd", eps / 255, steps=given["pgd_steps"])
     own = profile.experiments("sr", seeds=list(seeds))
     every = {precision: [replace(e, precision=precision) for e in own] for precision in networks.PRECISIONS}
-    experiments.train_all([e for group in every.values() for e in group], workers=os.cpu_count())
+    checkpoints.train_all([e for group in every.values() for e in group], workers=os.cpu_count())
     lines = []
     for what, ladder in (("clean", None), (f"{attack.title} at {eps:g}/255", attack)):
         accuracy = {

@@ -24,7 +24,7 @@ from rendering import PGD, SR
 from steps import CASES, VARIANTS, Case, Limit, Subject, fast_bfloat16
 from tqdm import tqdm
 
-from paperlib import records
+from paperlib import files
 
 HERE = Path(__file__).parent
 REPETITIONS = {"small": 9, "VGG-11": 4}  # and one before, to warm up
@@ -48,7 +48,7 @@ def main() -> None:
         results["times"] += times(network, variants, threads)
     for network in CASES:
         results["growth"] += growth(network)
-    records.write_atomically(HERE / "results.json", (json.dumps(results, indent=1) + "\n").encode())
+    files.write_atomically(HERE / "results.json", (json.dumps(results, indent=1) + "\n").encode())
     rendering.save_figure(results, HERE / "results.png")
     page = rendering.page(results)
     rendering.into_readme(page, HERE / "README.md", "results")

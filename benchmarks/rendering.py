@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import seaborn as sns
 from matplotlib.axes import Axes
 
-from paperlib import plots, records
+from paperlib import files, plots
 
 SR, PGD = "SR training step", "PGD step"
 RIVALS = ("stepping", "folded")
@@ -39,7 +39,7 @@ def into_readme(page: str, path: Path, mark: str) -> None:
     old = path.read_text(encoding="utf-8")
     new = f"<!-- {mark} -->\n{page}\n<!-- /{mark} -->"
     text = re.sub(f"<!-- {mark} -->.*<!-- /{mark} -->", lambda _: new, old, flags=re.DOTALL)
-    records.write_atomically(path, text.encode())
+    files.write_atomically(path, text.encode())
 
 
 def _machine(machine: dict) -> str:
@@ -154,7 +154,7 @@ def save_figure(results: dict, path: Path) -> None:
         picture = io.BytesIO()
         figure.savefig(picture, format="png", dpi=plots.DPI, metadata={"Software": None})
         plt.close(figure)
-    records.write_atomically(path, picture.getvalue())
+    files.write_atomically(path, picture.getvalue())
 
 
 def _panel(panel: Axes, results: dict, network: str) -> None:

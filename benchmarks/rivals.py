@@ -11,8 +11,8 @@ import snntorch as snn
 import torch
 from torch import Tensor, nn
 
-from paperlib.networks import Network
-from paperlib.neurons import LIF, NormedLIF
+from paperlib.networks.network import Network
+from paperlib.networks.neurons import LIF, NormedLIF
 
 
 class Triangle(torch.autograd.Function):

@@ -12,8 +12,10 @@ import torch.nn.functional as F
 from rivals import Folded, Stepping
 from torch import Tensor, nn
 
-from paperlib import networks, regularizers
-from paperlib.attacks.core import Ball, loss_gradient
+from paperlib import networks
+from paperlib.attacks.core import Ball
+from paperlib.theory.gradients import loss_gradient
+from paperlib.training import regularizers
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)  # CIFAR-10
 LAMBDA = 0.01

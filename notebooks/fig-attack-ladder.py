@@ -56,9 +56,12 @@ device: str = "auto"  # auto, cpu, cuda or mps
 # %%
 from IPython.display import Markdown
 
-from paperlib import artifacts, evaluations, findings, measures, plots, protocols, tables
+from paperlib import findings, measures, plots, tables
+from paperlib.attacks import protocols
+from paperlib.runs import run
+from paperlib.store import evaluations
 
-run = artifacts.begin("fig-attack-ladder", globals())
+run = run.begin("fig-attack-ladder", globals())
 
 # %% [markdown]
 # A rung is everything up to there: an image counts as robust while nothing so far has broken it, and what is broken is

@@ -50,9 +50,11 @@ device: str = "auto"  # auto, cpu, cuda or mps
 # %%
 from IPython.display import Markdown
 
-from paperlib import artifacts, attacks, evaluations, findings, measures, plots, records, tables
+from paperlib import attacks, findings, measures, plots, records, tables
+from paperlib.runs import run
+from paperlib.store import evaluations
 
-run = artifacts.begin("fig-gradient-maps", globals())
+run = run.begin("fig-gradient-maps", globals())
 
 # %% [markdown]
 # Three sizes of a gradient g. ‖g‖₁ is what SR regularises; it shrinks when the network merely becomes less steep.

@@ -53,9 +53,11 @@ device: str = "auto"  # auto, cpu, cuda or mps
 # %%
 from IPython.display import Markdown
 
-from paperlib import artifacts, attacks, evaluations, findings, measures, plots, tables
+from paperlib import attacks, findings, measures, plots, tables
+from paperlib.runs import run
+from paperlib.store import evaluations
 
-run = artifacts.begin("fig-lambda", globals())
+run = run.begin("fig-lambda", globals())
 
 # %% [markdown]
 # The rule, fixed before the numbers: of all λ whose mean clean accuracy lies at most `tolerance` below that of λ = 0,

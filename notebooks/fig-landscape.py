@@ -53,9 +53,10 @@ device: str = "auto"  # auto, cpu, cuda or mps
 # %%
 from IPython.display import Markdown
 
-from paperlib import artifacts, findings, measures, plots, tables
+from paperlib import findings, measures, plots, tables
+from paperlib.runs import run
 
-run = artifacts.begin("fig-landscape", globals())
+run = run.begin("fig-landscape", globals())
 
 # %% [markdown]
 # The loss is the cross-entropy at x + t·d, clamped to the data's bounds as every attack is. d is the sign of ∇ₓ of the

@@ -54,9 +54,12 @@ device: str = "auto"  # auto, cpu, cuda or mps
 # %%
 from IPython.display import Markdown
 
-from paperlib import artifacts, evaluations, findings, measures, plots, protocols, tables
+from paperlib import findings, measures, plots, tables
+from paperlib.attacks import protocols
+from paperlib.runs import run
+from paperlib.store import evaluations
 
-run = artifacts.begin("fig-random-vs-adversarial-events", globals(), on_events=True)
+run = run.begin("fig-random-vs-adversarial-events", globals(), on_events=True)
 
 # %% [markdown]
 # Perturbed counts are clamped to the data's own bounds, from 0 to the largest count of any cell, never to [0, 1]. Noise

@@ -50,9 +50,11 @@ device: str = "auto"  # auto, cpu, cuda or mps
 # %%
 from IPython.display import Markdown
 
-from paperlib import artifacts, attacks, evaluations, findings, measures, plots, tables
+from paperlib import attacks, findings, measures, plots, tables
+from paperlib.runs import run
+from paperlib.store import evaluations
 
-run = artifacts.begin("fig-random-vs-adversarial", globals())
+run = run.begin("fig-random-vs-adversarial", globals())
 
 # %% [markdown]
 # Two laws of noise: **uniform**, δ ~ ε·U[-1, 1], the random perturbation of the paper's theorem, and **random signs**,

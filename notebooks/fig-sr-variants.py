@@ -67,9 +67,12 @@ device: str = "auto"  # auto, cpu, cuda or mps
 # %%
 from IPython.display import Markdown
 
-from paperlib import artifacts, attacks, evaluations, findings, measures, plots, protocols, tables
+from paperlib import attacks, findings, measures, plots, tables
+from paperlib.attacks import protocols
+from paperlib.runs import run
+from paperlib.store import evaluations
 
-run = artifacts.begin("fig-sr-variants", globals())
+run = run.begin("fig-sr-variants", globals())
 
 # %% [markdown]
 # * **confidence**, p: `margin` is σ(z_y - z_j), the two-class probability against the runner-up j; `softmax` is f_y.

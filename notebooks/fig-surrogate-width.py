@@ -53,9 +53,12 @@ device: str = "auto"  # auto, cpu, cuda or mps
 # %%
 from IPython.display import Markdown
 
-from paperlib import artifacts, evaluations, findings, measures, plots, protocols, tables
+from paperlib import findings, measures, plots, tables
+from paperlib.attacks import protocols
+from paperlib.runs import run
+from paperlib.store import evaluations
 
-run = artifacts.begin("fig-surrogate-width", globals())
+run = run.begin("fig-surrogate-width", globals())
 
 # %% [markdown]
 # A spike is a step function of the membrane: its derivative is 0 almost everywhere. A backward rule puts a bump of area

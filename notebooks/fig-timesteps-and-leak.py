@@ -61,9 +61,12 @@ device: str = "auto"  # auto, cpu, cuda or mps
 # %%
 from IPython.display import Markdown
 
-from paperlib import artifacts, attacks, evaluations, findings, measures, plots, protocols, tables
+from paperlib import attacks, findings, measures, plots, tables
+from paperlib.attacks import protocols
+from paperlib.runs import run
+from paperlib.store import evaluations
 
-run = artifacts.begin("fig-timesteps-and-leak", globals())
+run = run.begin("fig-timesteps-and-leak", globals())
 
 # %% [markdown]
 # A neuron's membrane is m[t] = τ·v[t-1] + I[t]; it fires where m[t] reaches 1, and v[t] = (1 - s[t])·m[t] starts from 0

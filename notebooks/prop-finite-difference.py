@@ -53,9 +53,10 @@ device: str = "auto"  # auto, cpu, cuda or mps
 # %%
 from IPython.display import Markdown
 
-from paperlib import artifacts, findings, measures, plots, tables
+from paperlib import findings, measures, plots, tables
+from paperlib.runs import run
 
-run = artifacts.begin("prop-finite-difference", globals())
+run = run.begin("prop-finite-difference", globals())
 used_h = run.profile.trainings["sr"]["h"]
 
 # %% [markdown]

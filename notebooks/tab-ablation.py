@@ -58,9 +58,12 @@ device: str = "auto"  # auto, cpu, cuda or mps
 # %%
 from IPython.display import Markdown
 
-from paperlib import artifacts, evaluations, findings, measures, plots, protocols, tables
+from paperlib import findings, measures, plots, tables
+from paperlib.attacks import protocols
+from paperlib.runs import run
+from paperlib.store import evaluations
 
-run = artifacts.begin("tab-ablation", globals())
+run = run.begin("tab-ablation", globals())
 
 # %% [markdown]
 # * **SR** adds to the cross-entropy λ·mean ((p(x + h·d) - p(x))/h)², p the two-class probability of the true class

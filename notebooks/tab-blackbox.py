@@ -55,9 +55,12 @@ device: str = "auto"  # auto, cpu, cuda or mps
 # %%
 from IPython.display import Markdown
 
-from paperlib import artifacts, evaluations, findings, measures, plots, protocols, tables
+from paperlib import findings, measures, plots, tables
+from paperlib.attacks import protocols
+from paperlib.runs import run
+from paperlib.store import evaluations
 
-run = artifacts.begin("tab-blackbox", globals())
+run = run.begin("tab-blackbox", globals())
 
 # %% [markdown]
 # A substitute never shares its seed with the network under attack. PGD goes on after it has broken the substitute,

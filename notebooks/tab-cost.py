@@ -60,9 +60,13 @@ import torch
 import torch.nn.functional as F
 from IPython.display import Markdown
 
-from paperlib import artifacts, defenses, evaluations, findings, measures, plots, protocols, tables
+from paperlib import findings, measures, plots, tables
+from paperlib.attacks import protocols
+from paperlib.runs import run
+from paperlib.store import evaluations
+from paperlib.training import defenses
 
-run = artifacts.begin("tab-cost", globals())
+run = run.begin("tab-cost", globals())
 
 # %% [markdown]
 # ## What is counted, and what is timed

@@ -57,9 +57,13 @@ device: str = "auto"  # auto, cpu, cuda or mps
 # %%
 from IPython.display import Image, Markdown
 
-from paperlib import artifacts, evaluations, events, findings, measures, plots, protocols, tables
+from paperlib import findings, measures, plots, tables
+from paperlib.attacks import protocols
+from paperlib.data import events
+from paperlib.runs import run
+from paperlib.store import evaluations
 
-run = artifacts.begin("tab-events", globals(), on_events=True)
+run = run.begin("tab-events", globals(), on_events=True)
 
 # %% [markdown]
 # An event camera has no frames. Each pixel says when its brightness has risen (ON, red) or fallen (OFF, blue) by a

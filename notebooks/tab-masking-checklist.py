@@ -57,9 +57,12 @@ device: str = "auto"  # auto, cpu, cuda or mps
 # %%
 from IPython.display import Markdown
 
-from paperlib import artifacts, evaluations, findings, measures, plots, protocols, tables
+from paperlib import findings, measures, plots, tables
+from paperlib.attacks import protocols
+from paperlib.runs import run
+from paperlib.store import evaluations
 
-run = artifacts.begin("tab-masking-checklist", globals())
+run = run.begin("tab-masking-checklist", globals())
 
 # %% [markdown]
 # ## The rule, before the numbers

@@ -54,9 +54,12 @@ device: str = "auto"  # auto, cpu, cuda or mps
 # %%
 from IPython.display import Markdown
 
-from paperlib import artifacts, evaluations, findings, measures, plots, protocols, tables
+from paperlib import findings, measures, plots, tables
+from paperlib.attacks import protocols
+from paperlib.runs import run
+from paperlib.store import evaluations
 
-run = artifacts.begin("tab-poisson-eot", globals())
+run = run.begin("tab-poisson-eot", globals())
 
 # %% [markdown]
 # **Poisson input:** in each of T steps a pixel of brightness p fires with probability p, so the network sees T frames

@@ -51,9 +51,12 @@ device: str = "auto"  # auto, cpu, cuda or mps
 # %%
 from IPython.display import Markdown
 
-from paperlib import artifacts, evaluations, findings, measures, plots, protocols, tables
+from paperlib import findings, measures, plots, tables
+from paperlib.attacks import protocols
+from paperlib.runs import run
+from paperlib.store import evaluations
 
-run = artifacts.begin("tab-whitebox", globals())
+run = run.begin("tab-whitebox", globals())
 
 # %% [markdown]
 # The four rules are the triangle of the training, a sigmoid of slope 4, an arc tangent of γ = 2, and the rate rule,

@@ -63,9 +63,11 @@ import itertools
 import torch
 from IPython.display import Markdown
 
-from paperlib import artifacts, attacks, evaluations, findings, measures, plots, tables, theory
+from paperlib import attacks, findings, measures, plots, tables, theory
+from paperlib.runs import run
+from paperlib.store import evaluations
 
-run = artifacts.begin("thm-ratio", globals())
+run = run.begin("thm-ratio", globals())
 
 # %% [markdown]
 # ## The proof, a line at a time

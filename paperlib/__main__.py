@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 from paperlib import errors, paths, records
+from paperlib.runs import twins
+from paperlib.store import checkpoints
 
 
 def main() -> int:
@@ -92,13 +94,14 @@ def reproduce(arguments) -> int:
 
 def plan(arguments) -> None:
     """Every training and evaluation of a profile, what is there, and what the rest costs on this machine."""
-    from paperlib import costs, experiments, profiles
+    from paperlib import profiles
+    from paperlib.runs import costs, plan
 
     total = 0.0
     for name in profiles.family(arguments.profile):
         profile = profiles.load(name)
-        planned, attacked = profile.plan(), costs.evaluations(profile)
-        there = sum(map(experiments.is_trained, planned)), sum(one.is_there for one in attacked)
+        planned, attacked = profile.plan(), plan.evaluations(profile)
+        there = sum(map(checkpoints.is_trained, planned)), sum(one.is_there for one in attacked)
         print(f"{name}: {profile.title}.")
         print(f"  {there[0]} of {len(planned)} networks and {there[1]} of {len(attacked)} evaluations are there.")
         bill = costs.bill(profile, arguments.device)
@@ -111,15 +114,15 @@ def plan(arguments) -> None:
             print(f"  evaluate {len(seconds)} networks, {what}: {costs.duration(sum(seconds))} at most")
         total += bill.seconds
     if total:
-        print(f"In all {costs.duration(total)} on {experiments.resolve(arguments.device)}, by steps timed just now.")
+        print(f"In all {costs.duration(total)} on {checkpoints.resolve(arguments.device)}, by steps timed just now.")
 
 
 def train(arguments) -> None:
     """Train every network of a profile that is missing."""
-    from paperlib import experiments, profiles
+    from paperlib import profiles
 
     planned = profiles.load(arguments.profile).plan()
-    experiments.train_all(planned, workers=arguments.jobs, device=arguments.device)
+    checkpoints.train_all(planned, workers=arguments.jobs, device=arguments.device)
 
 
 def import_released(arguments) -> None:
@@ -127,7 +130,7 @@ def import_released(arguments) -> None:
 
     Trainings for which no file is given are our own, by the recipe of the profile "paper".
     """
-    from paperlib import experiments, profiles
+    from paperlib import profiles
 
     name = f"released-{arguments.network}-{arguments.dataset}"
     files = {}
@@ -139,7 +142,7 @@ def import_released(arguments) -> None:
         files[training] = file
     data, trainings = {"name": arguments.data or arguments.dataset}, {}
     for training, file in files.items():
-        imported = experiments.import_released(
+        imported = checkpoints.import_released(
             Path(file), arguments.network, arguments.dataset, defense=training, data=data
         )
         trainings[training] = {"imported": imported.sha256, "dataset": arguments.dataset}
@@ -150,32 +153,34 @@ def import_released(arguments) -> None:
 
 def restore(arguments) -> None:
     """Take the networks that are kept with the results instead of training them."""
-    from paperlib import experiments, profiles
+    from paperlib import profiles
 
     source = paths.RESULTS / arguments.profile / "networks"
     planned = profiles.load(arguments.profile).plan()
-    print(f"{experiments.copy_networks(planned, source, paths.CHECKPOINTS)} of {len(planned)} networks restored.")
+    print(f"{checkpoints.copy_networks(planned, source, paths.CHECKPOINTS)} of {len(planned)} networks restored.")
 
 
 def keep(arguments) -> None:
     """Put a profile's networks with its results, to be committed."""
-    from paperlib import experiments, profiles
+    from paperlib import profiles
+    from paperlib.store import checkpoints
 
     target = paths.RESULTS / arguments.profile / "networks"
     planned = profiles.load(arguments.profile).plan()
     shutil.rmtree(target, ignore_errors=True)  # of an older plan, or trained again since
-    print(f"{experiments.copy_networks(planned, paths.CHECKPOINTS, target)} of {len(planned)} networks kept.")
+    print(f"{checkpoints.copy_networks(planned, paths.CHECKPOINTS, target)} of {len(planned)} networks kept.")
 
 
 def run(arguments) -> None:
     """Execute one notebook with a profile's parameters; a failed one leaves no record behind."""
-    from paperlib import findings, notebooks, profiles, runner
+    from paperlib import findings, profiles
+    from paperlib.runs import execute
 
-    errors.one_of("notebook", arguments.artifact, notebooks.names())
+    errors.one_of("notebook", arguments.artifact, twins.names())
     profile = profiles.load(arguments.profile)
     output = paths.BUILD / profile.name / f"{arguments.artifact}.ipynb"
     try:
-        runner.execute(arguments.artifact, profile.parameters(arguments.artifact), output, origin=profile.origin)
+        execute.execute(arguments.artifact, profile.parameters(arguments.artifact), output, origin=profile.origin)
     except errors.Refused:
         record = _record(profile.name, arguments.artifact)
         drawn = [paths.figure(profile.name, arguments.artifact, part) for part in findings.parts(arguments.artifact)]
@@ -231,33 +236,30 @@ def compare(arguments) -> int:
 
 def publish(arguments) -> None:
     """Put the outputs of an executed laptop notebook into its committed twin."""
-    from paperlib import notebooks
 
-    print(notebooks.publish(arguments.artifact, paths.BUILD / "laptop" / f"{arguments.artifact}.ipynb"))
+    print(twins.publish(arguments.artifact, paths.BUILD / "laptop" / f"{arguments.artifact}.ipynb"))
 
 
 def sync(arguments) -> None:
     """Bring headers, twins and the README's badges in step with the sources."""
-    from paperlib import notebooks
 
-    for path in notebooks.sync():
+    for path in twins.sync():
         print(path.relative_to(paths.ROOT))
 
 
 def check(arguments) -> int:
     """Say which twins and headers are stale."""
-    from paperlib import notebooks
 
-    stale = notebooks.stale()
+    stale = twins.stale()
     print("\n".join(stale) or "Every twin is in step with its source.")
     return 1 if stale else 0
 
 
 def links(arguments) -> None:
     """Rewrite every link to the public repository."""
-    from paperlib import notebooks
+    from paperlib.runs import twins
 
-    for path in notebooks.links(arguments.repo):
+    for path in twins.links(arguments.repo):
         print(path.relative_to(paths.ROOT))
 
 

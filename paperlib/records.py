@@ -12,16 +12,11 @@ same bytes.
 """
 
 import csv
-import errno
-import hashlib
 import io
 import json
 import math
-import os
 import platform
-import re
 import subprocess
-import uuid
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
@@ -29,8 +24,9 @@ from pathlib import Path
 
 import numpy as np
 
-from . import paths
-from .errors import Refused
+from paperlib import paths
+from paperlib.errors import Refused
+from paperlib.files import _plain, _reason, as_json, write_atomically
 
 SCHEMA = 1
 MEASURED = ("value", "low", "high", "method", "n")
@@ -142,39 +138,6 @@ def save_run(path, *, seconds: float) -> None:
     write_atomically(Path(path).with_suffix(".run.json"), as_json(run).encode())
 
 
-def write_atomically(path, data: bytes) -> None:
-    """Put `data` at `path`, whole or not at all; parents are made.  An OSError is Refused, the old file kept."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")  # same folder: os.replace is then atomic
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(temporary, "xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        remedy = f"free {len(data) // 1000 + 1:,} kB" if error.errno == errno.ENOSPC else "see to that"
-        raise Refused(
-            f"Could not write {paths.shown(path)}: {_reason(error)}. "
-            f"Nothing half-written was left; {remedy} and start again."
-        ) from error
-
-
-def sha256(data: bytes) -> str:
-    """Checksum of `data` in hexadecimal."""
-    return hashlib.sha256(data).hexdigest()
-
-
-def hashed(content: object) -> str:
-    """A name for `content`: the start of its canonical JSON's SHA-256."""
-    return sha256(json.dumps(content, sort_keys=True).encode())[:16]
-
-
 def code_version(root=paths.ROOT) -> tuple[str, bool | None]:
     """Git commit of the checkout at `root`, and whether its tracked files are unchanged but for `OUTPUTS`.
 
@@ -253,25 +216,6 @@ def _by_labels(record: dict) -> dict[str, dict]:
     return found
 
 
-def _plain(value):
-    """`value` in JSON's types alone: arrays and tuples as lists, what is not finite as None."""
-    if isinstance(value, (np.ndarray, np.generic)):
-        return _plain(value.tolist())
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, range)):
-        return [_plain(item) for item in value]
-    if value is None or isinstance(value, (str, int, float)):
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-    raise Refused(f"A record cannot hold {value!r} of type {type(value).__name__}; it holds text, numbers and lists.")
-
-
-def as_json(content: object) -> str:
-    """Strict JSON, indented, innermost lists on one line (inside a JSON string no raw line break can match)."""
-    text = json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False)
-    return re.sub(r"\[\n[^\[\]{}]*\n *\]", lambda found: re.sub(r"\n *", " ", found[0]), text) + "\n"
-
-
 def _csv(rows: list[dict]) -> str:
     """A table of all keys in order of appearance; lists joined by spaces, the published source in its own column."""
     flat = []
@@ -292,5 +236,3 @@ def _text(value) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()

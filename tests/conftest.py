@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from paperlib import defenses, networks, training
-from paperlib.images import ImageSet, Split
+from paperlib import networks, training
+from paperlib.data.sets import ImageSet, Split
+from paperlib.training import defenses
 
 torch.set_num_threads(1)
 

@@ -5,9 +5,11 @@ import ast
 import pytest
 from test_claims import record, row
 
-from paperlib import defenses, findings, paths, profiles, protocols, tables
+from paperlib import findings, paths, profiles, tables
+from paperlib.attacks import protocols
 from paperlib.claims import TITLES, WORST
 from paperlib.findings.ablation import EPOCHS, PASSES
+from paperlib.training import defenses
 
 AT_32 = {"attack": WORST, "eps_255": 32.0}
 SEEDS, IMAGES = "paired t 95 % over seeds", "Bonett-Price paired 95 %"

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
 from paperlib.attacks.adaptive import apgd, checkpoints, dlr, sa_pgd
-from paperlib.attacks.core import in_batches, uniform_noise
+from paperlib.attacks.core import uniform_noise
 from paperlib.attacks.gradient import pgd
 from paperlib.errors import Refused
+from paperlib.theory.gradients import in_batches
 
 EPS = {"linf": 0.04, "l2": 0.2}  # about a third of `tiny` survives
 EACH_NORM = pytest.mark.parametrize("norm", EPS)

@@ -5,8 +5,11 @@ import json
 import pytest
 from test_claims import row
 
-from paperlib import artifacts, images, parameters, paths, profiles, records
+from paperlib import paths, profiles, records
+from paperlib.data import images
 from paperlib.errors import Refused
+from paperlib.profiles import parameters
+from paperlib.runs import run
 
 
 @pytest.fixture
@@ -30,7 +33,7 @@ def files(folder):
 
 @pytest.mark.parametrize("profile", profiles.names())
 def test_with_the_profiles_own_parameters_a_record_goes_to_its_results(folders, capsys, profile):
-    run = artifacts.begin("thm-ratio", namespace("thm-ratio", profile))
+    run = run.begin("thm-ratio", namespace("thm-ratio", profile))
     assert run.record_path == folders / "results" / profile / "thm-ratio.json"
     assert run.profile.name == profile and run.parameters == profiles.load(profile).parameters("thm-ratio")
     assert capsys.readouterr().out == "" and files(folders) == []
@@ -38,12 +41,12 @@ def test_with_the_profiles_own_parameters_a_record_goes_to_its_results(folders, 
 
 def test_the_defaults_of_a_notebook_are_the_laptops_own(folders):
     declared = parameters.declared(paths.NOTEBOOKS / "tab-ablation.py").values()
-    run = artifacts.begin("tab-ablation", {p.name: p.default for p in declared})
+    run = run.begin("tab-ablation", {p.name: p.default for p in declared})
     assert run.record_path.parent == folders / "results" / "laptop"
 
 
 def test_with_any_others_it_goes_to_a_folder_of_its_own_which_is_said(folders, capsys):
-    run = artifacts.begin("tab-ablation", namespace("tab-ablation", samples=59, pgd_steps=2))
+    run = run.begin("tab-ablation", namespace("tab-ablation", samples=59, pgd_steps=2))
     own = run.record_path.parent
     assert own.parent == folders / "build" / "own" and own.name.startswith("tab-ablation-")
     assert run.record_path.name == "tab-ablation.json"
@@ -54,7 +57,7 @@ def test_with_any_others_it_goes_to_a_folder_of_its_own_which_is_said(folders, c
 
 def test_runs_with_the_same_parameters_share_a_folder_and_others_do_not(folders):
     def folder(**changes):
-        return artifacts.begin("thm-ratio", namespace("thm-ratio", **changes)).record_path.parent
+        return run.begin("thm-ratio", namespace("thm-ratio", **changes)).record_path.parent
 
     assert folder(samples=59) == folder(samples=59)
     assert len({folder(samples=59), folder(samples=58), folder(samples=59, profile="laptop"), folder()}) == 4
@@ -62,12 +65,12 @@ def test_runs_with_the_same_parameters_share_a_folder_and_others_do_not(folders)
 
 def test_another_profile_makes_this_notebooks_values_its_own(folders):
     """Smoke's 60 samples are not what the laptop profile says."""
-    run = artifacts.begin("thm-ratio", namespace("thm-ratio", "smoke") | {"profile": "laptop"})
+    run = run.begin("thm-ratio", namespace("thm-ratio", "smoke") | {"profile": "laptop"})
     assert run.record_path.parent.parent == folders / "build" / "own"
 
 
 def test_the_device_alone_changes_no_number_that_is_kept_apart(folders, capsys):
-    run = artifacts.begin("thm-ratio", namespace("thm-ratio", device="cpu"))
+    run = run.begin("thm-ratio", namespace("thm-ratio", device="cpu"))
     assert run.record_path == folders / "results" / "smoke" / "thm-ratio.json" and run.parameters["device"] == "cpu"
     assert capsys.readouterr().out == ""
 
@@ -85,20 +88,20 @@ def test_the_device_alone_changes_no_number_that_is_kept_apart(folders, capsys):
 )
 def test_a_parameter_that_cannot_be_is_refused_and_nothing_is_written(folders, changes, words):
     with pytest.raises(Refused) as refusal:
-        artifacts.begin("thm-ratio", namespace("thm-ratio") | changes)
+        run.begin("thm-ratio", namespace("thm-ratio") | changes)
     assert words in str(refusal.value) and files(folders) == []
 
 
 def test_an_unknown_artifact_is_refused(folders):
     with pytest.raises(Refused, match="no notebook 'thm-nope'. Allowed: .*thm-ratio"):
-        artifacts.begin("thm-nope", {})
+        run.begin("thm-nope", {})
 
 
 @pytest.fixture
 def run(folders, monkeypatch, tiny):
     """A function that opens a run on the small data set in place of the profile's."""
     monkeypatch.setattr(images, "load", lambda **data: tiny)
-    return lambda **changes: artifacts.begin("thm-ratio", namespace("thm-ratio", **{"device": "cpu"} | changes))
+    return lambda **changes: run.begin("thm-ratio", namespace("thm-ratio", **{"device": "cpu"} | changes))
 
 
 def test_a_saved_record_says_what_it_is_of_and_keeps_time_apart(folders, run, tiny):

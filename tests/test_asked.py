@@ -8,8 +8,9 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from paperlib import attacks
-from paperlib.attacks.core import Asked, in_batches, loss_gradient, uniform_noise
+from paperlib.attacks.core import Asked, uniform_noise
 from paperlib.errors import Refused
+from paperlib.theory.gradients import in_batches, loss_gradient
 
 COUNT, EPS, ANY = 20, 0.15, (-math.inf, math.inf)
 AVERAGING = [name for name, attack in attacks.ATTACKS.items() if "eot" in inspect.signature(attack).parameters]

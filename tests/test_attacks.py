@@ -12,24 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
-from paperlib import attacks, protocols
-from paperlib.attacks import Attack
-from paperlib.attacks.core import (
-    Asked,
-    Ball,
-    another,
-    in_batches,
-    loss_gradient,
-    over_mean,
-    round_noise,
-    sign_noise,
-    uniform_noise,
-)
+from paperlib import attacks
+from paperlib.attacks import protocols
+from paperlib.attacks.attack import Attack
+from paperlib.attacks.core import Asked, Ball, another, over_mean, round_noise, sign_noise, uniform_noise
+from paperlib.attacks.ensembles import Ensemble, Transfer
 from paperlib.attacks.gradient import mim
 from paperlib.errors import Refused
-from paperlib.evaluations import Ensemble, Transfer
-from paperlib.experiments import Experiment
-from paperlib.training import Schedule
+from paperlib.store.experiment import Experiment
+from paperlib.theory.gradients import in_batches, loss_gradient
+from paperlib.training.loop import Schedule
 
 EPS = 0.1
 FIXED = ["fgsm", "rfgsm", "pgd", "mim"]  # steps of a length given beforehand, for every sample

@@ -8,10 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paperlib import attacks, evaluation
-from paperlib.attacks import Attack, random_flips, sparse_flips, standard
+from paperlib import attacks
+from paperlib.attacks import evaluation
+from paperlib.attacks.attack import Attack, standard
+from paperlib.attacks.flips import random_flips, sparse_flips
+from paperlib.data.sets import Split
 from paperlib.errors import Refused
-from paperlib.images import Split
 
 BOUNDS = (0.0, 3.0)
 

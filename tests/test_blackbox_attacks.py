@@ -12,11 +12,12 @@ import torchattacks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paperlib import attacks, evaluation
-from paperlib.attacks import noise
+from paperlib import attacks
+from paperlib.attacks import evaluation
+from paperlib.attacks.attack import noise
 from paperlib.attacks.blackbox import HALVINGS, random_search, square, window_side
-from paperlib.attacks.core import in_batches
 from paperlib.errors import Refused
+from paperlib.theory.gradients import in_batches
 
 UNIT = {"bounds": (0, 1)}
 BUDGET = {square: "queries", random_search: "draws"}

@@ -9,13 +9,15 @@ from test_claims import record
 from test_tables_and_plots import cells as cells_of
 from test_tables_and_plots import evaluations, made
 
-from paperlib import evaluation, experiments, findings, masking, measures, plots, protocols, tables
-from paperlib.attacks import Attack, standard
+from paperlib import findings, masking, measures, plots, tables
+from paperlib.attacks import evaluation, protocols
+from paperlib.attacks.attack import Attack, standard
+from paperlib.data.sets import Split
 from paperlib.errors import Refused
-from paperlib.experiments import Experiment
-from paperlib.images import Split
 from paperlib.masking import FAILED, PASSED, UNDECIDED
-from paperlib.training import Schedule
+from paperlib.store import checkpoints as experiments
+from paperlib.store.experiment import Experiment
+from paperlib.training.loop import Schedule
 
 N = 100
 RADII = [16.0, 32.0, 48.0]

@@ -2,8 +2,9 @@
 
 import pytest
 
-from paperlib import claims, findings, parameters, paths, records
+from paperlib import claims, findings, paths, records
 from paperlib.claims import INCONCLUSIVE, NOT_MEASURED, NOT_SUPPORTED, SUPPORTED
+from paperlib.profiles import parameters
 
 CLEAR, UNSURE, AGAINST, ONE_SEED = (0.2, 0.1, 0.3), (0.1, -0.1, 0.3), (-0.2, -0.3, -0.1), (0.2, None, None)
 

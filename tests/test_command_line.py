@@ -1,5 +1,11 @@
 """The command line: exit codes, one sentence instead of a traceback, and runs held against committed ones."""
 
+
+
+
+
+
+
 import copy
 import hashlib
 import os
@@ -16,9 +22,13 @@ from test_claims import record, row
 from test_released import theirs
 
 from paperlib import __main__ as command_line
-from paperlib import costs, experiments, images, notebooks, paths, profiles, records, released, runner
+from paperlib import paths, profiles, records
 from paperlib import report as reports
+from paperlib.data import images
 from paperlib.errors import Refused
+from paperlib.runs import costs, plan, twins
+from paperlib.runs import execute as runner
+from paperlib.store import checkpoints, released
 
 PARAMS = paths.PARAMS
 OF_PROFILES = ("reproduce", "plan", "train", "restore", "keep", "report", "compare")
@@ -70,7 +80,7 @@ def test_an_unknown_profile_is_refused_with_those_there_are(call, folders, comma
 @pytest.mark.parametrize("command", ["run", "publish"])
 def test_an_unknown_notebook_is_refused_with_those_there_are(call, folders, command):
     code, _, err = call(command, "thm-nope")
-    assert code == 2 and err == f"There is no notebook 'thm-nope'. Allowed: {', '.join(notebooks.names())}.\n"
+    assert code == 2 and err == f"There is no notebook 'thm-nope'. Allowed: {', '.join(twins.names())}.\n"
 
 
 @pytest.mark.parametrize("command", [("run", "thm-ratio"), ("draw", "thm-ratio"), ("draw", "thm-nope")])
@@ -151,7 +161,7 @@ def test_the_plan_says_what_is_there_and_what_the_rest_costs(call, folders, a_se
     code, out, _ = call("plan", "--profile", "smoke", "--device", "cpu")
     title, there, *lines, total = out.splitlines()
     assert code == 0 and title == f"smoke: {profile.title}."
-    asked = len(costs.evaluations(profile))
+    asked = len(plan.evaluations(profile))
     assert there == f"  1 of {1 + len(missing)} networks and 0 of {asked} evaluations are there."
     # a second for 8 images: 500 images are 10 batches of 50, so 62.5 s an epoch, of which vanilla at equal cost has two
     # 150 recordings of events are 3 batches of 50: 18.75 s
@@ -249,7 +259,7 @@ def test_released_networks_are_imported_and_planned_from_then_on(call, own_param
     ]
     assert vanilla.sha256 == both.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
     assert (vanilla.data, profile.data) == ({"name": photos}, {"name": photos})
-    network = experiments.trained(vanilla, device="cpu", progress=False)
+    network = checkpoints.trained(vanilla, device="cpu", progress=False)
     assert torch.equal(network(x), released.load(file, "wrn16", "cifar10")(x))
     images._load.cache_clear()
     code, out, _ = call("plan", "--profile", "released-wrn16-cifar10", "--device", "cpu")
@@ -395,7 +405,7 @@ def told(out):
     """What is said of tab-ablation; of the others, that none is committed."""
     lines = out.splitlines()
     absent = [line for line in lines if line.endswith(": no committed record to compare with.")]
-    assert len(absent) == len(notebooks.names()) - 1
+    assert len(absent) == len(twins.names()) - 1
     return [line for line in lines if line not in absent]
 
 

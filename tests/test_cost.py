@@ -11,12 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from paperlib import attacks, defenses, measures, records
+from paperlib import attacks, measures, records
 from paperlib.errors import Refused
-from paperlib.evaluations import Evaluation
-from paperlib.experiments import Experiment, Imported
 from paperlib.measures import cost
-from paperlib.training import Schedule
+from paperlib.store.evaluations import Evaluation
+from paperlib.store.experiment import Experiment, Imported
+from paperlib.training import defenses
+from paperlib.training.loop import Schedule
 
 PGD = {"eps": 0.1, "alpha": 0.1, "steps": 1}
 OPTIONS = {"sr": {"lam": 0.1}, "at": PGD, "rat": PGD, "exact-l1": {"lam": 0.1}, "l2": {"lam": 0.1}}

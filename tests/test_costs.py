@@ -14,8 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from paperlib import attacks, costs, evaluations, experiments, images, measures, notebooks, paths, profiles, protocols
-from paperlib.attacks import Attack
+from paperlib import attacks, measures, paths, profiles
+from paperlib.attacks import protocols
+from paperlib.attacks.attack import Attack
+from paperlib.data import images
+from paperlib.runs import costs, plan, twins
+from paperlib.store import checkpoints, evaluations
 
 TINY = yaml.safe_load("""
 title: 60 drawings
@@ -105,7 +109,7 @@ def test_the_smoke_profile_asks_for_these_evaluations():
         expected |= {(law, 16, "test"): 14, (law, 32, "test"): 14, (law, 64, "test"): 2, (law, 128, "test"): 2}
     expected |= {("FGSM", 16, "test"): 14, ("FGSM", 32, "test"): 14, ("PGD-3", 16, "test"): 14}
     expected |= {("PGD-3", 32, "test"): 16, ("PGD-3", 32, "validation"): 6}
-    found = costs.evaluations(profiles.load("smoke"))
+    found = plan.evaluations(profiles.load("smoke"))
     many = [e for e in found if e.samples == 60]
     told = [(e.attack.title, round(e.attack.eps * 255, 6)) if e.attack else ("clean", 0) for e in many]
     assert Counter((*what, e.split) for what, e in zip(told, many, strict=True)) == expected
@@ -162,31 +166,31 @@ def asked_by(artifact, profile, monkeypatch):
 @pytest.mark.parametrize("name", ["smoke", "laptop", "paper"])
 def test_evaluations_are_what_the_notebooks_ask_for_each_once(name, monkeypatch):
     profile, asked = profiles.load(name), []
-    for artifact in notebooks.names():
+    for artifact in twins.names():
         asked += asked_by(artifact, profile, monkeypatch)
-    found = [(e.experiment.key, repr(e.attack), e.samples, e.split) for e in costs.evaluations(profile)]
+    found = [(e.experiment.key, repr(e.attack), e.samples, e.split) for e in plan.evaluations(profile)]
     assert len(found) == len(set(found))
     assert set(found) == set(asked)
 
 
 def test_an_evaluation_says_what_it_is():
     (network,) = profiles.load("smoke").experiments("vanilla", seeds=[0])
-    attacked = costs.Evaluation(network, attacks.standard("pgd", 8 / 255, steps=3), 60, "test")
+    attacked = plan.Evaluation(network, attacks.standard("pgd", 8 / 255, steps=3), 60, "test")
     assert str(attacked) == "PGD-3 at 8/255, 60 test images"
-    assert str(costs.Evaluation(network, None, 5, "validation")) == "clean, 5 validation images"
+    assert str(plan.Evaluation(network, None, 5, "validation")) == "clean, 5 validation images"
     (of_events,) = profiles.load("smoke").on_events().experiments("vanilla", seeds=[0])
     told = {
         "pgd": "PGD-20 at 2 counts, 60 test recordings",
         "random_flips": "random flips at 2 changed events, 60 test",
     }
     for name, expected in told.items():
-        assert str(costs.Evaluation(of_events, attacks.standard(name, 2), 60, "test")).startswith(expected)
+        assert str(plan.Evaluation(of_events, attacks.standard(name, 2), 60, "test")).startswith(expected)
 
 
 def test_an_evaluation_is_there_when_its_flags_are(tiny):
     (network,) = tiny.experiments("vanilla", seeds=[0])
     attack = attacks.standard("fgsm", 0.1)
-    wanted = [costs.Evaluation(network, a, 6, "test") for a in (None, attack)]
+    wanted = [plan.Evaluation(network, a, 6, "test") for a in (None, attack)]
     assert not any(one.is_there for one in wanted)
     evaluations.evaluated([network], [None], samples=6, device="cpu", progress=False)
     assert [one.is_there for one in wanted] == [True, False]
@@ -217,7 +221,7 @@ def test_the_bill_is_steps_times_epochs_times_batch(tiny, constant):
     for title, seconds in told:
         if title in passes:
             assert seconds == pytest.approx(SECOND * passes[title] * 6 / 8)
-    assert len(bill.evaluations) == len(costs.evaluations(tiny))
+    assert len(bill.evaluations) == len(plan.evaluations(tiny))
     both = [seconds for _, seconds in bill.trainings + bill.evaluations]
     assert bill.seconds == pytest.approx(sum(both))
 
@@ -242,9 +246,9 @@ def test_the_bill_shrinks_to_nothing_when_all_is_there(tiny):
     whole = costs.bill(tiny, "cpu")
     assert all(seconds > 0 for _, seconds in whole.trainings + whole.evaluations)  # these are really timed
     first, *others = tiny.plan()
-    experiments.trained(first, device="cpu", progress=False)
+    checkpoints.trained(first, device="cpu", progress=False)
     assert [e.key for e, _ in costs.bill(tiny, "cpu").trainings] == [e.key for e in others]
-    for one in costs.evaluations(tiny):
+    for one in plan.evaluations(tiny):
         evaluations.evaluated(
             [one.experiment], [one.attack], samples=one.samples, split=one.split, device="cpu", progress=False
         )

@@ -9,10 +9,12 @@ from test_regularizers import slow_loss_difference, slow_sr
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from paperlib import attacks, defenses, networks, regularizers, rules
-from paperlib.defenses import Batch
+from paperlib import attacks, networks
 from paperlib.errors import Refused
-from paperlib.neurons import NormedLIF
+from paperlib.networks import rules
+from paperlib.networks.neurons import NormedLIF
+from paperlib.training import defenses, regularizers
+from paperlib.training.defenses import Batch
 
 PGD = {"eps": 0.1, "alpha": 0.04, "steps": 3}
 LAM = 0.05

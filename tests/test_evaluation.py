@@ -4,9 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from paperlib import attacks, defenses, evaluation, networks, training
+from paperlib import attacks, networks, training
+from paperlib.attacks import evaluation
+from paperlib.data.sets import Split
 from paperlib.errors import Refused
-from paperlib.images import Split
+from paperlib.training import defenses
 
 IN_PIXELS = [name for name in attacks.ATTACKS if name not in attacks.FLIPS]
 ATTACKS = [None, *(attacks.standard(name, 0.06, steps=5) for name in IN_PIXELS)]

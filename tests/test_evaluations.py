@@ -12,13 +12,18 @@ import torch
 import torchattacks
 from conftest import stripes
 
-from paperlib import attacks, evaluation, evaluations, experiments, images, networks, paths, protocols, statistics
-from paperlib.attacks import Attack, standard
-from paperlib.attacks.core import in_batches
+from paperlib import attacks, networks, paths
+from paperlib.attacks import evaluation, protocols
+from paperlib.attacks.attack import Attack, standard
+from paperlib.attacks.ensembles import Ensemble, Transfer
+from paperlib.data import images
 from paperlib.errors import Refused
-from paperlib.evaluations import Ensemble, Transfer, size
-from paperlib.experiments import Experiment
-from paperlib.training import Schedule
+from paperlib.measures import statistics
+from paperlib.store import checkpoints, evaluations
+from paperlib.store.evaluations import size
+from paperlib.store.experiment import Experiment
+from paperlib.theory.gradients import in_batches
+from paperlib.training.loop import Schedule
 
 SCHEDULE = Schedule(epochs=12, batch_size=10, lr=0.1, momentum=0.9, weight_decay=5e-4)  # as conftest trains `network`
 MAIN = Experiment({"name": "tiny"}, "conv-2-4", 4, 1.0, "triangle", "float32", "vanilla", {}, SCHEDULE, 0)
@@ -42,7 +47,7 @@ def checkpoints(larger, tmp_path_factory):
         patch.setattr(images, "load", lambda **_: larger)
         patch.setattr(paths, "CHECKPOINTS", folder)
         for experiment in (MAIN, SOURCE, DRAWING):
-            experiments.trained(experiment, device="cpu", progress=False)
+            checkpoints.trained(experiment, device="cpu", progress=False)
     return folder
 
 
@@ -128,7 +133,7 @@ def alone(network, data, member, source=None, samples=120):
 
 
 def trained(experiment):
-    return experiments.trained(experiment, device="cpu", progress=False)
+    return checkpoints.trained(experiment, device="cpu", progress=False)
 
 
 @pytest.fixture
@@ -352,8 +357,8 @@ def negate(experiment):
     network = trained(experiment)
     with torch.no_grad():
         network.head.weight.neg_()
-    described = experiments.description(experiment)
-    experiments._keep(experiment, network, data_sha256=described["data_sha256"])
+    described = checkpoints.description(experiment)
+    checkpoints._keep(experiment, network, data_sha256=described["data_sha256"])
 
 
 def test_other_weights_of_the_source_make_a_transfer_anew(store, asked):

@@ -10,26 +10,15 @@ import torch
 from PIL import Image
 from torch import nn
 
-from paperlib import (
-    attacks,
-    datasets,
-    defenses,
-    evaluation,
-    events,
-    experiments,
-    images,
-    measures,
-    networks,
-    paths,
-    plots,
-    regularizers,
-    training,
-)
-from paperlib.defenses import Batch
+from paperlib import attacks, measures, networks, paths, plots, training
+from paperlib.attacks import evaluation
+from paperlib.data import datasets, events, images, recordings
+from paperlib.data.simulation import MARGIN, Camera
 from paperlib.errors import Refused
-from paperlib.events import recordings
-from paperlib.events.simulation import MARGIN, Camera
-from paperlib.experiments import Experiment
+from paperlib.store import checkpoints, experiment
+from paperlib.store.experiment import Experiment
+from paperlib.training import defenses, regularizers
+from paperlib.training.defenses import Batch
 
 DIGITS = {"name": "saccades:mnist5k", "T": 4, "train": 60, "validation": 20, "test": 30}
 
@@ -155,7 +144,7 @@ def test_one_door_gives_images_and_events(digits):
 )
 def test_networks_that_do_not_fit_the_data_are_refused(data, name, T, told):
     with pytest.raises(Refused, match=told):
-        datasets.refuse_misfit(data, name, T)
+        experiment.refuse_misfit(data, name, T)
 
 
 # ---- networks --------------------------------------------------------------------------------------------------------
@@ -310,7 +299,7 @@ def test_accuracy_on_cut_counts_is_that_of_counts_of_0_and_1(digits, monkeypatch
     (found,) = measures.cut_rows(networks_, 30, "cpu")
     shares, whole = [], []
     for e in networks_:
-        net = experiments.trained(e, device="cpu", progress=False)
+        net = checkpoints.trained(e, device="cpu", progress=False)
         for x, into in ((digits.test.pixels().clamp(0, 1), shares), (digits.test.pixels(), whole)):
             into.append((net(x).argmax(1) == digits.test.labels).double().mean().item())
     assert found["value"] == pytest.approx(np.mean(shares)) != np.mean(whole)

@@ -13,10 +13,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paperlib import events, paths
+from paperlib import paths
+from paperlib.data import events, real, recordings
+from paperlib.data.recordings import DTYPE
 from paperlib.errors import Refused
-from paperlib.events import real, recordings
-from paperlib.events.recordings import DTYPE
 
 SENSOR = (34, 34, 2)
 SAMPLES = (

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from paperlib.data import recordings
+from paperlib.data.simulation import DARK, MARGIN, SACCADE, Camera, moved, path
 from paperlib.errors import Refused
-from paperlib.events import recordings
-from paperlib.events.simulation import DARK, MARGIN, SACCADE, Camera, moved, path
 
 PLAIN = {"refractory": 0, "jitter": 0.0, "noise": 0.0}  # a sensor without faults
 SIZE = 12  # of the pictures here, in pixels

@@ -1,5 +1,11 @@
 """Experiments and their store: keys that stay, networks trained once, flags computed once, and nothing damaged used."""
 
+
+
+
+
+
+
 import errno
 import hashlib
 import json
@@ -17,22 +23,15 @@ import torch
 from PIL import Image
 from test_released import theirs
 
-from paperlib import (
-    attacks,
-    defenses,
-    evaluation,
-    evaluations,
-    experiments,
-    images,
-    networks,
-    paths,
-    released,
-    training,
-)
+from paperlib import attacks, networks, paths, training
+from paperlib.attacks import evaluation
+from paperlib.data import images
 from paperlib.errors import Refused
-from paperlib.evaluations import Evaluation
-from paperlib.experiments import Experiment, Imported
-from paperlib.training import Schedule
+from paperlib.store import checkpoints, evaluations, experiment, released
+from paperlib.store.evaluations import Evaluation
+from paperlib.store.experiment import Experiment, Imported
+from paperlib.training import defenses
+from paperlib.training.loop import Schedule
 
 FIXED = Experiment(
     data={"name": "mnist5k", "train": 500},
@@ -106,7 +105,7 @@ def experiment(store, drawings):
 
 
 def trained(experiment):
-    return experiments.trained(experiment, device="cpu", progress=False)
+    return checkpoints.trained(experiment, device="cpu", progress=False)
 
 
 def evaluated(wanted, given=(None, PGD), **options):
@@ -202,7 +201,7 @@ def test_no_order_is_in_the_key():
 
 def test_the_recipe_is_the_codes_unless_it_is_given():
     content = {field.name: getattr(FIXED, field.name) for field in fields(Experiment) if field.name != "recipe"}
-    assert Experiment(**content).recipe == experiments.RECIPE
+    assert Experiment(**content).recipe == experiment.RECIPE
 
 
 def test_labels_name_the_training_and_not_the_seed():
@@ -217,9 +216,9 @@ def test_labels_name_the_training_and_not_the_seed():
 
 
 def test_a_network_is_trained_once_and_then_loaded(experiment, trainings, capsys):
-    assert not experiments.is_trained(experiment)
+    assert not checkpoints.is_trained(experiment)
     first = trained(experiment)
-    assert experiments.is_trained(experiment)
+    assert checkpoints.is_trained(experiment)
     assert "vanilla, seed 0: epoch 2/2, loss" in capsys.readouterr().err
     again = trained(experiment)
     assert len(trainings) == 1
@@ -273,7 +272,7 @@ def test_a_history_tells_which_epoch_was_selected_and_the_network_is_that_one(ex
 
 
 def test_an_epochs_line_stands_above_the_progress_bar(experiment, capsys):
-    experiments.trained(experiment, device="cpu", progress=True)
+    checkpoints.trained(experiment, device="cpu", progress=True)
     said = capsys.readouterr().err
     assert "epoch 1/2:" in said and "/8 [" in said  # the bar, of two epochs of four steps
     lines = [part[: part.index(", loss ")] for part in said.split("\r") if "vanilla, seed 0: epoch " in part]
@@ -310,7 +309,7 @@ def test_an_interrupted_training_goes_on_where_it_was(experiment, monkeypatch, s
             trained(experiment)
     assert (experiment.folder / "state.pt").exists()
     assert [row | {"seconds": 0} for row in history(experiment)] == rows[:1]
-    assert not experiments.is_trained(experiment)
+    assert not checkpoints.is_trained(experiment)
     trained(experiment)
     assert (experiment.folder / "weights.pt").read_bytes() == whole
     assert not (experiment.folder / "state.pt").exists()
@@ -336,7 +335,7 @@ def test_a_full_disk_leaves_nothing_half_written(experiment, full_disk, monkeypa
     monkeypatch.setattr(paths, "CHECKPOINTS", store / "full")
     with full_disk(file), pytest.raises(Refused, match=f"Could not write .*{file}: no space left .* free .* kB"):
         trained(experiment)
-    assert not experiments.is_trained(experiment)
+    assert not checkpoints.is_trained(experiment)
     assert not (experiment.folder / file).exists()
     assert not leftovers(store)
     trained(experiment)
@@ -465,21 +464,21 @@ def test_unknown_data_are_refused_before_anything_is_kept(experiment):
     wrong = replace(experiment, data={"name": "minst"})
     with pytest.raises(Refused, match="no image set 'minst'. Allowed: mnist5k"):
         trained(wrong)
-    assert not experiments.is_trained(wrong)
+    assert not checkpoints.is_trained(wrong)
     assert [file.name for file in wrong.folder.iterdir()] == [".lock"]
 
 
 def test_unknown_and_absent_devices_are_refused(experiment, monkeypatch):
     for device in ("tpu", "cuda:7", None):
         with pytest.raises(Refused, match="no device .*Allowed: auto, cpu, cuda, mps"):
-            experiments.trained(experiment, device=device)
+            checkpoints.trained(experiment, device=device)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    assert experiments.resolve("auto") == "cpu"
+    assert checkpoints.resolve("auto") == "cpu"
     with pytest.raises(Refused, match="Device 'cuda' is not on this machine. Here: cpu."):
         evaluated([experiment], device="cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert experiments.resolve("auto") == "cuda"
+    assert checkpoints.resolve("auto") == "cuda"
     assert not experiment.folder.exists()
 
 
@@ -488,7 +487,7 @@ def test_unknown_and_absent_devices_are_refused(experiment, monkeypatch):
 
 def test_a_checkpoint_is_opened_by_its_folders_name(experiment):
     trained(experiment)
-    again = experiments.opened(experiment.key)
+    again = checkpoints.opened(experiment.key)
     assert again == experiment and same(trained(again), trained(experiment))
 
 
@@ -497,7 +496,7 @@ def test_a_twin_and_a_detached_reset_are_trained_and_opened_by_name(experiment):
     for other in (replace(experiment, detach_reset=True), replace(experiment, network="ann-conv-2-4", T=1)):
         network = trained(other)
         assert not same(network, plain)
-        again = experiments.opened(other.key)
+        again = checkpoints.opened(other.key)
         assert again == other and same(trained(again), network)
 
 
@@ -505,7 +504,7 @@ def test_a_schedule_with_younger_fields_is_opened_by_its_folders_name(experiment
     younger = {"warm_up": 1, "selection": {"eps": 0.1, "steps": 2}}
     other = replace(experiment, schedule=replace(experiment.schedule, **younger))
     network = trained(other)
-    assert experiments.opened(other.key) == other and same(trained(other), network)
+    assert checkpoints.opened(other.key) == other and same(trained(other), network)
 
 
 def test_a_checkpoint_from_before_there_were_younger_fields_is_opened(experiment):
@@ -515,20 +514,20 @@ def test_a_checkpoint_from_before_there_were_younger_fields_is_opened(experiment
     assert set(content["experiment"]) | set(content["experiment"]["schedule"]) == FIRST
     file.write_text(json.dumps(content | {"history": [{"epoch": 1}]}))  # which stood there then
     (experiment.folder / "history.jsonl").unlink()
-    assert same(trained(experiments.opened(experiment.key)), first)
+    assert same(trained(checkpoints.opened(experiment.key)), first)
 
 
 def test_an_imported_network_is_opened_by_its_folders_name(imported):
-    assert experiments.opened(imported.key) == imported
+    assert checkpoints.opened(imported.key) == imported
 
 
 def test_a_folder_that_holds_no_network_is_not_opened(experiment):
     with pytest.raises(Refused, match="mine holds no checkpoint.json; name a folder there that does"):
-        experiments.opened("mine")
+        checkpoints.opened("mine")
     trained(experiment)
     shutil.copytree(experiment.folder, experiment.folder.with_name("mine"))
     with pytest.raises(Refused, match=f"mine holds the checkpoint of {experiment.key}; rename it so"):
-        experiments.opened("mine")
+        checkpoints.opened("mine")
 
 
 # Flags -------------------------------------------------------------------------------------------------------------
@@ -656,11 +655,11 @@ def test_networks_are_copied_with_what_describes_them(experiment, trainings, mon
     other, never = replace(experiment, seed=1), replace(experiment, seed=2)
     networks = [trained(experiment), trained(other)]
     target = tmp_path / "published"
-    assert experiments.copy_networks([experiment, other, never], store, target) == 2
+    assert checkpoints.copy_networks([experiment, other, never], store, target) == 2
     assert sorted(path.name for path in target.iterdir()) == sorted([experiment.key, other.key])
     assert {file.name for file in target.glob("*/*")} == {"weights.pt", "history.jsonl", "checkpoint.json"}
     assert (target / other.key / "history.jsonl").read_bytes() == (other.folder / "history.jsonl").read_bytes()
-    assert experiments.copy_networks([experiment, other, never], store, target) == 0  # what is there stays
+    assert checkpoints.copy_networks([experiment, other, never], store, target) == 0  # what is there stays
     monkeypatch.setattr(paths, "CHECKPOINTS", target)
     trainings.clear()
     assert same(trained(experiment), networks[0])
@@ -679,9 +678,9 @@ def test_a_full_disk_leaves_no_half_copied_network(experiment, store, tmp_path, 
     target = tmp_path / "published"
     with monkeypatch.context() as patch, full_disk(half), pytest.raises(Refused, match="no space left"):
         patch.setattr(shutil, "copyfile", copyfile)
-        experiments.copy_networks([experiment], store, target)
+        checkpoints.copy_networks([experiment], store, target)
     assert not list(target.rglob(half))
-    experiments.copy_networks([experiment], store, target)
+    checkpoints.copy_networks([experiment], store, target)
     for name in ("weights.pt", "history.jsonl", "checkpoint.json"):
         assert (target / experiment.key / name).read_bytes() == (experiment.folder / name).read_bytes()
 
@@ -711,7 +710,7 @@ def test_where_all_is_trained_no_worker_starts(experiment, capsys, monkeypatch):
     trained(experiment)
     monkeypatch.setattr(experiments, "ProcessPoolExecutor", lambda *_: pytest.fail("a worker was started"))
     capsys.readouterr()
-    experiments.train_all([experiment], workers=2, device="cpu")
+    checkpoints.train_all([experiment], workers=2, device="cpu")
     assert capsys.readouterr().out == "1 networks: 1 trained already, 0 to train.\n"
 
 
@@ -723,7 +722,7 @@ def test_a_loss_that_becomes_nan_leaves_no_checkpoint(experiment):
     swept = replace(wild, defense="sr", options={"lam": 0.5})
     with pytest.raises(Refused, match=f"^sr, λ = 0.5, seed {wild.seed}: The loss became"):
         trained(swept)
-    assert not experiments.is_trained(wild)
+    assert not checkpoints.is_trained(wild)
     assert math.isfinite(weights(trained(experiment)).sum())
 
 
@@ -763,7 +762,7 @@ def file(tmp_path_factory):
 
 @pytest.fixture
 def imported(store, file, colours):
-    return experiments.import_released(file, "wrn16", "cifar10", defense="sr", data=colours)
+    return checkpoints.import_released(file, "wrn16", "cifar10", defense="sr", data=colours)
 
 
 @pytest.fixture
@@ -778,7 +777,7 @@ def test_every_field_of_an_imported_network_is_in_its_key():
     assert len({one.key for one in [TAKEN, *changed]}) == 1 + len(changed)
     text = json.dumps(asdict(TAKEN), sort_keys=True)
     assert TAKEN.key == hashlib.sha256(text.encode()).hexdigest()[:16] == "d8751daf8df4c609"
-    assert Imported("", "", "", "", {}).recipe == experiments.RECIPE
+    assert Imported("", "", "", "", {}).recipe == experiment.RECIPE
 
 
 def test_an_imported_network_tells_its_training_the_released_seed_and_its_file():
@@ -788,7 +787,7 @@ def test_an_imported_network_tells_its_training_the_released_seed_and_its_file()
 def test_an_imported_network_is_kept_and_loaded_to_the_same_logits(imported, file, colours, trainings):
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     assert imported == Imported(digest, "wrn16", "cifar10", "sr", colours)
-    assert experiments.is_trained(imported)
+    assert checkpoints.is_trained(imported)
     assert sorted(f.name for f in imported.folder.iterdir()) == ["checkpoint.json", "weights.pt"]
     content = json.loads((imported.folder / "checkpoint.json").read_text())
     assert content["experiment"] == asdict(imported)
@@ -801,13 +800,13 @@ def test_an_imported_network_is_kept_and_loaded_to_the_same_logits(imported, fil
 
 def test_a_file_in_double_precision_takes_images_as_all_do(store, colours, tmp_path):
     torch.save(theirs("wrn16", "cifar10").state_dict(), tmp_path / "double.pth")
-    imported = experiments.import_released(tmp_path / "double.pth", "wrn16", "cifar10", defense="sr", data=colours)
+    imported = checkpoints.import_released(tmp_path / "double.pth", "wrn16", "cifar10", defense="sr", data=colours)
     assert {p.dtype for p in trained(imported).parameters()} == {torch.float32}
 
 
 def test_importing_again_changes_nothing(imported, file, colours):
     before = (imported.folder / "weights.pt").read_bytes()
-    again = experiments.import_released(file, "wrn16", "cifar10", defense="sr", data=colours)
+    again = checkpoints.import_released(file, "wrn16", "cifar10", defense="sr", data=colours)
     assert again.key == imported.key
     assert (again.folder / "weights.pt").read_bytes() == before
 
@@ -833,18 +832,18 @@ def test_an_imported_network_that_is_absent_is_refused_and_not_trained(store, tr
     with pytest.raises(Refused, match=r"at\+sr, imported from abababab.*no such network.* import-released at\+sr=FILE"):
         trained(TAKEN)
     assert not trainings
-    assert not experiments.is_trained(TAKEN)
+    assert not checkpoints.is_trained(TAKEN)
 
 
 def test_an_imported_network_that_is_absent_starts_no_worker(experiment, monkeypatch):
     monkeypatch.setattr(experiments, "ProcessPoolExecutor", lambda *_: pytest.fail("a worker was started"))
     with pytest.raises(Refused, match="imported from abababab"):
-        experiments.train_all([experiment, TAKEN], workers=2, device="cpu")
+        checkpoints.train_all([experiment, TAKEN], workers=2, device="cpu")
 
 
 def test_where_imported_networks_are_there_the_others_are_trained(imported, experiment, capsys):
     trained(experiment)
-    experiments.train_all([experiment, imported], workers=1, device="cpu")
+    checkpoints.train_all([experiment, imported], workers=1, device="cpu")
     assert "2 networks: 2 trained already, 0 to train." in capsys.readouterr().out
 
 
@@ -863,7 +862,7 @@ def test_an_imported_network_that_is_damaged_is_refused_until_it_is_imported_aga
     assert not trainings
     said = capsys.readouterr().err + str(refusal.value)
     assert "weights do not match their checksum" in said and "trained again" not in said
-    experiments.import_released(file, "wrn16", "cifar10", defense="sr", data=colours)
+    checkpoints.import_released(file, "wrn16", "cifar10", defense="sr", data=colours)
     assert kept.read_bytes() == good
     trained(imported)
 
@@ -873,17 +872,17 @@ def test_a_file_that_cannot_be_imported_is_refused_and_nothing_is_kept(store, tm
     (tmp_path / "text.pth").write_text("no checkpoint")
     (tmp_path / "folder").mkdir()
     with pytest.raises(Refused, match=bad):
-        experiments.import_released(tmp_path / bad, "wrn16", "cifar10", defense="sr", data=colours)
+        checkpoints.import_released(tmp_path / bad, "wrn16", "cifar10", defense="sr", data=colours)
     assert not store.exists()
 
 
 def test_an_import_of_the_other_data_set_keeps_nothing(store, file, colours):
     with pytest.raises(Refused, match="no released wrn16 for cifar100"):
-        experiments.import_released(file, "wrn16", "cifar100", defense="sr", data=colours)
+        checkpoints.import_released(file, "wrn16", "cifar100", defense="sr", data=colours)
     assert not store.exists()
 
 
 def test_imported_networks_are_copied_as_others_are(imported, store, tmp_path, monkeypatch):
-    assert experiments.copy_networks([imported], store, tmp_path / "published") == 1
+    assert checkpoints.copy_networks([imported], store, tmp_path / "published") == 1
     monkeypatch.setattr(paths, "CHECKPOINTS", tmp_path / "published")
     trained(imported)

@@ -14,7 +14,8 @@ from PIL import Image
 from torchvision import datasets
 from torchvision.transforms import functional as reference
 
-from paperlib import images, paths
+from paperlib import paths
+from paperlib.data import images, sets
 from paperlib.errors import Refused
 
 PARTS = ("train", "validation", "test")
@@ -169,7 +170,7 @@ def test_take_refuses_what_is_not_there(n):
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=80))
 def test_every_stretch_of_the_order_is_stratified(labels):
     labels = np.array(labels)
-    order = images._spread(labels)
+    order = sets._spread(labels)
     assert sorted(order) == list(range(len(labels)))
     for label in np.unique(labels):
         hits = np.cumsum(labels[order] == label)
@@ -482,8 +483,8 @@ def test_fashion_mnist_is_found_where_torchvision_or_debian_put_it(data, packed)
 
 
 def test_check_lets_good_batches_pass():
-    images.check(torch.tensor([[0.0, 1.0]]), torch.tensor([9]), bounds=(0.0, 1.0), num_classes=10)
-    images.check(torch.tensor([[-2.0, 5.0]]), torch.tensor([0]), bounds=(-2.0, 5.0), num_classes=1)
+    sets.check(torch.tensor([[0.0, 1.0]]), torch.tensor([9]), bounds=(0.0, 1.0), num_classes=10)
+    sets.check(torch.tensor([[-2.0, 5.0]]), torch.tensor([0]), bounds=(-2.0, 5.0), num_classes=1)
 
 
 @pytest.mark.parametrize(
@@ -501,13 +502,13 @@ def test_check_names_the_value_that_is_outside(pixel, label, sentence):
     batch = torch.full((2, 3, 4, 4), 0.5)
     batch[1, 2, 3, 0] = pixel
     with pytest.raises(Refused, match=sentence):
-        images.check(batch, torch.tensor([3, label]), bounds=(0.0, 1.0), num_classes=10)
+        sets.check(batch, torch.tensor([3, label]), bounds=(0.0, 1.0), num_classes=10)
 
 
 def test_augmented_images_are_torchvisions_crops_and_flips():
     batch = torch.rand(64, 3, 8, 6, generator=torch.Generator().manual_seed(0))
     kept = batch.clone()
-    out = images.augment(batch, torch.Generator().manual_seed(1))
+    out = sets.augment(batch, torch.Generator().manual_seed(1))
     assert out.shape == batch.shape and out.is_contiguous() and torch.equal(batch, kept)
     seen = []
     for image, result in zip(batch, out, strict=True):  # the slow way: exactly one of 162 windows
@@ -518,15 +519,15 @@ def test_augmented_images_are_torchvisions_crops_and_flips():
         assert len(matches) == 1
         seen += matches
     assert len(set(seen)) > 40  # drawn per sample
-    again = images.augment(batch, torch.Generator().manual_seed(1))
-    assert torch.equal(out, again) and not torch.equal(out, images.augment(batch, torch.Generator().manual_seed(2)))
+    again = sets.augment(batch, torch.Generator().manual_seed(1))
+    assert torch.equal(out, again) and not torch.equal(out, sets.augment(batch, torch.Generator().manual_seed(2)))
 
 
 def test_shifts_and_flips_are_drawn_evenly():
     # a single lit pixel in the middle of 17 × 17 and its right neighbour at half light tell shift and flip
     batch = torch.zeros(16200, 1, 17, 17)
     batch[:, 0, 8, 8], batch[:, 0, 8, 9] = 1, 0.5
-    out = images.augment(batch, torch.Generator().manual_seed(0))[:, 0]
+    out = sets.augment(batch, torch.Generator().manual_seed(0))[:, 0]
     place = (out == 1).flatten(1).float().argmax(1)
     row, column = place // 17, place % 17
     flipped = (out == 0.5).flatten(1).float().argmax(1) < place

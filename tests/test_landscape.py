@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from test_measures import experiment
 
-from paperlib import experiments, measures
+from paperlib import measures
+from paperlib.data.sets import Split
 from paperlib.errors import Refused
-from paperlib.images import Split
 from paperlib.measures.landscape import roughness
+from paperlib.store import checkpoints as experiments
 
 WIDE = (-10.0, 10.0)  # bounds that nothing reaches
 WEIGHTS = torch.tensor([2.0, -1.0, 0.5, -3.0]) / 10

@@ -15,7 +15,8 @@ import yaml
 from filelock import FileLock
 from test_tables_and_plots import made
 
-from paperlib import parameters, paths, records
+from paperlib import paths, records
+from paperlib.profiles import parameters
 
 KEPT = ("fig-lambda", "tab-whitebox")  # a real one and a stub
 OURS = ("PROFILE", "PYTHON", "CACHED", "JOBS", "REPO", "MAKEFLAGS", "MFLAGS", "MAKELEVEL", "PYTHONPATH")

@@ -9,13 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from paperlib import attacks, experiments, images, measures, protocols, records, theory
-from paperlib import evaluation as evaluation_room
-from paperlib.attacks import Attack
+from paperlib import attacks, measures, records
+from paperlib.attacks import evaluation as evaluation_room
+from paperlib.attacks import protocols
+from paperlib.attacks.attack import Attack
+from paperlib.attacks.ensembles import Ensemble, Transfer
+from paperlib.data import sets
 from paperlib.errors import Refused
-from paperlib.evaluations import Ensemble, Evaluation, Transfer
-from paperlib.experiments import Experiment
-from paperlib.training import Schedule
+from paperlib.store import checkpoints as experiments
+from paperlib.store.evaluations import Evaluation
+from paperlib.store.experiment import Experiment
+from paperlib.theory import ratio as theory
+from paperlib.training.loop import Schedule
 
 BOUNDS = (0.0, 1.0)
 SCHEDULE = Schedule(epochs=1, batch_size=10, lr=0.1, momentum=0.9, weight_decay=0.0)
@@ -437,7 +442,7 @@ def test_a_gap_is_paired_over_samples():
 def split(pixels):
     pixels = torch.as_tensor(pixels, dtype=torch.uint8)
     n = len(pixels)
-    return images.Split(pixels.reshape(n, 1, 1, -1), torch.zeros(n, dtype=torch.int64), torch.arange(n) + 50)
+    return sets.Split(pixels.reshape(n, 1, 1, -1), torch.zeros(n, dtype=torch.int64), torch.arange(n) + 50)
 
 
 @pytest.mark.parametrize("law", ["uniform", "sign"])
@@ -525,7 +530,7 @@ def trained(monkeypatch, network):
 
 
 def test_probability_gradients_against_one_sample_at_a_time(monkeypatch, trained, tiny):
-    monkeypatch.setattr("paperlib.measures.sparsity.BATCH", 7)
+    monkeypatch.setattr("paperlib.measures.predictors.BATCH", 7)
     samples = tiny.test.take(20)
     found = measures.probability_gradients(experiment(), samples, device="cpu")
     for i in range(20):

@@ -11,12 +11,14 @@ import torch.nn.functional as F
 from conftest import scatter
 from torch import nn
 
-from paperlib import networks, rules
-from paperlib.attacks import Attack
+from paperlib import networks
+from paperlib.attacks.attack import Attack
+from paperlib.attacks.evaluation import chance
 from paperlib.errors import Refused
-from paperlib.evaluation import chance
-from paperlib.networks import Network, WideBlock
-from paperlib.neurons import LIF, NormedLIF
+from paperlib.networks import rules
+from paperlib.networks.architectures import WideBlock
+from paperlib.networks.network import Network
+from paperlib.networks.neurons import LIF, NormedLIF
 
 # C convolution and BatchNorm, N neuron, P average pool, L linear; section 2 of the paper notes
 VGG11 = "CNP CNCNP CNCNCNP CNCN LNLNL".replace(" ", "")

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import nn
 
-from paperlib import kernel, rules
 from paperlib.errors import Refused
-from paperlib.neurons import LIF, PATHS, NormedLIF
+from paperlib.networks import kernel, rules
+from paperlib.networks.neurons import LIF, PATHS, NormedLIF
 
 FIRES = {">=": torch.ge, ">": torch.gt}
 TAUS = [1.0, 0.9, 0.5, 0.0]

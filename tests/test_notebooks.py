@@ -15,8 +15,10 @@ import nbformat
 import papermill
 import pytest
 
-from paperlib import environment, notebooks, parameters, paths, runner
+from paperlib import environment, paths
 from paperlib.errors import Refused
+from paperlib.profiles import parameters
+from paperlib.runs import execute, twins
 
 SIMPLE = """\
 # %% [markdown]
@@ -44,7 +46,7 @@ def notebook(tmp_path, monkeypatch):
 
     def write(text=SIMPLE, name="fig-t"):
         source = paths.NOTEBOOKS / f"{name}.py"
-        source.write_text(notebooks.header(name) + text, encoding="utf-8")
+        source.write_text(twins.header(name) + text, encoding="utf-8")
         return source
 
     return write
@@ -94,7 +96,7 @@ def test_the_same_run_gives_the_same_bytes(tmp_path, tree, notebook, monkeypatch
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "fig-t.failed.ipynb").touch()
-        output = runner.execute("fig-t", {"samples": 5}, tmp_path / folder / "fig-t.ipynb", echo=lines.append)
+        output = execute.execute("fig-t", {"samples": 5}, tmp_path / folder / "fig-t.ipynb", echo=lines.append)
         assert left_in(tmp_path / folder) == ["fig-t.ipynb"]
         runs.append(output.read_bytes())
     assert runs[0] == runs[1]
@@ -119,7 +121,7 @@ def test_a_failing_cell_leaves_its_evidence_and_no_output(tmp_path, notebook):
     output.parent.mkdir()
     output.write_text("an older result")
     with pytest.raises(Refused) as refusal:
-        runner.execute("fig-t", {}, output, echo=lambda line: None)
+        execute.execute("fig-t", {}, output, echo=lambda line: None)
     assert left_in(output.parent) == ["fig-t.failed.ipynb"]
     message = str(refusal.value)
     assert "fig-t.py: the cell '# the boom' failed: the last line. " in message
@@ -137,7 +139,7 @@ def test_a_failing_cell_leaves_its_evidence_and_no_output(tmp_path, notebook):
 def test_a_kernel_that_ends_early_is_a_failure_too(tmp_path, notebook, cell, reason):
     notebook(SIMPLE.replace('print("samples", samples)', cell))
     with pytest.raises(Refused, match=reason) as refusal:
-        runner.execute("fig-t", {}, tmp_path / "out" / "fig-t.ipynb", echo=lambda line: None)
+        execute.execute("fig-t", {}, tmp_path / "out" / "fig-t.ipynb", echo=lambda line: None)
     assert repr(cell) in str(refusal.value)
     assert left_in(tmp_path / "out") == ["fig-t.failed.ipynb"]
 
@@ -150,7 +152,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, notebook):
     code = (
         "import pathlib, signal, sys; from paperlib import paths, runner; paths.NOTEBOOKS = pathlib.Path(sys.argv[1]); "
         "signal.signal(signal.SIGINT, signal.default_int_handler); "  # a shell's background jobs are born deaf to it
-        "runner.execute('fig-t', {}, pathlib.Path(sys.argv[2]))"
+        "execute.execute('fig-t', {}, pathlib.Path(sys.argv[2]))"
     )
     command = [sys.executable, "-c", code, str(paths.NOTEBOOKS), str(output)]
     with subprocess.Popen(command, cwd=paths.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
@@ -180,16 +182,16 @@ def test_wrong_parameters_are_refused_before_anything_runs(tmp_path, notebook, g
     output = tmp_path / "fig-t.ipynb"
     output.write_text("an older result")
     with pytest.raises(Refused) as refusal:
-        runner.execute("fig-t", given, output, origin="params/x.yml", echo=pytest.fail)
+        execute.execute("fig-t", given, output, origin="params/x.yml", echo=pytest.fail)
     assert str(refusal.value) == words and output.read_text() == "an older result"
 
 
 def test_a_notebook_that_is_not_there_or_takes_nothing_is_refused(tmp_path, notebook):
     notebook(SIMPLE.replace(' tags=["parameters"]', ""))
     with pytest.raises(Refused, match="fig-t: 0 cells are tagged parameters"):
-        runner.execute("fig-t", {"samples": 3}, tmp_path / "fig-t.ipynb", echo=pytest.fail)
+        execute.execute("fig-t", {"samples": 3}, tmp_path / "fig-t.ipynb", echo=pytest.fail)
     with pytest.raises(Refused, match="no notebook 'fig-u'. Allowed: fig-t"):
-        runner.execute("fig-u", {}, tmp_path / "fig-u.ipynb", echo=pytest.fail)
+        execute.execute("fig-u", {}, tmp_path / "fig-u.ipynb", echo=pytest.fail)
 
 
 def test_inside_a_kernel_a_name_that_papermill_only_warns_of_is_refused(tmp_path, notebook):
@@ -199,8 +201,8 @@ def test_inside_a_kernel_a_name_that_papermill_only_warns_of_is_refused(tmp_path
         "parameters.from_namespace('fig-t', _declared, globals())"
     )
     source = notebook(SIMPLE.replace('print("samples", samples)', check))
-    notebooks.sync()
-    options = {"progress_bar": False, "kernel_manager_class": runner._Kernel}
+    twins.sync()
+    options = {"progress_bar": False, "kernel_manager_class": execute._Kernel}
     with pytest.raises(papermill.PapermillExecutionError, match="no parameter 'epsilon'. It takes: samples, eps_255"):
         papermill.execute_notebook(source.with_suffix(".ipynb"), None, {"epsilon": 3}, **options)
     papermill.execute_notebook(source.with_suffix(".ipynb"), None, {"samples": 4}, **options)  # IPython's names pass
@@ -209,7 +211,7 @@ def test_inside_a_kernel_a_name_that_papermill_only_warns_of_is_refused(tmp_path
 def test_progress_bars_become_occasional_lines(monkeypatch):
     now, lines = [0.0], []
     monkeypatch.setattr(runner.time, "monotonic", lambda: now[0])
-    stream = runner._Lines(lines.append, every=10)
+    stream = execute._Lines(lines.append, every=10)
     for second in range(25):
         now[0] = second
         stream.write(f"\r{second} of 25")
@@ -243,10 +245,10 @@ def outputs(path):
 def test_sync_makes_twins_once_and_then_changes_nothing(notebook):
     source = notebook()
     twin = source.with_suffix(".ipynb")
-    assert [sentence.split(" is ")[0] for sentence in notebooks.stale()] == [str(twin)]
-    assert notebooks.sync() == [twin]
+    assert [sentence.split(" is ")[0] for sentence in twins.stale()] == [str(twin)]
+    assert twins.sync() == [twin]
     before = twin.read_bytes()
-    assert notebooks.stale() == [] and notebooks.sync() == [] and twin.read_bytes() == before
+    assert twins.stale() == [] and twins.sync() == [] and twin.read_bytes() == before
     result = nbformat.read(twin, as_version=4)
     nbformat.validate(result)
     assert [cell.metadata.get("tags") for cell in result.cells[:4]] == [["badges"], ["setup"], None, ["parameters"]]
@@ -256,13 +258,13 @@ def test_sync_makes_twins_once_and_then_changes_nothing(notebook):
 def test_an_edit_makes_the_twin_stale_and_sync_keeps_the_other_outputs(notebook):
     source = notebook()
     twin = source.with_suffix(".ipynb")
-    notebooks.sync()
+    twins.sync()
     ran(twin)
-    notebooks.sync()  # execution counts in order
-    assert notebooks.stale() == []
+    twins.sync()  # execution counts in order
+    assert twins.stale() == []
     source.write_text(source.read_text().replace("samples + 1", "samples + 2"))
-    assert len(notebooks.stale()) == 1 and "fig-t.ipynb is not up to date" in notebooks.stale()[0]
-    assert notebooks.sync() == [twin]
+    assert len(twins.stale()) == 1 and "fig-t.ipynb is not up to date" in twins.stale()[0]
+    assert twins.sync() == [twin]
     assert outputs(twin) == {
         "import sys": (1, 1),
         "samples: int = 3  # how many": (2, 1),
@@ -274,41 +276,41 @@ def test_an_edit_makes_the_twin_stale_and_sync_keeps_the_other_outputs(notebook)
 def test_equal_cells_keep_their_own_outputs(notebook):
     source = notebook(SIMPLE + "\n# %%\nsamples + 1\n")
     twin = source.with_suffix(".ipynb")
-    notebooks.sync()
+    twins.sync()
     run = nbformat.read(twin, as_version=4)
     for number, cell in enumerate(run.cells[-2:]):
         cell.outputs = [nbformat.v4.new_output("stream", text=str(number))]
     nbformat.write(run, twin)
-    notebooks.sync()
+    twins.sync()
     assert [cell.outputs[0].text for cell in nbformat.read(twin, as_version=4).cells[-2:]] == ["0", "1"]
 
 
 def test_a_damaged_header_is_stale_and_rendered_again(notebook):
     source = notebook()
-    notebooks.sync()
+    twins.sync()
     good = source.read_text()
     incomplete = good.replace("#       format_version: '1.3'\n", "")
     for damaged in (incomplete, good.replace("/blob/main/", "/blob/old/"), SIMPLE):
         assert damaged != good
         source.write_text(damaged)
-        assert any("fig-t.py is not up to date" in sentence for sentence in notebooks.stale())
-        notebooks.sync()
+        assert any("fig-t.py is not up to date" in sentence for sentence in twins.stale())
+        twins.sync()
         assert source.read_text() == good
 
 
 def test_a_twin_without_source_and_one_that_is_no_notebook_are_named(notebook):
     twin = notebook().with_suffix(".ipynb")
-    notebooks.sync()
+    twins.sync()
     twin.with_stem("fig-gone").write_text("{}")
-    assert len(notebooks.stale()) == 1 and "fig-gone.ipynb has no source fig-gone.py" in notebooks.stale()[0]
+    assert len(twins.stale()) == 1 and "fig-gone.ipynb has no source fig-gone.py" in twins.stale()[0]
     twin.write_text("<<<<<<< HEAD")
     with pytest.raises(Refused, match="fig-t.ipynb is not a notebook"):
-        notebooks.sync()
+        twins.sync()
 
 
 def test_publish_takes_the_outputs_and_only_those_of_this_source_and_its_own_parameters(tmp_path, notebook):
     source = notebook()
-    twin = notebooks.sync()[0]
+    twin = twins.sync()[0]
     executed = tmp_path / "executed.ipynb"
 
     def execute(samples):
@@ -319,16 +321,16 @@ def test_publish_takes_the_outputs_and_only_those_of_this_source_and_its_own_par
         ran(executed, "fresh")
 
     execute(samples=3)
-    assert notebooks.publish("fig-t", executed) == twin
+    assert twins.publish("fig-t", executed) == twin
     assert outputs(twin) == {cell: (i, 1) for i, cell in enumerate(outputs(twin), start=1)}
-    assert len(outputs(twin)) == 4 and notebooks.stale() == []
+    assert len(outputs(twin)) == 4 and twins.stale() == []
     execute(samples=4)
     with pytest.raises(Refused, match="ran with samples = 4; a twin shows its own 3"):
-        notebooks.publish("fig-t", executed)
+        twins.publish("fig-t", executed)
     execute(samples=3)
     source.write_text(source.read_text() + "\n# %%\n1\n")
     with pytest.raises(Refused, match="executed from another version of"):
-        notebooks.publish("fig-t", executed)
+        twins.publish("fig-t", executed)
 
 
 def badge_targets(text):
@@ -339,42 +341,42 @@ def badge_targets(text):
 def test_badges_are_rendered_from_the_repository_and_open_existing_files(tree, notebook):
     notebook(name="fig-t")
     notebook(SIMPLE.replace("Do tiny notebooks run?", "A second one"), name="tab-u")
-    notebooks.sync()
-    colab, binder = badge_targets(notebooks.header("fig-t"))
+    twins.sync()
+    colab, binder = badge_targets(twins.header("fig-t"))
     assert colab == binder == ["notebooks/fig-t.ipynb"] and (tree / colab[0]).exists()
     readme = (tree / "README.md").read_text()
     assert readme.startswith("Start\n<!-- badges -->\n* [Do tiny notebooks run?](notebooks/fig-t.ipynb) [![")
     assert readme.endswith(")\n<!-- /badges -->\nend\n") and "old" not in readme and "* [A second one](" in readme
     assert badge_targets(readme)[0] == badge_targets(readme)[1] == ["notebooks/fig-t.ipynb", "notebooks/tab-u.ipynb"]
     (tree / "README.md").write_text(readme.replace("A second one", "Another"))
-    assert notebooks.stale() == [f"README.md is not up to date. {notebooks.REPAIR}"]
+    assert twins.stale() == [f"README.md is not up to date. {twins.REPAIR}"]
 
 
 def test_links_rewrites_the_address_everywhere(tree, notebook):
     source = notebook()
-    notebooks.sync()
+    twins.sync()
     old = environment.repository()
     with open(tree / "README.md", "a", encoding="utf-8") as readme:
         readme.write(f"clone {old}.git, issues at {old}/issues, but not {old}-fork\n")
-    written = notebooks.links("jane/snn.sparse")
+    written = twins.links("jane/snn.sparse")
     assert {path.name for path in written} == {"pyproject.toml", "README.md", "fig-t.py", "fig-t.ipynb"}
     new = "https://github.com/jane/snn.sparse"
-    assert environment.repository() == new and notebooks.stale() == []
+    assert environment.repository() == new and twins.stale() == []
     assert f"clone {new}.git, issues at {new}/issues, but not {old}-fork" in (tree / "README.md").read_text()
     for path in (source, source.with_suffix(".ipynb"), tree / "pyproject.toml"):
         assert old not in path.read_text() and "jane/snn.sparse" in path.read_text()
     assert "mybinder.org/v2/gh/jane/snn.sparse/main" in source.read_text()
-    assert notebooks.links("jane/snn.sparse") == []
+    assert twins.links("jane/snn.sparse") == []
 
 
 @pytest.mark.parametrize("repo", ["", "jane", "https://github.com/jane/x", "jane/x/y", "jane/x y"])
 def test_links_refuses_what_is_no_owner_and_name(repo):
     with pytest.raises(Refused, match="it must be owner/name"):
-        notebooks.links(repo)
+        twins.links(repo)
 
 
 def setup_cell():
-    return next(cell for tags, cell in parameters.cells(notebooks.header("fig-t")) if "setup" in tags)
+    return next(cell for tags, cell in parameters.cells(twins.header("fig-t")) if "setup" in tags)
 
 
 def test_the_setup_cell_does_nothing_elsewhere():
@@ -401,7 +403,7 @@ def test_on_colab_the_setup_cell_fetches_the_rest(monkeypatch):
 
 
 def test_every_twin_header_and_badge_is_in_sync():
-    assert notebooks.stale() == []
+    assert twins.stale() == []
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -413,7 +415,7 @@ def test_papermills_help_documents_the_parameters(name):
 
 def test_papermills_help_documents_a_tiny_notebooks_parameters(notebook):
     source = notebook(SIMPLE)
-    notebooks.sync()
+    twins.sync()
     assert_same_help(papermill.inspect_notebook(source.with_suffix(".ipynb")), parameters.declared(source))
 
 

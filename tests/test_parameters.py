@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from paperlib import parameters, paths
+from paperlib import paths
 from paperlib.errors import Refused
+from paperlib.profiles import parameters
 
 CELL = """\
 # %% [markdown]

@@ -9,9 +9,12 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from paperlib import experiments, notebooks, parameters, paths, profiles
+from paperlib import paths, profiles
 from paperlib.errors import Refused
-from paperlib.experiments import Experiment, Imported
+from paperlib.profiles import parameters
+from paperlib.runs import twins
+from paperlib.store import checkpoints as experiments
+from paperlib.store.experiment import Experiment, Imported
 
 GOOD = yaml.safe_load("""
 title: two seeds of stripes
@@ -94,7 +97,7 @@ def test_there_are_the_four_profiles_and_the_papers_other_networks_and_data():
 def test_it_loads_and_gives_every_notebook_its_parameters(name):
     profile = profiles.load(name)
     assert profile.name == name and profile.origin == f"params/{name}.yml" and profile.title
-    for artifact in notebooks.names():
+    for artifact in twins.names():
         values = profile.parameters(artifact)
         assert values["profile"] == name
         assert list(values) == list(parameters.declared(paths.NOTEBOOKS / f"{artifact}.py"))
@@ -142,7 +145,7 @@ def test_its_choice_of_lambda_can_find_the_one_in_use(name):
     assert profile.trainings["sr"]["lam"] == profile.trainings["at+sr"]["lam"]
 
 
-@pytest.mark.parametrize("artifact", notebooks.names())
+@pytest.mark.parametrize("artifact", twins.names())
 def test_a_parameters_cell_carries_the_laptop_values(artifact):
     declared = parameters.declared(paths.NOTEBOOKS / f"{artifact}.py")
     assert profiles.load("laptop").parameters(artifact) == {p.name: p.default for p in declared.values()}
@@ -483,7 +486,7 @@ def test_a_written_profile_is_the_papers_with_imported_networks(released):
     only |= {"tab-events": {"trainings": []}, "fig-random-vs-adversarial-events": {"trainings": []}}
     only |= dict.fromkeys(("tab-ablation", "tab-cost"), {"passes": 0})
     assert paper.rivals and not released.rivals
-    for artifact in notebooks.names():
+    for artifact in twins.names():
         changes = {"profile": released.name} | only.get(artifact, {})
         assert released.parameters(artifact) == paper.parameters(artifact) | changes
     assert released.on_events().data == {"name": "saccades:mnist5k", "T": 10}  # which needs no download

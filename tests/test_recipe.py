@@ -1,4 +1,4 @@
-"""Golden numbers behind `experiments.RECIPE`: if one moves, networks trained before are no longer what they say."""
+"""Golden numbers behind `experiment.RECIPE`: if one moves, networks trained before are no longer what they say."""
 
 import dataclasses
 import math
@@ -8,11 +8,14 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from paperlib import attacks, defenses, experiments, images, training
+from paperlib import attacks, training
 from paperlib.attacks.core import uniform_noise
-from paperlib.experiments import Experiment
-from paperlib.networks import Network
-from paperlib.training import Schedule
+from paperlib.data import sets
+from paperlib.networks.network import Network
+from paperlib.store import experiment
+from paperlib.store.experiment import Experiment
+from paperlib.training import defenses
+from paperlib.training.loop import Schedule
 
 PGD = {"eps": 0.1, "alpha": 0.125, "steps": 2}
 DEFENSES = {  # training: defense, options, the mean losses of two epochs
@@ -46,7 +49,7 @@ ATTACKS = {  # loss at eps = 0.1 under the standard attack
 
 def moved(what: str, found: float, golden: float) -> str:
     return (
-        f"{what} is {found:.8f}; it was {golden:.8f}. If numbers are meant to change, raise experiments.RECIPE by one "
+        f"{what} is {found:.8f}; it was {golden:.8f}. If numbers are meant to change, raise experiment.RECIPE by one "
         "(every network is then trained again under a new key) and write the new number here; if not, this is a bug."
     )
 
@@ -117,10 +120,10 @@ def test_each_samples_noise():
 
 def test_crops_and_mirror_images():
     ramp = torch.arange(1.0, 4 * 36 + 1).view(4, 1, 6, 6)
-    found = images.augment(ramp, torch.Generator().manual_seed(3)).sum((1, 2, 3)).tolist()
+    found = sets.augment(ramp, torch.Generator().manual_seed(3)).sum((1, 2, 3)).tolist()
     expected = [306.0, 1425.0, 990.0, 2450.0]
     assert found == expected, moved("The first augmented image's sum", found[0], expected[0])
 
 
 def test_the_recipe_is_in_every_experiment():
-    assert dataclasses.asdict(experiment())["recipe"] == experiments.RECIPE
+    assert dataclasses.asdict(experiment())["recipe"] == experiment.RECIPE

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paperlib import records
+from paperlib import files, records
 from paperlib.errors import Refused
 
 
@@ -139,11 +139,11 @@ json_values = st.recursive(
 
 @given(json_values)
 def test_putting_short_lists_on_one_line_changes_nothing_else(value):
-    assert json.loads(records.as_json(value)) == records._plain(value)
+    assert json.loads(files.as_json(value)) == files._plain(value)
 
 
 def test_innermost_lists_stand_on_one_line():
-    assert records.as_json({"a": [[1, 2], [3]], "b": []}) == '{\n "a": [\n  [ 1, 2 ],\n  [ 3 ]\n ],\n "b": []\n}\n'
+    assert files.as_json({"a": [[1, 2], [3]], "b": []}) == '{\n "a": [\n  [ 1, 2 ],\n  [ 3 ]\n ],\n "b": []\n}\n'
 
 
 def test_the_same_numbers_give_the_same_bytes(tmp_path):
@@ -193,10 +193,10 @@ def fail_with(number):
 @pytest.mark.parametrize("call", ["fsync", "replace"])
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, call):
     path = tmp_path / "tab.json"
-    records.write_atomically(path, b"old")
+    files.write_atomically(path, b"old")
     monkeypatch.setattr(os, call, fail_with(errno.ENOSPC))
     with pytest.raises(Refused) as refusal:
-        records.write_atomically(path, b"new" * 10**6)
+        files.write_atomically(path, b"new" * 10**6)
     sentence = "no space left on device. Nothing half-written was left; free 3,001 kB and start again."
     assert str(refusal.value) == f"Could not write {path}: {sentence}"
     assert refusal.value.__cause__.errno == errno.ENOSPC
@@ -209,7 +209,7 @@ def test_a_write_that_the_system_breaks_off_half_way(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))  # the first 1000 bytes do reach the disk
     try:
         with pytest.raises(Refused, match="file too large. Nothing half-written was left; see to that"):
-            records.write_atomically(tmp_path / "tab.json", b"x" * 10**6)
+            files.write_atomically(tmp_path / "tab.json", b"x" * 10**6)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert os.listdir(tmp_path) == []
@@ -221,14 +221,14 @@ def test_an_interrupt_leaves_nothing_behind_and_stays_an_interrupt(tmp_path, mon
 
     monkeypatch.setattr(os, "fsync", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        records.write_atomically(tmp_path / "tab.json", b"new")
+        files.write_atomically(tmp_path / "tab.json", b"new")
     assert os.listdir(tmp_path) == []
 
 
 def test_a_folder_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "results").write_text("a file")
     with pytest.raises(Refused, match="Could not write .*tab.json"):
-        records.write_atomically(tmp_path / "results" / "tab.json", b"new")
+        files.write_atomically(tmp_path / "results" / "tab.json", b"new")
     assert (tmp_path / "results").read_text() == "a file"
 
 
@@ -239,8 +239,8 @@ def test_a_record_that_fails_its_check_is_not_written(tmp_path):
 
 
 def test_sha256_of_nothing():
-    assert records.sha256(b"") == hashlib.sha256().hexdigest()
-    assert records.sha256(b"").startswith("e3b0c44298fc1c14")
+    assert files.sha256(b"") == hashlib.sha256().hexdigest()
+    assert files.sha256(b"").startswith("e3b0c44298fc1c14")
 
 
 # Provenance -------------------------------------------------------------------------------------------------------

@@ -9,8 +9,10 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from paperlib import attacks, networks, regularizers, rules, theory
+from paperlib import attacks, networks, theory
 from paperlib.errors import Refused
+from paperlib.networks import rules
+from paperlib.training import regularizers
 
 H = 0.01
 FORMS = {"released": ("margin", "square", "+"), "paper": ("softmax", "absolute", "+")}

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from paperlib import regularizers, released
 from paperlib.errors import Refused
+from paperlib.store import released
+from paperlib.training import regularizers
 
 T = 8
 PRECISION = 1e-6  # relative, in float64, as issue 3 asks

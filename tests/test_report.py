@@ -9,9 +9,10 @@ import pytest
 from test_tables_and_plots import made
 
 from paperlib import __main__ as command_line
-from paperlib import claims, findings, notebooks, paths, records, report
+from paperlib import claims, findings, paths, records, report
+from paperlib.runs import twins
 
-ARTIFACTS = notebooks.names()
+ARTIFACTS = twins.names()
 GONE = "fig-attack-ladder"  # the artifact that is missing or damaged
 
 

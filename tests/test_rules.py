@@ -10,8 +10,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.integrate import quad
 
-from paperlib import rules
 from paperlib.errors import Refused
+from paperlib.networks import rules
 
 SMOOTH = {  # each with its height at the threshold: k/4, γ/2, 1/γ, 1/(2γ)
     "sigmoid": (rules.sigmoid(), 1.0),

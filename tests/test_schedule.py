@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from paperlib import attacks, defenses, evaluation, training
+from paperlib import attacks, training
+from paperlib.attacks import evaluation
 from paperlib.errors import Refused
-from paperlib.training import ATTACKED, Schedule
+from paperlib.training import defenses
+from paperlib.training.loop import ATTACKED, Schedule
 
 SCHEDULE = Schedule(epochs=4, batch_size=20, lr=0.1, momentum=0.9, weight_decay=5e-4)  # 100 images: 5 steps an epoch
 SEED = 5  # of which the third epoch is the best

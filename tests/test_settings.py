@@ -13,10 +13,14 @@ from matplotlib.colors import to_hex
 from test_claims import record
 from test_tables_and_plots import SETTINGS, cells, evaluations, made, settings_record
 
-from paperlib import claims, costs, findings, measures, networks, plots, profiles, protocols, rules, statistics, tables
-from paperlib.attacks import standard
+from paperlib import claims, findings, measures, networks, plots, profiles, tables
+from paperlib.attacks import protocols
+from paperlib.attacks.attack import standard
 from paperlib.errors import Refused
+from paperlib.measures import statistics
+from paperlib.networks import rules
 from paperlib.profiles import Setting
+from paperlib.runs import plan
 
 ARTIFACT = "fig-timesteps-and-leak"
 ANN = Setting(1, 1.0, ann=True)
@@ -132,7 +136,7 @@ def test_they_are_planned_and_asked_for(name):
         ("/choice", "validation", [f"PGD-{given['pgd_steps']}"]),
         ("", "test", [f"PGD-{given['pgd_steps']}", claims.WORST]),
     ):
-        subjects, attacks, of = costs.ASKED[ARTIFACT + part](profile, given)
+        subjects, attacks, of = plan.ASKED[ARTIFACT + part](profile, given)
         assert [e.key for e in subjects] == found and [a.title for a in attacks] == titles and of == split
         assert {round(a.eps * 255, 6) for a in attacks} == {given["eps_255"]}
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from paperlib import statistics
 from paperlib.errors import Refused
+from paperlib.measures import statistics
 
 Z = 1.959963984540054
 

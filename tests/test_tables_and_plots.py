@@ -16,16 +16,18 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from test_claims import record, row
 
-from paperlib import claims, findings, measures, notebooks, plots, protocols, records, report, tables, theory
-from paperlib.attacks import standard
+from paperlib import claims, findings, measures, plots, records, report, tables, theory
+from paperlib.attacks import protocols
+from paperlib.attacks.attack import standard
 from paperlib.errors import Refused
-from paperlib.evaluations import Evaluation
-from paperlib.experiments import Experiment
 from paperlib.measures.quotient import Quotients
 from paperlib.measures.ratio import Vulnerabilities
-from paperlib.training import Schedule
+from paperlib.runs import twins
+from paperlib.store.evaluations import Evaluation
+from paperlib.store.experiment import Experiment
+from paperlib.training.loop import Schedule
 
-ARTIFACTS = notebooks.names()
+ARTIFACTS = twins.names()
 FOUR = ["vanilla", "sr", "at", "at+sr"]  # the paper's trainings
 LAMBDAS = (0.01, 0.1)  # the first is the trainings' own
 

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import nn
 
-from paperlib import networks, rules, theory
+from paperlib import networks, theory
 from paperlib.errors import Refused
+from paperlib.networks import rules
 
 values = st.one_of(st.just(0.0), st.floats(-1e4, 1e4, width=32).filter(lambda v: abs(v) > 1e-4))
 gradients = (

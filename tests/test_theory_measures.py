@@ -11,15 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_measures import bounds, evaluation, experiment, flags
 
-from paperlib import experiments, measures, records, statistics
+from paperlib import measures, records
+from paperlib.attacks import core
+from paperlib.data.sets import Split
 from paperlib.errors import Refused
-from paperlib.evaluations import Evaluation
-from paperlib.images import Split
-from paperlib.measures import SMOOTH, TRUE, core
+from paperlib.measures import SMOOTH, TRUE, rows, statistics
 from paperlib.measures.cost import counted
 from paperlib.measures.quotient import Quotients
 from paperlib.measures.ratio import Vulnerabilities, measured
-from paperlib.theory import RandomVulnerability
+from paperlib.store import checkpoints as experiments
+from paperlib.store.evaluations import Evaluation
+from paperlib.theory.ratio import RandomVulnerability
 
 SEEDS = [experiment(seed=s) for s in range(3)]
 DATA = {"name": "tiny", "title": "stripes", "sha256": "0"}
@@ -80,7 +82,7 @@ def softmax_gradient(network, x, y):
 def test_shares_over_seeds_are_averaged_whatever_their_samples():
     # 3 of 5, 7 of 10, 16 of 20: as in `test_the_mean_over_three_seeds_by_hand`, 0.7 ± 0.24841
     found = [(e, flags(k, n)) for e, (k, n) in zip(SEEDS, ((3, 5), (7, 10), (16, 20)), strict=True)]
-    row = core.over_seeds(found, quantity="share")
+    row = rows.over_seeds(found, quantity="share")
     assert row["value"] == pytest.approx(0.7) and row["n"] == 3 and row["seeds"] == [0, 1, 2]
     assert bounds(row) == pytest.approx((0.45159, 0.94841), abs=2e-5)
 
@@ -93,48 +95,48 @@ def test_shares_over_seeds_are_averaged_whatever_their_samples():
     ],
 )
 def test_an_interval_over_seeds_is_cut_to_what_there_can_be(found, cut):
-    row = core.over_seeds(list(zip(SEEDS, found, strict=False)), quantity="q")
+    row = rows.over_seeds(list(zip(SEEDS, found, strict=False)), quantity="q")
     assert (row["value"], *bounds(row)) == pytest.approx(cut, rel=1e-5)
 
 
 def test_of_numbers_the_networks_medians_are_averaged():
     # medians 2, 4, 6: standard error 2/√3, times t(0.975, 2) = 4.30265: ±4.96827, cut at 0
     found = [np.array([1.0, 2, 900]), np.array([4.0]), np.array([5.0, 7, 0, 8])]
-    row = core.over_seeds(list(zip(SEEDS, found, strict=True)), quantity="size")
+    row = rows.over_seeds(list(zip(SEEDS, found, strict=True)), quantity="size")
     assert row["value"] == pytest.approx(4) and bounds(row) == pytest.approx((0, 8.96827), abs=2e-5)
 
 
 def test_a_geometric_mean_of_medians():
     # medians 1, 10, 100: as in `test_geometric_interval_by_hand`, 10^(1 ± 2.48414)
     found = [(e, np.array([1, 1, 5]) * 10.0**e.seed) for e in SEEDS]
-    row = core.over_seeds(found, geometric=True, quantity="size")
+    row = rows.over_seeds(found, geometric=True, quantity="size")
     assert row["value"] == pytest.approx(10)
     assert [math.log10(b) for b in bounds(row)] == pytest.approx([1 - 2.48414, 1 + 2.48414], abs=2e-5)
 
 
 def test_a_network_with_zero_leaves_a_geometric_mean_without_interval():
     found = [(e, np.array([0.0, 1, 2]) * e.seed) for e in SEEDS]
-    row = core.over_seeds(found, geometric=True, quantity="size")
+    row = rows.over_seeds(found, geometric=True, quantity="size")
     assert (row["value"], *bounds(row), row["n"]) == (0, None, None, 3) and "0" in row["method"]
 
 
 @pytest.mark.parametrize("geometric", [False, True])
 def test_one_network_alone_has_the_interval_of_its_samples(geometric):
     # Wilson, 3 of 4: as in `test_accuracy_by_hand`
-    share = core.over_seeds([(SEEDS[1], flags(3, 4))], geometric=geometric, quantity="share")
+    share = rows.over_seeds([(SEEDS[1], flags(3, 4))], geometric=geometric, quantity="share")
     assert share["value"] == 0.75 and bounds(share) == pytest.approx((0.30064, 0.95442), abs=2e-5)
     assert share["n"] == 4 and share["method"] == "Wilson 95 %" and share["seeds"] == [1]
     values = np.random.default_rng(0).exponential(size=30)
-    size = core.over_seeds([(SEEDS[1], values)], geometric=geometric, quantity="size")
+    size = rows.over_seeds([(SEEDS[1], values)], geometric=geometric, quantity="size")
     assert size["value"] == np.median(values) and size["n"] == 30 and size["method"] == "percentile bootstrap 95 %"
     assert values.min() < size["low"] < size["value"] < size["high"] < values.max()
 
 
 def test_networks_that_say_nothing_are_left_out_and_still_named():
     nothing, known = np.array([]), np.array([1.0, 2, 3])
-    one = core.over_seeds(list(zip(SEEDS, (nothing, known, nothing), strict=True)), quantity="size")
+    one = rows.over_seeds(list(zip(SEEDS, (nothing, known, nothing), strict=True)), quantity="size")
     assert (one["value"], one["n"]) == (2, 3) and one["seeds"] == [0, 1, 2]
-    two = core.over_seeds(list(zip(SEEDS, (known, nothing, known + 4), strict=True)), quantity="size")
+    two = rows.over_seeds(list(zip(SEEDS, (known, nothing, known + 4), strict=True)), quantity="size")
     assert (two["value"], two["n"]) == (4, 2)
 
 
@@ -142,7 +144,7 @@ def test_networks_that_say_nothing_are_left_out_and_still_named():
 @pytest.mark.parametrize("geometric", [False, True])
 def test_where_no_network_says_anything_there_is_no_value(dtype, geometric):
     found = [(e, np.array([], dtype)) for e in SEEDS]
-    row = core.over_seeds(found, geometric=geometric, quantity="size")
+    row = rows.over_seeds(found, geometric=geometric, quantity="size")
     assert (row["value"], *bounds(row), row["n"]) == (None, None, None, 0)
     assert row["method"] == "no sample has a gradient" and row["seeds"] == [0, 1, 2]
 
@@ -155,12 +157,12 @@ def test_a_mean_over_seeds_leaves_nan_out_and_asks_the_samples_of_one_network_on
         return statistics.Interval(5.0, 4.0, 6.0, 70 + of.seed, "of samples")
 
     # 1 and 3: 2 ± 12.7062 · 1
-    two = core.mean_over_seeds(found(1.0, math.nan, 3.0), quantity="q")
+    two = rows.mean_over_seeds(found(1.0, math.nan, 3.0), quantity="q")
     assert (two["value"], *bounds(two)) == pytest.approx((2, -10.7062, 14.7062), rel=1e-5) and two["n"] == 2
-    assert bounds(core.mean_over_seeds(found(1.0, math.nan, 3.0), within=(0, 9), quantity="q")) == (0, 9)
-    one = core.mean_over_seeds(found(math.nan, 3.0, math.nan, alone=alone), within=(0, 1), quantity="q")
+    assert bounds(rows.mean_over_seeds(found(1.0, math.nan, 3.0), within=(0, 9), quantity="q")) == (0, 9)
+    one = rows.mean_over_seeds(found(math.nan, 3.0, math.nan, alone=alone), within=(0, 1), quantity="q")
     assert (one["value"], *bounds(one), one["n"], one["method"]) == (5, 4, 6, 71, "of samples")
-    none = core.mean_over_seeds(found(math.nan, math.nan, math.nan), quantity="q")
+    none = rows.mean_over_seeds(found(math.nan, math.nan, math.nan), quantity="q")
     assert (none["value"], none["n"]) == (None, 0)
 
 

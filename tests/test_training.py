@@ -14,10 +14,12 @@ import torch
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
-from paperlib import attacks, defenses, images, training
+from paperlib import attacks, training
+from paperlib.data import sets
+from paperlib.data.sets import ImageSet
 from paperlib.errors import Refused
-from paperlib.images import ImageSet
-from paperlib.training import Schedule
+from paperlib.training import defenses
+from paperlib.training.loop import Schedule
 
 SCHEDULE = Schedule(epochs=3, batch_size=16, lr=0.1, momentum=0.9, weight_decay=5e-4)  # 100 images: 6 steps an epoch
 DEFENSES = {
@@ -94,7 +96,7 @@ def test_the_loop_is_sgd_under_half_a_cosine_behind_its_warm_up(tiny, photos, fr
         theirs.train()
         for x, y, _ in list(data.train.batches(16, draw))[:6]:  # the last batch is not whole
             optimiser.zero_grad()
-            loss = cross_entropy(theirs(images.augment(x, draw) if augmented else x), y)
+            loss = cross_entropy(theirs(sets.augment(x, draw) if augmented else x), y)
             loss.backward()
             optimiser.step()
             (rate,) = cosine.get_last_lr()

@@ -10,12 +10,14 @@ from matplotlib.text import Annotation
 from test_claims import record, row
 from test_tables_and_plots import cells, made
 
-from paperlib import claims, findings, measures, plots, profiles, protocols, regularizers, tables
-from paperlib.attacks import standard
+from paperlib import claims, findings, measures, plots, profiles, tables
+from paperlib.attacks import protocols
+from paperlib.attacks.attack import standard
 from paperlib.errors import Refused
-from paperlib.evaluations import Evaluation
-from paperlib.experiments import Experiment
-from paperlib.training import Schedule
+from paperlib.store.evaluations import Evaluation
+from paperlib.store.experiment import Experiment
+from paperlib.training import regularizers
+from paperlib.training.loop import Schedule
 
 PGD, WORST = standard("pgd", 32 / 255), protocols.strongest(32, steps=20, long_steps=20, queries=200)
 RELEASED = {"confidence": "margin", "penalty": "square", "direction": "+", "h": 0.01}

@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from conftest import scatter
 
-from paperlib import networks, rules
+from paperlib import networks
 from paperlib.errors import Refused
-from paperlib.neurons import LIF, NormedLIF
+from paperlib.networks import rules
+from paperlib.networks.neurons import LIF, NormedLIF
 
 A, THRESHOLD = 0.43, 1.0
 

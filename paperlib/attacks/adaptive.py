@@ -16,19 +16,8 @@ import torch
 from torch import Tensor
 
 from paperlib import errors
-from paperlib.attacks.core import (
-    Ball,
-    Bounds,
-    Network,
-    another,
-    asked,
-    cross_entropy,
-    margin,
-    over,
-    over_mean,
-    per_sample,
-    uniform_noise,
-)
+from paperlib.attacks.core import Ball, Bounds, another, asked, over, over_mean, per_sample, uniform_noise
+from paperlib.theory.gradients import Network, cross_entropy, margin
 
 
 def dlr(logits: Tensor, labels: Tensor) -> Tensor:

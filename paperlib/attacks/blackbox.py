@@ -15,17 +15,8 @@ import torch
 from torch import Tensor
 
 from paperlib import errors
-from paperlib.attacks.core import (
-    Asked,
-    Ball,
-    Bounds,
-    Network,
-    another,
-    asked,
-    margin,
-    sign_noise,
-    uniform_noise,
-)
+from paperlib.attacks.core import Asked, Ball, Bounds, another, asked, sign_noise, uniform_noise
+from paperlib.theory.gradients import Network, margin
 
 LAWS = {"uniform": uniform_noise, "sign": sign_noise}
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of 10,000 windows: the Square attack's schedule

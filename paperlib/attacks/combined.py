@@ -4,7 +4,8 @@ from torch import Tensor
 
 from paperlib.attacks.adaptive import apgd
 from paperlib.attacks.blackbox import square
-from paperlib.attacks.core import Bounds, Network, asked
+from paperlib.attacks.core import Bounds, asked
+from paperlib.theory.gradients import Network
 
 
 def apgd_square(

@@ -1,18 +1,22 @@
 """What all attacks share: the ball, the noise of each sample, and gradients taken in batches of one fixed size."""
 
+
+
+
+
+
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from paperlib import errors, gradients
+from paperlib import errors
+from paperlib.theory import gradients
+from paperlib.theory.gradients import Loss, cross_entropy, in_batches, loss_gradient
 
 Bounds = tuple[float, float]
-Network = Callable[[Tensor], Tensor]  # images (B, C, H, W) → logits (B, K)
-Loss = Callable[[Tensor, Tensor], Tensor]  # logits (B, K) and labels (B,) → one number a sample (B,)
 
 
 class Ball:
@@ -99,40 +103,6 @@ def another(seed: int, draw: int) -> int:
     numpy reads (seed, index) as one row of 32-bit words: so far up, the draw's number is taken for neither.
     """
     return seed + (draw << 96)
-
-
-def in_batches(network: Network, images: Tensor, batch_size: int | None) -> Tensor:
-    """Logits of `images`, with the network called on exactly `batch_size` at a time (padded), without a graph.
-
-    Convolutions may sum in another order for another batch size; a fixed one keeps each sample's result its own.
-    """
-    with torch.no_grad():
-        return torch.cat([network(part)[:count] for part, count, _ in _parts(images, None, batch_size)])
-
-
-def margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """z_y - max_{k≠y} z_k of each sample, (B,)."""
-    own = labels[:, None]
-    return (logits.gather(1, own) - logits.scatter(1, own, -torch.inf).amax(1, keepdim=True)).squeeze(1)
-
-
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """-log softmax(z)_y of each sample, (B,)."""
-    return F.cross_entropy(logits, labels, reduction="none")
-
-
-def loss_gradient(
-    network: Network, images: Tensor, labels: Tensor, batch_size: int | None, loss: Loss = cross_entropy
-) -> tuple[Tensor, Tensor]:
-    """Logits (B, K) and the gradient of each sample's `loss` by its own image, (B, ...)."""
-    logits, gradient = [], []
-    for part, count, targets in _parts(images, labels, batch_size):
-        leaf = part.detach().requires_grad_()
-        with torch.enable_grad():
-            z = network(leaf)
-            gradient.append(torch.autograd.grad(loss(z, targets).sum(), leaf)[0][:count])
-        logits.append(z.detach()[:count])
-    return torch.cat(logits), torch.cat(gradient)
 
 
 class Asked:
@@ -232,11 +202,3 @@ def _in_unit_ball(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarra
     return arrow * (rng.random() ** (1 / arrow.size) / np.linalg.norm(arrow))
 
 
-def _parts(images: Tensor, labels: Tensor | None, batch_size: int | None):
-    """Yield (images, how many of them count, labels); a short part is filled up with its first sample."""
-    size = len(images) if batch_size is None else batch_size
-    for start in range(0, len(images), size):
-        rows = torch.arange(start, start + size)
-        count = min(size, len(images) - start)
-        rows[count:] = start
-        yield images[rows], count, None if labels is None else labels[rows]

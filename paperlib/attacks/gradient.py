@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from paperlib import errors
-from paperlib.attacks.core import Ball, Bounds, Loss, Network, asked, cross_entropy, over_mean, sign_noise
+from paperlib.attacks.core import Ball, Bounds, asked, over_mean, sign_noise
+from paperlib.theory.gradients import Loss, Network, cross_entropy
 
 
 def fgsm(

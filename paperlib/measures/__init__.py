@@ -13,14 +13,21 @@ from paperlib.measures.accuracy import (
     pass_rows,
     rule_rows,
 )
-from paperlib.measures.chance import redraw_rows
 from paperlib.measures.checklist import Scaled, checklist_rows, scale_control_rows
+from paperlib.measures.clean import cut_rows, redraw_rows
 from paperlib.measures.cost import budget_rows, step_rows
 from paperlib.measures.doubts import doubts
-from paperlib.measures.events import cut_rows
 from paperlib.measures.exact import exact_rows
 from paperlib.measures.landscape import Landscape, agreed, landscape_curves, landscape_plane, landscape_rows, landscapes
-from paperlib.measures.predictors import predictor_rows, scale_rows, sparsities
+from paperlib.measures.predictors import (
+    SPARSITIES,
+    correlation_rows,
+    predictor_rows,
+    probability_gradients,
+    scale_rows,
+    sparsities,
+    sparsity_rows,
+)
 from paperlib.measures.quotient import (
     PRECISIONS,
     WINDOW,
@@ -45,7 +52,6 @@ from paperlib.measures.ratio import (
     worst_rows,
 )
 from paperlib.measures.settings import setting_labels, setting_rows
-from paperlib.measures.sparsity import SPARSITIES, correlation_rows, probability_gradients, sparsity_rows
 from paperlib.measures.variants import variant_labels, variant_rows
 
 __all__ = [

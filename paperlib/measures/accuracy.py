@@ -5,13 +5,15 @@ from functools import partial
 
 import numpy as np
 
-from paperlib import gradients, statistics
-from paperlib.attacks import Attack
-from paperlib.evaluations import AnyAttack, Evaluation
-from paperlib.experiments import Experiment
-from paperlib.images import Split
-from paperlib.measures.core import by_labels, mean_over_seeds, over_seeds, row
+from paperlib.attacks.attack import Attack
+from paperlib.attacks.ensembles import AnyAttack
+from paperlib.data.sets import Split
+from paperlib.measures import statistics
 from paperlib.measures.doubts import doubts, union
+from paperlib.measures.rows import by_labels, mean_over_seeds, over_seeds, row
+from paperlib.store.evaluations import Evaluation
+from paperlib.store.experiment import Experiment
+from paperlib.theory import gradients
 
 
 def accuracy_rows(evaluations: Iterable[Evaluation]) -> list[dict]:

@@ -5,12 +5,16 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from torch import Tensor, nn
 
-from paperlib import errors, evaluation, experiments, statistics
-from paperlib.attacks import Attack, standard
-from paperlib.evaluations import AnyAttack, Evaluation
-from paperlib.experiments import Experiment, Imported
-from paperlib.measures.core import NOTHING, by_labels, row
-from paperlib.protocols import Checklist
+from paperlib import errors
+from paperlib.attacks import evaluation
+from paperlib.attacks.attack import Attack, standard
+from paperlib.attacks.ensembles import AnyAttack
+from paperlib.attacks.protocols import Checklist
+from paperlib.measures import statistics
+from paperlib.measures.rows import NOTHING, by_labels, row
+from paperlib.store import checkpoints
+from paperlib.store.evaluations import Evaluation
+from paperlib.store.experiment import Experiment, Imported
 
 # Attacks that must not beat the gradient's, as `masking` and `Checklist` name them.
 WEAKER = {"one step": "one_step", "no gradient": "square", "transfer": "transfer", "random search": "random"}
@@ -99,8 +103,8 @@ def scale_control_rows(
     has none.  Then a check a scale c and attack: accuracy at c = 1 minus accuracy at c, paired.  Refuses a scale that
     is not above 0.
     """
-    device, data = experiments.resolve(device), experiment.load_data()
-    network, test = experiments.trained(experiment, device=device), data.test.take(samples)
+    device, data = checkpoints.resolve(device), experiment.load_data()
+    network, test = checkpoints.trained(experiment, device=device), data.test.take(samples)
     attacks: dict[str, AnyAttack] = {
         "clean": None,
         "scale, CE": standard("pgd", eps_255 / 255, steps=steps),

@@ -13,12 +13,16 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from paperlib import defenses, errors, evaluation, experiments, records, statistics, training
-from paperlib.defenses import Batch
-from paperlib.evaluations import Evaluation
-from paperlib.experiments import Experiment, Imported
+from paperlib import errors, records
+from paperlib.attacks import evaluation
+from paperlib.measures import statistics
 from paperlib.measures.accuracy import accuracy_rows, difference_rows, mean_rows
-from paperlib.measures.core import by_labels, row
+from paperlib.measures.rows import by_labels, row
+from paperlib.store import checkpoints
+from paperlib.store.evaluations import Evaluation
+from paperlib.store.experiment import Experiment, Imported
+from paperlib.training import defenses, loop
+from paperlib.training.defenses import Batch
 
 UNIT = "vanilla"  # the training whose step others are held against
 
@@ -108,7 +112,7 @@ def counted(
 
 
 class _Step:
-    """The step of one training, as `training.epochs` takes it, on a fresh network and the same images every time."""
+    """The step of one training, as `loop.epochs` takes it, on a fresh network and the same images every time."""
 
     def __init__(self, experiment: Experiment, size: int, device: str):
         data, schedule = experiment.load_data(), experiment.schedule
@@ -150,7 +154,7 @@ class _Step:
 def step_rows(trainings: Sequence[Experiment], *, batch: int, repeats: int, device: str = "auto") -> list[dict]:
     """What a step and an epoch of each training cost, and a step relative to vanilla's, which must be among them.
 
-    Forward and backward passes are those of `training.passes`; multiply-adds of convolutions and matrix products, and
+    Forward and backward passes are those of `loop.passes`; multiply-adds of convolutions and matrix products, and
     bytes kept for the backward pass, are counted on one batch of `batch` training images.  Seconds are the median of
     `repeats` steps, optimiser included, with the fastest and the slowest in place of an interval; the trainings take
     turns, so that a slow moment of the machine meets them all, and a ratio is of one turn.  The first turn warms up.
@@ -158,7 +162,7 @@ def step_rows(trainings: Sequence[Experiment], *, batch: int, repeats: int, devi
     errors.count("repeats", repeats)
     names = [e.defense for e in trainings]
     errors.one_of("training among those to hold against each other", UNIT, names)
-    device = experiments.resolve(device)
+    device = checkpoints.resolve(device)
     with evaluation.chance(0):  # for whatever draws: input spikes, rows
         steps = [_Step(e, batch, device) for e in trainings]
         exact = [_exact(step) for step in steps]
@@ -189,7 +193,7 @@ PASSES = ["forward passes", "backward passes"]
 
 def _exact(step: _Step) -> dict[str, int]:
     """What is counted of a step."""
-    passes = training.passes(step.defense)
+    passes = loop.passes(step.defense)
     found = counted(step.loss, step.weights, step.after)
     return dict(zip(PASSES, passes, strict=True)) | {"multiply-adds": found.multiply_adds, "bytes kept": found.kept}
 
@@ -229,7 +233,7 @@ def spent_rows(networks: Iterable[Experiment | Imported]) -> list[dict]:
     ours = {e.key: e for e in networks if isinstance(e, Experiment)}
     for labels, group in by_labels(ours.values(), lambda e: e.labels | {"epochs": e.schedule.epochs}):
         epochs = labels.pop("epochs")
-        each = sum(training.passes(defenses.build(group[0].defense, group[0].options)))
+        each = sum(loop.passes(defenses.build(group[0].defense, group[0].options)))
         for quantity, value in (("epochs", epochs), ("passes per image", epochs * each)):
             rows.append(row(_certain(value, len(group)), group, quantity=quantity, **labels))
     return rows

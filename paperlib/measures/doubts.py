@@ -6,11 +6,13 @@ notes).  A comparison counts where the two sets of flags, of one network and the
 
 from collections.abc import Iterable, Sequence
 
-from paperlib import attacks, statistics
-from paperlib.attacks import Attack
+from paperlib.attacks import attack
+from paperlib.attacks.attack import Attack
+from paperlib.attacks.ensembles import Transfer
 from paperlib.claims import RANDOM_FLIPS
-from paperlib.evaluations import Evaluation, Transfer
-from paperlib.measures.core import by_labels
+from paperlib.measures import statistics
+from paperlib.measures.rows import by_labels
+from paperlib.store.evaluations import Evaluation
 
 MANY = 0.1  # share of gradients that may be exactly 0
 
@@ -61,9 +63,9 @@ def _outdone(e: Evaluation, other: Evaluation) -> str | None:
         return BLIND if same and iterated else None
     if not isinstance(theirs, Attack):  # clean images, or the worst of several
         return None
-    if theirs.name in (*attacks.RANDOM, "random_search", RANDOM_FLIPS):
+    if theirs.name in (*attack.RANDOM, "random_search", RANDOM_FLIPS):
         return NOISE if same else None
-    if theirs.name in attacks.BLACK_BOX:
+    if theirs.name in attack.BLACK_BOX:
         return BLIND if same and iterated else None
     if theirs.name == "fgsm" and theirs.rule == mine.rule and iterated:
         return ONE_STEP if same else None

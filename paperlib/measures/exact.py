@@ -5,10 +5,12 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from paperlib import statistics, theory
-from paperlib.measures.core import row
+from paperlib import theory
+from paperlib.measures import statistics
 from paperlib.measures.ratio import many_draws, ratio_interval
-from paperlib.theory import Probabilities
+from paperlib.measures.rows import row
+from paperlib.theory import gradients
+from paperlib.theory.gradients import Probabilities
 
 
 def exact_rows(*, draws: int) -> list[dict]:
@@ -39,12 +41,12 @@ def exact_rows(*, draws: int) -> list[dict]:
         ("saturated", torch.full((200,), 0.3), 4.0, 0.1),
     ):
         f, x = _logistic(w, margin), torch.zeros(1, 200, dtype=torch.double)
-        g = theory.true_class_gradient(f, x, torch.tensor([0]))
+        g = gradients.true_class_gradient(f, x, torch.tensor([0]))
         ratio = _exact(f, x, eps, draws=draws, law="uniform", generator=generator, z=statistics.Z)
         labels = {"case": f"logistic, {case}, ε = {eps:.2g}", "law": "uniform"}
         rows += [row(ratio, [], quantity="measured", **labels)]
         rows += [_known(theory.linear_ratio(g).item(), "first order", **labels)]
-        rows += [_known(3.0 * theory.l0(g, 0.0).item(), "3‖g‖₀", **labels)]
+        rows += [_known(3.0 * gradients.l0(g, 0.0).item(), "3‖g‖₀", **labels)]
     return rows
 
 

@@ -12,11 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paperlib import errors, experiments, gradients, records, statistics
-from paperlib.attacks.core import Bounds, cross_entropy, in_batches, loss_gradient, sign_noise
-from paperlib.experiments import Experiment
-from paperlib.images import Split
-from paperlib.measures.core import BATCH, NOTHING, median, row
+from paperlib import errors, records
+from paperlib.attacks.core import Bounds, sign_noise
+from paperlib.data.sets import Split
+from paperlib.measures import statistics
+from paperlib.measures.rows import BATCH, NOTHING, median, row
+from paperlib.store import checkpoints
+from paperlib.store.experiment import Experiment
+from paperlib.theory import gradients
+from paperlib.theory.gradients import cross_entropy, in_batches, loss_gradient
 
 ATTACK, RANDOM = DIRECTIONS = ("attack", "random")
 SEED = 0  # of the random directions
@@ -34,10 +38,10 @@ class Landscape(NamedTuple):
 
 def agreed(of: Sequence[Experiment], samples: Split, *, device: str = "auto") -> Split:
     """Those of `samples` that every network classifies correctly: the same images for all.  There may be none."""
-    device = experiments.resolve(device)
+    device = checkpoints.resolve(device)
     right = torch.ones(len(samples), dtype=torch.bool)
     for experiment in of:
-        network = experiments.trained(experiment, device=device)
+        network = checkpoints.trained(experiment, device=device)
         right &= in_batches(network, samples.pixels().to(device), BATCH).argmax(1).cpu() == samples.labels
     return replace(samples, images=samples.images[right], labels=samples.labels[right], index=samples.index[right])
 
@@ -57,10 +61,10 @@ def landscapes(
     There are `points` lengths on either side of t = 0.
     """
     t_255 = _lengths(reach_255, points)
-    device = experiments.resolve(device)
+    device = checkpoints.resolve(device)
     found = []
     for experiment in of:
-        network = experiments.trained(experiment, device=device)
+        network = checkpoints.trained(experiment, device=device)
         batches = samples.batches(BATCH) if len(samples) else ()
         parts = [_walked(network, *batch, t_255, bounds, device) for batch in batches]
         empty = np.empty((0, len(t_255)))
@@ -127,7 +131,7 @@ def landscape_plane(
     attack's direction, a row for each along the random one.  Where there is no sample, only the grid.
     """
     t_255 = _lengths(reach_255, points)
-    device = experiments.resolve(device)
+    device = checkpoints.resolve(device)
     found = {"t_255": records.array(t_255), "loss": {}, "right": {}}
     if not len(samples):
         return found
@@ -136,7 +140,7 @@ def landscape_plane(
     x, y = x.to(device), y.to(device)
     t = _spread(t_255, x)
     for experiment in of:
-        network = experiments.trained(experiment, device=device)
+        network = checkpoints.trained(experiment, device=device)
         attack, random = _gradient(network, x, y).sign(), sign_noise(x, SEED, index)
         places = x + t * attack + t[:, None] * random  # (T, T, 1, C, H, W), the random direction first
         loss, right = _seen(network, places.flatten(0, 1), y, bounds)

@@ -6,14 +6,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paperlib import errors, experiments, gradients, regularizers, statistics, theory
-from paperlib.evaluations import Evaluation
-from paperlib.experiments import Experiment
-from paperlib.images import Split
-from paperlib.measures.core import NOTHING, by_labels, median, over_seeds, row
+from paperlib import errors
+from paperlib.data.sets import Split
+from paperlib.measures import statistics
+from paperlib.measures.predictors import SPARSITIES
 from paperlib.measures.ratio import TRUE, Vulnerabilities, measured
-from paperlib.measures.sparsity import SPARSITIES
-from paperlib.theory import Probabilities
+from paperlib.measures.rows import BATCH, NOTHING, by_labels, median, over_seeds, row
+from paperlib.store import checkpoints
+from paperlib.store.evaluations import Evaluation
+from paperlib.store.experiment import Experiment
+from paperlib.theory import gradients
+from paperlib.theory.gradients import Probabilities
+from paperlib.training import regularizers
 
 
 def sparsities(thresholds: Sequence[float]) -> dict[str, Callable[[Tensor], Tensor]]:
@@ -95,8 +99,8 @@ def scale_rows(
     """
     for c in scales:
         errors.number("a scale of the logits", c, above=0)
-    device = experiments.resolve(device)
-    network, rows = experiments.trained(experiment, device=device), []
+    device = checkpoints.resolve(device)
+    network, rows = checkpoints.trained(experiment, device=device), []
     x, y = samples.pixels().to(device), samples.labels.to(device)
     with torch.no_grad():
         logits = network(x)
@@ -117,10 +121,10 @@ def scale_rows(
         with torch.no_grad():
             decided = (scaled(x).argmax(1) == logits.argmax(1)).cpu()
         told = {name: measure(v.gradient) for name, measure in sparsities(thresholds).items()}
-        told |= {"participation number, two classes": theory.participation_number(pair)}
+        told |= {"participation number, two classes": gradients.participation_number(pair)}
         told |= {name: torch.from_numpy(values) for name, values in v.sizes.items() if "first order" not in name}
         found = {name: median(values[values.isfinite()]) for name, values in told.items()}
-        found |= {"no gradient in 32 bits": statistics.wilson((theory.l1(in32) == 0).numpy())}
+        found |= {"no gradient in 32 bits": statistics.wilson((gradients.l1(in32) == 0).numpy())}
         found |= {"same decisions": statistics.wilson(decided.numpy())}
         for name, interval in found.items():
             labels = {"quantity": "scaled", "what": name, "scale": c, "eps_255": eps_255, **experiment.labels}
@@ -132,7 +136,58 @@ def _others(network: Callable[[Tensor], Tensor]) -> Probabilities:
     """1 - f_k for each class k, (B, K), as the sum of the others."""
 
     def f(images: Tensor) -> Tensor:
-        p = theory.probabilities(network)(images)
+        p = gradients.probabilities(network)(images)
         return p @ (1 - torch.eye(p.shape[1]).to(p))
 
     return f
+
+
+def probability_gradients(experiment: Experiment, samples: Split, *, device: str = "auto") -> Tensor:
+    """∇ₓ f_y of a trained network at `samples`, (N, C, H, W) on the CPU: the surrogate gradient."""
+    device = checkpoints.resolve(device)
+    network = checkpoints.trained(experiment, device=device)
+    parts = []
+    for x, y, _ in samples.batches(BATCH):
+        parts.append(gradients.true_class_gradient(gradients.probabilities(network), x.to(device), y.to(device)).cpu())
+    return torch.cat(parts)
+
+
+
+# name in records: (B, ...) → (B,); NaN where undefined
+SPARSITIES: dict[str, Callable[[Tensor], Tensor]] = {
+    "l1": gradients.l1,
+    "l2": gradients.l2,
+    "participation number": gradients.participation_number,
+}
+
+
+
+def sparsity_rows(experiment: Experiment, gradient: Tensor) -> list[dict]:
+    """Median over samples of l1, l2 and participation number of ∇ₓ f_y, and the share of samples where it vanishes.
+
+    Medians, since l1 spans orders of magnitude over samples.  Vanished gradients count as l1 = 0 and have no
+    participation number.
+    """
+    rows = []
+    for name, measure in SPARSITIES.items():
+        values = measure(gradient)
+        rows.append(row(median(values[values.isfinite()]), [experiment], quantity=name, **experiment.labels))
+    vanished = statistics.wilson((gradients.l1(gradient) == 0).numpy())
+    return [*rows, row(vanished, [experiment], quantity="zero gradient", **experiment.labels)]
+
+
+
+def correlation_rows(sparsity: list[dict], evaluations: Sequence[Evaluation]) -> list[dict]:
+    """Spearman's correlation over networks between each sparsity and the accuracy under attack (C5)."""
+    robust = {e.experiment.key: e for e in evaluations}
+    rows = []
+    for name in SPARSITIES:
+        chosen = [r for r in sparsity if r["quantity"] == name and r["value"] is not None]
+        found = [robust[r["experiments"][0]] for r in chosen]
+        interval = NOTHING
+        if chosen:
+            interval = statistics.rank_correlation([r["value"] for r in chosen], [e.flags.mean() for e in found])
+        attack = {key: evaluations[0].labels[key] for key in ("attack", "eps_255")}
+        labels = {"quantity": "rank correlation", "sparsity": name} | attack
+        rows.append(row(interval, [e.experiment for e in found], **labels))
+    return rows

@@ -9,14 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from paperlib import experiments, records, regularizers, statistics, theory
-from paperlib.attacks.core import in_batches
-from paperlib.experiments import Experiment
-from paperlib.images import Split
-from paperlib.measures import core
-from paperlib.measures.core import by_labels, mean_over_seeds, over_seeds, row
+from paperlib import records, theory
+from paperlib.data.sets import Split
+from paperlib.measures import rows, statistics
 from paperlib.measures.cost import counted
 from paperlib.measures.ratio import REGIMES, TRUE
+from paperlib.measures.rows import by_labels, mean_over_seeds, over_seeds, row
+from paperlib.store import checkpoints
+from paperlib.store.experiment import Experiment
+from paperlib.theory import gradients
+from paperlib.theory.gradients import in_batches
+from paperlib.training import regularizers
 
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 WINDOW = {"correlation": 0.8, "factor": 2.0}  # a proxy: correlated with ‖g‖₁ at least so, and its mean within so much
@@ -61,14 +64,14 @@ def quotients(
 
     `regime` is one of `REGIMES`; `precision`, "float32" or "float64", that of network and images.
     """
-    device, dtype = _with(experiments.resolve(device), precision), PRECISIONS[precision]
-    network = experiments.trained(experiment, device=device).to(dtype)
+    device, dtype = _with(checkpoints.resolve(device), precision), PRECISIONS[precision]
+    network = checkpoints.trained(experiment, device=device).to(dtype)
     f, parts = (lambda images: network(images).softmax(1)), []  # rounded as it is in training
     with REGIMES[regime](network):
-        for x, y, _ in samples.batches(core.BATCH):
+        for x, y, _ in samples.batches(rows.BATCH):
             x, y = x.to(device, dtype), y.to(device)
-            gradient = theory.true_class_gradient(f, x, y)
-            columns = {"l1": theory.l1(gradient)} | theory.finite_differences(f, x, y, steps, gradient.sign())
+            gradient = gradients.true_class_gradient(f, x, y)
+            columns = {"l1": gradients.l1(gradient)} | theory.finite_differences(f, x, y, steps, gradient.sign())
             columns |= {} if regime == TRUE else {"curvature": theory.curvature(f, x, y)}
             parts.append({name: values.cpu().double() for name, values in columns.items()})
     found = {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
@@ -170,12 +173,12 @@ def curvatures(found: Iterable[Quotients], h: float) -> dict:
 
 def smooth_accuracy_rows(networks: Sequence[Experiment], samples: Split, *, device: str = "auto") -> list[dict]:
     """Accuracy of the spiking and of the surrogate-smooth network, per network: the latter is another function."""
-    device, rows = experiments.resolve(device), []
+    device, rows = checkpoints.resolve(device), []
     for experiment in networks:
-        network = experiments.trained(experiment, device=device)
+        network = checkpoints.trained(experiment, device=device)
         for regime, entered in REGIMES.items():
             with entered(network):
-                logits = in_batches(network, samples.pixels().to(device), core.BATCH)
+                logits = in_batches(network, samples.pixels().to(device), rows.BATCH)
             flags = (logits.argmax(1).cpu() == samples.labels).numpy()
             labels = experiment.labels | {"regime": regime}
             rows.append(row(statistics.wilson(flags), [experiment], quantity="accuracy", **labels))
@@ -193,10 +196,10 @@ def weight_gradient_rows(
     The penalty is the mean of |q|, or of ‖∇f_y‖₁, over `samples`, in eval mode and 64 bits.  Per regime and layer
     (convolutions and readout, from the image on): their cosine, and the norm of the former over that of the latter.
     """
-    device, found = _with(experiments.resolve(device), "float64"), []
+    device, found = _with(checkpoints.resolve(device), "float64"), []
     x, y = samples.pixels().to(device, torch.float64), samples.labels.to(device)
     for experiment in networks:
-        network = experiments.trained(experiment, device=device).double()
+        network = checkpoints.trained(experiment, device=device).double()
         weights = [m.weight for m in network.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
         for regime, entered in REGIMES.items():
             with entered(network):
@@ -225,8 +228,8 @@ def cost_rows(experiment: Experiment, samples: Split, *, h: float, device: str =
     counted, so that they are the same on any machine.  Double back-propagation steps the neuron: the fused one is
     differentiable once.
     """
-    device = experiments.resolve(device)
-    network = experiments.trained(experiment, device=device)
+    device = checkpoints.resolve(device)
+    network = checkpoints.trained(experiment, device=device)
     x, y = samples.pixels().to(device), samples.labels.to(device)
 
     def plain() -> Tensor:

@@ -13,13 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paperlib import errors, experiments, records, statistics, theory
-from paperlib.experiments import Experiment
-from paperlib.images import Split
-from paperlib.measures import core
-from paperlib.measures.core import NOTHING, by_labels, mean_over_seeds, median, over_seeds, row
-from paperlib.networks import Network
-from paperlib.theory import Probabilities, RandomVulnerability
+from paperlib import errors, records, theory
+from paperlib.data.sets import Split
+from paperlib.measures import rows, statistics
+from paperlib.measures.rows import NOTHING, by_labels, mean_over_seeds, median, over_seeds, row
+from paperlib.networks.network import Network
+from paperlib.store import checkpoints
+from paperlib.store.experiment import Experiment
+from paperlib.theory import gradients
+from paperlib.theory.gradients import Probabilities
+from paperlib.theory.ratio import RandomVulnerability
 
 SMOOTH, TRUE = "surrogate-smooth", "true forward"
 REGIMES: dict[str, Callable] = {SMOOTH: Network.smoothed, TRUE: lambda network: nullcontext()}
@@ -37,7 +40,7 @@ def ratio_rows(experiment: Experiment, gradient: Tensor) -> list[dict]:
     """
     ratio = theory.linear_ratio(gradient)
     defined = ratio.isfinite()
-    ratio, support = ratio[defined], theory.l0(gradient[defined], threshold=0.0)
+    ratio, support = ratio[defined], gradients.l0(gradient[defined], threshold=0.0)
     inside = (ratio >= 3 * (1 - 1e-5)) & (ratio <= 3 * support * (1 + 1e-5))
     measured = {
         "linear ratio": median(ratio),
@@ -79,12 +82,12 @@ class Vulnerabilities(NamedTuple):
     @property
     def upper(self) -> Tensor:
         """3‖g‖₀, (N,)."""
-        return 3.0 * theory.l0(self.gradient, 0.0)
+        return 3.0 * gradients.l0(self.gradient, 0.0)
 
     @property
     def outcomes(self) -> dict[str, np.ndarray]:
         """Where each sample lies: (N,) flags, of which exactly one is set for a sample."""
-        ratio, flat = self.ratio, theory.l1(self.gradient) == 0
+        ratio, flat = self.ratio, gradients.l1(self.gradient) == 0
         above = ratio > self.upper
         found = {
             "no gradient": flat,
@@ -100,7 +103,7 @@ class Vulnerabilities(NamedTuple):
     def below(self) -> dict[str, np.ndarray]:
         """What the verdict on C2 rests on: of the samples with a gradient and a ratio, whether it keeps to a bound."""
         ratio = self.ratio
-        judged = ~ratio.isnan() & (theory.l1(self.gradient) > 0)
+        judged = ~ratio.isnan() & (gradients.l1(self.gradient) > 0)
         bounds = {"at most 3‖g‖₀": self.upper, "at most 3·PN": theory.linear_ratio(self.gradient)}
         return {name: (ratio <= bound)[judged].numpy() for name, bound in bounds.items()}
 
@@ -133,10 +136,10 @@ def vulnerabilities(
         raise errors.Refused("There is no radius to measure at; give one at least.")
     for eps_255 in radii_255:
         errors.number("eps_255", eps_255, above=0)  # what is measured is divided by what first order says
-    device = experiments.resolve(device)
-    network = experiments.trained(experiment, device=device)
+    device = checkpoints.resolve(device)
+    network = checkpoints.trained(experiment, device=device)
     with REGIMES[regime](network):
-        f = theory.probabilities(network)
+        f = gradients.probabilities(network)
         return measured(f, experiment, samples, regime, radii_255, draws=draws, steps=steps, device=device)
 
 
@@ -153,9 +156,9 @@ def measured(
 ) -> list[Vulnerabilities]:
     """`vulnerabilities` of any f, which is held to be that of `experiment` in `regime`."""
     parts: dict[float, list[tuple]] = {eps: [] for eps in radii_255}
-    for x, y, index in samples.batches(core.BATCH):
+    for x, y, index in samples.batches(rows.BATCH):
         x, y = x.to(device), y.to(device)
-        gradient = theory.true_class_gradient(f, x, y)
+        gradient = gradients.true_class_gradient(f, x, y)
         with torch.no_grad():
             confidence = f(x).gather(1, y[:, None]).squeeze(1)
         for eps_255 in parts:
@@ -254,7 +257,7 @@ def worst_rows(
     many estimates is too large; the worst of these on a grid of `SEARCHED` radii.  Values are the ratio over the upper
     bound 3‖g‖₀, and over the lower bound 3.
     """
-    device, rows = experiments.resolve(device), []
+    device, rows = checkpoints.resolve(device), []
     generator = torch.Generator(device).manual_seed(1)
     found = [v for v in found if v.regime == TRUE]
     lowest, highest = min(v.eps_255 for v in found), max(v.eps_255 for v in found)
@@ -262,7 +265,7 @@ def worst_rows(
 
     @cache
     def probabilities(place: int) -> Probabilities:
-        return theory.probabilities(experiments.trained(found[place].experiment, device=device))
+        return gradients.probabilities(checkpoints.trained(found[place].experiment, device=device))
 
     def measure(place: int, image: int, bound: str, eps_255: float) -> statistics.Interval:
         x, y = samples.pixels(slice(image, image + 1)).to(device), samples.labels[image : image + 1].to(device)

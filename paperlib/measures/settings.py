@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from paperlib import records, statistics
-from paperlib.evaluations import Evaluation
-from paperlib.experiments import Experiment
+from paperlib import records
+from paperlib.measures import statistics
 from paperlib.measures.accuracy import apart, choice_rows, difference_rows, mean_rows
-from paperlib.measures.core import by_labels
 from paperlib.measures.doubts import union
-from paperlib.networks import ANN
+from paperlib.measures.rows import by_labels
+from paperlib.networks.architectures import ANN
+from paperlib.store.evaluations import Evaluation
+from paperlib.store.experiment import Experiment
 
 BASELINE, TRAINING = "vanilla", "sr"
 

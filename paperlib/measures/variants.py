@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from torch import Tensor
 
-from paperlib import defenses, regularizers, statistics
-from paperlib.evaluations import Evaluation
-from paperlib.experiments import Experiment
+from paperlib.measures import statistics
 from paperlib.measures.accuracy import apart, choice_rows, mean_rows
-from paperlib.measures.core import by_labels, mean_over_seeds, over_seeds
 from paperlib.measures.doubts import doubts, union
-from paperlib.measures.sparsity import SPARSITIES
+from paperlib.measures.predictors import SPARSITIES
+from paperlib.measures.rows import by_labels, mean_over_seeds, over_seeds
+from paperlib.store.evaluations import Evaluation
+from paperlib.store.experiment import Experiment
+from paperlib.training import defenses, regularizers
 
 FIRST, BASELINE = "the first", "vanilla"  # what a variant is compared with
 ELSEWHERE = "mean accuracy at another λ"  # than the chosen

@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from paperlib import records
+from paperlib import files
 from paperlib.findings import caption, headline, key
 from paperlib.plots import (
     ablation,
@@ -60,7 +60,7 @@ def save(record: dict, path: Path, part: str = "") -> None:
     """Write the artifact's figure as PNG, without a date or a version, so that equal records give equal bytes."""
     picture = io.BytesIO()
     draw(record, part).savefig(picture, format="png", dpi=DPI, metadata={"Software": None})
-    records.write_atomically(path, picture.getvalue())
+    files.write_atomically(path, picture.getvalue())
 
 
 DRAWINGS: dict[str, Callable[[dict], Figure]] = {

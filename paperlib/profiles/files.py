@@ -6,9 +6,10 @@ from typing import Any, get_origin, get_type_hints
 
 import yaml
 
-from paperlib import datasets, errors, paths
-from paperlib.experiments import Imported
+from paperlib import errors, paths
+from paperlib.data import datasets
 from paperlib.profiles.profile import SCHEDULE, Profile
+from paperlib.store.experiment import Imported
 
 NEEDED = {"vanilla", "sr", "at", "at+sr"}
 ON_EVENTS = {"data", "network", "schedule", "seeds", "trainings"}  # entries that `events` gives anew

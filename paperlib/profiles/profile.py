@@ -3,11 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any
 
-from paperlib import defenses, errors, experiments, networks, parameters, paths, regularizers, training
-from paperlib.experiments import Experiment, Imported
-from paperlib.training import Schedule
+from paperlib import errors, paths
+from paperlib.networks import architectures
+from paperlib.profiles import parameters
+from paperlib.profiles.selections import VARIED, Setting
+from paperlib.store.experiment import Experiment, Imported
+from paperlib.training import defenses, loop, regularizers
+from paperlib.training.loop import Schedule
 
 SCHEDULE = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(Schedule)}  # whether needed
 LENGTHS = {  # notebook parameters that no sign belongs to
@@ -16,16 +20,6 @@ LENGTHS = {  # notebook parameters that no sign belongs to
     *("square_lambdas", "absolute_lambdas", "hs", "taus"),
     *("eps_counts", "strong_eps_counts"),
 }
-VARIED = ("variants", "hs", "square_lambdas", "absolute_lambdas", "seeds", "epochs", "network")  # of fig-sr-variants
-
-
-class Setting(NamedTuple):
-    """How a network's neurons treat time: steps, leak and reset; or that they are ReLUs, which know none of it."""
-
-    T: int
-    tau: float
-    detach_reset: bool = False
-    ann: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,7 +31,7 @@ class Profile:
     cost: dict  # minutes on two cores, disk_mb, download_mb: said before anything starts
     data: dict  # arguments of `datasets.load`
     network: dict  # name, T, tau, rule, precision
-    schedule: dict  # fields of `training.Schedule`
+    schedule: dict  # fields of `loop.Schedule`
     trainings: dict[str, dict]  # defense → its options; lengths in pixels may be given as `<name>_255`
     seeds: list[int]
     events: dict  # the entries that `ON_EVENTS` names once more, for the notebooks on event data
@@ -140,7 +134,7 @@ class Profile:
         errors.count("passes", passes, at_least=0)
         found = []
         for one in self.recipes() if passes else []:
-            each = sum(training.passes(defenses.build(one.defense, one.options)))
+            each = sum(loop.passes(defenses.build(one.defense, one.options)))
             epochs = max(1 + one.schedule.warm_up, round(passes / each))
             found += self.experiments(one.defense, seeds=self.seeds[:seeds], epochs=epochs)
         return found
@@ -196,7 +190,7 @@ class Profile:
         found, network = [], network or self.network["name"]
         for setting in settings if lambdas else []:
             how = setting._asdict()
-            how |= {"network": networks.ANN * how.pop("ann") + network, "seeds": seeds, "epochs": epochs}
+            how |= {"network": architectures.ANN * how.pop("ann") + network, "seeds": seeds, "epochs": epochs}
             found += self.experiments("vanilla", **how)
             found += [e for lam in lambdas for e in self.experiments("sr", lam=lam, **how)]
         return found
@@ -211,9 +205,9 @@ class Profile:
 
     def poisson(self, trainings: list[str], seeds: int, checkpoints: Sequence[str] = ()) -> list[Experiment]:
         """The first `seeds` networks of some trainings with Poisson input, or the named folders under checkpoints/."""
-        network = networks.POISSON + self.network["name"]
+        network = architectures.POISSON + self.network["name"]
         own = [e for name in trainings for e in self.experiments(name, seeds=self.seeds[:seeds], network=network)]
-        return [experiments.opened(name) for name in checkpoints] or own
+        return [checkpoints.opened(name) for name in checkpoints] or own
 
     def substitute(
         self, training: str, target: Experiment | Imported, network: str | None = None
@@ -234,7 +228,7 @@ class Profile:
 
     def networks(self, checkpoints: list[str], seeds: int) -> list[Experiment | Imported]:
         """What a notebook looks at: the named folders under checkpoints/, or of every training the first `seeds`."""
-        return [experiments.opened(name) for name in checkpoints] or self.first(seeds)
+        return [checkpoints.opened(name) for name in checkpoints] or self.first(seeds)
 
     def plan(self) -> list[Experiment | Imported]:
         """Every network that the profile's notebooks ask for, each once, the costliest trainings first."""

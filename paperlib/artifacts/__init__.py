@@ -1,0 +1,105 @@
+"""Records → figures, tables and findings.  One module an artifact, found by its name; nothing here imports torch.
+
+The module of `tab-whitebox` is `tab_whitebox`.  It has four functions of a record: `headline` (a sentence), `caption`
+(data, sample sizes, seeds), `figure` and `table` (data frames); maybe `box`, which yields `reading.Line`s; and where
+there are more figures than one, `PARTS`, which maps their names to `reading.Part`s.
+"""
+
+import importlib
+import importlib.util
+import io
+import sys
+import textwrap
+from pathlib import Path
+from types import ModuleType
+
+import matplotlib
+import matplotlib.pyplot as plt
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from paperlib import files, paths
+from paperlib.artifacts import tabulating
+from paperlib.artifacts.reading import Part
+from paperlib.errors import Refused
+
+STYLE = {"font.size": 9, "axes.titlesize": 9, "legend.frameon": False, "figure.dpi": 110}
+DPI = 160  # of the files
+NEEDED = ("headline", "caption", "figure", "table")
+
+
+def module(artifact: str) -> ModuleType:
+    """The module of an artifact: `paperlib.artifacts.tab_mine` of "tab-mine", or notebooks/tab_mine.py.
+
+    Refuses an artifact without a module, and a module that lacks one of `NEEDED`.
+    """
+    name = artifact.replace("-", "_")
+    if importlib.util.find_spec(f"{__name__}.{name}"):
+        found = importlib.import_module(f"{__name__}.{name}")
+    else:
+        found = _beside(artifact, paths.NOTEBOOKS / f"{name}.py")
+    if missing := [needed for needed in NEEDED if not callable(getattr(found, needed, None))]:
+        raise Refused(f"{paths.shown(Path(found.__file__))} lacks {', '.join(missing)}; it needs {', '.join(NEEDED)}.")
+    return found
+
+
+def _beside(artifact: str, path: Path) -> ModuleType:
+    if not path.exists():
+        raise Refused(f"There is no artifact {artifact!r}: neither paperlib/artifacts nor notebooks has {path.name}.")
+    name = f"{__name__}.own.{path.stem}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+def parts(artifact: str) -> dict[str, Part]:
+    """An artifact's figures by name, in reading order; the first is named ""."""
+    found = module(artifact)
+    first = Part(found.headline, found.caption, found.figure, found.table)
+    return {"": first} | getattr(found, "PARTS", {})
+
+
+def headline(record: dict, part: str = "") -> str:
+    """What a figure's title says: the finding with its numbers."""
+    return parts(record["artifact"])[part].headline(record)
+
+
+def caption(record: dict, part: str = "") -> str:
+    """Data, sample sizes, seeds, what the interval is, profile."""
+    return parts(record["artifact"])[part].caption(record)
+
+
+def table(record: dict, part: str = "") -> str:
+    """The tables of a part as Markdown; empty where it has none."""
+    return tabulating.markdown(record, parts(record["artifact"])[part].table(record))
+
+
+def tables(record: dict) -> str:
+    """The tables of all parts as Markdown."""
+    return "\n\n".join(filter(None, (table(record, part) for part in parts(record["artifact"]))))
+
+
+def draw(record: dict, part: str = "") -> Figure:
+    """The artifact's figure, titled with its finding, captioned with data, n, seeds and interval."""
+    with sns.axes_style("whitegrid", {"grid.color": ".9"}), matplotlib.rc_context(STYLE):
+        figure = parts(record["artifact"])[part].figure(record)
+        title = headline(record, part).replace(" %", "\u00a0%").replace(" - ", "\u00a0-\u00a0")  # no line break there
+        figure.suptitle(
+            "\n".join(textwrap.wrap(title, int(9.6 * figure.get_figwidth()))),
+            fontsize=11,
+            fontweight="bold",
+            x=0.02,
+            ha="left",
+        )
+        figure.supxlabel(caption(record, part), fontsize=8, color=".35", x=0.02, ha="left")
+    plt.close(figure)  # a notebook shows what a cell returns; an open figure would be shown twice
+    return figure
+
+
+def save(record: dict, path: Path, part: str = "") -> None:
+    """Write the artifact's figure as PNG, without a date or a version, so that equal records give equal bytes."""
+    picture = io.BytesIO()
+    draw(record, part).savefig(picture, format="png", dpi=DPI, metadata={"Software": None})
+    files.write_atomically(path, picture.getvalue())

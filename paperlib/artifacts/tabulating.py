@@ -1,0 +1,107 @@
+"""Rows → data frames → Markdown: what the tables of all artifacts share."""
+
+from collections.abc import Callable
+
+import pandas as pd
+
+from paperlib import labels
+from paperlib.artifacts.reading import percent, points, select
+from paperlib.words import attack, radius, title
+
+
+def markdown(record: dict, tables: list[pd.DataFrame]) -> str:
+    """Tables of a record as Markdown, with what speaks against the numbers that are marked † in them."""
+    blocks = [table.to_markdown(index=False) for table in tables]
+    if any("†" in block for block in blocks):
+        blocks += [f"† Unreliable: {'; '.join(doubts(record))}."]
+    return "\n\n".join(blocks)
+
+
+def doubts(record: dict) -> list[str]:
+    """What sanity checks say against numbers of the record, each reason once with its remedy."""
+    return list(dict.fromkeys(why for row in record["rows"] for why in row.get("doubts", ())))
+
+
+def pivot(
+    rows: list[dict],
+    head: Callable[[dict], dict],
+    column: Callable[[dict], str],
+    cell: Callable[[dict], str],
+) -> pd.DataFrame:
+    """A line for each distinct `head`, a row's first cells by column; each row fills the cell `column` of its line."""
+    lines: dict[tuple, dict] = {}
+    for row in rows:
+        first = head(row)
+        lines.setdefault(tuple(first.values()), first)[column(row)] = cell(row)
+    return pd.DataFrame(lines.values())
+
+
+# ---- heads, columns and cells ------------------------------------------------------------------------------------
+
+
+def network(row: dict) -> dict:
+    """The head of a line for one network."""
+    return {"training": title(row["training"]), "seed": row["seeds"][0]}
+
+
+def training(row: dict) -> str:
+    """The column of a training."""
+    return title(row["training"])
+
+
+def quantity(row: dict) -> str:
+    """The column of a quantity."""
+    return row["quantity"]
+
+
+def attack_at(row: dict) -> str:
+    """The column of an attack: "clean", or its title and radius."""
+    return "clean" if row["attack"] == labels.CLEAN else f"{attack(row)}, {radius(row)}"
+
+
+def against(row: dict) -> str:
+    """The column of a difference between two trainings."""
+    return f"{title(row['training'])} - {title(row['against'])}"
+
+
+def contrast(row: dict) -> str:
+    """The name of a difference between two attacks."""
+    return f"{attack(row)} - {attack(row, labels.REFERENCE)}"
+
+
+def number(row: dict) -> str:
+    """A cell of a number that is no share, three digits, with its interval."""
+    if row["value"] is None:
+        return "undefined"
+    bounds = "" if row["low"] is None else f" [{row['low']:.3g}, {row['high']:.3g}]"
+    return f"{row['value']:.3g}{bounds}"
+
+
+# ---- tables that several artifacts show --------------------------------------------------------------------------
+
+
+def by_attack(record: dict) -> list[pd.DataFrame]:
+    """A line an attack: the mean accuracy of each training, then what SR changes."""
+
+    def head(row: dict) -> dict:
+        return {"": attack_at(row)}
+
+    means, differences = select(record, quantity="mean accuracy"), select(record, quantity="difference")
+    return [pivot(means, head, training, percent), pivot(differences, head, against, points)]
+
+
+def with_passes(record: dict) -> pd.DataFrame:
+    """A line an attack: the mean accuracy of each training and the passes that it cost."""
+    passes = {(r["training"], attack(r)): r["value"] for r in select(record, quantity="mean passes")}
+
+    def cell(row: dict) -> str:
+        spent = passes[row["training"], attack(row)]
+        return f"{percent(row)}, {spent:.0f} pass{'es' * (round(spent) != 1)}"
+
+    return pivot(select(record, quantity="mean accuracy"), lambda r: {"": attack(r)}, training, cell)
+
+
+def contrasted(record: dict) -> list[pd.DataFrame]:
+    """`with_passes`, then a line a comparison of two attacks."""
+    contrasts = select(record, quantity="mean contrast")
+    return [with_passes(record), pivot(contrasts, lambda r: {"": contrast(r)}, training, points)]

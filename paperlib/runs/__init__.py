@@ -1,0 +1,1 @@
+"""Runs of notebooks: what they ask for, what that costs, how they are executed and published."""

@@ -1,0 +1,167 @@
+"""What determines a trained network, as a dataclass with a key."""
+
+
+
+
+
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+
+from paperlib import errors, networks, paths, records
+from paperlib.attacks.protocols import released
+from paperlib.data import datasets, events
+from paperlib.data.sets import ImageSet
+from paperlib.networks import rules
+from paperlib.training import defenses
+from paperlib.training.loop import Schedule
+
+
+def refuse_misfit(data: dict, network: str, T: int) -> None:
+    """Refuse a network that cannot take the data's samples.
+
+    Events go to a network whose name starts with "events-" and that has a step a frame, images to any other.
+    """
+    name, of_events = data["name"], events.is_known(data["name"])
+    if of_events != network.startswith(networks.EVENTS):
+        raise errors.Refused(
+            f"{name} holds {'events' if of_events else 'images'}, which the network {network} cannot take; "
+            f"it needs one {'with' if of_events else 'without'} {networks.EVENTS} before its name."
+        )
+    if of_events and data["T"] != T:
+        raise errors.Refused(f"The network's T is {T} and the data's {data['T']} frames a sample; they must be equal.")
+
+RECIPE = 2  # raised whenever a change of code changes numbers; tests/test_recipe.py holds the losses that watch over it
+
+LATER = {
+    "detach_reset": False,
+    "warm_up": 0,
+    "selection": {},
+}  # fields that a key lacks where they hold what was before
+
+
+class _Stored:
+    """What every experiment has: a key, which is its name on disk and in records, and its images."""
+
+    data: dict
+    network: str
+
+    @cached_property
+    def key(self) -> str:
+        """Hash of the canonical JSON."""
+        return records.hashed(self.content)
+
+    @property
+    def content(self) -> dict:
+        """Every field, but those younger than the first kept networks only where they differ from what was before."""
+
+        def told(fields_: dict) -> dict:
+            return {name: value for name, value in fields_.items() if name not in LATER or value != LATER[name]}
+
+        content = told(asdict(self))
+        return content | ({"schedule": told(content["schedule"])} if "schedule" in content else {})
+
+    @property
+    def folder(self) -> Path:
+        return paths.CHECKPOINTS / self.key
+
+    @property
+    def is_stochastic(self) -> bool:
+        """Whether the network draws its input's spikes at random."""
+        return self.network.startswith(networks.POISSON)
+
+    @property
+    def is_of_events(self) -> bool:
+        """Whether its samples are frames of events and not images."""
+        return self.network.startswith(networks.EVENTS)
+
+    def load_data(self) -> ImageSet:
+        return datasets.load(**self.data)
+
+
+@dataclass(frozen=True)
+class Experiment(_Stored):
+    """Everything that determines a trained network."""
+
+    data: dict  # arguments of `datasets.load`
+    network: str  # a name that `networks.build` knows
+    T: int
+    tau: float
+    rule: str  # backward rule of the training
+    precision: str  # of the convolutions, one of `networks.PRECISIONS`
+    defense: str
+    options: dict  # of the defense
+    schedule: Schedule
+    seed: int
+    recipe: int = RECIPE
+    detach_reset: bool = False
+
+    def __post_init__(self):
+        networks.architecture(self.network)
+        errors.count("T", self.T)
+        errors.unit("tau", self.tau)
+        object.__setattr__(self, "tau", float(self.tau))  # 1 and 1.0 are the same experiment
+        rules.build(self.rule)
+        errors.one_of("precision", self.precision, networks.PRECISIONS)
+        defenses.build(self.defense, self.options)
+        errors.count("seed", self.seed, at_least=0)
+        errors.one_of("detach_reset", self.detach_reset, (False, True))
+        object.__setattr__(self, "detach_reset", bool(self.detach_reset))  # so are 1 and true
+        networks.refuse_time(self.network, self.T, self.tau, self.detach_reset)
+        datasets.refuse_misfit(self.data, self.network, self.T)
+
+    @property
+    def labels(self) -> dict:
+        """What a record's row says of the training, the seed left out."""
+        return {"training": self.defense} | ({"lam": self.options["lam"]} if "lam" in self.options else {})
+
+    def __str__(self) -> str:
+        lam = f", λ = {self.options['lam']:g}" if "lam" in self.options else ""
+        return f"{self.defense}{lam}, seed {self.seed}"
+
+    def build(self) -> Network:
+        """The untrained network; its weights are drawn from the seed."""
+        data = self.load_data()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            return networks.build(
+                self.network,
+                in_channels=data.in_channels,
+                image_size=data.image_size,
+                num_classes=data.num_classes,
+                T=self.T,
+                tau=self.tau,
+                rule=rules.build(self.rule),
+                detach_reset=self.detach_reset,
+                mean=data.mean,
+                std=data.std,
+                precision=self.precision,
+            )
+
+
+@dataclass(frozen=True)
+class Imported(_Stored):
+    """A network that the released code trained: a file, and which training it is held to be."""
+
+    sha256: str  # of the file
+    network: str  # "vgg11" or "wrn16"
+    dataset: str  # "cifar10" or "cifar100": classes and normalisation
+    defense: str  # "vanilla", "sr", "at" or "at+sr"; λ and schedule are not in the file
+    data: dict  # arguments of `datasets.load`: what it is evaluated on
+    recipe: int = RECIPE
+    seed: ClassVar[int] = 42  # the released code's own (section 4 of the paper notes)
+
+    @property
+    def labels(self) -> dict:
+        """What a record's row says of the training."""
+        return {"training": self.defense}
+
+    def __str__(self) -> str:
+        return f"{self.defense}, imported from {self.sha256[:8]}"
+
+    def build(self) -> Network:
+        return released.empty(self.network, self.dataset)

@@ -1,0 +1,144 @@
+"""The input gradient and its sizes.  Each measure takes (B, ...) and returns (B,)."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from paperlib import errors
+
+
+def input_gradient(value: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """∂ Σ value(images) / ∂ images, of the shape of `images`, detached.
+
+    `value` maps images (B, ...) to one number a sample (B,).  Where samples do not interact (eval mode), row i is the
+    gradient of sample i's own number.
+    """
+    with torch.enable_grad():
+        leaf = images.detach().requires_grad_()
+        return torch.autograd.grad(value(leaf).sum(), leaf)[0]
+
+
+def l0(gradient: Tensor, threshold: float) -> Tensor:
+    """How many coordinates exceed `threshold` in magnitude, strictly.  Report it only with its threshold."""
+    errors.number("threshold", threshold, at_least=0)
+    return (gradient.flatten(1).abs() > threshold).sum(1)
+
+
+def l1(gradient: Tensor) -> Tensor:
+    """‖g‖₁."""
+    return gradient.flatten(1).norm(p=1, dim=1)
+
+
+def l2(gradient: Tensor) -> Tensor:
+    """‖g‖₂."""
+    return gradient.flatten(1).norm(dim=1)
+
+
+def participation_number(gradient: Tensor) -> Tensor:
+    """‖g‖₁²/‖g‖₂², in [1, ‖g‖₀]: how many equal coordinates would share the gradient alike; NaN where g = 0.
+
+    Free of scale, unlike l1 (section 3 of the paper notes, caution 3).
+    """
+    g = gradient.flatten(1)
+    g = g / g.abs().amax(1, keepdim=True)  # squares of tiny gradients would underflow
+    return g.norm(p=1, dim=1).square() / g.norm(dim=1).square()
+
+
+def hoyer(gradient: Tensor) -> Tensor:
+    """(√m - ‖g‖₁/‖g‖₂)/(√m - 1): 0 for m equal magnitudes, 1 for one nonzero coordinate (Hoyer 2004, JMLR 5:1457).
+
+    √PN in other words.  NaN where g = 0, and for a single coordinate.
+    """
+    root = gradient.shape[1:].numel() ** 0.5
+    spread = root - participation_number(gradient).sqrt()
+    return spread / (root - 1 if root > 1 else torch.nan)
+
+
+def gini(gradient: Tensor) -> Tensor:
+    """Gini index of |g|: 0 for equal magnitudes, 1 - 1/m for one nonzero coordinate; NaN where g = 0.
+
+    1 - 2 Σ_k |g|₍ₖ₎/‖g‖₁ · (m - k + ½)/m over the ascending magnitudes (Hurley and Rickard, arXiv 0811.4706).
+    """
+    g = gradient.flatten(1).abs().sort(1).values
+    g = g / g[:, -1:]  # sums of huge gradients would overflow
+    m = g.shape[1]
+    weights = torch.arange(m - 0.5, 0, -1, dtype=g.dtype, device=g.device) / m
+    return 1 - 2 * (g @ weights) / g.sum(1)
+
+Probabilities = Callable[[Tensor], Tensor]
+
+
+def probabilities(network: Callable[[Tensor], Tensor]) -> Probabilities:
+    """The f of a network: its softmax, (B, C, H, W) → (B, K).
+
+    In 64 bits where the device has them: near 1 those of float32 lie 6e-8 apart, which the smallest steps do not reach.
+    """
+
+    def f(images: Tensor) -> Tensor:
+        logits = network(images)
+        return logits.softmax(1, dtype=None if logits.device.type == "mps" else torch.float64)
+
+    return f
+
+
+def true_class_gradient(f: Probabilities, x: Tensor, y: Tensor) -> Tensor:
+    """g = ∇ₓ f_y(x), shape of `x`; of a spiking network it is the surrogate gradient."""
+    return input_gradient(lambda images: _true_class(f, images, y), x)
+
+
+def _true_class(f: Probabilities, x: Tensor, y: Tensor) -> Tensor:
+    return _picked(f(x), y)
+
+
+def _picked(p: Tensor, y: Tensor) -> Tensor:
+    return p.gather(1, y[:, None]).squeeze(1)
+
+Network = Callable[[Tensor], Tensor]  # images (B, C, H, W) → logits (B, K)
+
+Loss = Callable[[Tensor, Tensor], Tensor]  # logits (B, K) and labels (B,) → one number a sample (B,)
+
+
+def in_batches(network: Network, images: Tensor, batch_size: int | None) -> Tensor:
+    """Logits of `images`, with the network called on exactly `batch_size` at a time (padded), without a graph.
+
+    Convolutions may sum in another order for another batch size; a fixed one keeps each sample's result its own.
+    """
+    with torch.no_grad():
+        return torch.cat([network(part)[:count] for part, count, _ in _parts(images, None, batch_size)])
+
+
+def margin(logits: Tensor, labels: Tensor) -> Tensor:
+    """z_y - max_{k≠y} z_k of each sample, (B,)."""
+    own = labels[:, None]
+    return (logits.gather(1, own) - logits.scatter(1, own, -torch.inf).amax(1, keepdim=True)).squeeze(1)
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """-log softmax(z)_y of each sample, (B,)."""
+    return F.cross_entropy(logits, labels, reduction="none")
+
+
+def loss_gradient(
+    network: Network, images: Tensor, labels: Tensor, batch_size: int | None, loss: Loss = cross_entropy
+) -> tuple[Tensor, Tensor]:
+    """Logits (B, K) and the gradient of each sample's `loss` by its own image, (B, ...)."""
+    logits, gradient = [], []
+    for part, count, targets in _parts(images, labels, batch_size):
+        leaf = part.detach().requires_grad_()
+        with torch.enable_grad():
+            z = network(leaf)
+            gradient.append(torch.autograd.grad(loss(z, targets).sum(), leaf)[0][:count])
+        logits.append(z.detach()[:count])
+    return torch.cat(logits), torch.cat(gradient)
+
+
+def _parts(images: Tensor, labels: Tensor | None, batch_size: int | None):
+    """Yield (images, how many of them count, labels); a short part is filled up with its first sample."""
+    size = len(images) if batch_size is None else batch_size
+    for start in range(0, len(images), size):
+        rows = torch.arange(start, start + size)
+        count = min(size, len(images) - start)
+        rows[count:] = start
+        yield images[rows], count, None if labels is None else labels[rows]
