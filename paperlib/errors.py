@@ -2,7 +2,8 @@
 
 import inspect
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 
 class Refused(ValueError):
@@ -50,3 +51,36 @@ def takes(what: str, function: Callable, options: dict) -> None:
         signature.bind(**options)
     except TypeError as problem:
         raise Refused(f"{what} cannot take {options}: {problem}. It takes {signature}.") from None
+
+
+def registered_once(what: str, name: str, before: Callable | None, now: Callable) -> None:
+    """Refuse to register `now` under a name that another function has.
+
+    The same function defined anew, as when a notebook's cell runs again, takes its own place.
+    """
+    if before is not None and (before.__module__, before.__qualname__) != (now.__module__, now.__qualname__):
+        raise Refused(
+            f"There is a {what} {name!r} already, {before.__qualname__} of {before.__module__}; choose another name."
+        )
+
+
+_planned: list[str] = []  # the notebook whose cell `asks` is executed to plan it, if one is
+
+
+@contextmanager
+def planning(notebook: str) -> Iterator[None]:
+    """Inside the block nothing is trained or attacked: `refuse_while_planning` raises."""
+    _planned.append(notebook)
+    try:
+        yield
+    finally:
+        _planned.pop()
+
+
+def refuse_while_planning(what: str) -> None:
+    """Refuse to train or attack while the cell `asks` of a notebook is executed to plan it."""
+    if _planned:
+        raise Refused(
+            f"notebook {_planned[-1]}: its cell tagged asks {what} by itself; it may only name networks and attacks, "
+            "by run.ask."
+        )

@@ -33,7 +33,7 @@ def write_atomically(path, data: bytes) -> None:
     except OSError as error:
         remedy = f"free {len(data) // 1000 + 1:,} kB" if error.errno == errno.ENOSPC else "see to that"
         raise Refused(
-            f"Could not write {paths.shown(path)}: {_reason(error)}. "
+            f"Could not write {paths.shown(path)}: {reason(error)}. "
             f"Nothing half-written was left; {remedy} and start again."
         ) from error
 
@@ -48,14 +48,14 @@ def hashed(content: object) -> str:
     return sha256(json.dumps(content, sort_keys=True).encode())[:16]
 
 
-def _plain(value):
+def plain(value):
     """`value` in JSON's types alone: arrays and tuples as lists, what is not finite as None."""
     if isinstance(value, (np.ndarray, np.generic)):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, range)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if value is None or isinstance(value, (str, int, float)):
         return None if isinstance(value, float) and not math.isfinite(value) else value
     raise Refused(f"A record cannot hold {value!r} of type {type(value).__name__}; it holds text, numbers and lists.")
@@ -63,9 +63,10 @@ def _plain(value):
 
 def as_json(content: object) -> str:
     """Strict JSON, indented, innermost lists on one line (inside a JSON string no raw line break can match)."""
-    text = json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(plain(content), indent=1, ensure_ascii=False, allow_nan=False)
     return re.sub(r"\[\n[^\[\]{}]*\n *\]", lambda found: re.sub(r"\n *", " ", found[0]), text) + "\n"
 
 
-def _reason(error: OSError) -> str:
+def reason(error: OSError) -> str:
+    """The cause of an OSError in the words of the system."""
     return (error.strerror or str(error)).lower()

@@ -1,14 +1,17 @@
 """The record of one artifact: its numbers and where they come from, as strict JSON with a CSV of the rows beside it.
 
-{"artifact": "tab-ablation", "schema": 1,
+{"artifact": "tab-ablation", "schema": 2,
  "provenance": {"profile", "parameters", "data", "recipe", "code", "clean", "packages", "device"},
- "rows": [{"quantity": "accuracy", ...labels: training, attack, eps, ...,
-           "value", "low", "high", "method", "n", "seeds", "experiments", "published": null or {"value", "source"},
+ "words": {"trainings": {name: {"title", "colour"}}, "attacks": {name: title}},         (of the names in the rows)
+ "rows": [{"quantity": "accuracy", ...labels: training, attack, eps_255, ...,
+           "value", "low", "high", "over", "method", "n", "seeds", "experiments",
+           "published": null or {"value", "source"},
            "doubts": [reason and remedy, ...]}],                     (doubts only where a sanity check has failed)
  "arrays": {name: nested lists}}                                                       (arrays only where figures need)
 
-NaN and infinity are stored as null.  Seconds, host and date go to a sibling `*.run.json`: the same numbers give the
-same bytes.
+`low` and `high` are a 95 % interval, and `over` says what it is taken over: "seeds", "samples", "pairs", "draws",
+"networks", "steps"; null where there is no interval.  NaN and infinity are stored as null.  Seconds, host and date go
+to a sibling `*.run.json`: the same numbers give the same bytes.
 """
 
 import csv
@@ -24,12 +27,12 @@ from pathlib import Path
 
 import numpy as np
 
-from paperlib import paths
+from paperlib import paths, words
 from paperlib.errors import Refused
-from paperlib.files import _plain, _reason, as_json, write_atomically
+from paperlib.files import as_json, plain, reason, write_atomically
 
-SCHEMA = 1
-MEASURED = ("value", "low", "high", "method", "n")
+SCHEMA = 2
+MEASURED = ("value", "low", "high", "over", "method", "n")
 FIELDS = (*MEASURED, "seeds", "experiments", "published")
 DOUBTS = "doubts"  # a field that a row need not have; every other key of a row is a label
 TIMED = "timed"  # the label of rows that hold seconds, which no two runs have in common
@@ -40,15 +43,17 @@ OUTPUTS = ("results", "figures", "*.ipynb")  # committed, but made by a run: a c
 
 
 def row(interval, *, seeds, experiments, published=None, doubts=(), **labels) -> dict:
-    """One row from anything with value, low, high, method and n (`statistics.Interval`) and its free `labels`.
+    """One row from anything with the fields of `MEASURED` (`statistics.Interval`) and its free `labels`.
 
     `doubts` are sentences that say why the number should not be believed.
     """
     if taken := [key for key in labels if key in FIELDS]:
         raise Refused(f"{', '.join(taken)} cannot be labels: every row has fields of these names.")
     measured = {field: getattr(interval, field) for field in MEASURED}
-    told = {"seeds": seeds, "experiments": experiments, "published": published}
-    return _plain(labels | measured | told | ({DOUBTS: list(doubts)} if doubts else {}))
+    if math.isnan(measured["low"]):
+        measured["over"] = None
+    sources = {"seeds": seeds, "experiments": experiments, "published": published}
+    return plain(labels | measured | sources | ({DOUBTS: list(doubts)} if doubts else {}))
 
 
 def array(values, digits: int = 4) -> list:
@@ -56,7 +61,7 @@ def array(values, digits: int = 4) -> list:
     values = np.asarray(values)
     if values.dtype.kind == "f":
         values = np.array([float(f"{v:.{digits}g}") for v in values.flat]).reshape(values.shape)
-    return _plain(values)
+    return plain(values)
 
 
 def build(artifact: str, *, profile, parameters, data, recipe, device, rows, arrays=None) -> dict:
@@ -64,16 +69,21 @@ def build(artifact: str, *, profile, parameters, data, recipe, device, rows, arr
     code, clean = code_version()
     provenance = {"profile": profile, "parameters": parameters, "data": data, "recipe": recipe}
     provenance |= {"code": code, "clean": clean, "packages": packages(), "device": device}
-    record = {"artifact": artifact, "schema": SCHEMA, "provenance": provenance, "rows": rows}
-    return check(_plain(record | ({"arrays": arrays} if arrays else {})))
+    trainings = {row[name] for row in rows for name in ("training", "against", "made_on") if name in row}
+    attacks = {row[name] for row in rows for name in ("attack", "reference_attack", "noise") if name in row}
+    record = {"artifact": artifact, "schema": SCHEMA, "provenance": provenance}
+    record |= {"words": words.known(trainings, attacks), "rows": rows}
+    return check(plain(record | ({"arrays": arrays} if arrays else {})))
 
 
 def check(record: dict) -> dict:
     """`record` itself if it keeps to the schema; else Refused, naming the row and what is wrong with it."""
     if not isinstance(record, dict) or record.get("schema") != SCHEMA or not isinstance(record.get("artifact"), str):
         raise Refused(f"This is no record: a dict with 'schema' {SCHEMA} and the name of its 'artifact'.")
-    if not isinstance(record.get("rows"), list) or not isinstance(record.get("provenance"), dict):
-        raise Refused(f"Record {record['artifact']} needs a list 'rows' and a dict 'provenance'.")
+    if not isinstance(record.get("rows"), list) or not all(
+        isinstance(record.get(k), dict) for k in ("provenance", "words")
+    ):
+        raise Refused(f"Record {record['artifact']} needs a list 'rows' and the dicts 'provenance' and 'words'.")
     if missing := [key for key in PROVENANCE if key not in record["provenance"]]:
         raise Refused(f"Record {record['artifact']}: its provenance lacks {', '.join(missing)}.")
     for i, entry in enumerate(record["rows"]):
@@ -89,6 +99,7 @@ def _wrong(entry) -> str | None:
         return f"it lacks {', '.join(missing)}"
     rules = dict.fromkeys(("value", "low", "high"), (_is_number_or_null, "a finite number or null"))
     rules |= dict.fromkeys(("seeds", "experiments"), (lambda given: isinstance(given, list), "a list"))
+    rules["over"] = (lambda given: given is None or isinstance(given, str), "text or null")
     rules["method"] = (lambda given: isinstance(given, str), "text")
     rules |= {DOUBTS: (lambda given: isinstance(given, list), "a list")} if DOUBTS in entry else {}
     rules["n"] = (lambda given: type(given) is int and given >= 0, "a count")
@@ -116,19 +127,21 @@ def save(record: dict, path) -> None:
 
 
 def load(path) -> dict:
-    """The checked record at `path`; a missing, damaged or foreign file is Refused by name."""
+    """The checked record at `path`, whose words are learnt; a missing, damaged or foreign file is Refused by name."""
     try:
-        return check(json.loads(Path(path).read_text(encoding="utf-8")))
+        record = check(json.loads(Path(path).read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise Refused(f"{paths.shown(Path(path))}: there is no such record; build its artifact first.") from error
     except OSError as error:
-        raise Refused(f"{paths.shown(Path(path))}: cannot be read ({_reason(error)}).") from error
+        raise Refused(f"{paths.shown(Path(path))}: cannot be read ({reason(error)}).") from error
     except Refused as error:
         raise Refused(f"{paths.shown(Path(path))}: {error}") from error
     except ValueError as error:  # not UTF-8 or not JSON
         raise Refused(
             f"{paths.shown(Path(path))}: damaged, not valid JSON ({error}). Delete it and build its artifact again."
         ) from error
+    words.learn(record["words"])
+    return record
 
 
 def save_run(path, *, seconds: float) -> None:
@@ -234,5 +247,3 @@ def _text(value) -> str:
     if isinstance(value, list):
         return " ".join(map(_text, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-

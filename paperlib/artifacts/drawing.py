@@ -134,7 +134,7 @@ def against_noise(ax: Axes, attacked: list[dict], noise: dict[int, list[tuple[fl
         rows = [row for _, row in pairs]
         colour = NOISE[rows[0]["attack"]]
         curve(ax, [radius for radius, _ in pairs], rows, colour, width=WIDTHS.get(k, 1.2))
-        ends.append((end(rows), f"noise, {str(k) * (k > 1)}{SIGNS[unit]}", colour))
+        ends.append((end(rows), f"noise, {k if k > 1 else ''}{SIGNS[unit]}", colour))
     curve(ax, [row[unit] for row in attacked], attacked, ATTACK, width=1.8)
     ends.append((end(attacked), f"{attack(attacked[0])}, {SIGNS[unit]}", ATTACK))
     name_ends(ax, attacked[-1][unit], ends)

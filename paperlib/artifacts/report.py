@@ -6,7 +6,8 @@ from pathlib import Path
 
 from markdown_it import MarkdownIt
 
-from paperlib import claims, errors, files, paths, records
+from paperlib import artifacts, errors, files, paths, records
+from paperlib.artifacts import claims
 
 READING_ORDER = (
     "fig-random-vs-adversarial",

@@ -1,10 +1,10 @@
 """Attacks and random perturbations: a call each, and the same by name from parameters.
 
-attacks.pgd(network, images, labels, eps=8 / 255, alpha=2.55 / 255, steps=10, bounds=(0, 1))
+attacks.pgd(network, images, labels, eps=8 / 255, bounds=(0, 1))
 """
 
 from paperlib.attacks.adaptive import apgd, sa_pgd
-from paperlib.attacks.attack import ATTACKS, BLACK_BOX, FLIPS, GRADIENT, RANDOM, Attack, standard
+from paperlib.attacks.attack import ATTACKS, Attack, register, standard
 from paperlib.attacks.blackbox import random_search, square
 from paperlib.attacks.combined import apgd_square
 from paperlib.attacks.flips import random_flips, sparse_flips

@@ -6,8 +6,8 @@ at its first misclassified iterate, which it returns and after which it costs no
 the start comes back unchanged, for one look forward that is not among the `steps`.  All state is the sample's own:
 `batch_size` fixes how many images the network sees at once (see `core.in_batches`), `seed` and `index` name each
 sample's random start (see `core.uniform_noise`), and so its result is the same in any company.  With `eot` each
-gradient is the mean of so many passes of a network that draws at random (see `core.Asked`).  What cannot be used is
-refused (`errors.Refused`).
+gradient is the mean of so many passes of a network that draws at random (see `core.Queried`).  Arguments that cannot be
+used are refused (`errors.Refused`).
 """
 
 import math
@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from paperlib import errors
-from paperlib.attacks.core import Ball, Bounds, another, asked, over, over_mean, per_sample, uniform_noise
+from paperlib.attacks.attack import register
+from paperlib.attacks.core import Ball, Bounds, another, over, over_mean, per_sample, queried, uniform_noise
 from paperlib.theory.gradients import Network, cross_entropy, margin
 
 
@@ -33,14 +34,15 @@ def dlr(logits: Tensor, labels: Tensor) -> Tensor:
 LOSSES = {"ce": cross_entropy, "dlr": dlr}
 
 
+@register("apgd", title="APGD", gradients=lambda options: options["steps"] * options["restarts"] * options["eot"])
 def apgd(
     network: Network,
     images: Tensor,
     labels: Tensor,
     *,
     eps: float,
-    steps: int,
     bounds: Bounds,
+    steps: int = 100,
     loss: str = "ce",
     restarts: int = 1,
     eot: int = 1,
@@ -56,7 +58,7 @@ def apgd(
     highest loss.  A run costs a sample `steps` gradients at most, and a look forward at its last iterate.
     """
     ball = Ball(images, eps, bounds, norm)
-    network = asked(network, images, labels, batch_size)
+    network = queried(network, images, labels, batch_size)
     errors.count("steps", steps)
     errors.count("restarts", restarts)
     errors.one_of("loss", loss, LOSSES)
@@ -92,14 +94,15 @@ def apgd(
     return x
 
 
+@register("sa_pgd", title="SA-PGD", gradients=lambda options: options["steps"] * options["eot"])
 def sa_pgd(
     network: Network,
     images: Tensor,
     labels: Tensor,
     *,
     eps: float,
-    steps: int,
     bounds: Bounds,
+    steps: int = 100,
     eot: int = 1,
     seed: int = 0,
     index: Tensor | None = None,
@@ -113,7 +116,7 @@ def sa_pgd(
     correct: that iterate is the first one, at which a sample leaves.  Whoever evaluates judges the last step's.
     """
     ball = Ball(images, eps, bounds)
-    network = asked(network, images, labels, batch_size)
+    network = queried(network, images, labels, batch_size)
     errors.count("steps", steps)
     noise = uniform_noise(images, seed, index)
     start = ball.project(images + eps * over(noise, noise.flatten(1).abs().amax(1)))

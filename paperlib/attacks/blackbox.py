@@ -4,7 +4,7 @@
 `labels` is (B,); `eps` is in the images' units.  Both return images of the same shape within `eps` of the originals and
 within `bounds`.  `batch_size` fixes how many images the network sees at once (see `core.in_batches`); `seed` and
 `index` name each sample's randomness (see `core.uniform_noise`), so that a sample's result is its own in any company.
-What cannot be used is refused (`errors.Refused`).
+Arguments that cannot be used are refused (`errors.Refused`).
 """
 
 import math
@@ -15,21 +15,23 @@ import torch
 from torch import Tensor
 
 from paperlib import errors
-from paperlib.attacks.core import Asked, Ball, Bounds, another, asked, sign_noise, uniform_noise
+from paperlib.attacks.attack import register
+from paperlib.attacks.core import Ball, Bounds, Queried, another, queried, sign_noise, uniform_noise
 from paperlib.theory.gradients import Network, margin
 
 LAWS = {"uniform": uniform_noise, "sign": sign_noise}
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of 10,000 windows: the Square attack's schedule
 
 
+@register("square", title="Square", queries=lambda options: options["queries"])
 def square(
     network: Network,
     images: Tensor,
     labels: Tensor,
     *,
     eps: float,
-    queries: int,
     bounds: Bounds,
+    queries: int = 5000,
     p_init: float = 0.8,
     start: Tensor | None = None,
     seed: int = 0,
@@ -45,7 +47,7 @@ def square(
     event frames (B, T, C, H, W) each channel of each frame counts as one.
     """
     ball = Ball(images, eps, bounds)
-    network = asked(network, images, labels, batch_size)
+    network = queried(network, images, labels, batch_size)
     errors.count("queries", queries)
     errors.number("p_init", p_init, above=0)
     errors.unit("p_init", p_init)
@@ -66,14 +68,21 @@ def square(
     return _search(network, ball, propose, queries, rows)
 
 
+@register(
+    "random_search",
+    title="Random search",
+    noise=True,
+    queries=lambda options: options["draws"],
+    standard=lambda eps, steps, queries: {"draws": queries},
+)
 def random_search(
     network: Network,
     images: Tensor,
     labels: Tensor,
     *,
     eps: float,
-    draws: int,
     bounds: Bounds,
+    draws: int = 1000,
     law: str = "uniform",
     seed: int = 0,
     index: Tensor | None = None,
@@ -93,7 +102,7 @@ def random_search(
         return images[rows] + eps * LAWS[law](images[rows], another(seed, draw), numbers[rows])
 
     everyone = torch.arange(len(images), device=images.device)
-    return _search(asked(network, images, labels, batch_size), ball, propose, draws, everyone)
+    return _search(queried(network, images, labels, batch_size), ball, propose, draws, everyone)
 
 
 def window_side(query: int, queries: int, p_init: float, height: int, width: int) -> int:
@@ -109,7 +118,7 @@ def window_side(query: int, queries: int, p_init: float, height: int, width: int
 
 
 def _search(
-    network: Asked,
+    network: Queried,
     ball: Ball,
     propose: Callable[[int, Tensor, Tensor], Tensor],
     tries: int,

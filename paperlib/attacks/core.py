@@ -1,9 +1,4 @@
-"""What all attacks share: the ball, the noise of each sample, and gradients taken in batches of one fixed size."""
-
-
-
-
-
+"""What all attacks share: the ball, the noise of each sample, and a network that counts its passes."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -14,7 +9,7 @@ from torch import Tensor
 
 from paperlib import errors
 from paperlib.theory import gradients
-from paperlib.theory.gradients import Loss, cross_entropy, in_batches, loss_gradient
+from paperlib.theory.gradients import Loss, Network, cross_entropy, in_batches, loss_gradient
 
 Bounds = tuple[float, float]
 
@@ -105,12 +100,12 @@ def another(seed: int, draw: int) -> int:
     return seed + (draw << 96)
 
 
-class Asked:
-    """A network as one attack on `images` (B, C, H, W) asks it, and what each of them cost.
+class Queried:
+    """A network as one attack on `images` (B, C, H, W) queries it; it counts the passes of each sample.
 
-    What is asked for some of the samples, `rows`, is computed for them alone, in batches of `batch_size` (see
-    `in_batches`).  Where the network says that it is `coupled` (see `networks.Network.coupled`), all samples stay in
-    one batch, each at its place and as it was last shown.
+    A query for some of the samples, `rows`, computes these alone, in batches of `batch_size` (see `in_batches`).
+    Where the network is `coupled` (see `networks.Network.coupled`), all samples stay in one batch, each at its place
+    and as it was last shown.
     """
 
     def __init__(self, network: Network, images: Tensor, labels: Tensor, batch_size: int | None):
@@ -160,7 +155,7 @@ class Asked:
         return self.network.frozen() if hasattr(self.network, "frozen") else nullcontext()
 
     def __call__(self, images: Tensor) -> Tensor:
-        """The network itself, for an attack that asks it in its own way: its passes are shared out evenly."""
+        """The network itself, for an attack that calls it directly: its passes are shared out evenly."""
         logits = self.network(images)
         share = len(images) / len(self.forward)
         self.forward += share
@@ -184,9 +179,9 @@ def _count(passes: Tensor, rows: Tensor | slice, more: Tensor | float) -> None:
     passes[rows.cpu() if isinstance(rows, Tensor) else rows] += more
 
 
-def asked(network: Network, images: Tensor, labels: Tensor, batch_size: int | None) -> Asked:
-    """The network as an attack on `images` asks it; who evaluates hands it in so, to read the counts afterwards."""
-    return network if isinstance(network, Asked) else Asked(network, images, labels, batch_size)
+def queried(network: Network, images: Tensor, labels: Tensor, batch_size: int | None) -> Queried:
+    """The network as an attack on `images` queries it; an evaluation passes one in, to read its counts afterwards."""
+    return network if isinstance(network, Queried) else Queried(network, images, labels, batch_size)
 
 
 def _draws(images: Tensor, seed: int, index: Tensor | None, draw: Callable) -> Tensor:
@@ -202,3 +197,9 @@ def _in_unit_ball(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarra
     return arrow * (rng.random() ** (1 / arrow.size) / np.linalg.norm(arrow))
 
 
+def whole(eps: float) -> int:
+    """A budget of events as an integer; refuses what is no whole number of at least 0."""
+    errors.number("eps", eps, at_least=0)
+    if eps != int(eps):
+        raise errors.Refused(f"eps is {eps}; a budget of events must be a whole number.")
+    return int(eps)

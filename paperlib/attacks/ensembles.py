@@ -1,32 +1,45 @@
 """Attacks made of others: one transferred from another network, and several one after another."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
 
-from paperlib import errors
+from paperlib import errors, words
 from paperlib.attacks.attack import Attack
-from paperlib.store.experiment import Experiment
+
+
+class Source(Protocol):
+    """The network that transferred examples are made on: an experiment."""
+
+    defense: str
+    network: str
+    key: str
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """`attack` made on another network, that of the experiment `source`: what who cannot look inside may do."""
+    """A black-box transfer attack: `attack` made on another network, that of the experiment `source`."""
 
     attack: Attack
-    source: Experiment
+    source: Source
 
     @property
     def eps(self) -> float:
         return self.attack.eps
 
     @property
-    def title(self) -> str:
-        """For tables and figures: "PGD-20 made on at, conv-8-16"."""
-        return f"{self.attack.title} made on {self.source.defense}, {self.source.network}"
-
-    @property
     def norm(self) -> str:
         return self.attack.norm
+
+    @property
+    def labels(self) -> dict:
+        """What a record's row says of it (see `labels.ATTACK`)."""
+        return self.attack.labels | {"made_on": self.source.defense, "made_on_network": self.source.network}
+
+    @property
+    def title(self) -> str:
+        """For tables and figures: "PGD-20 made on at, conv-8-16"."""
+        return words.attack(self.labels)
 
     @property
     def gradients(self) -> int:
@@ -39,10 +52,11 @@ class Transfer:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Attacks of one radius, one after another, each on what those before it left: the worst case of them all."""
+    """Attacks of one radius and norm, one after another, each on the survivors of those before it: the worst case."""
 
-    title: str
+    name: str  # the label `attack` of its rows
     members: Sequence[Attack | Transfer]
+    more: dict = field(default_factory=dict)  # further labels out of `labels.ATTACK`
 
     def __post_init__(self):
         if len({member.eps for member in self.members}) != 1:
@@ -61,6 +75,16 @@ class Ensemble:
         return self.members[0].norm
 
     @property
+    def labels(self) -> dict:
+        """What a record's row says of it (see `labels.ATTACK`)."""
+        return {"attack": self.name} | self.more
+
+    @property
+    def title(self) -> str:
+        """For tables and figures: "worst of all", "PGD-20, four rules"."""
+        return words.attack(self.labels)
+
+    @property
     def gradients(self) -> int:
         return sum(member.gradients for member in self.members)
 
@@ -68,11 +92,17 @@ class Ensemble:
     def queries(self) -> int:
         return sum(member.queries for member in self.members)
 
+
 AnyAttack = Attack | Transfer | Ensemble | None  # None: clean images
 
 
 def members(attack: AnyAttack) -> Sequence[Attack | Transfer]:
-    """What an evaluation runs, in order; nothing on clean images."""
+    """The single attacks that an evaluation runs, in order; none on clean images."""
     if attack is None:
         return []
     return attack.members if isinstance(attack, Ensemble) else [attack]
+
+
+def labels_of(attack: AnyAttack) -> dict:
+    """The labels of an attack; {"attack": "clean"} of clean images."""
+    return {"attack": "clean"} if attack is None else attack.labels

@@ -1,18 +1,22 @@
-"""Network + samples + attack → what it leaves of each sample, and what that cost.  Pure; nothing is kept here."""
+"""Network + samples + attack → which samples are still classified correctly, and what that cost.  Nothing is kept."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from paperlib import errors
 from paperlib.attacks.attack import Attack
-from paperlib.attacks.core import Asked
+from paperlib.attacks.core import Queried
+from paperlib.attacks.ensembles import AnyAttack
 from paperlib.data import sets
 from paperlib.data.sets import Split
 from paperlib.theory import gradients
-from paperlib.theory.gradients import in_batches
+from paperlib.theory.gradients import device_of, in_batches
 
 BATCH = 100  # images that a network sees at once, where there are many
 FEW = 25  # and where there are few
@@ -30,6 +34,18 @@ class Outcome(NamedTuple):
     strayed: Tensor  # bool: the attack left its ball or the data's bounds
 
 
+@dataclass(frozen=True)
+class Judged:
+    """One network under one attack, over all N samples."""
+
+    attack: AnyAttack
+    flags: np.ndarray  # (N,) bool: still classified correctly
+    passes: np.ndarray = field(default_factory=lambda: np.zeros(0))  # (N,) of the network, forward and backward
+    vanished: float = 0.0  # share of the gradients that were exactly 0
+    strayed: int = 0  # samples that left the attack's ball or the data's bounds
+    stochastic: bool = False  # whether the network draws at random
+
+
 def flags(
     network: nn.Module,
     samples: Split,
@@ -37,47 +53,39 @@ def flags(
     *,
     correct: Tensor | None = None,
     source: nn.Module | None = None,
-    **how,
+    seed: int = 0,
+    batch_size: int = BATCH,
 ) -> Tensor:
     """(N,) bool on the CPU: whether each sample is classified correctly, on clean images where `attack` is None.
 
     Samples misclassified without a perturbation are broken already and are not attacked; `correct`, the flags on clean
-    images, spares finding them again.  A network that is `stochastic` is judged by the draw under attack alone.  See
-    `attacked` for `source` and `how`, and for what is refused.
+    images, spares computing them again.  A network that is `stochastic` is judged by the draw under attack alone.  See
+    `attacked` for `source`, `seed` and `batch_size`, and for what is refused.
     """
+    errors.refuse_while_planning("evaluates")
     if correct is None:
-        correct = _clean(network, samples, **how)
+        x, y = _opened(network, samples)
+        with chance(seed):
+            correct = (in_batches(network, x, batch_size).argmax(1) == y).cpu()
     if attack is None:
         return correct
     survived = standing(getattr(network, "stochastic", False), correct)
-    for found in attacked(network, samples, attack, survived, source=source, **how):
-        survived[found.rows] &= found.flags
+    for outcome in attacked(network, samples, attack, survived, source=source, seed=seed, batch_size=batch_size):
+        survived[outcome.rows] &= outcome.flags
     return survived
 
 
 def batch_size(samples: int) -> int:
-    """Images that a network sees at once, for so many samples: so few that what survives still fills a batch."""
+    """Images that a network sees at once, for so many samples: so few that the survivors still fill a batch."""
     return min(BATCH, max(FEW, samples // 4))
 
 
 def standing(stochastic: bool, correct):
-    """Which samples an attack has to break, (N,) bool as `correct`: those, or all where the next draw is another."""
+    """Which samples an attack has to break, (N,) bool as `correct`: the correct ones, or all of a stochastic network.
+
+    There the next draw may classify a sample correctly that this one did not.
+    """
     return correct | stochastic
-
-
-def _clean(
-    network: nn.Module,
-    samples: Split,
-    *,
-    bounds: tuple[float, float],
-    num_classes: int,
-    seed: int = 0,
-    batch_size: int = BATCH,
-    device: str = "cpu",
-) -> Tensor:
-    x, y = _opened(network, samples, bounds, num_classes, device)
-    with chance(seed):
-        return (in_batches(network, x, batch_size).argmax(1) == y).cpu()
 
 
 def attacked(
@@ -87,21 +95,20 @@ def attacked(
     wanted: Tensor,
     *,
     source: nn.Module | None = None,
-    bounds: tuple[float, float],
-    num_classes: int,
     seed: int = 0,
     batch_size: int = BATCH,
-    device: str = "cpu",
 ) -> Iterator[Outcome]:
-    """What `attack` leaves of the samples `wanted`, (N,) bool; made on the network `source`, if there is one.
+    """The outcome of `attack` on the samples `wanted`, (N,) bool; made on the network `source`, if there is one.
 
-    The networks see exactly `batch_size` images at a time, in eval mode, and noise is drawn per sample, so a flag
-    depends on its sample alone.  Where a network is `coupled`, it depends on the batch, so a batch is always the same:
-    `batch_size` neighbours in `samples`, all of them attacked where one is wanted.  Chance inside a network is drawn
-    from `seed` and the batch's number.  Refuses images outside `bounds` and labels outside 0..K-1.
+    The networks see exactly `batch_size` images at a time, in eval mode and on the device of `network`; noise is drawn
+    per sample, so a flag depends on its sample alone.  Where a network is `coupled`, it depends on the batch, so a
+    batch is always the same: `batch_size` neighbours in `samples`, all of them attacked where one is wanted.  Chance
+    inside a network is drawn from `seed` and the batch's number.  Refuses images outside the samples' bounds and labels
+    outside 0..K-1.
     """
-    x, y = _opened(network, samples, bounds, num_classes, device)
-    maker = network if source is None else source.to(device).eval()
+    errors.refuse_while_planning("attacks")
+    x, y = _opened(network, samples)
+    maker = network if source is None else source.to(x.device).eval()
     with attack.ruled(maker):
         together = getattr(maker, "coupled", False) or getattr(network, "coupled", False)
     everyone = torch.arange(len(samples))
@@ -111,37 +118,38 @@ def attacked(
         parts = everyone[wanted].split(CHUNK) if wanted.any() else []
     for rows in parts:
         perturb = attack.bind(seed=seed, index=samples.index[rows])
-        images_, labels = x[rows.to(device)], y[rows.to(device)]
-        asked = Asked(maker, images_, labels, batch_size)
+        images, labels = x[rows.to(x.device)], y[rows.to(x.device)]
+        queried = Queried(maker, images, labels, batch_size)
         with chance(seed + int(rows[0])):
-            found = perturb(asked, images_, labels, bounds=bounds).detach()
-            right = in_batches(network, found, None if together else batch_size).argmax(1) == labels
-        strayed = _strayed(found, images_, attack, bounds)
-        yield Outcome(rows, right.cpu(), asked.forward + 1, asked.backward, asked.vanished, strayed.cpu())
+            perturbed = perturb(queried, images, labels, bounds=samples.bounds).detach()
+            right = in_batches(network, perturbed, None if together else batch_size).argmax(1) == labels
+        strayed = _strayed(perturbed, images, attack, samples.bounds)
+        yield Outcome(rows, right.cpu(), queried.forward + 1, queried.backward, queried.vanished, strayed.cpu())
 
 
-def _opened(network: nn.Module, samples: Split, bounds, num_classes: int, device: str) -> tuple[Tensor, Tensor]:
+def _opened(network: nn.Module, samples: Split) -> tuple[Tensor, Tensor]:
+    """Images and labels on the network's device, checked; the network is put in eval mode."""
     network.eval()
-    x, y = samples.pixels(), samples.labels
-    sets.check(x, y, bounds=bounds, num_classes=num_classes)
+    x, y, device = samples.pixels(), samples.labels, device_of(network)
+    sets.check(x, y, bounds=samples.bounds, num_classes=samples.num_classes)
     return x.to(device), y.to(device)
 
 
-def _strayed(found: Tensor, images: Tensor, attack: Attack, bounds: tuple[float, float]) -> Tensor:
-    """Whether each of `found` lies further from its image than rounding explains, or outside `bounds`, (n,) bool."""
-    delta = (found - images).flatten(1)
-    outside = (found < bounds[0]) | (found > bounds[1])
+def _strayed(perturbed: Tensor, images: Tensor, attack: Attack, bounds: tuple[float, float]) -> Tensor:
+    """Whether each of `perturbed` lies further from its image than rounding explains, or outside `bounds`, (n,)."""
+    delta = (perturbed - images).flatten(1)
+    outside = (perturbed < bounds[0]) | (perturbed > bounds[1])
     if attack.norm == "l0":
-        outside |= (found - images).abs() > 1 + 1e-5  # a cell changes by one event at most
+        outside |= (perturbed - images).abs() > 1 + 1e-5  # a cell changes by one event at most
         far = gradients.l0(delta, 0)
     else:
         far = gradients.l2(delta) if attack.norm == "l2" else delta.abs().amax(1)
-    return (far > attack.eps * (1 + 1e-5) + 1e-6) | outside.flatten(1).any(1) | found.isnan().flatten(1).any(1)
+    return (far > attack.eps * (1 + 1e-5) + 1e-6) | outside.flatten(1).any(1) | perturbed.isnan().flatten(1).any(1)
 
 
 @contextmanager
 def chance(seed: int) -> Iterator[None]:
-    """Inside the block torch draws from `seed`; behind it, as if nothing had been drawn."""
+    """Inside the block torch draws from `seed`; its own generator is untouched behind it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield

@@ -3,7 +3,7 @@
 `network` is any callable from frames (B, T, C, H, W) of counts in `bounds` to logits (B, K); `labels` is (B,).  `eps`
 is the budget, a whole number k: at most k cells change, each by one event more or one fewer, so ‖δ‖₀ = ‖δ‖₁ ≤ k and
 ‖δ‖∞ ≤ 1, and counts that are whole stay whole.  `batch_size`, `seed` and `index` are those of the other attacks (see
-`core.in_batches`, `core.uniform_noise`).  What cannot be used is refused (`errors.Refused`).
+`core.in_batches`, `core.uniform_noise`).  Arguments that cannot be used are refused (`errors.Refused`).
 """
 
 import numpy as np
@@ -11,18 +11,26 @@ import torch
 from torch import Tensor
 
 from paperlib import errors
-from paperlib.attacks.core import Asked, Bounds, asked, per_sample
+from paperlib.attacks.attack import register
+from paperlib.attacks.core import Bounds, Queried, per_sample, queried, whole
 from paperlib.theory.gradients import Network, margin
 
 
+@register(
+    "sparse_flips",
+    title="sparse flips",
+    norm="l0",
+    gradients=lambda options: options["steps"],
+    queries=lambda options: 1 + int(options["eps"]).bit_length(),  # after the last step, and to take changes back
+)
 def sparse_flips(
     network: Network,
     images: Tensor,
     labels: Tensor,
     *,
     eps: float,
-    steps: int,
     bounds: Bounds,
+    steps: int = 10,
     batch_size: int | None = None,
 ) -> Tensor:
     """Change the events that the gradient says gain most, `steps` times a part of the budget; take back what is idle.
@@ -32,7 +40,7 @@ def sparse_flips(
     iterate; then the changes of least gain are taken back, half of what is left at a time, wherever it stays
     misclassified.  It costs a sample `steps` gradients at most, and 1 + log₂ k looks forward.
     """
-    network, budget = asked(network, images, labels, batch_size), whole(eps)
+    network, budget = queried(network, images, labels, batch_size), whole(eps)
     errors.count("steps", steps)
     x, gains = images.clone(), torch.zeros_like(images)  # of the cells that were changed, what each promised
     rows, broken = torch.arange(len(x), device=x.device), []  # samples still correct, and the others
@@ -49,6 +57,7 @@ def sparse_flips(
     return _without_idle(network, images, x, gains, torch.cat(broken))
 
 
+@register("random_flips", title="random flips", norm="l0", noise=True)
 def random_flips(
     network, images: Tensor, labels: Tensor, *, eps: float, bounds: Bounds, seed: int = 0, index: Tensor | None = None
 ) -> Tensor:
@@ -67,14 +76,6 @@ def random_flips(
         first = _first_of_each(cells)[:budget]
         frames.view(-1)[cells[first]] += sign[first]
     return x
-
-
-def whole(eps: float) -> int:
-    """The budget as an integer; refuses what is no whole number of at least 0."""
-    errors.number("eps", eps, at_least=0)
-    if eps != int(eps):
-        raise errors.Refused(f"eps is {eps}; a budget of events must be a whole number.")
-    return int(eps)
 
 
 def _shares(budget: int, steps: int) -> list[int]:
@@ -98,7 +99,7 @@ def _flip(x: Tensor, gains: Tensor, rows: Tensor, gradient: Tensor, many: int, b
     gains[rows] += chosen
 
 
-def _without_idle(network: Asked, images: Tensor, x: Tensor, gains: Tensor, rows: Tensor) -> Tensor:
+def _without_idle(network: Queried, images: Tensor, x: Tensor, gains: Tensor, rows: Tensor) -> Tensor:
     """`x` with changes taken back, the least gains first, where the samples `rows` stay misclassified."""
     left = (gains[rows] > 0).flatten(1).sum(1)
     portion = left // 2

@@ -5,17 +5,19 @@ in the images' units.  All return images of the same shape within `eps` of the o
 within `bounds`.  A step goes along the gradient's sign in l∞ and along g/‖g‖₂ in l2 (see `core.Ball`).  `batch_size`
 fixes how many images the network sees at once (see `core.in_batches`); `seed` and `index` name each sample's random
 start (see `core.uniform_noise`); with `eot` each gradient is the mean of so many passes of a network that draws at
-random (see `core.Asked`).  What cannot be used is refused (`errors.Refused`).
+random (see `core.Queried`).  Arguments that cannot be used are refused (`errors.Refused`).
 """
 
 import torch
 from torch import Tensor
 
 from paperlib import errors
-from paperlib.attacks.core import Ball, Bounds, asked, over_mean, sign_noise
+from paperlib.attacks.attack import register
+from paperlib.attacks.core import Ball, Bounds, over_mean, queried, sign_noise
 from paperlib.theory.gradients import Loss, Network, cross_entropy
 
 
+@register("fgsm", title="FGSM", gradients=lambda options: options["eot"], standard=lambda eps, steps, queries: {})
 def fgsm(
     network: Network,
     images: Tensor,
@@ -29,27 +31,37 @@ def fgsm(
 ) -> Tensor:
     """x + ε·sign ∇ₓCE, in l2 x + ε·g/‖g‖₂ (Goodfellow et al., arXiv 1412.6572)."""
     ball = Ball(images, eps, bounds, norm)
-    _, gradient = asked(network, images, labels, batch_size).gradient(images, eot=eot)
+    _, gradient = queried(network, images, labels, batch_size).gradient(images, eot=eot)
     return ball.project(images + eps * ball.direction(gradient))
 
 
+@register(
+    "rfgsm",
+    title="RFGSM",
+    gradients=lambda options: options["steps"] * options["eot"],
+    standard=lambda eps, steps, queries: {"alpha": eps / 2},
+)
 def rfgsm(
     network: Network,
     images: Tensor,
     labels: Tensor,
     *,
     eps: float,
-    alpha: float,
     bounds: Bounds,
+    alpha: float | None = None,
     steps: int = 1,
     eot: int = 1,
     seed: int = 0,
     index: Tensor | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
-    """A random corner at distance α, then `steps` of length ε - α along sign ∇ₓCE (Tramèr et al., arXiv 1705.07204)."""
+    """A random corner at distance α, then `steps` of length ε - α along sign ∇ₓCE (Tramèr et al., arXiv 1705.07204).
+
+    `alpha` is ε/2 by default.
+    """
+    alpha = eps / 2 if alpha is None else alpha
     ball = Ball(images, eps, bounds)
-    network = asked(network, images, labels, batch_size)
+    network = queried(network, images, labels, batch_size)
     errors.number("alpha", alpha, at_least=0)
     errors.count("steps", steps)
     if alpha > eps:
@@ -61,15 +73,21 @@ def rfgsm(
     return x
 
 
+@register(
+    "pgd",
+    title="PGD",
+    gradients=lambda options: options["steps"] * options["eot"],
+    standard=lambda eps, steps, queries: {"alpha": 2.5 * eps / steps, "steps": steps, "until_broken": True},
+)
 def pgd(
     network: Network,
     images: Tensor,
     labels: Tensor,
     *,
     eps: float,
-    alpha: float,
-    steps: int,
     bounds: Bounds,
+    alpha: float | None = None,
+    steps: int = 20,
     random_start: bool = True,
     until_broken: bool = False,
     ascend: Loss = cross_entropy,
@@ -81,15 +99,16 @@ def pgd(
 ) -> Tensor:
     """Projected gradient ascent on the cross-entropy (Madry et al., arXiv 1706.06083), or on what `ascend` gives.
 
-    `ascend` takes logits (B, K) and labels (B,) of the samples still moving to a number for each, (B,).
+    The step `alpha` is 2.5·ε/steps by default.  `ascend` maps logits (B, K) and labels (B,) to a number a sample, (B,).
 
     With `until_broken` a sample stops at its first misclassified iterate and costs nothing afterwards: at least as
     strong as judging the last iterate only, and cheaper the weaker the network.
     """
-    ball = Ball(images, eps, bounds, norm)
-    network = asked(network, images, labels, batch_size)
-    errors.number("alpha", alpha, at_least=0)
     errors.count("steps", steps)
+    alpha = 2.5 * eps / steps if alpha is None else alpha
+    ball = Ball(images, eps, bounds, norm)
+    network = queried(network, images, labels, batch_size)
+    errors.number("alpha", alpha, at_least=0)
     x = ball.start(seed, index) if random_start else images.clone()
     rows = torch.arange(len(x), device=x.device)  # samples still moving
     for _ in range(steps):
@@ -103,16 +122,22 @@ def pgd(
     return x
 
 
+@register(
+    "overwritten_eot",
+    title="PGD",
+    gradients=lambda options: options["steps"] * options["draws"],
+    standard=lambda eps, steps, queries: {"alpha": 2.5 * eps / steps, "steps": steps, "draws": 10},
+)
 def overwritten_eot(
     network: Network,
     images: Tensor,
     labels: Tensor,
     *,
     eps: float,
-    alpha: float,
-    steps: int,
-    draws: int,
     bounds: Bounds,
+    alpha: float | None = None,
+    steps: int = 20,
+    draws: int = 10,
     seed: int = 0,
     index: Tensor | None = None,
     batch_size: int | None = None,
@@ -122,7 +147,7 @@ def overwritten_eot(
     Section 5 of the paper notes, fault 1.  It takes no expectation, whatever it costs; `pgd(..., eot=draws)` does.
     """
     errors.count("draws", draws)
-    network = asked(network, images, labels, batch_size)
+    network = queried(network, images, labels, batch_size)
 
     def last(x: Tensor) -> Tensor:
         for _ in range(draws):
@@ -131,7 +156,7 @@ def overwritten_eot(
 
     last.coupled = network.coupled
     ball = {"eps": eps, "bounds": bounds, "seed": seed, "index": index}
-    inner = asked(last, images, labels, network.batch_size)
+    inner = queried(last, images, labels, network.batch_size)
     x = pgd(inner, images, labels, alpha=alpha, steps=steps, **ball)
     network.forward += draws * inner.forward  # in the draws' own network, so that no padding is counted
     network.backward += inner.backward
@@ -139,15 +164,21 @@ def overwritten_eot(
     return x
 
 
+@register(
+    "mim",
+    title="MIM",
+    gradients=lambda options: options["steps"] * options["eot"],
+    standard=lambda eps, steps, queries: {"alpha": eps / steps, "steps": steps},
+)
 def mim(
     network: Network,
     images: Tensor,
     labels: Tensor,
     *,
     eps: float,
-    alpha: float,
-    steps: int,
     bounds: Bounds,
+    alpha: float | None = None,
+    steps: int = 10,
     mu: float = 1.0,
     eot: int = 1,
     norm: str = "linf",
@@ -155,13 +186,15 @@ def mim(
 ) -> Tensor:
     """Steps of length α along a momentum of gradients, `mu` of it kept at each (Dong et al., arXiv 1710.06081).
 
+    The step `alpha` is ε/steps by default.
     Each gradient enters divided by its l1 norm, up to the number of pixels, which no direction depends on.  No random
     start.
     """
     ball = Ball(images, eps, bounds, norm)
-    network = asked(network, images, labels, batch_size)
-    errors.number("alpha", alpha, at_least=0)
+    network = queried(network, images, labels, batch_size)
     errors.count("steps", steps)
+    alpha = eps / steps if alpha is None else alpha
+    errors.number("alpha", alpha, at_least=0)
     errors.number("mu", mu, at_least=0)
     x, momentum = images, torch.zeros_like(images)
     for _ in range(steps):

@@ -1,10 +1,12 @@
-"""Random perturbations, the floor below every attack.  They never ask the network."""
+"""Random perturbations, the floor below every attack.  They never query the network."""
 
 from torch import Tensor
 
+from paperlib.attacks.attack import register
 from paperlib.attacks.core import Ball, Bounds, sign_noise
 
 
+@register("uniform", title="uniform noise", noise=True)
 def uniform(
     network, images: Tensor, labels: Tensor, *, eps: float, bounds: Bounds, seed: int = 0, index: Tensor | None = None
 ) -> Tensor:
@@ -12,6 +14,7 @@ def uniform(
     return Ball(images, eps, bounds).start(seed, index)
 
 
+@register("sign", title="sign noise", noise=True)
 def sign(
     network, images: Tensor, labels: Tensor, *, eps: float, bounds: Bounds, seed: int = 0, index: Tensor | None = None
 ) -> Tensor:

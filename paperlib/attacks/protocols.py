@@ -1,15 +1,15 @@
-"""Which attacks a table or figure holds a network against; each as a list for `evaluations.evaluated`."""
+"""The attacks that each table or figure makes on a network, as lists for `evaluations.evaluated`."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 from paperlib import errors
-from paperlib.attacks import attack
 from paperlib.attacks.attack import Attack, standard
-from paperlib.attacks.ensembles import AnyAttack, Ensemble, Transfer
-from paperlib.claims import ALL_WIDTHS, RANDOM_FLIPS, WORST
-from paperlib.store.experiment import Experiment
+from paperlib.attacks.ensembles import AnyAttack, Ensemble, Source, Transfer
+from paperlib.labels import FOUR, RANDOM_FLIPS, SO_FAR, WIDTHS, WORST
+
+RANDOM = ("uniform", "sign")  # laws of noise in counts or pixels
 
 # The backward rules of the released white-box ensemble (section 5 of the paper notes); {}: the network's own.
 FOUR_RULES = ({}, {"name": "sigmoid", "slope": 4.0}, {"name": "atan", "gamma": 2.0}, {"name": "rate"})
@@ -19,7 +19,7 @@ OTHER_RULES = ("rate", "assg", "pdsg", "straight-through")  # that have no width
 
 def ladder(eps_255: Sequence[float], *, steps: int) -> list[Attack | None]:
     """Clean, then at each radius uniform and sign noise, FGSM and PGD."""
-    names = [*attack.RANDOM, "fgsm", "pgd"]
+    names = [*RANDOM, "fgsm", "pgd"]
     return [None, *(standard(name, e / 255, steps=steps) for e in eps_255 for name in names)]
 
 
@@ -29,15 +29,15 @@ def released(eps_255: Sequence[float], steps: Sequence[int]) -> list[AnyAttack]:
     PGD's step is the released one, 2.55/255 at 8/255, and grows with the radius.  Each attack stands alone, by the
     network's own rule, and as the worst case of `FOUR_RULES`; then comes the worst of them all.
     """
-    found: list[AnyAttack] = [None]
+    attacks: list[AnyAttack] = [None]
     for radius in eps_255:
         eps = radius / 255
         pgd = [Attack("pgd", eps, {"alpha": eps * 2.55 / 8, "steps": count, "until_broken": True}) for count in steps]
         alone = [standard("fgsm", eps), standard("rfgsm", eps), *pgd]
-        ensembles = [Ensemble(f"{one.title}, four rules", _by_four(one)) for one in alone]
+        ensembles = [_by_four(one) for one in alone]
         everything = [member for ensemble in reversed(ensembles) for member in ensemble.members]
-        found += [*alone, *ensembles, Ensemble(WORST, sorted(everything, key=lambda member: member.gradients))]
-    return found
+        attacks += [*alone, *ensembles, Ensemble(WORST, sorted(everything, key=lambda member: member.gradients))]
+    return attacks
 
 
 def widths(eps_255: float, gammas: Sequence[float], *, steps: int) -> list[Attack]:
@@ -54,11 +54,11 @@ def rules_at(eps_255: float, gammas: Sequence[float], *, steps: int) -> list[Any
     swept = widths(eps_255, gammas, steps=steps)
     own = [standard("pgd", eps_255 / 255, steps=count) for count in (steps, steps * len(swept))]
     others = [standard("pgd", eps_255 / 255, steps=steps, rule={"name": name}) for name in OTHER_RULES]
-    return [None, *own, *others, *swept, Ensemble(ALL_WIDTHS, swept)]
+    return [None, *own, *others, *swept, Ensemble("pgd", swept, {"rules": WIDTHS})]
 
 
 def rungs(
-    eps_255: float, *, steps: int, gammas: Sequence[float], long_steps: int, queries: int, source: Experiment
+    eps_255: float, *, steps: int, gammas: Sequence[float], long_steps: int, queries: int, source: Source
 ) -> list[Ensemble]:
     """Attacks from the weakest to the strongest, each rung with all those below it: the worst case so far.
 
@@ -71,7 +71,7 @@ def rungs(
         return standard("pgd", eps, steps=steps, rule=rule)
 
     climbed: list[Attack | Transfer] = []
-    found = []
+    rungs_ = []
     for title, members in (
         ("uniform noise", [standard("uniform", eps)]),
         ("FGSM", [standard("fgsm", eps)]),
@@ -87,8 +87,9 @@ def rungs(
         ("transfer", [Transfer(transferable(eps_255, steps=steps), source)]),
     ):  # fmt: skip
         climbed += members
-        found.append(Ensemble(f"up to {title}" if found else title, tuple(climbed)))
-    return [*found[:-1], replace(found[-1], title=WORST)]
+        rungs_.append(Ensemble(SO_FAR, tuple(climbed), {"up_to": title}))
+    first, *others, last = rungs_
+    return [replace(first, name="uniform", more={}), *others, replace(last, name=WORST, more={})]
 
 
 def strongest(eps_255: float, *, steps: int, long_steps: int, queries: int) -> Ensemble:
@@ -106,17 +107,18 @@ def on_events(eps_counts: Sequence[float], flips: Sequence[int], *, steps: int, 
 
     `eps_counts` are in counts of a frame's cell, `flips` budgets of whole events, changed at random and by gradient.
     """
-    names = [*attack.RANDOM, "fgsm", "pgd"]
+    names = [*RANDOM, "fgsm", "pgd"]
     nothing = [standard("pgd", 0.0, steps=1), standard("sparse_flips", 0, steps=1)]
     in_counts = [standard(name, float(eps), steps=steps) for eps in eps_counts for name in names]
-    return [None, *nothing, *in_counts, *(standard(name, k, steps=flip_steps) for k in flips for name in attack.FLIPS)]
+    whole = [standard(name, k, steps=flip_steps) for k in flips for name in (RANDOM_FLIPS, "sparse_flips")]
+    return [None, *nothing, *in_counts, *whole]
 
 
 def random_on_events(
     eps_counts: Sequence[float], flips: Sequence[int], factors: Sequence[int], *, steps: int, flip_steps: int
 ) -> tuple[list[Attack], list[Attack]]:
     """Noise at each of `factors` times each radius, and the attacks at the radii: in counts, then of whole events."""
-    radii = {law: eps_counts for law in attack.RANDOM} | {RANDOM_FLIPS: flips}
+    radii = {law: eps_counts for law in RANDOM} | {RANDOM_FLIPS: flips}
     noise = [
         standard(law, size)
         for law, own in radii.items()
@@ -147,16 +149,16 @@ def transferable(eps_255: float, *, steps: int, rule: dict | None = None) -> Att
     return Attack("pgd", eps, {"alpha": 2.5 * eps / steps, "steps": steps}, rule or {})
 
 
-def black_box(eps_255: float, *, sources: Sequence[Experiment], steps: int, queries: int) -> list[AnyAttack]:
+def black_box(eps_255: float, *, sources: Sequence[Source], steps: int, queries: int) -> list[AnyAttack]:
     """Clean and white-box PGD; Square; PGD made on each of `sources`, by its own rule and by four, which then transfer.
 
     The four rules are those of the substitute, which really differentiates by them (section 5 of the notes, fault 2).
     """
-    found: list[AnyAttack] = [None, standard("pgd", eps_255 / 255, steps=steps)]
+    attacks: list[AnyAttack] = [None, standard("pgd", eps_255 / 255, steps=steps)]
     for source in sources:
         made = [Transfer(transferable(eps_255, steps=steps, rule=rule), source) for rule in FOUR_RULES]
-        found += [made[0], Ensemble(f"{made[0].title}, four rules", made)]
-    return [*found, standard("square", eps_255 / 255, queries=queries)]
+        attacks += [made[0], _four(made)]
+    return [*attacks, standard("square", eps_255 / 255, queries=queries)]
 
 
 class Checklist(NamedTuple):
@@ -179,7 +181,7 @@ class Checklist(NamedTuple):
 
 
 def checklist(
-    eps_255: float, radii_255: Sequence[float], *, steps: int, long_steps: int, queries: int, source: Experiment
+    eps_255: float, radii_255: Sequence[float], *, steps: int, long_steps: int, queries: int, source: Source
 ) -> Checklist:
     """The checklist at `eps_255`; `source` is the network that transferred examples are made on.
 
@@ -219,5 +221,11 @@ def expectation_pairs(eps_255: float, draws: Sequence[int], *, steps: int) -> li
     return [(loop, one) for loop in overwritten] + list(zip(averaged, overwritten, strict=True))
 
 
-def _by_four(attack: Attack) -> tuple[Attack, ...]:
-    return tuple(replace(attack, rule=rule) for rule in FOUR_RULES)
+def _by_four(attack: Attack) -> Ensemble:
+    return _four([replace(attack, rule=rule) for rule in FOUR_RULES])
+
+
+def _four(members: Sequence[Attack | Transfer]) -> Ensemble:
+    """One attack by the four rules, the network's own first."""
+    labels = members[0].labels
+    return Ensemble(labels.pop("attack"), members, labels | {"rules": FOUR})

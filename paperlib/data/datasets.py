@@ -4,9 +4,8 @@ from dataclasses import fields
 
 from paperlib import errors
 from paperlib.data import events, images
-from paperlib.networks import network as networks
-from paperlib.data.simulation import Camera
 from paperlib.data.sets import ImageSet
+from paperlib.data.simulation import Camera
 
 CAPS = {"train", "validation", "test"}
 
@@ -33,5 +32,3 @@ def arguments(name: str) -> tuple[set[str], set[str]]:
     if not events.is_known(name):
         return {"name"}, CAPS
     return {"name", "T"}, CAPS | ({f.name for f in fields(Camera)} if name.startswith(events.SACCADES) else set())
-
-

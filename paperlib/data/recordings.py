@@ -1,14 +1,13 @@
 """Recordings of event cameras: structured arrays as tonic has them, checked, and summed up into frames."""
 
-import numpy as np
-
-from paperlib import errors
 import io
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+
 import numpy as np
+
 from paperlib import errors, files, paths
 
 DTYPE = np.dtype([("x", np.int16), ("y", np.int16), ("t", np.int64), ("p", bool)])  # t in microseconds
@@ -75,7 +74,6 @@ def arrays(path: Path, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, n
         raise errors.Refused(
             f"{paths.shown(path)} is damaged ({type(problem).__name__}); delete it, and it is made again."
         ) from None
-
 
 
 def code(*modules: ModuleType) -> str:

@@ -1,4 +1,4 @@
-"""What a training step costs, counted and timed; and what networks have cost, beside what an attack leaves of them."""
+"""The cost of a training step, counted and timed; the cost of whole trainings beside their accuracy under attack."""
 
 import gc
 import time
@@ -17,14 +17,16 @@ from paperlib import errors, records
 from paperlib.attacks import evaluation
 from paperlib.measures import statistics
 from paperlib.measures.accuracy import accuracy_rows, difference_rows, mean_rows
-from paperlib.measures.rows import by_labels, row
+from paperlib.measures.rows import by_labels, certain, row
 from paperlib.store import checkpoints
 from paperlib.store.evaluations import Evaluation
 from paperlib.store.experiment import Experiment, Imported
-from paperlib.training import defenses, loop
+from paperlib.training import defenses
 from paperlib.training.defenses import Batch
+from paperlib.training.loop import Step, passes
 
-UNIT = "vanilla"  # the training whose step others are held against
+UNIT = "vanilla"  # the training with whose step the others are compared
+PASSES = ["forward passes", "backward passes"]
 
 # ---- counting ----------------------------------------------------------------------------------------------------
 
@@ -111,7 +113,7 @@ def counted(
 # ---- a training step ---------------------------------------------------------------------------------------------
 
 
-class _Step:
+class _Timed:
     """The step of one training, as `loop.epochs` takes it, on a fresh network and the same images every time."""
 
     def __init__(self, experiment: Experiment, size: int, device: str):
@@ -120,29 +122,24 @@ class _Step:
         images = data.train.take(size)
         x, y = images.pixels().to(device), images.labels.to(device)
         self.batch = Batch(x, y, images.index, data.bounds, seed=experiment.seed)
-        self.network = experiment.build().to(device).train()
-        self.defense = defenses.build(experiment.defense, experiment.options)
-        self.weights = list(self.network.parameters())
-        self.optimiser = torch.optim.SGD(
-            self.weights, lr=schedule.lr, momentum=schedule.momentum, weight_decay=schedule.weight_decay
-        )
+        defense = defenses.build(experiment.defense, experiment.options)
+        self.step = Step(experiment.build().to(device).train(), defense, schedule)
         self.steps = len(data.train) // size  # an epoch of such batches
         self.device = device
 
-    def loss(self) -> Tensor:
-        return self.defense.loss(self.network, self.batch)
-
-    def after(self) -> None:
-        defenses.after_step(self.defense, self.network)
+    def exact(self) -> dict[str, int]:
+        """The counts of a step by name."""
+        step = self.step
+        counts = counted(
+            lambda: step.loss(self.batch), step.parameters, lambda: defenses.after_step(step.defense, step.network)
+        )
+        numbers = {"multiply-adds": counts.multiply_adds, "bytes kept": counts.kept}
+        return dict(zip(PASSES, passes(step.defense), strict=True)) | numbers
 
     def seconds(self) -> float:
         self._wait()
         started = time.perf_counter()
-        loss = self.loss()
-        self.optimiser.zero_grad()
-        loss.backward(inputs=self.weights)
-        self.optimiser.step()
-        self.after()
+        self.step.move(self.step.loss(self.batch))
         self._wait()
         return time.perf_counter() - started
 
@@ -152,7 +149,7 @@ class _Step:
 
 
 def step_rows(trainings: Sequence[Experiment], *, batch: int, repeats: int, device: str = "auto") -> list[dict]:
-    """What a step and an epoch of each training cost, and a step relative to vanilla's, which must be among them.
+    """The cost of a step and of an epoch of each training, and of a step relative to vanilla's, which must be there.
 
     Forward and backward passes are those of `loop.passes`; multiply-adds of convolutions and matrix products, and
     bytes kept for the backward pass, are counted on one batch of `batch` training images.  Seconds are the median of
@@ -163,64 +160,48 @@ def step_rows(trainings: Sequence[Experiment], *, batch: int, repeats: int, devi
     names = [e.defense for e in trainings]
     errors.one_of("training among those to hold against each other", UNIT, names)
     device = checkpoints.resolve(device)
-    with evaluation.chance(0):  # for whatever draws: input spikes, rows
-        steps = [_Step(e, batch, device) for e in trainings]
-        exact = [_exact(step) for step in steps]
+    with evaluation.chance(0):  # for input spikes, rows and other draws
+        steps = [_Timed(e, batch, device) for e in trainings]
+        exact = [step.exact() for step in steps]
         turns = np.array([[step.seconds() for step in steps] for _ in range(repeats + 1)])[1:]
-    unit = names.index(UNIT)
-    rows = []
+    unit, rows = names.index(UNIT), []
     for e, step, numbers, seconds in zip(trainings, steps, exact, turns.T, strict=True):
-
-        def told(quantity: str, what: str, interval: statistics.Interval, e: Experiment = e) -> None:
+        costs = []  # (quantity, what, interval)
+        for what, number in numbers.items():
+            costs.append(("cost of a step", what, certain(number, batch)))
+            if what != "bytes kept":  # memory is the same in every step
+                costs.append(("cost of an epoch", what, certain(number * step.steps, batch)))
+        costs.append(("cost of a step", "seconds", _between(seconds)))
+        costs.append(("cost of an epoch", "seconds", _between(seconds * step.steps)))
+        for what, parts in (("passes", PASSES), ("multiply-adds", ["multiply-adds"]), ("bytes kept", ["bytes kept"])):
+            mine, least = (sum(counts[part] for part in parts) for counts in (numbers, exact[unit]))
+            costs.append(("relative cost", what, certain(mine / least, batch)))
+        costs.append(("relative cost", "seconds", _between(seconds / turns[:, unit])))
+        for quantity, what, interval in costs:
             timed = {records.TIMED: True} if what == "seconds" else {}
             rows.append(row(interval, [e], quantity=quantity, what=what, **e.labels, **timed))
-
-        for what, number in numbers.items():
-            told("cost of a step", what, _certain(number, batch))
-            if what != "bytes kept":  # memory is the same in every step
-                told("cost of an epoch", what, _certain(number * step.steps, batch))
-        told("cost of a step", "seconds", _between(seconds))
-        told("cost of an epoch", "seconds", _between(seconds * step.steps))
-        for what, parts in (("passes", PASSES), ("multiply-adds", ["multiply-adds"]), ("bytes kept", ["bytes kept"])):
-            own, least = (sum(of[part] for part in parts) for of in (numbers, exact[unit]))
-            told("relative cost", what, _certain(own / least, batch))
-        told("relative cost", "seconds", _between(seconds / turns[:, unit]))
     return rows
-
-
-PASSES = ["forward passes", "backward passes"]
-
-
-def _exact(step: _Step) -> dict[str, int]:
-    """What is counted of a step."""
-    passes = loop.passes(step.defense)
-    found = counted(step.loss, step.weights, step.after)
-    return dict(zip(PASSES, passes, strict=True)) | {"multiply-adds": found.multiply_adds, "bytes kept": found.kept}
-
-
-def _certain(value: float, n: int) -> statistics.Interval:
-    return statistics.Interval(value, np.nan, np.nan, n, "counted")
 
 
 def _between(seconds: np.ndarray) -> statistics.Interval:
     ends = float(np.median(seconds)), float(seconds.min()), float(seconds.max())
-    return statistics.Interval(*ends, len(seconds), "median of steps in turn, from the fastest to the slowest")
+    return statistics.Interval(*ends, len(seconds), "median of steps in turn, from the fastest to the slowest", "steps")
 
 
 # ---- budgets -----------------------------------------------------------------------------------------------------
 
 
 def budget_rows(budgets: Mapping[str, Sequence[Evaluation]], subject: str = "sr") -> list[dict]:
-    """Accuracies under each budget, a list of evaluations by name; `subject` minus every other one; what each cost.
+    """Accuracies under each budget, a list of evaluations by name; `subject` minus every other one; the cost of each.
 
     Rows carry the name as their label `budget`.  One network may stand in two lists, so that only the list can tell.
     """
     rows = []
-    for name, found in budgets.items():
-        others = dict.fromkeys(e.experiment.defense for e in found if e.experiment.defense != subject)
-        own = mean_rows(found) + accuracy_rows(found) + spent_rows(e.experiment for e in found)
-        own += [entry for other in others for entry in difference_rows(found, subject, other)]
-        rows += [entry | {"budget": name} for entry in own]
+    for name, judged in budgets.items():
+        others = dict.fromkeys(e.experiment.defense for e in judged if e.experiment.defense != subject)
+        added = mean_rows(judged) + accuracy_rows(judged) + spent_rows(e.experiment for e in judged)
+        added += [entry for other in others for entry in difference_rows(judged, subject, other)]
+        rows += [entry | {"budget": name} for entry in added]
     return rows
 
 
@@ -233,7 +214,7 @@ def spent_rows(networks: Iterable[Experiment | Imported]) -> list[dict]:
     ours = {e.key: e for e in networks if isinstance(e, Experiment)}
     for labels, group in by_labels(ours.values(), lambda e: e.labels | {"epochs": e.schedule.epochs}):
         epochs = labels.pop("epochs")
-        each = sum(loop.passes(defenses.build(group[0].defense, group[0].options)))
+        each = sum(passes(defenses.build(group[0].defense, group[0].options)))
         for quantity, value in (("epochs", epochs), ("passes per image", epochs * each)):
-            rows.append(row(_certain(value, len(group)), group, quantity=quantity, **labels))
+            rows.append(row(certain(value, len(group)), group, quantity=quantity, **labels))
     return rows

@@ -6,13 +6,10 @@ notes).  A comparison counts where the two sets of flags, of one network and the
 
 from collections.abc import Iterable, Sequence
 
-from paperlib.attacks import attack
 from paperlib.attacks.attack import Attack
-from paperlib.attacks.ensembles import Transfer
-from paperlib.claims import RANDOM_FLIPS
+from paperlib.attacks.ensembles import Transfer, members
+from paperlib.attacks.evaluation import Judged
 from paperlib.measures import statistics
-from paperlib.measures.rows import by_labels
-from paperlib.store.evaluations import Evaluation
 
 MANY = 0.1  # share of gradients that may be exactly 0
 
@@ -26,36 +23,34 @@ SMALLER = "a smaller radius breaks more; give it more steps or restarts"
 SHORTER = "fewer steps break more; give it restarts, or shorten its steps"
 
 
-def doubts(evaluations: Sequence[Evaluation]) -> list[list[str]]:
-    """For each evaluation what speaks against its number, given all of them; mostly nothing."""
-    found = [_alone(e) for e in evaluations]
-    for _, group in by_labels(enumerate(evaluations), lambda item: {"network": item[1].experiment.key}):
-        for place, e in group:
-            if isinstance(e.attack, Attack) and e.attack.gradients:
-                found[place] += dict.fromkeys(
-                    why for _, other in group if (why := _outdone(e, other)) and _breaks_more(other, e)
-                )
-    return found
+def doubts(judged: Sequence[Judged]) -> list[list[str]]:
+    """The reasons to doubt each number of one network, given all of them; mostly none."""
+    reasons = [_alone(one) for one in judged]
+    for place, one in enumerate(judged):
+        if isinstance(one.attack, Attack) and one.attack.gradients:
+            reasons[place] += dict.fromkeys(
+                why for other in judged if (why := _outdone(one.attack, other.attack)) and _breaks_more(other, one)
+            )
+    return reasons
 
 
-def union(doubted: Iterable[list[str]]) -> list[str]:
+def union(reasons: Iterable[list[str]]) -> list[str]:
     """Each reason once, in order of first appearance."""
-    return list(dict.fromkeys(why for reasons in doubted for why in reasons))
+    return list(dict.fromkeys(why for some in reasons for why in some))
 
 
-def _alone(e: Evaluation) -> list[str]:
-    """What the evaluation says against itself."""
-    members = getattr(e.attack, "members", [e.attack])
-    drawn = e.experiment.is_stochastic and any(
-        isinstance(member, Attack) and member.gradients and member.options.get("eot", 1) == 1 for member in members
+def _alone(one: Judged) -> list[str]:
+    """The reasons that an evaluation gives by itself."""
+    drawn = one.stochastic and any(
+        isinstance(member, Attack) and member.gradients and member.options.get("eot", 1) == 1
+        for member in members(one.attack)
     )
-    checks = {VANISHED: e.vanished > MANY, STRAYED: e.strayed > 0, DRAWN: drawn}
+    checks = {VANISHED: one.vanished > MANY, STRAYED: one.strayed > 0, DRAWN: drawn}
     return [why for why, holds in checks.items() if holds]
 
 
-def _outdone(e: Evaluation, other: Evaluation) -> str | None:
-    """Why it would speak against `e`, a gradient attack, if `other` broke more; None where that proves nothing."""
-    mine, theirs = e.attack, other.attack
+def _outdone(mine: Attack, theirs) -> str | None:
+    """Why it would speak against `mine`, a gradient attack, if `theirs` broke more; None where that proves nothing."""
     same, iterated = theirs is not None and theirs.eps == mine.eps, mine.gradients > 1
     if theirs is not None and theirs.norm != mine.norm:  # a change of few events is no smaller one of all counts
         return None
@@ -63,9 +58,9 @@ def _outdone(e: Evaluation, other: Evaluation) -> str | None:
         return BLIND if same and iterated else None
     if not isinstance(theirs, Attack):  # clean images, or the worst of several
         return None
-    if theirs.name in (*attack.RANDOM, "random_search", RANDOM_FLIPS):
+    if theirs.declared.noise:
         return NOISE if same else None
-    if theirs.name in attack.BLACK_BOX:
+    if not theirs.gradients:
         return BLIND if same and iterated else None
     if theirs.name == "fgsm" and theirs.rule == mine.rule and iterated:
         return ONE_STEP if same else None
@@ -82,5 +77,5 @@ def _kind(attack: Attack) -> tuple:
     return attack.name, repr(attack.rule), repr({k: v for k, v in attack.options.items() if k not in lengths})
 
 
-def _breaks_more(one: Evaluation, other: Evaluation) -> bool:
+def _breaks_more(one: Judged, other: Judged) -> bool:
     return statistics.paired_difference(other.flags, one.flags).low > 0

@@ -1,6 +1,5 @@
 """The ratio theorem on functions that can be worked out by hand, by Monte Carlo and in closed form."""
 
-import numpy as np
 import torch
 from scipy import stats
 from torch import Tensor
@@ -8,13 +7,12 @@ from torch import Tensor
 from paperlib import theory
 from paperlib.measures import statistics
 from paperlib.measures.ratio import many_draws, ratio_interval
-from paperlib.measures.rows import row
-from paperlib.theory import gradients
+from paperlib.measures.rows import certain, row
 from paperlib.theory.gradients import Probabilities
 
 
 def exact_rows(*, draws: int) -> list[dict]:
-    """Functions that can be worked out by hand, by Monte Carlo and in closed form.
+    """The ratio of functions that can be worked out by hand, by Monte Carlo and in closed form.
 
     Linear ones, of 64 pixels, under three laws of noise; their intervals hold together with 95 % (Bonferroni).
     Logistic ones of 200 pixels show either bound broken once f is not linear within the ball.
@@ -32,7 +30,7 @@ def exact_rows(*, draws: int) -> list[dict]:
         for law in theory.LAWS:
             ratio = _exact(f, x, 0.1, draws=draws, law=law, generator=generator, z=z)
             closed = theory.linear_ratio(g[None], law).item()
-            labels = {"case": case, "law": law}
+            labels = {"f": "linear", "case": case, "law": law}
             rows += [row(ratio, [], quantity="measured", **labels), _known(closed, "closed form", **labels)]
     weights = torch.zeros(200).index_copy_(0, torch.arange(53), 6 * torch.randn(53, generator=generator))
     for case, w, margin, eps in (
@@ -41,12 +39,12 @@ def exact_rows(*, draws: int) -> list[dict]:
         ("saturated", torch.full((200,), 0.3), 4.0, 0.1),
     ):
         f, x = _logistic(w, margin), torch.zeros(1, 200, dtype=torch.double)
-        g = gradients.true_class_gradient(f, x, torch.tensor([0]))
+        g = theory.true_class_gradient(f, x, torch.tensor([0]))
         ratio = _exact(f, x, eps, draws=draws, law="uniform", generator=generator, z=statistics.Z)
-        labels = {"case": f"logistic, {case}, ε = {eps:.2g}", "law": "uniform"}
+        labels = {"f": "logistic", "case": case, "eps": eps, "law": "uniform"}
         rows += [row(ratio, [], quantity="measured", **labels)]
         rows += [_known(theory.linear_ratio(g).item(), "first order", **labels)]
-        rows += [_known(3.0 * gradients.l0(g, 0.0).item(), "3‖g‖₀", **labels)]
+        rows += [_known(3.0 * theory.l0(g, 0.0).item(), "3‖g‖₀", **labels)]
     return rows
 
 
@@ -58,12 +56,12 @@ def _logistic(w: Tensor, margin: float) -> Probabilities:
     return lambda x: torch.sigmoid(x @ w.to(x) + margin)[:, None]
 
 
-def _exact(f: Probabilities, x: Tensor, eps: float, *, z: float, **how) -> statistics.Interval:
+def _exact(f: Probabilities, x: Tensor, eps: float, *, z: float, **drawing) -> statistics.Interval:
     """The ratio of a function whose adversarial vulnerability lies at a corner."""
     y = torch.tensor([0])
     adversarial = theory.adversarial_vulnerability(f, x, y, eps, steps=0)
-    return ratio_interval(adversarial, many_draws(f, x, y, eps, **how), z)
+    return ratio_interval(adversarial, many_draws(f, x, y, eps, **drawing), z)
 
 
 def _known(value: float, quantity: str, **labels) -> dict:
-    return row(statistics.Interval(value, np.nan, np.nan, 1, "exact"), [], quantity=quantity, **labels)
+    return row(certain(value, 1, "exact"), [], quantity=quantity, **labels)

@@ -1,10 +1,10 @@
 """The loss along straight lines through an image: the attack's direction and a random one, and the plane of both.
 
 A gradient is *masked* where following it raises the loss no more than a random direction does (Athalye et al., arXiv
-1802.00420); whether robustness is of that kind is to be seen here.
+1802.00420).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -17,10 +17,9 @@ from paperlib.attacks.core import Bounds, sign_noise
 from paperlib.data.sets import Split
 from paperlib.measures import statistics
 from paperlib.measures.rows import BATCH, NOTHING, median, row
-from paperlib.store import checkpoints
-from paperlib.store.experiment import Experiment
+from paperlib.store.experiment import Experiment, Opened
 from paperlib.theory import gradients
-from paperlib.theory.gradients import cross_entropy, in_batches, loss_gradient
+from paperlib.theory.gradients import cross_entropy, device_of, in_batches, loss_gradient
 
 ATTACK, RANDOM = DIRECTIONS = ("attack", "random")
 SEED = 0  # of the random directions
@@ -36,45 +35,33 @@ class Landscape(NamedTuple):
     flat: np.ndarray  # whether the gradient at x is exactly 0, so that the attack has no direction, (N,) bool
 
 
-def agreed(of: Sequence[Experiment], samples: Split, *, device: str = "auto") -> Split:
+def agreed(networks: Iterable[Opened], samples: Split) -> Split:
     """Those of `samples` that every network classifies correctly: the same images for all.  There may be none."""
-    device = checkpoints.resolve(device)
     right = torch.ones(len(samples), dtype=torch.bool)
-    for experiment in of:
-        network = checkpoints.trained(experiment, device=device)
-        right &= in_batches(network, samples.pixels().to(device), BATCH).argmax(1).cpu() == samples.labels
+    for _, network in networks:
+        right &= in_batches(network, samples.pixels().to(device_of(network)), BATCH).argmax(1).cpu() == samples.labels
     return replace(samples, images=samples.images[right], labels=samples.labels[right], index=samples.index[right])
 
 
-def landscapes(
-    of: Sequence[Experiment],
-    samples: Split,
-    *,
-    reach_255: float,
-    points: int,
-    bounds: Bounds,
-    device: str = "auto",
-) -> list[Landscape]:
-    """Each network's loss at x + t·d, clamped to `bounds`, for t from -`reach_255` to `reach_255` in units of 1/255.
+def landscapes(networks: Iterable[Opened], samples: Split, *, reach_255: float, points: int) -> list[Landscape]:
+    """Each network's loss at x + t·d, clamped to the samples' bounds, for t from -`reach_255` to `reach_255`, in 1/255.
 
     d is sign ∇ₓ of the loss by the network's own backward rule, or random signs, drawn for each sample by its index.
     There are `points` lengths on either side of t = 0.
     """
     t_255 = _lengths(reach_255, points)
-    device = checkpoints.resolve(device)
-    found = []
-    for experiment in of:
-        network = checkpoints.trained(experiment, device=device)
+    walks = []
+    for experiment, network in networks:
         batches = samples.batches(BATCH) if len(samples) else ()
-        parts = [_walked(network, *batch, t_255, bounds, device) for batch in batches]
+        parts = [_walked(network, *batch, t_255, samples.bounds) for batch in batches]
         empty = np.empty((0, len(t_255)))
         loss, right = (
             {d: np.concatenate([part[d][i] for part in parts]) if parts else empty.astype(kind) for d in DIRECTIONS}
             for i, kind in enumerate((float, bool))
         )
         flat = np.concatenate([np.empty(0, bool), *(part["flat"] for part in parts)])
-        found.append(Landscape(experiment, t_255, loss, right, flat))
-    return found
+        walks.append(Landscape(experiment, t_255, loss, right, flat))
+    return walks
 
 
 def roughness(loss: np.ndarray) -> np.ndarray:
@@ -116,42 +103,32 @@ def landscape_curves(found: Sequence[Landscape]) -> dict:
     return {"t_255": records.array(found[0].t_255), "loss": loss}
 
 
-def landscape_plane(
-    of: Sequence[Experiment],
-    samples: Split,
-    *,
-    reach_255: float,
-    points: int,
-    bounds: Bounds,
-    device: str = "auto",
-) -> dict:
+def landscape_plane(networks: Iterable[Opened], samples: Split, *, reach_255: float, points: int) -> dict:
     """The first of `samples` over the plane of its two directions, for a record's arrays; the grid is as above.
 
     "t_255" (T,), "image" (C, H, W), and by training "loss" and "right" (T, T): a column for each length along the
     attack's direction, a row for each along the random one.  Where there is no sample, only the grid.
     """
     t_255 = _lengths(reach_255, points)
-    device = checkpoints.resolve(device)
-    found = {"t_255": records.array(t_255), "loss": {}, "right": {}}
+    plane = {"t_255": records.array(t_255), "loss": {}, "right": {}}
     if not len(samples):
-        return found
-    ((x, y, index),) = samples.take(1).batches(1)
-    found["image"] = records.array(x[0])
-    x, y = x.to(device), y.to(device)
-    t = _spread(t_255, x)
-    for experiment in of:
-        network = checkpoints.trained(experiment, device=device)
+        return plane
+    ((image, label, index),) = samples.take(1).batches(1)
+    plane["image"] = records.array(image[0])
+    for experiment, network in networks:
+        x, y = image.to(device_of(network)), label.to(device_of(network))
+        t = _spread(t_255, x)
         attack, random = _gradient(network, x, y).sign(), sign_noise(x, SEED, index)
         places = x + t * attack + t[:, None] * random  # (T, T, 1, C, H, W), the random direction first
-        loss, right = _seen(network, places.flatten(0, 1), y, bounds)
-        found["loss"][experiment.defense] = records.array(loss.reshape(len(t), len(t)))
-        found["right"][experiment.defense] = right.reshape(len(t), len(t)).tolist()
-    return found
+        loss, right = _seen(network, places.flatten(0, 1), y, samples.bounds)
+        plane["loss"][experiment.defense] = records.array(loss.reshape(len(t), len(t)))
+        plane["right"][experiment.defense] = right.reshape(len(t), len(t)).tolist()
+    return plane
 
 
-def _walked(network, x: Tensor, y: Tensor, index: Tensor, t_255: np.ndarray, bounds: Bounds, device: str) -> dict:
+def _walked(network, x: Tensor, y: Tensor, index: Tensor, t_255: np.ndarray, bounds: Bounds) -> dict:
     """Loss and correctness of one batch along each direction, (B, T) each, and where the gradient is 0, (B,)."""
-    x, y = x.to(device), y.to(device)
+    x, y = x.to(device_of(network)), y.to(device_of(network))
     gradient = _gradient(network, x, y)
     t, arrows = _spread(t_255, x), {ATTACK: gradient.sign(), RANDOM: sign_noise(x, SEED, index)}
     walked = {name: _seen(network, x + t * arrow, y, bounds) for name, arrow in arrows.items()}
@@ -162,8 +139,8 @@ def _seen(network, places: Tensor, labels: Tensor, bounds: Bounds) -> tuple[np.n
     """Loss and correctness (B, P) at `places` (P, B, C, H, W), clamped to `bounds`."""
     logits = in_batches(network, places.flatten(0, 1).clamp(*bounds), BATCH)
     wanted = labels.repeat(len(places))
-    told = _loss(logits, wanted), logits.argmax(1) == wanted
-    return tuple(values.view(len(places), -1).T.cpu().numpy() for values in told)
+    values = _loss(logits, wanted), logits.argmax(1) == wanted
+    return tuple(v.view(len(places), -1).T.cpu().numpy() for v in values)
 
 
 def _gradient(network, x: Tensor, y: Tensor) -> Tensor:

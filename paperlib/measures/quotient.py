@@ -1,5 +1,6 @@
 """The finite-difference proposition: the quotient, its error, and the penalty's gradient by either way."""
 
+import copy
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -11,14 +12,14 @@ from torch import Tensor, nn
 
 from paperlib import records, theory
 from paperlib.data.sets import Split
-from paperlib.measures import rows, statistics
+from paperlib.labels import TRUE
+from paperlib.measures import statistics
 from paperlib.measures.cost import counted
-from paperlib.measures.ratio import REGIMES, TRUE
-from paperlib.measures.rows import by_labels, mean_over_seeds, over_seeds, row
-from paperlib.store import checkpoints
-from paperlib.store.experiment import Experiment
+from paperlib.measures.ratio import ENTERED
+from paperlib.measures.rows import BATCH, by_labels, certain, mean_over_seeds, over_seeds, row
+from paperlib.networks.network import Network
+from paperlib.store.experiment import Experiment, Opened
 from paperlib.theory import gradients
-from paperlib.theory.gradients import in_batches
 from paperlib.training import regularizers
 
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
@@ -29,7 +30,7 @@ WINDOW = {"correlation": 0.8, "factor": 2.0}  # a proxy: correlated with ‖g‖
 
 
 class Quotients(NamedTuple):
-    """What one network says of N samples in one regime and precision."""
+    """The finite-difference quotients of one network at N samples, in one regime and precision."""
 
     experiment: Experiment
     regime: str
@@ -57,31 +58,32 @@ class Quotients(NamedTuple):
         return [h for h in good if self.correlation(h, scheme).value >= WINDOW["correlation"]]
 
 
-def quotients(
-    experiment: Experiment, samples: Split, steps: Sequence[float], *, regime: str, precision: str, device: str = "auto"
-) -> Quotients:
+def quotients(opened: Opened, samples: Split, steps: Sequence[float], *, regime: str, precision: str) -> Quotients:
     """The finite-difference quotient of one network for each h of `steps` and each scheme, beside ‖g‖₁.
 
-    `regime` is one of `REGIMES`; `precision`, "float32" or "float64", that of network and images.
+    `regime` is one of `labels.REGIMES`; `precision`, "float32" or "float64", that of network and images.
     """
-    device, dtype = _with(checkpoints.resolve(device), precision), PRECISIONS[precision]
-    network = checkpoints.trained(experiment, device=device).to(dtype)
+    experiment, network = opened
+    dtype = PRECISIONS[precision]
+    network = _in(network, dtype)
+    device = gradients.device_of(network)
     f, parts = (lambda images: network(images).softmax(1)), []  # rounded as it is in training
-    with REGIMES[regime](network):
-        for x, y, _ in samples.batches(rows.BATCH):
+    with ENTERED[regime](network):
+        for x, y, _ in samples.batches(BATCH):
             x, y = x.to(device, dtype), y.to(device)
-            gradient = gradients.true_class_gradient(f, x, y)
+            gradient = theory.true_class_gradient(f, x, y)
             columns = {"l1": gradients.l1(gradient)} | theory.finite_differences(f, x, y, steps, gradient.sign())
             columns |= {} if regime == TRUE else {"curvature": theory.curvature(f, x, y)}
             parts.append({name: values.cpu().double() for name, values in columns.items()})
-    found = {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
-    l1, curvature = found.pop("l1"), found.pop("curvature", None)
-    return Quotients(experiment, regime, precision, l1, found, curvature)
+    values = {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
+    l1, curvature = values.pop("l1"), values.pop("curvature", None)
+    return Quotients(experiment, regime, precision, l1, values, curvature)
 
 
-def _with(device: str, precision: str) -> str:
-    """The device itself, or the CPU where it lacks 64 bits."""
-    return "cpu" if (device, precision) == ("mps", "float64") else device
+def _in(network: Network, dtype: torch.dtype) -> Network:
+    """A copy of the network in that precision; on the CPU where its device lacks 64 bits."""
+    lacks = gradients.device_of(network).type == "mps" and dtype == torch.float64
+    return copy.deepcopy(network).to("cpu" if lacks else gradients.device_of(network), dtype)
 
 
 def quotient_rows(found: Iterable[Quotients], *, used: float) -> list[dict]:
@@ -99,7 +101,7 @@ def quotient_rows(found: Iterable[Quotients], *, used: float) -> list[dict]:
             window = q.window("forward")
             method = f"correlation of {WINDOW['correlation']:g} or more, mean within a factor of {WINDOW['factor']:g}"
             for name, end in (("window from", min), ("window to", max)):
-                interval = statistics.Interval(end(window, default=np.nan), np.nan, np.nan, len(q.l1), method)
+                interval = certain(end(window, default=np.nan), len(q.l1), method)
                 rows.append(row(interval, [q.experiment], quantity=name, **q.labels))
             at_used = q.correlation(used, "forward")
             rows.append(row(at_used, [q.experiment], quantity="correlation at SR's h", **q.labels))
@@ -171,14 +173,14 @@ def curvatures(found: Iterable[Quotients], h: float) -> dict:
     }
 
 
-def smooth_accuracy_rows(networks: Sequence[Experiment], samples: Split, *, device: str = "auto") -> list[dict]:
+def smooth_accuracy_rows(networks: Iterable[Opened], samples: Split) -> list[dict]:
     """Accuracy of the spiking and of the surrogate-smooth network, per network: the latter is another function."""
-    device, rows = checkpoints.resolve(device), []
-    for experiment in networks:
-        network = checkpoints.trained(experiment, device=device)
-        for regime, entered in REGIMES.items():
+    rows = []
+    for experiment, network in networks:
+        device = gradients.device_of(network)
+        for regime, entered in ENTERED.items():
             with entered(network):
-                logits = in_batches(network, samples.pixels().to(device), rows.BATCH)
+                logits = gradients.in_batches(network, samples.pixels().to(device), BATCH)
             flags = (logits.argmax(1).cpu() == samples.labels).numpy()
             labels = experiment.labels | {"regime": regime}
             rows.append(row(statistics.wilson(flags), [experiment], quantity="accuracy", **labels))
@@ -188,20 +190,19 @@ def smooth_accuracy_rows(networks: Sequence[Experiment], samples: Split, *, devi
 # ---- the penalty's gradient --------------------------------------------------------------------------------------
 
 
-def weight_gradient_rows(
-    networks: Sequence[Experiment], samples: Split, *, h: float, device: str = "auto"
-) -> list[dict]:
+def weight_gradient_rows(networks: Iterable[Opened], samples: Split, *, h: float) -> list[dict]:
     """The penalty's gradient by the weights, finite difference against exact double back-propagation, over seeds.
 
     The penalty is the mean of |q|, or of ‖∇f_y‖₁, over `samples`, in eval mode and 64 bits.  Per regime and layer
     (convolutions and readout, from the image on): their cosine, and the norm of the former over that of the latter.
     """
-    device, found = _with(checkpoints.resolve(device), "float64"), []
-    x, y = samples.pixels().to(device, torch.float64), samples.labels.to(device)
-    for experiment in networks:
-        network = checkpoints.trained(experiment, device=device).double()
+    values = []
+    for experiment, network in networks:
+        network = _in(network, torch.float64)
+        device = gradients.device_of(network)
+        x, y = samples.pixels().to(device, torch.float64), samples.labels.to(device)
         weights = [m.weight for m in network.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
-        for regime, entered in REGIMES.items():
+        for regime, entered in ENTERED.items():
             with entered(network):
                 _, penalty = regularizers.sr(network, x, y, preset="paper", h=h)
                 estimated = torch.autograd.grad(penalty, weights)
@@ -213,23 +214,23 @@ def weight_gradient_rows(
                 size = (a.norm() / b.norm()).item() if b.any() else np.nan
                 for quantity, value in (("cosine", cosine), ("norm ratio", size)):
                     labels = experiment.labels | {"regime": regime, "layer": layer, "h": h, "quantity": quantity}
-                    found.append((labels, (experiment, value)))
+                    values.append((labels, (experiment, value)))
     bounds = {"cosine": (-1, 1), "norm ratio": (0, np.inf)}
     return [
-        _scalar_row([told for _, told in group], within=bounds[labels["quantity"]], **labels)
-        for labels, group in by_labels(found, lambda one: one[0])
+        _scalar_row([entry for _, entry in group], within=bounds[labels["quantity"]], **labels)
+        for labels, group in by_labels(values, lambda one: one[0])
     ]
 
 
-def cost_rows(experiment: Experiment, samples: Split, *, h: float, device: str = "auto") -> list[dict]:
-    """What one gradient step of each penalty costs, relative to cross-entropy alone: arithmetic and memory.
+def cost_rows(opened: Opened, samples: Split, *, h: float) -> list[dict]:
+    """The cost of one gradient step of each penalty, relative to cross-entropy alone: arithmetic and memory.
 
     Multiply-adds of the convolutions and matrix products, and the most bytes kept at a time for a backward pass, both
     counted, so that they are the same on any machine.  Double back-propagation steps the neuron: the fused one is
     differentiable once.
     """
-    device = checkpoints.resolve(device)
-    network = checkpoints.trained(experiment, device=device)
+    experiment, network = opened
+    device = gradients.device_of(network)
     x, y = samples.pixels().to(device), samples.labels.to(device)
 
     def plain() -> Tensor:
@@ -248,12 +249,12 @@ def cost_rows(experiment: Experiment, samples: Split, *, h: float, device: str =
     least = counted(plain, weights)
     for step in (finite_difference, double_back_propagation):
         for quantity, used, unit in zip(("multiply-adds", "bytes kept"), counted(step, weights), least, strict=True):
-            interval = statistics.Interval(used / unit, np.nan, np.nan, len(y), "counted")
+            interval = certain(used / unit, len(y))
             labels = {"penalty": step.__name__.replace("_", " "), "quantity": quantity} | experiment.labels
             rows.append(row(interval, [experiment], **labels))
     return rows
 
 
 def _scalar_row(values: list[tuple[Experiment, float]], within: tuple = (-np.inf, np.inf), **labels) -> dict:
-    told = [(experiment, value, partial(statistics.t_interval, [value])) for experiment, value in values]
-    return mean_over_seeds(told, within=within, **labels)
+    networks = [(experiment, value, partial(statistics.t_interval, [value])) for experiment, value in values]
+    return mean_over_seeds(networks, within=within, **labels)

@@ -4,9 +4,9 @@ Regimes: *linear*, from the gradient alone; *surrogate-smooth*, each spike repla
 *true forward*, the spiking network with ρ_rand by Monte Carlo and ρ_adv by attack.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from functools import cache, partial
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -15,17 +15,16 @@ from torch import Tensor
 
 from paperlib import errors, records, theory
 from paperlib.data.sets import Split
-from paperlib.measures import rows, statistics
-from paperlib.measures.rows import NOTHING, by_labels, mean_over_seeds, median, over_seeds, row
+from paperlib.labels import SMOOTH, TRUE
+from paperlib.measures import statistics
+from paperlib.measures.rows import BATCH, NOTHING, by_labels, mean_over_seeds, median, over_seeds, row
 from paperlib.networks.network import Network
-from paperlib.store import checkpoints
-from paperlib.store.experiment import Experiment
+from paperlib.store.experiment import Experiment, Opened
 from paperlib.theory import gradients
 from paperlib.theory.gradients import Probabilities
 from paperlib.theory.ratio import RandomVulnerability
 
-SMOOTH, TRUE = "surrogate-smooth", "true forward"
-REGIMES: dict[str, Callable] = {SMOOTH: Network.smoothed, TRUE: lambda network: nullcontext()}
+ENTERED: dict[str, Callable] = {SMOOTH: Network.smoothed, TRUE: lambda network: nullcontext()}  # by regime
 CANDIDATES, SEARCHED = 5, 10  # of the search for the worst violation: samples measured anew, radii of its curve
 COPIES = 50  # of one image, seen at once, where many draws are taken of it
 
@@ -101,7 +100,7 @@ class Vulnerabilities(NamedTuple):
 
     @property
     def below(self) -> dict[str, np.ndarray]:
-        """What the verdict on C2 rests on: of the samples with a gradient and a ratio, whether it keeps to a bound."""
+        """Of samples with a gradient and a ratio, whether it keeps to each bound: the basis of the verdict on C2."""
         ratio = self.ratio
         judged = ~ratio.isnan() & (gradients.l1(self.gradient) > 0)
         bounds = {"at most 3‖g‖₀": self.upper, "at most 3·PN": theory.linear_ratio(self.gradient)}
@@ -122,24 +121,22 @@ class Vulnerabilities(NamedTuple):
 
 
 def vulnerabilities(
-    experiment: Experiment,
+    opened: Opened,
     samples: Split,
     regime: str,
     radii_255: Sequence[float],
     *,
     draws: int,
     steps: int,
-    device: str = "auto",
 ) -> list[Vulnerabilities]:
-    """What one network says of `samples` at each radius, in a regime of `REGIMES`; the same draws at every radius."""
+    """Both vulnerabilities of one network at each radius, in a regime of `ENTERED`; the same draws at every radius."""
     if not radii_255:
         raise errors.Refused("There is no radius to measure at; give one at least.")
     for eps_255 in radii_255:
-        errors.number("eps_255", eps_255, above=0)  # what is measured is divided by what first order says
-    device = checkpoints.resolve(device)
-    network = checkpoints.trained(experiment, device=device)
-    with REGIMES[regime](network):
-        f = gradients.probabilities(network)
+        errors.number("eps_255", eps_255, above=0)  # measures are divided by what first order predicts
+    experiment, network = opened
+    with ENTERED[regime](network):
+        f, device = theory.probabilities(network), gradients.device_of(network)
         return measured(f, experiment, samples, regime, radii_255, draws=draws, steps=steps, device=device)
 
 
@@ -152,13 +149,13 @@ def measured(
     *,
     draws: int,
     steps: int,
-    device: str,
+    device: torch.device,
 ) -> list[Vulnerabilities]:
-    """`vulnerabilities` of any f, which is held to be that of `experiment` in `regime`."""
+    """`vulnerabilities` of any f; `experiment` and `regime` are its labels."""
     parts: dict[float, list[tuple]] = {eps: [] for eps in radii_255}
-    for x, y, index in samples.batches(rows.BATCH):
+    for x, y, index in samples.batches(BATCH):
         x, y = x.to(device), y.to(device)
-        gradient = gradients.true_class_gradient(f, x, y)
+        gradient = theory.true_class_gradient(f, x, y)
         with torch.no_grad():
             confidence = f(x).gather(1, y[:, None]).squeeze(1)
         for eps_255 in parts:
@@ -166,27 +163,27 @@ def measured(
             random = theory.random_vulnerability(f, x, y, eps_255 / 255, draws, generator=generator)
             adversarial = theory.adversarial_vulnerability(f, x, y, eps_255 / 255, steps=steps)
             parts[eps_255].append((gradient, confidence, adversarial, *random))
-    found = []
+    vulnerabilities_ = []
     for eps_255, batches in parts.items():
         columns = (torch.cat(column).cpu() for column in zip(*batches, strict=True))
         gradient, confidence, adversarial, *random = columns
         random = RandomVulnerability(*random)
-        found.append(Vulnerabilities(experiment, regime, eps_255, gradient, confidence, random, adversarial))
-    return found
+        vulnerabilities_.append(Vulnerabilities(experiment, regime, eps_255, gradient, confidence, random, adversarial))
+    return vulnerabilities_
 
 
 def vulnerability_rows(found: Iterable[Vulnerabilities]) -> list[dict]:
     """Per training, regime and radius, over seeds: where samples lie, medians, draws that moved f_y, confidence.
 
-    What the verdict rests on stands per network as well, with Wilson's interval.
+    The shares on which the verdict rests stand per network as well, with Wilson's interval.
     """
     rows = []
     for labels, group in by_labels(found, lambda v: v.labels):
         for what, geometric in (("outcomes", False), ("sizes", True)):
             values = [(v.experiment, getattr(v, what)) for v in group]
             for name in values[0][1]:
-                told = [(e, own[name]) for e, own in values]
-                rows.append(over_seeds(told, geometric=geometric, quantity=name, **labels))
+                by_network = [(e, by_name[name]) for e, by_name in values]
+                rows.append(over_seeds(by_network, geometric=geometric, quantity=name, **labels))
         moved = [(v.experiment, v.random.moved.numpy()) for v in group]
         rows.append(over_seeds(moved, quantity="draws that moved f_y", **labels))
         rows.append(_confidence_row(group, labels))
@@ -241,7 +238,7 @@ def saturation(found: Iterable[Vulnerabilities]) -> dict:
 
 
 def pictures(worst: Iterable[dict], samples: Split) -> dict:
-    """For the figure: {bound: the image that `worst_rows` found, (C, H, W)}."""
+    """For the figure: {bound: the image in the rows of `worst_rows`, (C, H, W)}."""
     return {r["bound"]: records.array(samples.pixels(slice(r["image"], r["image"] + 1))[0]) for r in worst}
 
 
@@ -249,27 +246,24 @@ def pictures(worst: Iterable[dict], samples: Split) -> dict:
 
 
 def worst_rows(
-    found: Iterable[Vulnerabilities], samples: Split, *, draws: int, steps: int, device: str = "auto"
+    found: Iterable[Vulnerabilities], networks: Mapping[str, Network], samples: Split, *, draws: int, steps: int
 ) -> list[dict]:
     """The sample that breaks each bound most in the true regime, searched over networks, samples and radii.
 
-    The `CANDIDATES` that break it most are measured anew, with fresh draws and a longer attack, since the largest of
-    many estimates is too large; the worst of these on a grid of `SEARCHED` radii.  Values are the ratio over the upper
-    bound 3‖g‖₀, and over the lower bound 3.
+    `networks` maps experiment keys to the networks that `found` is of.  The `CANDIDATES` that break a bound most are
+    measured anew, with fresh draws and a longer attack, since the largest of many estimates is too large; the worst of
+    these on a grid of `SEARCHED` radii.  Values are the ratio over the upper bound 3‖g‖₀, and over the lower bound 3.
     """
-    device, rows = checkpoints.resolve(device), []
+    rows, device = [], gradients.device_of(next(iter(networks.values())))
     generator = torch.Generator(device).manual_seed(1)
     found = [v for v in found if v.regime == TRUE]
     lowest, highest = min(v.eps_255 for v in found), max(v.eps_255 for v in found)
     grid = list(dict.fromkeys(records.array(np.geomspace(lowest, highest, SEARCHED), digits=3)))
 
-    @cache
-    def probabilities(place: int) -> Probabilities:
-        return gradients.probabilities(checkpoints.trained(found[place].experiment, device=device))
-
     def measure(place: int, image: int, bound: str, eps_255: float) -> statistics.Interval:
         x, y = samples.pixels(slice(image, image + 1)).to(device), samples.labels[image : image + 1].to(device)
-        f, limit = probabilities(place), found[place].upper[image].item() if bound == "upper" else 3
+        f = theory.probabilities(networks[found[place].experiment.key])
+        limit = found[place].upper[image].item() if bound == "upper" else 3
         adversarial = theory.adversarial_vulnerability(f, x, y, eps_255 / 255, steps=steps)
         random = many_draws(f, x, y, eps_255 / 255, draws=draws, law="uniform", generator=generator)
         return ratio_interval(adversarial, random, statistics.Z, over=limit)
@@ -316,4 +310,6 @@ def ratio_interval(
     low, value, high = (
         reached / part / over if part > 0 else np.nan for part in (mean + z * error, mean, mean - z * error)
     )
-    return statistics.Interval(value, low if np.isfinite(high) else np.nan, high, COPIES, "Monte Carlo, normal 95 %")
+    return statistics.Interval(
+        value, low if np.isfinite(high) else np.nan, high, COPIES, "Monte Carlo, normal 95 %", "draws"
+    )

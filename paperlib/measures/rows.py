@@ -22,41 +22,47 @@ def median(values: Tensor | np.ndarray) -> statistics.Interval:
     return statistics.bootstrap_median(np.asarray(values), seed=0) if len(values) else NOTHING
 
 
-def row(interval: statistics.Interval, of: Sequence[Experiment], **labels) -> dict:
-    """One row of a record about the networks `of`."""
-    seeds = list(dict.fromkeys(e.seed for e in of))
-    return records.row(interval, seeds=seeds, experiments=list(dict.fromkeys(e.key for e in of)), **labels)
+def certain(value: float, n: int, method: str = "counted") -> statistics.Interval:
+    """A number that is exact, without an interval."""
+    return statistics.Interval(value, np.nan, np.nan, n, method)
 
 
-def by_labels(found: Iterable[T], labels: Callable[[T], dict]) -> list[tuple[dict, list[T]]]:
-    """`found` in groups of equal labels, each as (labels, members), in order of first appearance."""
+def row(interval: statistics.Interval, experiments: Sequence[Experiment], **labels) -> dict:
+    """One row of a record about some networks."""
+    seeds = list(dict.fromkeys(e.seed for e in experiments))
+    keys = list(dict.fromkeys(e.key for e in experiments))
+    return records.row(interval, seeds=seeds, experiments=keys, **labels)
+
+
+def by_labels(items: Iterable[T], labels: Callable[[T], dict]) -> list[tuple[dict, list[T]]]:
+    """`items` in groups of equal labels, each as (labels, members), in order of first appearance."""
     groups: dict[str, tuple[dict, list[T]]] = {}
-    for one in found:
-        own = labels(one)
-        groups.setdefault(repr(own), (own, []))[1].append(one)
+    for item in items:
+        common = labels(item)
+        groups.setdefault(repr(common), (common, []))[1].append(item)
     return list(groups.values())
 
 
 def over_seeds(
-    found: Sequence[tuple[Experiment, np.ndarray]], *, geometric: bool = False, doubts: Sequence[str] = (), **labels
+    values: Sequence[tuple[Experiment, np.ndarray]], *, geometric: bool = False, doubts: Sequence[str] = (), **labels
 ) -> dict:
-    """One row for networks that differ by their seed alone, from what each says of its samples, (n,) each.
+    """One row for networks that differ by their seed alone, from the values of each one's samples, (n,) each.
 
     Of bool arrays it is the mean share of True, of others, none below 0, the mean of the networks' medians; `geometric`
     for those that span orders of magnitude.  See `mean_over_seeds`.
     """
-    shares = any(np.asarray(values).dtype == bool for _, values in found)
+    shares = any(np.asarray(samples).dtype == bool for _, samples in values)
     middle, interval = (np.mean, statistics.wilson) if shares else (np.median, median)
-    told = [
-        (experiment, float(middle(values)) if len(values) else np.nan, partial(interval, np.asarray(values)))
-        for experiment, values in found
+    networks = [
+        (experiment, float(middle(samples)) if len(samples) else np.nan, partial(interval, np.asarray(samples)))
+        for experiment, samples in values
     ]
     limits = (0, 1 if shares else np.inf)
-    return mean_over_seeds(told, within=limits, geometric=geometric, doubts=doubts, **labels)
+    return mean_over_seeds(networks, within=limits, geometric=geometric, doubts=doubts, **labels)
 
 
 def mean_over_seeds(
-    found: Sequence[tuple[Experiment, float, Callable[[], statistics.Interval]]],
+    networks: Sequence[tuple[Experiment, float, Callable[[], statistics.Interval]]],
     *,
     within: tuple[float, float] = (-np.inf, np.inf),
     geometric: bool = False,
@@ -64,11 +70,12 @@ def mean_over_seeds(
 ) -> dict:
     """One row for networks that differ by their seed alone: the mean of their values with Student's t interval.
 
-    `found` holds a value for each, and what gives its interval over samples.  The mean's is cut to `within`; that of a
-    `geometric` mean is taken of logarithms, and there is none where a value is 0.  Values that are NaN are left out.
-    Where one is left there is no such interval: the row is that network's own, over samples, and its method says so.
+    `networks` holds a value for each, and a function that returns its interval over samples.  The mean's interval is
+    cut to `within`; that of a `geometric` mean is taken of logarithms, and there is none where a value is 0.  Values
+    that are NaN are left out.  With a single seed there is no interval over seeds: the row is that network's own, over
+    samples, and its method says so.
     """
-    known = [(value, own) for _, value, own in found if not np.isnan(value)]
+    known = [(value, interval) for _, value, interval in networks if not np.isnan(value)]
     values = [value for value, _ in known]
     if not known:
         interval = NOTHING
@@ -81,5 +88,5 @@ def mean_over_seeds(
     elif min(values) > 0:
         interval = statistics.geometric_interval(values)
     else:
-        interval = statistics.Interval(0.0, np.nan, np.nan, len(values), "a network has 0: no geometric interval")
-    return row(interval, [experiment for experiment, _, _ in found], **labels)
+        interval = certain(0.0, len(values), "a network has 0: no geometric interval")
+    return row(interval, [experiment for experiment, _, _ in networks], **labels)

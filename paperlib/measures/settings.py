@@ -1,10 +1,10 @@
-"""What SR gains where neurons have other steps, another leak or reset, or are ReLUs: at a λ of each setting's own."""
+"""What SR gains with other time steps, another leak or reset, or ReLUs: each setting at a λ of its own."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from paperlib import records
+from paperlib import labels, records, words
 from paperlib.measures import statistics
 from paperlib.measures.accuracy import apart, choice_rows, difference_rows, mean_rows
 from paperlib.measures.doubts import union
@@ -28,35 +28,38 @@ def setting_rows(validation: Sequence[Evaluation], test: Sequence[Evaluation], t
     """All accuracies; then of each setting its λ, the gain of SR at it, and that gain minus the first setting's.
 
     `validation` holds clean images and one attack of vanilla and SR networks, by which `chosen` takes each setting's λ;
-    `test` what judges them.  The rows' `lam` is that of the SR networks: the chosen one or, where validation data would
-    rather have no SR, the smallest there is.  What SR does there is asked for all the same.
+    `test` judges them.  The rows' `lam` is that of the SR networks: the chosen one or, where validation data choose
+    λ = 0, the smallest there is, so that SR's effect is shown all the same.
     """
     rows, first = apart(test, setting_labels, mean_rows), None
-    for labels, found in by_labels(test, lambda e: setting_labels(e.experiment)):
-        here = [e for e in validation if setting_labels(e.experiment) == labels]
+    for setting, judged in by_labels(test, lambda e: setting_labels(e.experiment)):
+        here = [e for e in validation if setting_labels(e.experiment) == setting]
         choice, _ = choice_rows(here, tolerance, used=np.nan)
-        lam = choice["value"] or min(e.labels["lam"] for e in found if "lam" in e.labels)
-        pair = [e for e in found if e.labels.get("lam", lam) == lam]
-        told = gains, changes = _gains(pair), _changes(pair)
-        own = [choice, *gains, *(_against(*told, *first) if first else [])]
-        rows += [r | labels | {"lam": lam} for r in own]
-        first = first or told
+        lam = choice["value"] or min(e.labels["lam"] for e in judged if "lam" in e.labels)
+        pair = [e for e in judged if e.labels.get("lam", lam) == lam]
+        gains, changes = _gains(pair), _changes(pair)
+        added = [choice, *gains]
+        if first is None:
+            first = gains, changes
+        else:
+            added += _against(gains, changes, *first)
+        rows += [r | setting | {"lam": lam} for r in added]
     return rows
 
 
 def _gains(pair: Sequence[Evaluation]) -> list[dict]:
     """SR minus vanilla, a row an attack: over seeds, or over the images of a single one."""
     quantity = "difference" if len({e.experiment.seed for e in pair}) > 1 else "paired difference"
-    found = difference_rows(pair, TRAINING, BASELINE)
-    return [r | {"quantity": "gain"} for r in found if r["quantity"] == quantity]
+    rows = difference_rows(pair, TRAINING, BASELINE)
+    return [r | {"quantity": "gain"} for r in rows if r["quantity"] == quantity]
 
 
 def _changes(pair: Sequence[Evaluation]) -> dict[str, np.ndarray]:
-    """Attack → each image's flag with SR minus that without, (seeds, N) of -1, 0 and 1."""
+    """Title of an attack → each image's flag with SR minus that without, (seeds, N) of -1, 0 and 1."""
     flags: dict[str, dict[str, list]] = {}
     for e in sorted(pair, key=lambda e: e.experiment.seed):
-        flags.setdefault(e.labels["attack"], {}).setdefault(e.experiment.defense, []).append(e.flags)
-    return {attack: np.subtract(of[TRAINING], of[BASELINE], dtype=int) for attack, of in flags.items()}
+        flags.setdefault(words.attack(e.labels), {}).setdefault(e.experiment.defense, []).append(e.flags)
+    return {name: np.subtract(both[TRAINING], both[BASELINE], dtype=int) for name, both in flags.items()}
 
 
 def _against(gains: list[dict], changes: dict, own_gains: list[dict], own_changes: dict) -> list[dict]:
@@ -66,13 +69,14 @@ def _against(gains: list[dict], changes: dict, own_gains: list[dict], own_change
     """
     rows = []
     for gain, own in zip(gains, own_gains, strict=True):
-        there, here = changes[gain["attack"]], own_changes[gain["attack"]]
+        there, here = changes[words.attack(gain)], own_changes[words.attack(gain)]
         if len(there) > 1:
             interval = statistics.paired_t(there.mean(1), here.mean(1))
         else:
             interval = statistics.bootstrap_mean(there[0] - here[0], seed=0)
             interval = interval._replace(method=f"{interval.method} of the images' differences of differences")
-        labels = {name: gain[name] for name in ("training", "against", "attack", "eps_255")}
+        names = ("training", "against", *labels.ATTACK, "eps_255")
+        shared = {name: gain[name] for name in names if name in gain}
         both = {name: union([gain.get(name, []), own.get(name, [])]) for name in ("seeds", "experiments", "doubts")}
-        rows.append(records.row(interval, quantity="gain minus the own", **both, **labels))
+        rows.append(records.row(interval, quantity="gain minus the own", **both, **shared))
     return rows

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from paperlib.errors import Refused, number
+from paperlib.labels import SEEDS
 
 LEVEL = 0.95
 Z = stats.norm.ppf((1 + LEVEL) / 2)
@@ -25,6 +26,7 @@ class Interval(NamedTuple):
     high: float
     n: int
     method: str
+    over: str = "samples"  # what other values of the same kind the interval tells of
 
 
 def wilson(flags: ArrayLike) -> Interval:
@@ -60,9 +62,9 @@ def t_interval(values: ArrayLike) -> Interval:
     values = _values(values)
     mean, n = float(values.mean()), values.size
     if n == 1:
-        return Interval(mean, np.nan, np.nan, 1, "one seed: no interval")
+        return Interval(mean, np.nan, np.nan, 1, "one seed: no interval", SEEDS)
     half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1) * stats.sem(values))
-    return Interval(mean, mean - half, mean + half, n, "Student t 95 % over seeds")
+    return Interval(mean, mean - half, mean + half, n, "Student t 95 % over seeds", SEEDS)
 
 
 def geometric_interval(values: ArrayLike) -> Interval:
@@ -100,7 +102,7 @@ def rank_correlation(x: ArrayLike, y: ArrayLike) -> Interval:
     almost = 1 - 12 / (n**3 - n)
     centre, half = np.arctanh(np.clip(r, -almost, almost)), Z * np.sqrt((1 + r**2 / 2) / (n - 3))
     low, high = min(r, np.tanh(centre - half)), max(r, np.tanh(centre + half))
-    return Interval(r, float(low), float(high), n, "Bonett-Wright 95 %")
+    return Interval(r, float(low), float(high), n, "Bonett-Wright 95 %", "pairs")
 
 
 def bootstrap_mean(values: ArrayLike, seed: int) -> Interval:

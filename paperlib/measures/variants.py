@@ -6,8 +6,8 @@ import numpy as np
 from torch import Tensor
 
 from paperlib.measures import statistics
-from paperlib.measures.accuracy import apart, choice_rows, mean_rows
-from paperlib.measures.doubts import doubts, union
+from paperlib.measures.accuracy import apart, choice_rows, doubted, mean_rows
+from paperlib.measures.doubts import union
 from paperlib.measures.predictors import SPARSITIES
 from paperlib.measures.rows import by_labels, mean_over_seeds, over_seeds
 from paperlib.store.evaluations import Evaluation
@@ -19,7 +19,7 @@ ELSEWHERE = "mean accuracy at another λ"  # than the chosen
 
 
 def variant_labels(experiment: Experiment) -> dict:
-    """What SR's penalty is made of: confidence, penalty, direction and h; {} of a training without."""
+    """The axes of SR's penalty: confidence, penalty, direction and h; {} of a training without."""
     if experiment.defense == BASELINE:
         return {}
     sr = defenses.build(experiment.defense, experiment.options)
@@ -37,26 +37,26 @@ def variant_rows(
     """
     vanilla = [e for e in test if not variant_labels(e.experiment)]
     rows = mean_rows(vanilla) + _sizes(vanilla, gradients)
-    rows += [found | {"split": "validation"} for found in apart(validation, variant_labels, mean_rows)]
+    rows += [entry | {"split": "validation"} for entry in apart(validation, variant_labels, mean_rows)]
     first: list[Evaluation] | None = None
-    for labels, found in _parts(validation):
-        choice, _ = choice_rows(found, tolerance, used=np.nan)
-        mine = [e for e in test if variant_labels(e.experiment) == labels]
-        own = [e for e in mine if e.labels["lam"] == choice["value"]]
+    for form, candidates in _parts(validation):
+        choice, _ = choice_rows(candidates, tolerance, used=np.nan)
+        mine = [e for e in test if variant_labels(e.experiment) == form]
+        selected = [e for e in mine if e.labels["lam"] == choice["value"]]
         others = [e for e in mine if e.labels["lam"] != choice["value"]]
-        told = [choice, *mean_rows(own), *_sizes(own, gradients)]
-        told += [r | {"quantity": ELSEWHERE} for r in mean_rows(others)]
-        told += _differences(own, vanilla, BASELINE) + _differences(own, first or [], FIRST)
-        rows += [r | labels for r in told]
-        first = own if first is None else first
+        added = [choice, *mean_rows(selected), *_sizes(selected, gradients)]
+        added += [r | {"quantity": ELSEWHERE} for r in mean_rows(others)]
+        added += _differences(selected, vanilla, BASELINE) + _differences(selected, first or [], FIRST)
+        rows += [r | form for r in added]
+        first = selected if first is None else first
     return rows
 
 
 def _parts(evaluations: Sequence[Evaluation]) -> list[tuple[dict, list[Evaluation]]]:
     """Of each variant its labels, and its evaluations after those of vanilla networks."""
     parts = by_labels(evaluations, lambda e: variant_labels(e.experiment))
-    vanilla = [e for labels, found in parts for e in found if not labels]
-    return [(labels, vanilla + found) for labels, found in parts if labels]
+    vanilla = [e for form, judged in parts for e in judged if not form]
+    return [(form, vanilla + judged) for form, judged in parts if form]
 
 
 def _sizes(evaluations: Sequence[Evaluation], gradients: Mapping[str, Tensor]) -> list[dict]:
@@ -73,13 +73,14 @@ def _sizes(evaluations: Sequence[Evaluation], gradients: Mapping[str, Tensor]) -
 
 def _differences(mine: Sequence[Evaluation], others: Sequence[Evaluation], against: str) -> list[dict]:
     """One row an attack: accuracy of `mine` minus that of `others`, by seed and sample (see `mean_over_seeds`)."""
-    found = {(e.experiment.seed, repr(e.attack)): e for e in others}
-    pairs = [(a, found[a.experiment.seed, repr(a.attack)]) for a in mine if found]
-    why = dict(zip(map(id, [*mine, *others]), doubts([*mine, *others]), strict=True))
+    by_seed = {(e.experiment.seed, repr(e.attack)): e for e in others}
+    pairs = [(a, by_seed[a.experiment.seed, repr(a.attack)]) for a in mine if by_seed]
+    reasons = {id(e): why for e, why in doubted([*mine, *others])}
     rows = []
     for labels, group in by_labels(pairs, lambda pair: pair[0].labels):
         intervals = [statistics.paired_difference(a.flags, b.flags) for a, b in group]
-        own = [(a.experiment, i.value, i._replace) for (a, _), i in zip(group, intervals, strict=True)]
-        told = labels | {"against": against, "doubts": union(why[id(e)] for pair in group for e in pair)}
-        rows.append(mean_over_seeds(own, within=(-1, 1), quantity="difference", **told))
+        networks = [(a.experiment, i.value, i._replace) for (a, _), i in zip(group, intervals, strict=True)]
+        why = union(reasons[id(e)] for pair in group for e in pair)
+        labels |= {"against": against}
+        rows.append(mean_over_seeds(networks, within=(-1, 1), quantity="difference", doubts=why, **labels))
     return rows

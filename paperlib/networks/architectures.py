@@ -1,6 +1,7 @@
 """Architectures by name: what lies between the image and the logits, layer by layer."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -61,7 +62,7 @@ class NormedReLU(nn.BatchNorm2d):
 
 
 def refuse_time(name: str, T: int, tau: float, detach_reset: bool) -> None:
-    """Refuse what needs spikes of a network that has none."""
+    """Refuse time steps, a leak or a detached reset of a network without spikes."""
     if name.startswith(ANN) and (T, tau, detach_reset) != (1, 1, False):
         reset = " and a detached reset" * detach_reset
         raise errors.Refused(
@@ -69,23 +70,51 @@ def refuse_time(name: str, T: int, tau: float, detach_reset: bool) -> None:
         )
 
 
-def architecture(name: str) -> tuple:
-    """The function that lays out a network of that name, and its widths; refuses unknown names."""
+LAYOUTS: dict[str, Callable[..., tuple]] = {}
+
+
+def register(name: str):
+    """Decorator: make a layout known as the network `name`, alone and behind each of `PREFIXES`.
+
+    A layout is a function (*, in_channels, image_size, neuron, normed) → (stem, body, features).  `neuron()` makes a
+    neuron, `normed(channels, pool=False)` BatchNorm with a neuron and maybe a 2×2 average pool.  `stem` maps images
+    (B, C, H, W) to currents; `body` is a list of modules on (T, B, ...), those without memory wrapped in `TimeFolded`,
+    the last of which returns (T, B, features).  Refuses a name that another layout has.
+    """
+
+    def remember(layout: Callable[..., tuple]) -> Callable[..., tuple]:
+        errors.registered_once("network", name, LAYOUTS.get(name), layout)
+        LAYOUTS[name] = layout
+        return layout
+
+    return remember
+
+
+def architecture(name: str) -> Callable[..., tuple]:
+    """The layout of the network of that name (see `register`); refuses unknown names."""
     layers = name[len(next((p for p in PREFIXES if name.startswith(p)), "")) :]
-    if layers == "vgg11":
-        return _plain, VGG11, VGG11_HIDDEN, False
-    if layers == "wrn16":
-        return _wide, WRN16
+    if layers in LAYOUTS:
+        return LAYOUTS[layers]
     kind, *widths = layers.split("-")
     if kind != "conv" or not widths or not all(width.isdecimal() and int(width) for width in widths):
         allowed = [
-            "vgg11",
-            "wrn16",
+            *LAYOUTS,
             "conv-A-B-... (channels of each convolution, such as conv-16-32)",
             f"each of these behind {', '.join(PREFIXES[:-1])} or {PREFIXES[-1]}",
         ]
         errors.one_of("network", name, allowed)
-    return _plain, tuple((int(width),) for width in widths), (), True
+    groups = tuple((int(width),) for width in widths)
+    return partial(_plain, name, groups, (), True)
+
+
+@register("vgg11")
+def _vgg11(**size) -> tuple:
+    return _plain("vgg11", VGG11, VGG11_HIDDEN, False, **size)
+
+
+@register("wrn16")
+def _wrn16(**size) -> tuple:
+    return _wide("wrn16", WRN16, **size)
 
 
 def _plain(name, groups, hidden, pooled_end, *, in_channels, image_size, neuron, normed):

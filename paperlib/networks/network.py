@@ -183,7 +183,7 @@ def build(
             f"Take it for an attack: network.backward_rule({rule.name!r})."
         )
     refuse_time(name, T, tau, detach_reset)
-    family, *shape = architecture(name)
+    layout = architecture(name)
 
     def neuron() -> LIF:
         return LIF(rule or rules.triangle(), tau=tau, fire_at=fire_at, detach_reset=detach_reset)
@@ -192,7 +192,7 @@ def build(
         return NormedLIF(channels, neuron(), steps=T, pool=pool)
 
     cells = dict(neuron=nn.ReLU, normed=NormedReLU) if name.startswith(ANN) else dict(neuron=neuron, normed=normed)
-    stem, body, features = family(name, *shape, in_channels=in_channels, image_size=image_size, **cells)
+    stem, body, features = layout(in_channels=in_channels, image_size=image_size, **cells)
     mean, std = mean or (0.0,) * in_channels, std or (1.0,) * in_channels
     head = nn.Linear(features, num_classes)
     encoding = dict(mean=mean, std=std, poisson=name.startswith(POISSON), events=name.startswith(EVENTS))
@@ -202,5 +202,3 @@ def build(
 
 def _couples(rule: Rule | Rate | Whole | None) -> bool:
     return isinstance(rule, Whole) and rule.coupled
-
-

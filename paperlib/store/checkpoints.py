@@ -1,4 +1,4 @@
-"""Experiments and where they are kept: load what is there, compute and keep what is not.
+"""Trained networks on disk: a network is loaded, or trained and kept where it is not there yet.
 
 checkpoints/<key>/weights.pt, checkpoint.json      a trained network, its experiment and checksums
 checkpoints/<key>/history.jsonl                    a line an epoch, from the first on
@@ -8,7 +8,7 @@ checkpoints/<key>/state.pt                         an unfinished training, after
 import io
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import active_children, get_context
 from pathlib import Path
@@ -22,7 +22,7 @@ from paperlib import errors, files, paths
 from paperlib.data import datasets
 from paperlib.networks.network import Network
 from paperlib.store import released
-from paperlib.store.experiment import Experiment, Imported
+from paperlib.store.experiment import Experiment, Imported, Opened
 from paperlib.training import defenses, loop
 from paperlib.training.loop import Schedule
 
@@ -51,6 +51,7 @@ def trained(experiment: Experiment | Imported, *, device: str = "auto", progress
 
     A damaged checkpoint is named, set aside as `*.damaged` and trained again.
     """
+    errors.refuse_while_planning("trains")
     device, folder = resolve(device), experiment.folder
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):  # two notebooks may ask for the same network at once
@@ -63,29 +64,37 @@ def trained(experiment: Experiment | Imported, *, device: str = "auto", progress
             aside = [path for path in (folder / "weights.pt", folder / "checkpoint.json") if path.exists()]
             for path in aside:
                 path.replace(path.with_name(path.name + ".damaged"))
-            kept = ", ".join(f"{path.name}.damaged" for path in aside)
-            print(f"{damage} It will be trained again; what there was is kept as {kept}.", file=sys.stderr)
+            names = ", ".join(f"{path.name}.damaged" for path in aside)
+            print(f"{damage} It will be trained again; the old files are kept as {names}.", file=sys.stderr)
             _train(experiment, device, progress)
             return _load(experiment, device)
 
 
-def opened(name: str) -> Experiment | Imported:
+def opened(
+    experiments: Iterable[Experiment | Imported], *, device: str = "auto", progress: bool = True
+) -> Iterator[Opened]:
+    """Each experiment with its network (see `trained`), one after another, so that one network is in memory."""
+    for experiment in experiments:
+        yield Opened(experiment, trained(experiment, device=device, progress=progress))
+
+
+def in_folder(name: str) -> Experiment | Imported:
     """The experiment of the finished checkpoint in checkpoints/`name`; refuses a folder that holds none."""
     folder = paths.CHECKPOINTS / name
     if not (folder / "checkpoint.json").exists():
         raise errors.Refused(f"{paths.shown(folder)} holds no checkpoint.json; name a folder there that does.")
-    found = json.loads((folder / "checkpoint.json").read_text())["experiment"]
-    if "sha256" in found:
-        experiment = Imported(**found)
+    content = json.loads((folder / "checkpoint.json").read_text())["experiment"]
+    if "sha256" in content:
+        experiment = Imported(**content)
     else:
-        experiment = Experiment(**found | {"schedule": Schedule(**found["schedule"])})
+        experiment = Experiment(**content | {"schedule": Schedule(**content["schedule"])})
     if experiment.key != name:
         raise errors.Refused(f"{paths.shown(folder)} holds the checkpoint of {experiment.key}; rename it so.")
     return experiment
 
 
 def import_released(source: Path, network: str, dataset: str, *, defense: str, data: dict) -> Imported:
-    """Keep a checkpoint of the released code beside our own; refuses what `released.load` refuses."""
+    """Keep a checkpoint of the released code beside our own; refuses the files that `released.load` refuses."""
     datasets.refuse_unknown(data["name"])
     loaded = released.load(source, network, dataset)
     imported = Imported(files.sha256(source.read_bytes()), network, dataset, defense, data)
@@ -98,8 +107,17 @@ def is_trained(experiment: Experiment | Imported) -> bool:
     return (experiment.folder / "checkpoint.json").exists()
 
 
-def train_all(experiments: Sequence[Experiment], *, workers: int, device: str = "auto") -> None:
-    """Train what is missing, `workers` processes of one thread each side by side; a line an epoch on stderr."""
+def train_all(
+    experiments: Sequence[Experiment],
+    *,
+    workers: int,
+    device: str = "auto",
+    prepare: Callable[[], object] | None = None,
+) -> None:
+    """Train the missing networks, `workers` processes of one thread each side by side; a line an epoch on stderr.
+
+    Each worker calls `prepare` first, which may register trainings, networks and data of a user's own.
+    """
     device, missing = resolve(device), [e for e in experiments if not is_trained(e)]
     print(f"{len(experiments)} networks: {len(experiments) - len(missing)} trained already, {len(missing)} to train.")
     for experiment in missing:
@@ -107,7 +125,7 @@ def train_all(experiments: Sequence[Experiment], *, workers: int, device: str = 
     if not missing:
         return
     context = get_context("spawn")  # a forked torch may deadlock
-    with ProcessPoolExecutor(min(workers, len(missing)), context, _start_worker) as pool:
+    with ProcessPoolExecutor(min(workers, len(missing)), context, _start_worker, (prepare,)) as pool:
         jobs = [pool.submit(_train_quietly, e, device, f"[{i}/{len(missing)}]") for i, e in enumerate(missing, 1)]
         try:
             for job in as_completed(jobs):
@@ -143,9 +161,12 @@ def _train(experiment: Experiment | Imported, device: str, progress: bool, tag: 
     network, data = experiment.build(), experiment.load_data()
     defense = defenses.build(experiment.defense, experiment.options)
     state = experiment.folder / "state.pt"
-    history, how = [], {"seed": experiment.seed, "device": device, "state": state, "progress": progress}
+    history, seed = [], experiment.seed
+    rows = loop.epochs(
+        network, defense, data, experiment.schedule, seed=seed, device=device, state=state, progress=progress
+    )
     try:
-        for row in loop.epochs(network, defense, data, experiment.schedule, **how):
+        for row in rows:
             history.append(json.dumps(row) + "\n")
             files.write_atomically(experiment.folder / "history.jsonl", "".join(history).encode())
             tqdm.write(  # above the bar, not behind it
@@ -153,7 +174,7 @@ def _train(experiment: Experiment | Imported, device: str, progress: bool, tag: 
                 f"validation {row['validation_accuracy']:.1%}, {row['seconds']:.0f} s".strip(),
                 file=sys.stderr,  # a notebook keeps its stdout, which must not differ from run to run
             )
-    except errors.Refused as problem:  # which of many networks it was
+    except errors.Refused as problem:
         raise errors.Refused(f"{experiment}: {problem}") from None
     _keep(experiment, network, data_sha256=data.sha256)
     state.unlink(missing_ok=True)
@@ -171,9 +192,11 @@ def _keep(experiment: Experiment | Imported, network: Network, *, data_sha256: s
     files.write_atomically(experiment.folder / "checkpoint.json", json.dumps(content, indent=1).encode())
 
 
-def _start_worker() -> None:
+def _start_worker(prepare: Callable[[], object] | None) -> None:
     torch.set_num_threads(1)  # two processes with two threads each are many times slower on two cores
     tqdm.set_lock(RLock())  # its own lock spans processes, and a worker that is ended would leave it behind
+    if prepare:
+        prepare()
 
 
 def _train_quietly(experiment: Experiment, device: str, tag: str) -> None:
@@ -183,7 +206,7 @@ def _train_quietly(experiment: Experiment, device: str, tag: str) -> None:
 
 
 def description(experiment: Experiment | Imported) -> dict:
-    """What checkpoint.json says of a trained network."""
+    """The content of a trained network's checkpoint.json."""
     try:
         return json.loads((experiment.folder / "checkpoint.json").read_text())
     except ValueError:
@@ -209,6 +232,8 @@ def _load(experiment: Experiment, device: str) -> Network:
     try:
         network.load_state_dict(torch.load(io.BytesIO(weights), weights_only=True))
     except RuntimeError as problem:
-        where, told = paths.shown(folder), " ".join(str(problem).split())
-        raise errors.Refused(f"{where} holds weights of another network than {experiment.network}: {told}") from None
+        reason = " ".join(str(problem).split())
+        raise errors.Refused(
+            f"{paths.shown(folder)} holds weights of another network than {experiment.network}: {reason}"
+        ) from None
     return network.to(device).eval()

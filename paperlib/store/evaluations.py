@@ -1,16 +1,16 @@
-"""What attacks left of the trained networks, and where it is kept: load what is known, compute and keep what is not.
+"""Evaluations: which samples each attack broke, cached on disk.
 
 checkpoints/<key>/evaluations/<hash>.json      one character a sample for one attack: 1 right, 0 broken, ? not attacked
 
-Nothing is attacked twice: an ensemble shows its next member what the earlier ones left, and what is known of a sample
-from elsewhere counts.
+Nothing is attacked twice: an ensemble shows its next member the survivors of the earlier ones, and flags of the same
+attack that are on disk are used.
 """
 
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -22,8 +22,8 @@ from tqdm import tqdm
 from paperlib import errors, files
 from paperlib.attacks import evaluation
 from paperlib.attacks.attack import Attack
-from paperlib.attacks.ensembles import AnyAttack, Transfer, members
-from paperlib.attacks.evaluation import Outcome
+from paperlib.attacks.ensembles import AnyAttack, Transfer, labels_of, members
+from paperlib.attacks.evaluation import Judged, Outcome
 from paperlib.data.sets import Split
 from paperlib.networks.network import Network
 from paperlib.store import checkpoints
@@ -44,16 +44,11 @@ def size(experiment: Experiment | Imported, attack: AnyAttack) -> dict:
     return {"eps_counts": round(eps, 6)} if experiment.is_of_events else {"eps_255": round(eps * 255, 6)}
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """What one attack left of one network."""
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Judged):
+    """A trained network under one attack."""
 
     experiment: Experiment | Imported
-    attack: AnyAttack
-    flags: np.ndarray  # (N,) bool: still classified correctly
-    passes: np.ndarray = field(default_factory=lambda: np.zeros(0))  # (N,) of the network, forward and backward
-    vanished: float = 0.0  # share of the gradients that were exactly 0
-    strayed: int = 0  # samples that left the attack's ball or the data's bounds
 
     @property
     def size(self) -> dict:
@@ -63,8 +58,7 @@ class Evaluation:
     @property
     def labels(self) -> dict:
         """What a record's row says of it."""
-        attack = "clean" if self.attack is None else self.attack.title
-        return self.experiment.labels | {"attack": attack} | self.size
+        return self.experiment.labels | labels_of(self.attack) | self.size
 
 
 def evaluated(
@@ -78,19 +72,20 @@ def evaluated(
 ) -> list[Evaluation]:
     """Every network under every attack on the first `samples` of `split`, loaded or computed and kept one by one.
 
-    `attacks` may hold None for clean images; as a function it gives each network its own.  `split` is "test" or
-    "validation".  Interrupted, it goes on from the last attack, in large sets from the last thousand samples.
+    `attacks` may hold None for clean images; a function gives each network its own.  `split` is "test" or "validation".
+    Interrupted, it goes on from the last attack, in large sets from the last thousand samples.
     """
+    errors.refuse_while_planning("attacks")
     errors.one_of("split", split, ("test", "validation"))
-    device, found = checkpoints.resolve(device), []
+    device, evaluations = checkpoints.resolve(device), []
     work = [(experiment, attacks(experiment) if callable(attacks) else attacks) for experiment in networks]
     with tqdm(total=sum(len(own) for _, own in work), desc="networks × attacks", disable=not progress) as bar:
         for experiment, own in work:
             store = _Store(experiment, samples=samples, split=split, device=device, progress=progress)
             for attack in own:
-                found.append(store.evaluation(attack))
+                evaluations.append(store.evaluation(attack))
                 bar.update()
-    return found
+    return evaluations
 
 
 def is_evaluated(experiment: Experiment | Imported, attack: AnyAttack, *, samples: int, split: str) -> bool:
@@ -103,25 +98,31 @@ class _Store:
     """The evaluations of one network on one set of samples."""
 
     def __init__(self, experiment: Experiment | Imported, *, samples: int, split: str, device: str, progress: bool):
-        self.experiment, self.of = experiment, {"samples": samples, "split": split}
+        self.experiment, self.subset = experiment, {"samples": samples, "split": split}
         self.device, self.progress = device, progress
         self.networks: dict[str, Network] = {}
 
     def evaluation(self, attack: AnyAttack) -> Evaluation:
         """Loaded, or computed where something is missing."""
         self.network(self.experiment)
-        clean = self._found(None, np.ones(len(self.samples), dtype=bool))
+        clean = self._known(None, np.ones(len(self.samples), dtype=bool))
         if attack is None:
-            return Evaluation(self.experiment, None, clean["flags"] == 1, clean["forward"])
+            return Evaluation(None, clean["flags"] == 1, clean["forward"], experiment=self.experiment)
         flags = self._standing(clean)
-        spent = {name: np.zeros(len(flags)) for name in FIELDS}
+        costs = {name: np.zeros(len(flags)) for name in FIELDS}
         for member in members(attack):
-            known = self._found(member, flags)
-            spent = {name: spent[name] + known[name] * flags for name in FIELDS}
+            known = self._known(member, flags)
+            costs = {name: costs[name] + known[name] * flags for name in FIELDS}
             flags = flags & (known["flags"] == 1)
-        vanished = spent["vanished"].sum() / max(spent["backward"].sum(), 1)
-        passes = spent["forward"] + spent["backward"]
-        return Evaluation(self.experiment, attack, flags, passes, float(vanished), int(spent["strayed"].sum()))
+        return Evaluation(
+            attack,
+            flags,
+            passes=costs["forward"] + costs["backward"],
+            vanished=float(costs["vanished"].sum() / max(costs["backward"].sum(), 1)),
+            strayed=int(costs["strayed"].sum()),
+            stochastic=self.experiment.is_stochastic,
+            experiment=self.experiment,
+        )
 
     def knows(self, attack: AnyAttack) -> bool:
         """Whether nothing would have to be computed."""
@@ -138,8 +139,8 @@ class _Store:
         """Which samples there are to break, (N,) bool."""
         return evaluation.standing(self.experiment.is_stochastic, clean["flags"] == 1)
 
-    def _found(self, attack: Attack | Transfer | None, wanted: np.ndarray) -> dict[str, np.ndarray]:
-        """What is known under one attack, of the samples `wanted` at least: each of `FIELDS`, (N,), and the seconds."""
+    def _known(self, attack: Attack | Transfer | None, wanted: np.ndarray) -> dict[str, np.ndarray]:
+        """Each of `FIELDS`, (N,), under one attack, for the samples `wanted` at least, and the seconds it took."""
         path = self._path(attack)
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):  # two notebooks may ask for the same flags at once
@@ -157,23 +158,20 @@ class _Store:
         return known
 
     def _computed(self, attack: Attack | Transfer | None, missing: torch.Tensor) -> Iterator[Outcome]:
-        data = self.experiment.load_data()
-        how = {"bounds": data.bounds, "num_classes": data.num_classes, "device": self.device}
-        how["batch_size"] = evaluation.batch_size(len(self.samples))
-        source = None
+        batch_size = evaluation.batch_size(len(self.samples))
+        source, network = None, self.network(self.experiment)
         if isinstance(attack, Transfer):
             attack, source = attack.attack, self.network(attack.source)
-        network = self.network(self.experiment)
         if attack is None:
-            flags = evaluation.flags(network, self.samples, **how)
+            flags = evaluation.flags(network, self.samples, batch_size=batch_size)
             nothing = torch.zeros(len(flags))
             return iter([Outcome(torch.arange(len(flags)), flags, nothing + 1, nothing, nothing, nothing)])
-        return evaluation.attacked(network, self.samples, attack, missing, source=source, **how)
+        return evaluation.attacked(network, self.samples, attack, missing, source=source, batch_size=batch_size)
 
     @cached_property
     def samples(self) -> Split:
         """Refuses more than there are."""
-        return getattr(self.experiment.load_data(), self.of["split"]).take(self.of["samples"])
+        return getattr(self.experiment.load_data(), self.subset["split"]).take(self.subset["samples"])
 
     def network(self, experiment: Experiment | Imported) -> Network:
         """Trained first, where it is not yet."""
@@ -182,24 +180,24 @@ class _Store:
         return self.networks[experiment.key]
 
     def _kept(self, attack: Attack | Transfer | None) -> dict[str, np.ndarray]:
-        """What the file says, if it is there, whole, of this attack and of these weights."""
-        blank = {name: np.zeros(self.of["samples"]) for name in FIELDS}
-        blank |= {"flags": np.full(self.of["samples"], UNKNOWN), "seconds": np.array(0.0)}
+        """The content of the file, if it is there, whole, of this attack and of these weights; else blank."""
+        n = self.subset["samples"]
         with suppress(OSError, ValueError, TypeError, KeyError):  # not evaluated yet, or a damaged file: written anew
-            kept = json.loads(self._path(attack).read_text())
-            flags = np.array(["01?".index(flag) for flag in kept["flags"]])
-            found = {name: np.array(kept[name], dtype=float) for name in FIELDS[1:]} | {"flags": flags}
-            found["seconds"] = np.array(float(kept["seconds"]))
-            whole = all(found[name].shape == blank[name].shape for name in FIELDS)
-            told = json.loads(files.as_json(self._spec(attack) | {"weights_sha256": self._weights(attack)}))
-            if whole and kept | told == kept:
-                return found
-        return blank
+            content = json.loads(self._path(attack).read_text())
+            flags = np.array(["01?".index(flag) for flag in content["flags"]])
+            known = {name: np.array(content[name], dtype=float) for name in FIELDS[1:]} | {"flags": flags}
+            known["seconds"] = np.array(float(content["seconds"]))
+            whole = all(known[name].shape == (n,) for name in FIELDS)
+            spec = json.loads(files.as_json(self._spec(attack) | {"weights_sha256": self._weights(attack)}))
+            if whole and content | spec == content:
+                return known
+        blank = {name: np.zeros(n) for name in FIELDS}
+        return blank | {"flags": np.full(n, UNKNOWN), "seconds": np.array(0.0)}
 
     def _keep(self, attack: Attack | Transfer | None, known: dict[str, np.ndarray]) -> None:
         flags = "".join("01?"[flag] for flag in known["flags"])
-        told = {name: values.tolist() for name, values in known.items()} | {"flags": flags}
-        content = self._spec(attack) | {"weights_sha256": self._weights(attack)} | told
+        values = {name: values.tolist() for name, values in known.items()} | {"flags": flags}
+        content = self._spec(attack) | {"weights_sha256": self._weights(attack)} | values
         files.write_atomically(self._path(attack), files.as_json(content).encode())
 
     def _weights(self, attack: Attack | Transfer | None) -> list[str]:
@@ -210,8 +208,8 @@ class _Store:
     def _spec(self, attack: Attack | Transfer | None) -> dict:
         """What determines the flags, apart from the weights."""
         if isinstance(attack, Transfer):
-            return {"attack": asdict(attack.attack), "source": attack.source.key} | self.of
-        return {"attack": None if attack is None else asdict(attack)} | self.of
+            return {"attack": asdict(attack.attack), "source": attack.source.key} | self.subset
+        return {"attack": None if attack is None else asdict(attack)} | self.subset
 
     def _path(self, attack: Attack | Transfer | None) -> Path:
         return self.experiment.folder / "evaluations" / f"{files.hashed(self._spec(attack))}.json"

@@ -1,51 +1,26 @@
 """What determines a trained network, as a dataclass with a key."""
 
-
-
-
-
-
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 
-from paperlib import errors, networks, paths, records
-from paperlib.attacks.protocols import released
+from paperlib import errors, files, networks, paths
 from paperlib.data import datasets, events
 from paperlib.data.sets import ImageSet
-from paperlib.networks import rules
+from paperlib.networks import Network, rules
+from paperlib.store import released
 from paperlib.training import defenses
 from paperlib.training.loop import Schedule
 
-
-def refuse_misfit(data: dict, network: str, T: int) -> None:
-    """Refuse a network that cannot take the data's samples.
-
-    Events go to a network whose name starts with "events-" and that has a step a frame, images to any other.
-    """
-    name, of_events = data["name"], events.is_known(data["name"])
-    if of_events != network.startswith(networks.EVENTS):
-        raise errors.Refused(
-            f"{name} holds {'events' if of_events else 'images'}, which the network {network} cannot take; "
-            f"it needs one {'with' if of_events else 'without'} {networks.EVENTS} before its name."
-        )
-    if of_events and data["T"] != T:
-        raise errors.Refused(f"The network's T is {T} and the data's {data['T']} frames a sample; they must be equal.")
-
 RECIPE = 2  # raised whenever a change of code changes numbers; tests/test_recipe.py holds the losses that watch over it
-
-LATER = {
-    "detach_reset": False,
-    "warm_up": 0,
-    "selection": {},
-}  # fields that a key lacks where they hold what was before
+LATER = {"detach_reset": False, "warm_up": 0, "selection": {}}  # younger fields: a key lacks them at these values
 
 
 class _Stored:
-    """What every experiment has: a key, which is its name on disk and in records, and its images."""
+    """What every experiment has: a key, which is its name on disk and in records, and its data."""
 
     data: dict
     network: str
@@ -53,17 +28,17 @@ class _Stored:
     @cached_property
     def key(self) -> str:
         """Hash of the canonical JSON."""
-        return records.hashed(self.content)
+        return files.hashed(self.content)
 
     @property
     def content(self) -> dict:
-        """Every field, but those younger than the first kept networks only where they differ from what was before."""
+        """Every field; those of `LATER` only at other values, so that the keys of older networks stay what they are."""
 
-        def told(fields_: dict) -> dict:
-            return {name: value for name, value in fields_.items() if name not in LATER or value != LATER[name]}
+        def without_later(values: dict) -> dict:
+            return {name: value for name, value in values.items() if name not in LATER or value != LATER[name]}
 
-        content = told(asdict(self))
-        return content | ({"schedule": told(content["schedule"])} if "schedule" in content else {})
+        content = without_later(asdict(self))
+        return content | ({"schedule": without_later(content["schedule"])} if "schedule" in content else {})
 
     @property
     def folder(self) -> Path:
@@ -112,7 +87,7 @@ class Experiment(_Stored):
         errors.one_of("detach_reset", self.detach_reset, (False, True))
         object.__setattr__(self, "detach_reset", bool(self.detach_reset))  # so are 1 and true
         networks.refuse_time(self.network, self.T, self.tau, self.detach_reset)
-        datasets.refuse_misfit(self.data, self.network, self.T)
+        refuse_misfit(self.data, self.network, self.T)
 
     @property
     def labels(self) -> dict:
@@ -165,3 +140,25 @@ class Imported(_Stored):
 
     def build(self) -> Network:
         return released.empty(self.network, self.dataset)
+
+
+class Opened(NamedTuple):
+    """A trained network in eval mode, with the experiment that it comes from."""
+
+    experiment: Experiment | Imported
+    network: Network
+
+
+def refuse_misfit(data: dict, network: str, T: int) -> None:
+    """Refuse a network that cannot take the data's samples.
+
+    Events go to a network whose name starts with "events-" and that has a step a frame, images to any other.
+    """
+    name, of_events = data["name"], events.is_known(data["name"])
+    if of_events != network.startswith(networks.EVENTS):
+        raise errors.Refused(
+            f"{name} holds {'events' if of_events else 'images'}, which the network {network} cannot take; "
+            f"it needs one {'with' if of_events else 'without'} {networks.EVENTS} before its name."
+        )
+    if of_events and data["T"] != T:
+        raise errors.Refused(f"The network's T is {T} and the data's {data['T']} frames a sample; they must be equal.")

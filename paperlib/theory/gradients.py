@@ -1,4 +1,7 @@
-"""The input gradient and its sizes.  Each measure takes (B, ...) and returns (B,)."""
+"""Gradients by the input, taken in batches of one size, and their sizes and sparsities.
+
+Each size takes a gradient (B, ...) and returns (B,).
+"""
 
 from collections.abc import Callable
 
@@ -8,16 +11,11 @@ from torch import Tensor
 
 from paperlib import errors
 
+Network = Callable[[Tensor], Tensor]  # images (B, C, H, W) → logits (B, K)
+Loss = Callable[[Tensor, Tensor], Tensor]  # logits (B, K) and labels (B,) → one number a sample (B,)
+Probabilities = Callable[[Tensor], Tensor]  # f: images (B, C, H, W) → class probabilities (B, K)
 
-def input_gradient(value: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """∂ Σ value(images) / ∂ images, of the shape of `images`, detached.
-
-    `value` maps images (B, ...) to one number a sample (B,).  Where samples do not interact (eval mode), row i is the
-    gradient of sample i's own number.
-    """
-    with torch.enable_grad():
-        leaf = images.detach().requires_grad_()
-        return torch.autograd.grad(value(leaf).sum(), leaf)[0]
+# ---- sizes and sparsities ---------------------------------------------------------------------------------------
 
 
 def l0(gradient: Tensor, threshold: float) -> Tensor:
@@ -67,7 +65,19 @@ def gini(gradient: Tensor) -> Tensor:
     weights = torch.arange(m - 0.5, 0, -1, dtype=g.dtype, device=g.device) / m
     return 1 - 2 * (g @ weights) / g.sum(1)
 
-Probabilities = Callable[[Tensor], Tensor]
+
+# ---- the gradient of a probability -------------------------------------------------------------------------------
+
+
+def input_gradient(value: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """∂ Σ value(images) / ∂ images, of the shape of `images`, detached.
+
+    `value` maps images (B, ...) to one number a sample (B,).  Where samples do not interact (eval mode), row i is the
+    gradient of sample i's own number.
+    """
+    with torch.enable_grad():
+        leaf = images.detach().requires_grad_()
+        return torch.autograd.grad(value(leaf).sum(), leaf)[0]
 
 
 def probabilities(network: Callable[[Tensor], Tensor]) -> Probabilities:
@@ -85,19 +95,26 @@ def probabilities(network: Callable[[Tensor], Tensor]) -> Probabilities:
 
 def true_class_gradient(f: Probabilities, x: Tensor, y: Tensor) -> Tensor:
     """g = ∇ₓ f_y(x), shape of `x`; of a spiking network it is the surrogate gradient."""
-    return input_gradient(lambda images: _true_class(f, images, y), x)
+    return input_gradient(lambda images: true_class(f, images, y), x)
 
 
-def _true_class(f: Probabilities, x: Tensor, y: Tensor) -> Tensor:
-    return _picked(f(x), y)
+def true_class(f: Probabilities, x: Tensor, y: Tensor) -> Tensor:
+    """f_y(x), (B,)."""
+    return picked(f(x), y)
 
 
-def _picked(p: Tensor, y: Tensor) -> Tensor:
+def picked(p: Tensor, y: Tensor) -> Tensor:
+    """p_y of each sample, (B,) from (B, K)."""
     return p.gather(1, y[:, None]).squeeze(1)
 
-Network = Callable[[Tensor], Tensor]  # images (B, C, H, W) → logits (B, K)
 
-Loss = Callable[[Tensor, Tensor], Tensor]  # logits (B, K) and labels (B,) → one number a sample (B,)
+# ---- networks in batches of one size -----------------------------------------------------------------------------
+
+
+def device_of(network: Network) -> torch.device:
+    """The device of a network's parameters; the CPU where it has none."""
+    parameters = network.parameters() if hasattr(network, "parameters") else iter(())
+    return next((parameter.device for parameter in parameters), torch.device("cpu"))
 
 
 def in_batches(network: Network, images: Tensor, batch_size: int | None) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from paperlib import errors
-from paperlib.theory.gradients import Probabilities, _true_class, true_class_gradient
+from paperlib.theory.gradients import Probabilities, true_class, true_class_gradient
 
 # where the two points of the quotient lie, in units of h along d = sign g
 SCHEMES = {"forward": (1.0, 0.0), "backward": (0.0, -1.0), "central": (1.0, -1.0)}
@@ -42,7 +42,7 @@ def finite_differences(
     @cache
     def value(along: float) -> Tensor:
         with torch.no_grad():
-            return _true_class(f, x + along * direction, y)
+            return true_class(f, x + along * direction, y)
 
     return {
         (h, scheme): (value(a * h) - value(b * h)) / ((a - b) * h)
@@ -59,7 +59,7 @@ def curvature(f: Probabilities, x: Tensor, y: Tensor) -> Tensor:
     """
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(_true_class(f, leaf, y).sum(), leaf, create_graph=True)
+        (gradient,) = torch.autograd.grad(true_class(f, leaf, y).sum(), leaf, create_graph=True)
         direction = gradient.detach().sign()
         (product,) = torch.autograd.grad((gradient * direction).sum(), leaf)
     return (product * direction).flatten(1).sum(1)

@@ -13,15 +13,12 @@ from torch import Generator, Tensor
 from paperlib import errors
 from paperlib.theory.gradients import (
     Probabilities,
-    _picked,
-    _true_class,
-    gini,
-    hoyer,
-    l0,
     l1,
     l2,
     loss_gradient,
     participation_number,
+    picked,
+    true_class,
     true_class_gradient,
 )
 
@@ -42,9 +39,6 @@ LAWS = {
     "sign": Law(lambda like, generator: torch.where(_uniform(like, generator) < 0, -1.0, 1.0).to(like), 1.0),
     "triangular": Law(lambda like, generator: (_uniform(like, generator) + _uniform(like, generator)) / 2, 1 / 6),
 }
-
-
-# ---- the ratio theorem -------------------------------------------------------------------------------------------
 
 
 def linear_ratio(gradient: Tensor, law: str = "uniform") -> Tensor:
@@ -91,8 +85,8 @@ def random_vulnerability(
     errors.count("draws", draws, at_least=2)
     errors.one_of("law of noise", law, LAWS)
     with torch.no_grad():
-        at_rest = _true_class(f, x, y)
-        perturbed = (_true_class(f, x + eps * LAWS[law].draw(x, generator), y) for _ in range(draws))
+        at_rest = true_class(f, x, y)
+        perturbed = (true_class(f, x + eps * LAWS[law].draw(x, generator), y) for _ in range(draws))
         changes = torch.stack([(value - at_rest).square() for value in perturbed])  # (draws, B)
     value, error = changes.mean(0), changes.std(0) / draws**0.5
     return RandomVulnerability(value, error, changes.amax(0), (changes > 0).to(value.dtype).mean(0))
@@ -108,17 +102,17 @@ def adversarial_vulnerability(f: Probabilities, x: Tensor, y: Tensor, eps: float
     errors.number("eps", eps, at_least=0)
     errors.count("steps", steps, at_least=0)
     with torch.no_grad():
-        at_rest = _true_class(f, x, y)
+        at_rest = true_class(f, x, y)
     corner = eps * true_class_gradient(f, x, y).sign()
     best = torch.zeros_like(at_rest)
     for side in (1, -1):
         delta = side * corner
         for k in range(1, steps // 2 + 1):
-            p, gradient = loss_gradient(f, x + delta, y, None, loss=_picked)
-            best = torch.maximum(best, (_picked(p, y) - at_rest).square())
+            p, gradient = loss_gradient(f, x + delta, y, None, loss=picked)
+            best = torch.maximum(best, (picked(p, y) - at_rest).square())
             delta = delta.lerp(side * eps * gradient.sign(), 2 / (k + 2))
         with torch.no_grad():
-            best = torch.maximum(best, (_true_class(f, x + delta, y) - at_rest).square())
+            best = torch.maximum(best, (true_class(f, x + delta, y) - at_rest).square())
     return best
 
 
@@ -128,29 +122,3 @@ def measured_ratio(adversarial: Tensor, random: RandomVulnerability) -> Tensor:
     A draw that changed more than the attack is an attack too, so no ratio lies below 1.
     """
     return (torch.maximum(adversarial, random.largest) / random.value).clamp_min(1)  # a mean may round to above all
-
-
-# ---- the finite-difference proposition ---------------------------------------------------------------------------
-
-
-__all__ = [
-    "LAWS",
-    "SCHEMES",
-    "RandomVulnerability",
-    "adversarial_vulnerability",
-    "curvature",
-    "finite_difference_l1",
-    "finite_differences",
-    "gini",
-    "hoyer",
-    "l0",
-    "l1",
-    "l2",
-    "linear_ratio",
-    "linear_vulnerabilities",
-    "measured_ratio",
-    "participation_number",
-    "probabilities",
-    "random_vulnerability",
-    "true_class_gradient",
-]

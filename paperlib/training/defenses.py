@@ -1,6 +1,7 @@
-"""Trainings: each turns a batch into a loss.  Built by name from an experiment; `register` adds your own.
+"""Trainings (defenses): each turns a batch into a loss and declares its title and colour by `register`.
 
-A defense may also have `after_step(network)`, called when the optimiser has moved the weights.
+A defense may also have `after_step(network)`, called when the optimiser has moved the weights.  The order in this file
+is the order of tables and figures.
 """
 
 import inspect
@@ -15,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from paperlib import errors
+from paperlib import errors, words
 from paperlib.attacks.attack import Attack
 from paperlib.networks.architectures import WideBlock
 from paperlib.networks.network import Network
@@ -45,29 +46,36 @@ class Defense(Protocol):
 
 
 DEFENSES: dict[str, Callable[..., Defense]] = {}
-GIVEN = ["network", "batch"]  # what a loss takes before its options
+LOSS_TAKES = ["network", "batch"]  # before its options
 
 
-def register(name: str):
-    """Decorator: make a defense known as `name` to experiments and parameter files.
+def register(name: str, *, title: str | None = None, colour: str = words.COLOUR):
+    """Decorator: make a training known as `name` to experiments, parameter files, tables and figures.
 
-    A class or function that makes one of its options; or just its loss, a function of (network, batch, *, options).
+    It decorates a class, or a function that makes a `Defense` of its options; or just a loss, a function of
+    (network, batch, *, options).  `title` is its name for readers, `colour` its colour in every figure.  Refuses a name
+    that another training has.
     """
 
     def remember(factory):
-        DEFENSES[name] = _of_loss(factory) if [*inspect.signature(factory).parameters][:2] == GIVEN else factory
+        before = getattr(DEFENSES.get(name), "declared", DEFENSES.get(name))
+        errors.registered_once("training", name, before, factory)
+        takes = [*inspect.signature(factory).parameters]
+        DEFENSES[name] = _of_loss(factory) if takes[:2] == LOSS_TAKES else factory
+        words.learn({"trainings": {name: {"title": title or name, "colour": colour}}})
         return factory
 
     return remember
 
 
 def _of_loss(loss: Callable[..., Tensor]) -> Callable[..., Defense]:
-    """What makes a defense of the loss and its options; its signature says which there are."""
+    """A function of the loss's options that makes a defense; its signature says which options there are."""
 
     def made(**options) -> Defense:
         return SimpleNamespace(loss=partial(loss, **options))
 
-    made.__signature__ = inspect.Signature([*inspect.signature(loss).parameters.values()][len(GIVEN) :])
+    made.__signature__ = inspect.Signature([*inspect.signature(loss).parameters.values()][len(LOSS_TAKES) :])
+    made.declared = loss
     return made
 
 
@@ -79,7 +87,7 @@ def build(name: str, options: dict) -> Defense:
 
 
 def after_step(defense: Defense, network: nn.Module) -> None:
-    """What `defense` does to the network when the optimiser has moved its weights, if it does anything."""
+    """Call the `after_step` of a defense that has one."""
     if hasattr(defense, "after_step"):
         defense.after_step(network)
 
@@ -87,7 +95,7 @@ def after_step(defense: Defense, network: nn.Module) -> None:
 # ---- on the batch as it is: each has `terms`, the loss and the logits on the batch's images --------------------------
 
 
-@register("vanilla")
+@register("vanilla", title="vanilla", colour="#4d4d4d")
 @dataclass(frozen=True)
 class Vanilla:
     """Cross-entropy on clean images: one pass, nothing else."""
@@ -117,7 +125,7 @@ class Penalised:
         return self.terms(network, batch)[0]
 
 
-@register("sr")
+@register("sr", title="SR", colour="#0072b2")
 @dataclass(frozen=True)
 class SR(Penalised):
     """The sparsity penalty of `regularizers.sr`: its preset, or single axes beside it; `clamp` keeps probes in bounds.
@@ -143,46 +151,6 @@ class SR(Penalised):
         clamp = batch.bounds if self.clamp else None
         how = {"preset": self.preset, "h": self.h, "clamp": clamp, "update": self.update} | self.axes
         return regularizers.sr(network, batch.images, batch.labels, **how)
-
-
-@register("loss-l1")
-@dataclass(frozen=True)
-class LossDifference(Penalised):
-    """Finlay and Oberman's penalty, `regularizers.loss_difference`, of the loss gradient's l1 norm."""
-
-    h: float = 0.01
-    update: str = "both"
-
-    def __post_init__(self):
-        super().__post_init__()
-        errors.number("h", self.h, above=0)
-        errors.one_of("update", self.update, regularizers.UPDATES)
-
-    def penalty(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        return regularizers.loss_difference(network, batch.images, batch.labels, h=self.h, update=self.update)
-
-
-@dataclass(frozen=True)
-class Exact(Penalised):
-    """A norm of ∇ₓ f_y by double back-propagation, for which a spiking network steps its neurons one by one."""
-
-    norm: Callable = regularizers.exact_l1
-
-    def penalty(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        with network.reference_path() if isinstance(network, Network) else nullcontext():
-            return self.norm(network, batch.images, batch.labels)
-
-
-@register("exact-l1")
-def exact_l1(*, lam: float) -> Exact:
-    """What the paper's form of SR estimates."""
-    return Exact(lam, regularizers.exact_l1)
-
-
-@register("l2")
-def exact_l2(*, lam: float) -> Exact:
-    """The same with the l2 norm, which does not ask for sparsity."""
-    return Exact(lam, regularizers.exact_l2)
 
 
 # ---- on adversarial examples ----------------------------------------------------------------------------------------
@@ -232,20 +200,20 @@ class AT(Examples):
         return self.then.loss(network, replace(batch, images=self.made(network, batch)))
 
 
-@register("at")
+@register("at", title="AT", colour="#e69f00")
 def at(*, eps: float, alpha: float, steps: int, random_start: bool = True, rule: dict | None = None) -> AT:
     """Cross-entropy on adversarial examples alone."""
     return AT(eps, alpha, steps, random_start, rule or {})
 
 
-@register("at+sr")
+@register("at+sr", title="AT+SR", colour="#009e73")
 def at_sr(*, eps: float, alpha: float, steps: int, random_start: bool = True, rule: dict | None = None, **sr) -> AT:
     """SR on adversarial examples: cross-entropy and penalty are both taken there.  `sr` are the options of "sr"."""
     errors.takes("Defense 'at+sr'", SR, sr)
     return AT(eps, alpha, steps, random_start, rule or {}, then=SR(**sr))
 
 
-@register("rat")
+@register("rat", title="RAT", colour="#999933")
 @dataclass(frozen=True)
 class RAT(Examples):
     """Regularised AT: after each step every weight matrix is drawn towards orthogonal rows (SNN-RAT, as described).
@@ -312,7 +280,7 @@ def _divergence(target: Tensor, logits: Tensor) -> Tensor:
     return F.kl_div(F.log_softmax(logits, dim=1), target, reduction="none", log_target=True).sum(1)
 
 
-@register("trades")
+@register("trades", title="TRADES", colour="#882255")
 def trades(
     *, eps: float, alpha: float, steps: int, beta: float = 6.0, rule: dict | None = None, update: str = "both"
 ) -> TRADES:
@@ -320,10 +288,53 @@ def trades(
     return TRADES(eps, alpha, steps, rule=rule or {}, beta=beta, update=update)
 
 
-@register("trades+sr")
+@register("trades+sr", title="TRADES+SR", colour="#44aa99")
 def trades_sr(
     *, eps: float, alpha: float, steps: int, beta: float = 6.0, rule: dict | None = None, update: str = "both", **sr
 ) -> TRADES:
     """TRADES with SR on the clean images.  `sr` are the options of "sr"."""
     errors.takes("Defense 'trades+sr'", SR, sr)
     return TRADES(eps, alpha, steps, rule=rule or {}, beta=beta, update=update, then=SR(update=update, **sr))
+
+
+# ---- rivals: other norms and other gradients ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Exact(Penalised):
+    """A norm of ∇ₓ f_y by double back-propagation, for which a spiking network steps its neurons one by one."""
+
+    norm: Callable = regularizers.exact_l1
+
+    def penalty(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        with network.reference_path() if isinstance(network, Network) else nullcontext():
+            return self.norm(network, batch.images, batch.labels)
+
+
+@register("l2", title="exact l2", colour="#aa4499")
+def exact_l2(*, lam: float) -> Exact:
+    """The exact penalty with the l2 norm, which does not ask for sparsity."""
+    return Exact(lam, regularizers.exact_l2)
+
+
+@register("loss-l1", title="loss l1", colour="#88ccee")
+@dataclass(frozen=True)
+class LossDifference(Penalised):
+    """Finlay and Oberman's penalty, `regularizers.loss_difference`, of the loss gradient's l1 norm."""
+
+    h: float = 0.01
+    update: str = "both"
+
+    def __post_init__(self):
+        super().__post_init__()
+        errors.number("h", self.h, above=0)
+        errors.one_of("update", self.update, regularizers.UPDATES)
+
+    def penalty(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        return regularizers.loss_difference(network, batch.images, batch.labels, h=self.h, update=self.update)
+
+
+@register("exact-l1", title="exact l1", colour="#332288")
+def exact_l1(*, lam: float) -> Exact:
+    """What the paper's form of SR estimates."""
+    return Exact(lam, regularizers.exact_l1)

@@ -1,6 +1,7 @@
-"""The one training loop: SGD under a cosine schedule, resumable at every epoch to the same bytes; a step's passes.
+"""The one training step and the one training loop: SGD under a cosine schedule, resumable at every epoch.
 
-All chance is drawn from (seed, epoch), so a state file needs weights, momentum and the epoch's number only.
+All chance is drawn from (seed, epoch), so a state file needs weights, momentum and the epoch's number only.  A resumed
+training ends with the same bytes as an uninterrupted one.
 """
 
 import copy
@@ -18,13 +19,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from paperlib import errors, files, paths
-from paperlib.attacks import attack, evaluation
-from paperlib.data.sets import ImageSet
-from paperlib.networks import network
+from paperlib.attacks import evaluation
+from paperlib.attacks.attack import Attack, standard
+from paperlib.data.sets import ImageSet, Split
+from paperlib.networks.network import build
 from paperlib.training import defenses
 from paperlib.training.defenses import Batch, Defense
 
-ATTACKED = "validation_accuracy_attacked"  # the row's entry that selects an epoch
+ATTACKED = "validation_accuracy_attacked"  # the entry of a history row that selects an epoch
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,35 @@ class Schedule:
         return self.lr / 2 * (1 + math.cos(math.pi * (step - rising) / falling))
 
 
-def _selection(*, eps: float, steps: int) -> attack.Attack:
+def _selection(*, eps: float, steps: int) -> Attack:
     """The attack on validation images that chooses an epoch."""
-    return attack.standard("pgd", eps, steps=steps)
+    return standard("pgd", eps, steps=steps)
+
+
+class Step:
+    """One step of training: the loss of a batch, its gradient, the optimiser, what the defense does afterwards."""
+
+    def __init__(self, network: nn.Module, defense: Defense, schedule: Schedule):
+        self.network, self.defense, self.parameters = network, defense, list(network.parameters())
+        self.optimiser = torch.optim.SGD(
+            self.parameters, lr=schedule.lr, momentum=schedule.momentum, weight_decay=schedule.weight_decay
+        )
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The loss of a batch, a scalar with its graph."""
+        return self.defense.loss(self.network, batch)
+
+    def move(self, loss: Tensor) -> None:
+        """Follow the gradient of `loss` by the weights."""
+        self.optimiser.zero_grad()
+        loss.backward(inputs=self.parameters)  # of other leaves, such as SR's images, no gradient is wanted
+        self.optimiser.step()
+        defenses.after_step(self.defense, self.network)
+
+    def set_rate(self, lr: float) -> None:
+        """The learning rate of the next steps."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr
 
 
 def epochs(
@@ -85,12 +113,9 @@ def epochs(
     network's when the iteration has ended.  Test images are never seen.
     Raises `Refused` when the loss is not finite, naming epoch, step and learning rate.
     """
-    network.to(device)
-    parameters = list(network.parameters())
-    optimiser = torch.optim.SGD(
-        parameters, lr=schedule.lr, momentum=schedule.momentum, weight_decay=schedule.weight_decay
-    )
-    history, best = _resume(network, optimiser, state, device)
+    errors.refuse_while_planning("trains")
+    step = Step(network.to(device), defense, schedule)
+    history, best = _resume(network, step.optimiser, state, device)
     yield from history
     steps = len(data.train) // schedule.batch_size
     if steps == 0:
@@ -104,31 +129,27 @@ def epochs(
             draw = torch.Generator().manual_seed(epoch_seed)
             network.train()
             batches = data.train.batches(schedule.batch_size, draw)
-            for step, (x, y, index) in zip(range(steps), batches, strict=False):  # the last batch may be short
+            for number, (x, y, index) in zip(range(steps), batches, strict=False):  # the last batch may be short
                 x = data.augmented(x, draw)
-                lr = schedule.rate(epoch * steps + step, steps)
-                for group in optimiser.param_groups:
-                    group["lr"] = lr
+                lr = schedule.rate(epoch * steps + number, steps)
+                step.set_rate(lr)
                 batch = Batch(x.to(device), y.to(device), index, data.bounds, seed=epoch_seed)
-                with evaluation.chance(epoch_seed * 1_000_003 + step):  # for whatever draws: input spikes, rows
-                    loss = defense.loss(network, batch)
-                    total += _finite(loss, epoch, step, lr)
-                    optimiser.zero_grad()
-                    loss.backward(inputs=parameters)  # of other leaves, such as SR's images, no gradient is wanted
-                    optimiser.step()
-                    defenses.after_step(defense, network)
+                with evaluation.chance(epoch_seed * 1_000_003 + number):  # for input spikes, rows and other draws
+                    loss = step.loss(batch)
+                    total += _finite(loss, epoch, number, lr)
+                    step.move(loss)
                 last = {"validation": f"{history[-1]['validation_accuracy']:.1%}"} if history else {}
-                bar.set_postfix({"loss": f"{total / (step + 1):.3f}"} | last, refresh=False)
+                bar.set_postfix({"loss": f"{total / (number + 1):.3f}"} | last, refresh=False)
                 bar.update()
-            row = {"epoch": epoch + 1, "loss": total / steps, "lr": lr} | _validated(network, data, schedule, device)
+            row = {"epoch": epoch + 1, "loss": total / steps, "lr": lr} | _validated(network, data.validation, schedule)
             if schedule.selection:
                 if best is None or row[ATTACKED] > history[best["epoch"] - 1][ATTACKED]:
                     best = {"epoch": epoch + 1, "network": copy.deepcopy(network.state_dict())}
                 row["best_epoch"] = best["epoch"]
             history.append(row | {"seconds": time.perf_counter() - started})
             if state is not None:
-                content = {"network": network.state_dict(), "optimiser": optimiser.state_dict(), "history": history}
-                packed = to_bytes(content | ({"best": best} if best else {}))
+                content = {"network": network.state_dict(), "optimiser": step.optimiser.state_dict()}
+                packed = to_bytes(content | {"history": history} | ({"best": best} if best else {}))
                 files.write_atomically(state, hashlib.sha256(packed).digest() + packed)
             yield history[-1]
     if best:
@@ -148,16 +169,16 @@ def _resume(
     """The rows of finished epochs, and the best epoch with its weights where the schedule selects one."""
     if state is None or not state.exists():
         return [], None
-    kept = state.read_bytes()
-    digest, data = kept[:32], kept[32:]
+    content = state.read_bytes()
+    digest, data = content[:32], content[32:]
     if hashlib.sha256(data).digest() != digest:
         raise errors.Refused(f"{paths.shown(state)} is damaged. Delete it; this training then starts anew.")
     content = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
     try:
         network.load_state_dict(content["network"])
     except RuntimeError as problem:
-        told = " ".join(str(problem).split())
-        raise errors.Refused(f"{paths.shown(state)} belongs to another network: {told}") from None
+        reason = " ".join(str(problem).split())
+        raise errors.Refused(f"{paths.shown(state)} belongs to another network: {reason}") from None
     optimiser.load_state_dict(content["optimiser"])
     return content["history"], content.get("best")
 
@@ -172,16 +193,14 @@ def _finite(loss: Tensor, epoch: int, step: int, lr: float) -> float:
     return value
 
 
-def _validated(network: nn.Module, data: ImageSet, schedule: Schedule, device: str) -> dict:
+def _validated(network: nn.Module, validation: Split, schedule: Schedule) -> dict:
     """Accuracy on validation images, clean and, where the schedule selects by it, under attack."""
-    how = {"bounds": data.bounds, "num_classes": data.num_classes, "device": device}
-    correct = evaluation.flags(network, data.validation, **how)
-    found = {"validation_accuracy": correct.float().mean().item()}
+    correct = evaluation.flags(network, validation)
+    accuracies = {"validation_accuracy": correct.float().mean().item()}
     if schedule.selection:
-        attack = _selection(**schedule.selection)
-        flags = evaluation.flags(network, data.validation, attack, correct=correct, **how)
-        found[ATTACKED] = flags.float().mean().item()
-    return found
+        flags = evaluation.flags(network, validation, _selection(**schedule.selection), correct=correct)
+        accuracies[ATTACKED] = flags.float().mean().item()
+    return accuracies
 
 
 class Passes(NamedTuple):
@@ -194,8 +213,8 @@ class Passes(NamedTuple):
 def passes(defense: Defense) -> Passes:
     """Forward and backward passes of one training step, counted on a network of two neurons a pixel."""
     with torch.random.fork_rng(devices=[]):
-        network = network.build("conv-2", in_channels=1, image_size=4, num_classes=3, T=1).train()
-        images_, labels = torch.rand(4, 1, 4, 4), torch.tensor([0, 1, 2, 0])
+        network = build("conv-2", in_channels=1, image_size=4, num_classes=3, T=1).train()
+        images, labels = torch.rand(4, 1, 4, 4), torch.tensor([0, 1, 2, 0])
         forward, backward = [], []
 
         def watch(module, inputs, logits):
@@ -204,5 +223,5 @@ def passes(defense: Defense) -> Passes:
                 logits.register_hook(lambda _: backward.append(1 + torch.is_grad_enabled()))
 
         network.register_forward_hook(watch)
-        defense.loss(network, Batch(images_, labels, torch.arange(4), (0.0, 1.0), seed=0)).backward()
+        defense.loss(network, Batch(images, labels, torch.arange(4), (0.0, 1.0), seed=0)).backward()
     return Passes(len(forward), sum(backward))

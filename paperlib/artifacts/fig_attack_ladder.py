@@ -1,0 +1,81 @@
+"""Accuracy under ever stronger attacks: each rung is the worst case of all attacks up to it."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from pandas import DataFrame
+
+from paperlib import labels
+from paperlib.artifacts.drawing import curve, end, gains, name_ends
+from paperlib.artifacts.reading import BASELINES, captioned, points, same_attack, select, trainings, whole
+from paperlib.artifacts.tabulating import against, pivot, with_passes
+from paperlib.words import attack, hue, title
+
+
+def headline(record: dict) -> str:
+    """What is left on the last rung, and what SR changes there."""
+    means, pairs = (
+        select(record, quantity=quantity, attack=labels.WORST) for quantity in ("mean accuracy", "difference")
+    )
+    left = [f"{title(row['training'])} {100 * row['value']:.0f} %" for row in means]
+    gained = [f"{against(row)} {whole(row)} points" for name in BASELINES for row in pairs if row["training"] == name]
+    text = f"Under everything together: {', '.join(left)}"
+    return f"{text}; {', '.join(gained)}" if gained else text
+
+
+def caption(record: dict) -> str:
+    """Data, images and seeds."""
+    return captioned(record)
+
+
+def figure(record: dict) -> Figure:
+    """The worst case so far on every rung, and what SR changes of it."""
+    fig, (left, right) = plt.subplots(1, 2, figsize=(10.4, 4.8), width_ratios=(5, 2), layout="constrained")
+    means, passes, pairs = (
+        [row for row in select(record, quantity=quantity) if row["attack"] != labels.CLEAN]
+        for quantity in ("mean accuracy", "mean passes", "difference")
+    )
+    groups = {name: [row for row in means if row["training"] == name] for name in trainings(record)}
+    ladder(groups, passes, left)
+    rungs = next(iter(groups.values()))
+    gains(right, {rung_name(rung): same_attack(pairs, rung) for rung in rungs}, below=0.07)
+    return fig
+
+
+def table(record: dict) -> list[DataFrame]:
+    """Accuracy on each rung with the passes that it cost; then what SR changes."""
+    pairs = select(record, quantity="difference")
+    return [with_passes(record), pivot(pairs, lambda row: {"": attack(row)}, against, points)]
+
+
+def ladder(groups: dict[str, list[dict]], passes: list[dict], ax: Axes) -> Axes:
+    """A curve a training over the rungs, which are named with their passes.
+
+    `groups` maps each training to its accuracies, the weakest rung first; `passes` are the mean passes of all.
+    """
+    ends = []
+    for training, rows in groups.items():
+        places = np.arange(len(rows))
+        curve(ax, places, rows, hue(training), width=1.8)
+        ends.append((end(rows), title(training), hue(training)))
+    name_ends(ax, places[-1], ends)
+    ax.set_xticks(places, [_tick(rung, same_attack(passes, rung)) for rung in rows], fontsize=7)
+    ax.set(ylabel="accuracy, worst case so far, %", ylim=(0, 101), xlim=(-0.3, len(rows) - 0.2))
+    ax.set_xlabel("each rung with all before it; forward and backward passes per image up to there", fontsize=8)
+    return ax
+
+
+def rung_name(row: dict) -> str:
+    """What a row's rung adds to those before it."""
+    if row["attack"] == labels.WORST:
+        return "transfer: all"
+    return row.get("up_to", attack(row))
+
+
+def _tick(rung: dict, passes: list[dict]) -> str:
+    """The name of a rung and its passes, from the training that needs fewest to the one that needs most."""
+    numbers = [row["value"] for row in passes]
+    low, high = round(min(numbers)), round(max(numbers))
+    name = rung_name(rung).replace(" ", "\n", 1)
+    return f"{name}\n{low}" if low == high else f"{name}\n{low}-{high}"

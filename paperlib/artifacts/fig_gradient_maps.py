@@ -1,0 +1,125 @@
+"""Gradients by pixel, and their sizes against robustness."""
+
+import math
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
+from pandas import DataFrame
+
+from paperlib.artifacts.reading import captioned, select, trainings
+from paperlib.artifacts.tabulating import attack_at
+from paperlib.words import attack, hue, radius, title
+
+SIZES = {"participation number": "median participation number", "l1": "median ‖g‖₁"}  # and the axes' labels
+COLUMNS = ("l1", "l2", "participation number", "zero gradient", "accuracy")  # of the table
+
+
+def headline(record: dict) -> str:
+    """The typical participation number of each training."""
+    rows = select(record, quantity="participation number")
+    numbers = [
+        f"{title(training)} {_typical([row for row in rows if row['training'] == training])}"
+        for training in record["arrays"]["maps"]
+    ]
+    return f"Equal pixels that would share the gradient alike (participation number): {', '.join(numbers)}"
+
+
+def _typical(rows: list[dict]) -> str:
+    """The median over the networks of the profile's λ, which stands first."""
+    values = sorted(row["value"] for row in rows if row.get("lam") == rows[0].get("lam") and row["value"] is not None)
+    return f"{values[len(values) // 2]:.0f}" if values else "undefined"
+
+
+def caption(record: dict) -> str:
+    """Data, images and seeds."""
+    return captioned(record)
+
+
+def figure(record: dict) -> Figure:
+    """∇f by pixel for each training, and the gradient's sizes against accuracy under attack."""
+    images = np.array(record["arrays"]["images"])  # (N, C, H, W)
+    maps = {training: np.array(gradients) for training, gradients in record["arrays"]["maps"].items()}
+    fig = plt.figure(figsize=(9.6, 6.4), layout="constrained")
+    left, right = fig.subfigures(1, 2, width_ratios=(3, 2.1))
+    grid = left.subplots(len(images), 1 + len(maps), squeeze=False)
+    for ax, image in zip(grid[:, 0], images, strict=True):
+        ax.imshow(image.transpose(1, 2, 0).squeeze(), cmap="gray_r", vmin=0, vmax=1)
+    grid[0, 0].set_title("image", fontsize=8)
+    for column, (training, gradients) in zip(grid.T[1:], maps.items(), strict=True):
+        column[0].set_title(title(training), color=hue(training), fontsize=8, fontweight="bold")
+        for ax, gradient in zip(column, gradients, strict=True):
+            map_panel(gradient, ax)
+    for ax in grid.flat:
+        ax.set(xticks=[], yticks=[])
+        sns.despine(ax=ax, left=True, bottom=True)
+    left.supxlabel("∇f by pixel, each on its own scale; red: brighter makes the true class likelier", fontsize=7)
+    scatters = right.subplots(2, 1, sharey=True)
+    robust = select(record, quantity="accuracy")
+    for ax, (size, label) in zip(scatters, SIZES.items(), strict=True):
+        (correlation,) = select(record, quantity="rank correlation", sparsity=size)
+        size_panel(select(record, quantity=size), robust, trainings(record), correlation["value"], ax)
+        ax.set_xlabel(label)
+    scatters[0].set_ylabel(f"accuracy under {attack(correlation)}\nat {radius(correlation)}, %", y=0)
+    return fig
+
+
+def table(record: dict) -> list[DataFrame]:
+    """A line for each training and λ: the mean over its networks of each size and of accuracy under attack."""
+    lines: dict[str, dict[str, list[dict]]] = {}
+    for row in (row for row in record["rows"] if row["quantity"] in COLUMNS):
+        name = title(row["training"])
+        if "lam" in row:
+            name += f", λ = {row['lam']:g}"
+        column = attack_at(row) if row["quantity"] == "accuracy" else row["quantity"]
+        lines.setdefault(name, {}).setdefault(column, []).append(row)
+    return [
+        DataFrame(
+            {"training": name, "networks": len(next(iter(columns.values())))}
+            | {column: _mean(rows) for column, rows in columns.items()}
+            for name, columns in lines.items()
+        )
+    ]
+
+
+def _mean(rows: list[dict]) -> str:
+    values = [row["value"] for row in rows if row["value"] is not None]
+    mean = math.fsum(values) / len(values) if values else math.nan
+    return f"{100 * mean:.1f} %" if rows[0]["quantity"] in ("zero gradient", "accuracy") else f"{mean:.3g}"
+
+
+def map_panel(gradient: np.ndarray, ax: Axes) -> Axes:
+    """One gradient (C, H, W), its channels added, with its norms and participation number below.
+
+    Each map is on its own scale, since l1 differs by orders.
+    """
+    pixels = gradient.sum(0)
+    limit = np.abs(pixels).max() or 1
+    ax.imshow(pixels, cmap="RdBu_r", vmin=-limit, vmax=limit)
+    l1, l2 = np.abs(gradient).sum(), np.sqrt((gradient**2).sum())
+    number = f"{(l1 / l2) ** 2:.0f}" if l2 else "undefined"
+    ax.set_xlabel(f"l1 {l1:.2g}, l2 {l2:.1g}\nPN {number}", fontsize=6)
+    return ax
+
+
+def size_panel(sizes: list[dict], robust: list[dict], names: list[str], correlation: float | None, ax: Axes) -> Axes:
+    """A dot for each network of the trainings `names`: its gradient's size and its accuracy under attack.
+
+    `sizes` are rows of one quantity, `robust` rows of accuracy; `correlation` between the two is in the title.
+    """
+    accuracy = {row["experiments"][0]: 100 * row["value"] for row in robust}
+    for training in names:
+        own = [row for row in sizes if row["training"] == training and row["value"] is not None]
+        heights = [accuracy[row["experiments"][0]] for row in own]
+        ax.plot([row["value"] for row in own], heights, "o", color=hue(training), markersize=4, alpha=0.8)
+    known = "undefined" if correlation is None else f"{correlation:.2f}"
+    ax.set_title(f"rank correlation {known}", fontsize=8, loc="right")
+    if any(row["value"] for row in sizes):
+        ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_locator(NullLocator())
+    return ax

@@ -1,0 +1,175 @@
+"""Validation accuracy against the weight λ of a training's penalty."""
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from pandas import DataFrame
+
+from paperlib import labels
+from paperlib.artifacts.drawing import ATTACK, curve, end, name_dots, name_ends, whiskers
+from paperlib.artifacts.reading import captioned, percent, same_attack, select, under
+from paperlib.artifacts.tabulating import attack_at, pivot
+from paperlib.words import attack, hue, radius, title
+
+CHOSEN, USED = "chosen", "in use"  # marks of a λ
+
+
+def headline(record: dict) -> str:
+    """The λ that validation data choose, the one in use and the difference; at which λ networks broke down."""
+    (chosen,), (used,) = select(record, quantity="chosen λ"), select(record, quantity="used λ")
+    training = title(_swept(record))
+    if used["value"] is None:
+        text = f"Of the λ that were trained here, validation data choose {chosen['value']:g}; "
+        text += f"{training}'s own is not known"
+    elif chosen["value"] == used["value"]:
+        text = f"Validation data choose λ = {chosen['value']:g} for {training}, as this companion uses"
+    else:
+        text = f"Validation data choose λ = {chosen['value']:g} for {training}, while {used['value']:g} is in use"
+        text += _between(select(record, quantity="mean accuracy"), chosen["value"], used["value"])
+    down = [f"{lam:g} ({count} of {networks})" for lam, (count, networks) in _broken(record).items() if count]
+    return f"{text}; networks broke down at λ = {', '.join(down)}" if down else text
+
+
+def _between(means: list[dict], chosen: float, used: float) -> str:
+    """What the chosen λ changes against the one in use; empty where that was not trained."""
+    others = [row for row in means if weight(row) == used]
+    changes = [
+        f"{attack(row)} {100 * (row['value'] - other['value']):+z.1f} points"
+        for row in means
+        if weight(row) == chosen
+        for other in same_attack(others, row)
+    ]
+    return f" (chosen minus in use: {', '.join(changes)})" if changes else ""
+
+
+def caption(record: dict) -> str:
+    """Data, images and seeds."""
+    return captioned(record, "{data}, {samples} validation images, {seeds}")
+
+
+def figure(record: dict) -> Figure:
+    """Validation accuracy, clean and attacked: left against λ, right against each other; the chosen λ marked."""
+    fig, (left, right) = plt.subplots(1, 2, figsize=(10.4, 4.2), width_ratios=(5, 4), layout="constrained")
+    (chosen,), (used,) = select(record, quantity="chosen λ"), select(record, quantity="used λ")
+    marks = {used["value"]: USED, chosen["value"]: CHOSEN}  # where they agree, "chosen"
+    training = _swept(record)
+    clean, *attacked = by_weight(select(record, quantity="mean accuracy"))
+    sweep_panel([clean, *attacked], select(record, quantity="accuracy"), marks, training, left)
+    down = [lam for lam, (count, _) in _broken(record).items() if count]
+    trade_off_panel(clean, attacked[0], down, marks, training, right)
+    return fig
+
+
+def table(record: dict) -> list[DataFrame]:
+    """A line for each λ: mean accuracy, clean and attacked."""
+
+    def head(row: dict) -> dict:
+        return {"λ": f"{weight(row):g}" if weight(row) else "0 (vanilla)"}
+
+    return [pivot(select(record, quantity="mean accuracy"), head, attack_at, percent)]
+
+
+def weight(row: dict) -> float:
+    """The λ of a row, 0 of vanilla training."""
+    return row.get("lam", 0.0)
+
+
+def by_weight(rows: list[dict]) -> list[list[dict]]:
+    """The rows of each attack, the smallest λ first."""
+    groups: dict[tuple, list[dict]] = {}
+    for row in sorted(rows, key=weight):
+        groups.setdefault(tuple(labels.attack(row).items()), []).append(row)
+    return list(groups.values())
+
+
+def broken(means: list[dict], networks: list[dict]) -> dict[float, tuple[int, int]]:
+    """For each λ how many networks broke down, and of how many: clean accuracy below half of the vanilla mean.
+
+    `means` are mean accuracies, `networks` the accuracies of single networks.
+    """
+    level = next((row["value"] / 2 for row in under(means, labels.CLEAN) if not weight(row)), 0.0)
+    counts: dict[float, tuple[int, int]] = {}
+    for row in under(networks, labels.CLEAN):
+        count, of = counts.get(weight(row), (0, 0))
+        counts[weight(row)] = count + (row["value"] < level), of + 1
+    return counts
+
+
+def _broken(record: dict) -> dict[float, tuple[int, int]]:
+    return broken(select(record, quantity="mean accuracy"), select(record, quantity="accuracy"))
+
+
+def _swept(record: dict) -> str:
+    """The training whose λ is swept."""
+    return record["provenance"]["parameters"]["training"]
+
+
+def sweep_panel(
+    curves: list[list[dict]], networks: list[dict], marks: dict[float, str], training: str, ax: Axes
+) -> Axes:
+    """Accuracy against the λ of `training`: a line for each attack, a dot for each network.
+
+    `curves` hold the mean accuracies under each attack, the smallest λ first, `networks` the accuracies of single
+    networks; `marks` are drawn at their λ.
+    """
+    places = {weight(row): i for i, row in enumerate(curves[0])}  # equal steps: 0 has no place on a logarithmic axis
+    ends = []
+    for rows in curves:
+        clean = rows[0]["attack"] == labels.CLEAN
+        colour = "#4d4d4d" if clean else ATTACK
+        curve(ax, [places[weight(row)] for row in rows], rows, colour, width=1.8)
+        name = attack(rows[0]) if clean else f"{attack(rows[0])}\n{radius(rows[0])}"
+        ends.append((end(rows), name, colour))
+        for row in same_attack(networks, rows[0]):
+            ax.plot(places[weight(row)], 100 * row["value"], ".", color=colour, markersize=4, alpha=0.6)
+    name_ends(ax, len(places) - 1, ends)
+    for lam, mark in marks.items():
+        if lam in places:
+            ax.axvline(places[lam], color=hue(training), linestyle="--" if mark == CHOSEN else ":", linewidth=1)
+            ax.text(places[lam], 2, f" {mark}", color=hue(training), fontsize=8)
+    ax.set_xticks(range(len(places)), [f"{lam:g}" if lam else "0\n(vanilla)" for lam in places])
+    ax.set(xlabel=f"λ of {title(training)}", ylabel="validation accuracy, %")
+    ax.set(ylim=(0, 101), xlim=(-0.3, len(places) - 0.1))
+    return ax
+
+
+def trade_off_panel(
+    clean: list[dict], attacked: list[dict], down: list[float], marks: dict[float, str], training: str, ax: Axes
+) -> Axes:
+    """A dot for each λ of `training`: clean accuracy and accuracy under attack, rows of the same λ in the same order.
+
+    The λ of `down`, at which networks broke down, are in the title alone: they would leave no room for the others.
+    `marks` are drawn around the dot of their λ.
+    """
+    pairs = [(c, a) for c, a in zip(clean, attacked, strict=True) if weight(c) not in down]
+    dots = [(100 * c["value"], 100 * a["value"]) for c, a in pairs]
+    names = [f"{weight(c):g}" for c, _ in pairs]
+    colours = [hue(c["training"]) for c, _ in pairs]
+    ax.plot(*zip(*dots, strict=True), color=hue(training), linewidth=1, alpha=0.6, zorder=1)
+    for (c, a), (x, y), colour in zip(pairs, dots, colours, strict=True):
+        reach = {"xerr": 100 * whiskers([c]), "yerr": 100 * whiskers([a])}
+        ax.errorbar([x], [y], **reach, fmt="none", ecolor=colour, elinewidth=0.7, alpha=0.35, zorder=1)
+        ax.plot(x, y, "o", color=colour, markersize=5)
+        if mark := marks.get(weight(c)):
+            style = {"markersize": 12, "markerfacecolor": "none", "markeredgewidth": 1.4, "color": colour}
+            ax.plot(x, y, "o" if mark == CHOSEN else "s", label=mark, **style)
+    ax.set(xlim=_around([x for x, _ in dots]), ylim=_around([y for _, y in dots]))
+    name_dots(ax, dots, names, colours)
+    hidden = [
+        f"{weight(c):g} ({100 * c['value']:.0f} %, {100 * a['value']:.0f} %)"
+        for c, a in zip(clean, attacked, strict=True)
+        if weight(c) in down
+    ]
+    if hidden:
+        ax.set_title(f"not shown, networks broke down: λ = {', '.join(hidden)}", fontsize=8, color=".35")
+    ax.set(xlabel="clean, %", ylabel=f"under {attack(attacked[0])} at {radius(attacked[0])}, %")
+    if ax.get_legend_handles_labels()[1]:
+        ax.legend(loc="best", fontsize=8)
+    return ax
+
+
+def _around(values: list[float]) -> tuple[float, float]:
+    """Limits with room around dots; intervals may reach beyond."""
+    low, high = min(values), max(values)
+    room = max(0.25 * (high - low), 1)
+    return low - room, high + room

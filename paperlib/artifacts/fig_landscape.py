@@ -1,0 +1,200 @@
+"""The loss around an image: along the attack's direction and a random one, and over the plane of both."""
+
+from operator import itemgetter
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from pandas import DataFrame
+
+from paperlib.artifacts.drawing import bound, line, logarithmic
+from paperlib.artifacts.reading import Part, captioned, percent, select, trainings
+from paperlib.artifacts.tabulating import network, number, pivot
+from paperlib.words import hue, title
+
+STYLES = {"attack": "-", "random": "--"}  # of the directions
+NAMES = {"attack": "attack's direction", "random": "random direction"}
+LIKELY = np.log(2)  # the loss at which the true class has probability 1/2
+NONE = "No image is classified correctly by all networks, so none has a landscape to show"
+
+
+# ---- along the two directions ------------------------------------------------------------------------------------
+
+
+def headline(record: dict) -> str:
+    """The median loss at the reach, and where a random direction leads up as far as the attack's."""
+    losses = select(record, quantity="loss")
+    reach = max(row["t_255"] for row in losses)
+    ends = {(row["training"], row["direction"]): row["value"] for row in losses if row["t_255"] == reach}
+    if None in ends.values():
+        return NONE
+    attack, random = ({name: value for (name, kind), value in ends.items() if kind == wanted} for wanted in STYLES)
+    medians = ", ".join(f"{value:.2g} ({title(training)})" for training, value in attack.items())
+    masked = [title(training) for training in attack if attack[training] <= random[training]]
+    verdict = f"{', '.join(masked)} {'looks' if len(masked) == 1 else 'look'} masked"
+    return (
+        f"{reach:g}/255 along the attack's direction the median loss is {medians}, "
+        f"along a random one at most {max(random.values()):.2g}: {verdict if masked else 'no training looks masked'}"
+    )
+
+
+def caption(record: dict) -> str:
+    """Data, images and seeds."""
+    return captioned(record, "{data}, those of {samples} test images that all networks classify correctly, {seeds}")
+
+
+def figure(record: dict) -> Figure:
+    """A column for each training.  Above: the median loss.  Middle: single images.  Below: the share still correct."""
+    names, curves = trainings(record), record["arrays"]["curves"]
+    fig, axes = plt.subplots(
+        3, len(names), figsize=(9.6, 7), height_ratios=(3, 3, 2), sharex=True, sharey="row", layout="constrained"
+    )
+    axes = axes.reshape(3, -1)
+    axes[1, 0].sharey(axes[0, 0])
+    for (above, middle, below), training in zip(axes.T, names, strict=True):
+        losses = select(record, quantity="loss", training=training)
+        above.set_title(title(training), color=hue(training), fontweight="bold", fontsize=11)
+        directions(losses, above)
+        directions(select(record, quantity="still correct", training=training), below, factor=100)
+        single(curves["t_255"], curves["loss"].get(training, {}), hue(training), middle)
+        for ax in (above, middle):
+            ax.axhline(LIKELY, color=".4", linewidth=0.8, linestyle=":")
+            logarithmic(ax)
+        for ax in (above, middle, below):
+            ax.axvline(0, color=".4", linewidth=0.8)
+        name_directions(losses, above)
+        below.set(ylim=(-3, 103), xlabel="t from the image, in 1/255")
+    images = select(record, quantity="loss")[0]["n"]
+    shown = max((len(losses) for pair in curves["loss"].values() for losses in pair.values()), default=0)
+    texts = (f"median loss of {images} images", f"loss of {shown} images, one by one", "still correct, %")
+    for ax, text in zip(axes[:, 0], texts, strict=True):
+        ax.set_ylabel(text)
+    for ax in axes[:2].flat:  # after all of the shared scale is logarithmic, which sets a formatter of its own
+        ax.yaxis.set_major_formatter("{x:g}")
+    style = {"xycoords": axes[0, -1].get_yaxis_transform(), "textcoords": "offset points", "va": "center"}
+    axes[0, -1].annotate("p = 1/2", (1, LIKELY), (4, 0), color=".4", fontsize=8, **style)
+    return fig
+
+
+def table(record: dict) -> list[DataFrame]:
+    """A line for each network: what it has at the image and at the reach, and how rough the way there is."""
+    losses = select(record, quantity="loss")
+    reach = max(row["t_255"] for row in losses)
+    rows = [row for row in losses if row["t_255"] == 0 and row["direction"] == "attack"]  # both start at the image
+    rows += sorted((row for row in record["rows"] if row.get("t_255") == reach), key=itemgetter("quantity"))
+    rows += select(record, quantity="roughness") + select(record, quantity="zero gradient")
+
+    def column(row: dict) -> str:
+        parts = [row["quantity"]]
+        parts += [f"t = {row['t_255']:g}/255"] if "t_255" in row else []
+        parts += [row["direction"]] if "direction" in row and row.get("t_255") != 0 else []
+        return ", ".join(parts)
+
+    def cell(row: dict) -> str:
+        return number(row) if row["quantity"] == "loss" else percent(row)
+
+    return [pivot(rows, network, column, cell)]
+
+
+def directions(rows: list[dict], ax: Axes, *, factor: float = 1) -> Axes:
+    """`factor` times one quantity of one training against t: a line for each direction, with its interval."""
+    for direction, linestyle in STYLES.items():
+        curve = [row for row in rows if row["direction"] == direction]
+        style = {"marker": "", "linestyle": linestyle, "linewidth": 1.8}
+        line(ax, "t_255", curve, hue(rows[0]["training"]), factor=factor, **style)
+    return ax
+
+
+def single(t: list[float], losses: dict[str, list[list[float]]], colour: str, ax: Axes) -> Axes:
+    """The loss of single images against `t`: by direction a list of losses for each image."""
+    for direction, style in STYLES.items():
+        for loss in losses.get(direction, []):
+            ax.plot(t, loss, style, color=colour, linewidth=0.8)
+    return ax
+
+
+def name_directions(rows: list[dict], ax: Axes) -> Axes:
+    """Write which line is which at their left ends, above and below their intervals: there they lie apart."""
+    first = [next(row for row in rows if row["direction"] == direction) for direction in STYLES]
+    known = sorted((row for row in first if row["value"] is not None), key=itemgetter("value"))
+    for row, end, shift in zip(known, ("low", "high"), (-4, 4), strict=False):
+        style = {"textcoords": "offset points", "va": "top" if shift < 0 else "bottom", "fontsize": 7.5}
+        place = (row["t_255"], bound(row, end))
+        ax.annotate(NAMES[row["direction"]], place, (0, shift), color=hue(row["training"]), **style)
+    ax.margins(y=0.12)  # room for the lower name
+    return ax
+
+
+# ---- over the plane ----------------------------------------------------------------------------------------------
+
+
+def plane_headline(record: dict) -> str:
+    """Whose decision each direction changes within the reach, and how far out."""
+    plane = record["arrays"]["plane"]
+    if not plane["right"]:
+        return NONE
+    t = plane["t_255"]
+    middle, attack, random = len(t) // 2, [], []
+    for training, right in plane["right"].items():
+        wrong = [place for place, correct in zip(t, right[middle], strict=True) if place > 0 and not correct]
+        if wrong:
+            attack.append(f"{title(training)} (at {wrong[0]:.3g}/255)")
+        if not all(line[middle] for line in right):
+            random.append(title(training))
+    return (
+        f"One image, within {t[-1]:g}/255: the attack's direction changes the decision of "
+        f"{', '.join(attack) or 'no network'}, a random one that of {', '.join(random) or 'no network'}"
+    )
+
+
+def plane_caption(record: dict) -> str:
+    """Data, the image and seeds."""
+    return captioned(record, "{data}, the first test image that all networks classify correctly, {seeds}")
+
+
+def plane_figure(record: dict) -> Figure:
+    """One image, and its loss over the plane for each training."""
+    plane = record["arrays"]["plane"]
+    names, t = list(plane["loss"]), np.array(plane["t_255"])
+    widths = (0.6, *[1] * max(1, len(names)))
+    fig, (left, *maps) = plt.subplots(1, len(widths), figsize=(9.6, 3.3), width_ratios=widths, layout="constrained")
+    for ax in (left, *maps):
+        ax.grid(visible=False)
+    if not names:
+        text = "no image is classified\ncorrectly by all"
+        maps[0].text(0.5, 0.5, text, transform=maps[0].transAxes, ha="center")
+        return fig
+    left.imshow(np.array(plane["image"]).transpose(1, 2, 0).squeeze(), cmap="gray_r", vmin=0, vmax=1)
+    left.set(xticks=[], yticks=[], title="the image (+)")
+    losses = np.array([*plane["loss"].values()])
+    lowest = losses[losses > 0].min(initial=1)
+    norm = LogNorm(lowest, max(losses.max(), 2 * lowest))
+    for ax, training, loss in zip(maps, names, losses, strict=True):
+        loss_map(t, np.maximum(loss, lowest), np.array(plane["right"][training]), norm, ax)
+        ax.set_title(title(training), color=hue(training), fontweight="bold", fontsize=11)
+    for ax in maps[1:]:
+        ax.set_yticklabels([])
+    maps[0].set_ylabel("random direction, in 1/255")
+    bar = fig.colorbar(maps[-1].collections[0], ax=maps, label="loss", fraction=0.05, pad=0.01, format="{x:g}")
+    bar.ax.minorticks_off()
+    return fig
+
+
+def loss_map(t: np.ndarray, loss: np.ndarray, right: np.ndarray, norm: Normalize, ax: Axes) -> Axes:
+    """The loss over the plane: a column for each length `t` along the attack's direction, a row for a random one.
+
+    A line surrounds where the decision is `right`, which has the shape of `loss`.
+    """
+    ax.pcolormesh(t, t, loss, norm=norm, cmap="magma", rasterized=True)
+    if right.any() and not right.all():
+        outline = [withStroke(linewidth=3, foreground="black")]
+        ax.contour(t, t, right, [0.5], colors="white", linewidths=1.4).set_path_effects(outline)
+    ax.plot(0, 0, "+", color="white", markersize=8)
+    ax.set(aspect="equal", xlabel="attack's direction,\nin 1/255", xlim=(t[0], t[-1]), ylim=(t[0], t[-1]))
+    return ax
+
+
+PARTS = {"plane": Part(plane_headline, plane_caption, plane_figure)}

@@ -1,0 +1,64 @@
+"""Random noise against an attack of the same size and of a smaller one, on images."""
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+from pandas import DataFrame
+
+from paperlib import labels
+from paperlib.artifacts.drawing import LAWS, clean_line
+from paperlib.artifacts.noise import UNMEASURED, noise_panel, noise_row, widest
+from paperlib.artifacts.reading import captioned, percent, same_attack, select, under
+from paperlib.artifacts.tabulating import pivot
+from paperlib.words import attack, radius
+
+
+def headline(record: dict) -> str:
+    """The attack against noise four times larger, where they differ most."""
+    means = select(record, quantity="mean accuracy")
+    widest_gap = widest(means, select(record, quantity="mean gap", noise="uniform"))
+    if widest_gap is None:
+        return UNMEASURED
+    attacked, noise = widest_gap
+    return (
+        f"{attack(attacked)} at ε = {radius(attacked)} leaves {100 * attacked['value']:.0f} % accuracy, "
+        f"uniform noise of 4ε leaves {100 * noise:.0f} %"
+    )
+
+
+def caption(record: dict) -> str:
+    """Data, images and seeds."""
+    return captioned(record)
+
+
+def figure(record: dict) -> Figure:
+    """A panel for each law of noise."""
+    means = select(record, quantity="mean accuracy")
+    (clean,) = under(means, labels.CLEAN)
+    fig, axes = plt.subplots(1, 2, figsize=(9, 4), sharey=True, layout="constrained")
+    for ax, law in zip(axes, ("uniform", "sign"), strict=True):
+        noise_panel(means, select(record, quantity="mean gap", noise=law), ax)
+        clean_line(ax, clean, named=ax is axes[0])
+        ax.set(title=LAWS[law], xlabel="ε of the attack, in 1/255")
+    axes[0].set(ylabel="accuracy, %", ylim=(0, 101))
+    return fig
+
+
+def table(record: dict) -> list[DataFrame]:
+    """A line for each radius: accuracy under the attack and under noise; then what clamping leaves of the noise."""
+    means = select(record, quantity="mean accuracy")
+
+    def head(gap: dict) -> dict:
+        (attacked,) = same_attack(means, gap)
+        return {"ε": radius(gap), attack(gap): percent(attacked)}
+
+    def column(gap: dict) -> str:
+        return f"{attack({'attack': gap['noise']})}, {gap['factor']}ε"
+
+    def cell(gap: dict) -> str:
+        return percent(noise_row(means, gap))
+
+    energy = [
+        {"noise": attack(row), "size": radius(row), "energy left after clamping": percent(row)}
+        for row in select(record, quantity="noise energy kept")
+    ]
+    return [pivot(select(record, quantity="mean gap"), head, column, cell), DataFrame(energy)]

@@ -1,0 +1,81 @@
+"""Random noise against an attack of the same size and of a smaller one, on event data: in counts and in events."""
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+from pandas import DataFrame
+
+from paperlib import labels
+from paperlib.artifacts.drawing import LAWS, clean_line
+from paperlib.artifacts.events import NOTHING, UNITS, nothing
+from paperlib.artifacts.noise import UNMEASURED, noise_panel, widest
+from paperlib.artifacts.reading import captioned, percent, points, same_attack, select, trainings, under
+from paperlib.artifacts.tabulating import pivot
+from paperlib.words import attack, hue, radius, size, title
+
+LARGER = {"uniform": "uniform noise of 4ε", labels.RANDOM_FLIPS: "four times as many at random"}  # by law
+
+
+def headline(record: dict) -> str:
+    """The widest gap between noise four times larger and the attack, in counts and in whole events."""
+    means = select(record, quantity="mean accuracy")
+    if not means:
+        return NOTHING
+    training, phrases = means[0]["training"], []
+    own = [row for row in means if row["training"] == training]
+    for law, name in LARGER.items():
+        widest_gap = widest(own, select(record, quantity="mean gap", noise=law, training=training))
+        if widest_gap is not None:
+            attacked, noise = widest_gap
+            phrases.append(
+                f"{attack(attacked)} at {radius(attacked)} leaves {100 * attacked['value']:.0f} %, "
+                f"{name} {100 * noise:.0f} %"
+            )
+    return f"{title(training)}: {'; '.join(phrases)}" if phrases else UNMEASURED
+
+
+def caption(record: dict) -> str:
+    """Data, recordings and seeds."""
+    return captioned(record, "{data}, {samples} test recordings, {seeds}")
+
+
+def figure(record: dict) -> Figure:
+    """A row for each training: both laws of noise against PGD in counts, random flips against chosen ones."""
+    names = trainings(record)
+    if not names:
+        return nothing()
+    shape = {"figsize": (11, 0.8 + 3.2 * len(names)), "sharey": True, "squeeze": False, "layout": "constrained"}
+    fig, axes = plt.subplots(len(names), len(LAWS), **shape)
+    for row, training in zip(axes, names, strict=True):
+        means = select(record, quantity="mean accuracy", training=training)
+        (clean,) = under(means, labels.CLEAN)
+        for ax, law in zip(row, LAWS, strict=True):
+            gaps = select(record, quantity="mean gap", noise=law, training=training)
+            noise_panel(means, gaps, ax)
+            (unit,) = size(gaps[0])
+            room = 1.22 * ax.get_xlim()[1]  # a narrow panel needs more of it for names
+            ax.set(xlabel=f"{UNITS[unit]}, of the attack", ylim=(0, 101), xlim=(0, room))
+            clean_line(ax, clean, named=ax is row[0])
+        row[0].set_ylabel(f"{title(training)}\naccuracy, %", color=hue(training))
+    for ax, name in zip(axes[0], LAWS.values(), strict=True):
+        ax.set_title(name)
+    return fig
+
+
+def table(record: dict) -> list[DataFrame]:
+    """A line for each training, law and radius: accuracy under the attack, and under the noise minus that."""
+    means = select(record, quantity="mean accuracy")
+
+    def head(gap: dict) -> dict:
+        (attacked,) = (row for row in same_attack(means, gap) if row["training"] == gap["training"])
+        return {
+            "training": title(gap["training"]),
+            "attack": attack(gap),
+            "radius": radius(gap),
+            "accuracy": percent(attacked),
+            "noise": gap["noise"].replace("_", " "),
+        }
+
+    def column(gap: dict) -> str:
+        return f"noise of {gap['factor']} times the size, minus it"
+
+    return [pivot(select(record, quantity="mean gap"), head, column, points)]

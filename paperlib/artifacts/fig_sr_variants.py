@@ -1,0 +1,259 @@
+"""Which part of SR's form matters: its variants, what each leaves, what it changes, and the size of its gradient.
+
+A form is a choice for each of `FACTORS`; the first form in a record is SR as it is used everywhere else.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from pandas import DataFrame
+
+from paperlib import labels
+from paperlib.artifacts.drawing import ATTACK, bound, dots
+from paperlib.artifacts.reading import Line, captioned, clear, percent, points, same_attack, select, under
+from paperlib.artifacts.tabulating import attack_at, number, pivot
+from paperlib.words import attack, hue, title
+
+FACTORS = ("confidence", "penalty", "direction", "h")
+SYMBOLS = {"square": "q²", "absolute": "|q|", "+": "+d", "-": "-d", "central": "±d"}  # others stand for themselves
+FIRST = "the first"  # how records name the form that differences are against
+SWEPT = ("mean accuracy", "mean accuracy at another λ")
+SIZES = {"l1": "‖g‖₁", "participation number": "PN"}  # of the gradient
+STATEMENTS = {
+    "l1": "Every variant with a λ lowers the gradient's magnitude, the median of ‖∇ₓ f_y‖₁.",
+    "participation number": (
+        "Every variant with a λ makes the gradient sparser: it lowers the median participation number."
+    ),
+}
+MARKERS = {labels.CLEAN: ("o", ".55"), labels.WORST: ("D", None)}  # None: the training's own colour
+OTHER = ("s", ATTACK)  # of any other attack
+WIDTHS = (3.9, 4.2, 3.1, 1.1)  # of the four panels
+
+
+def headline(record: dict) -> str:
+    """What the first form gains on vanilla, and which single change of it changes most."""
+    chosen = forms(record)
+    if not chosen:
+        return "No variant of SR was trained here"
+    first = chosen[0]
+    if not first["value"]:
+        return f"Validation data choose λ = 0 for SR ({name(first)}), which leaves nothing to compare its variants with"
+    gains = select(record, quantity="difference", attack=labels.WORST, against="vanilla")
+    (gain,) = (row for row in gains if form(row) == form(first))
+    parts = [f"Under the {attack(gain)} SR ({name(first)}) differs from vanilla by {points(gain)}"]
+    if single := single_changes(record):
+        decided = [row for row in single if clear(row)]
+        widest = max(decided or single, key=lambda row: abs(row["value"]))
+        changes = "change" if len(single) == 1 else "changes"
+        result = "what matters most is" if decided else "none is clear of 0, the largest is"
+        change = f"{name(widest, changed(widest, first))}, {points(widest)}"
+        parts.append(f"of {len(single)} single {changes} to it {result} {change}")
+    if none := [name(row, changed(row, first)) for row in chosen if not row["value"]]:
+        parts.append(f"validation data choose λ = 0 for {' and '.join(none)}")
+    return "; ".join(parts)
+
+
+def caption(record: dict) -> str:
+    """Data, epochs, images and seeds."""
+    images = "{samples} test images ({samples} validation images chose λ)"
+    return captioned(record, f"{{data}}, {{epochs}} epochs, {images}, {{seeds}}")
+
+
+def figure(record: dict) -> Figure:
+    """A line for each form, vanilla first: the form, accuracies, differences from the first form, the gradient."""
+    chosen = forms(record)
+    means = select(record, quantity="mean accuracy", split=None)
+    other_lambdas = select(record, quantity="mean accuracy at another λ", attack=labels.WORST)
+    first = form(chosen[0]) if chosen else {}
+    gains = [row for row in select(record, quantity="difference", against="vanilla") if form(row) == first]
+    differences = [*map(turned, gains), *select(record, quantity="difference", against=FIRST)]
+    size = (sum(WIDTHS), 1.6 + 0.34 * (len(chosen) + 1))
+    fig, axes = plt.subplots(1, 4, figsize=size, width_ratios=WIDTHS, sharey=True, layout="constrained")
+    write_forms(chosen, axes[0])
+    accuracies(placed(means, chosen), placed(other_lambdas, chosen), axes[1])
+    if gains:
+        changes(placed(differences, chosen), axes[2])
+    else:  # nothing to compare with
+        axes[2].set_axis_off()
+    write_sizes(placed([row for quantity in SIZES for row in select(record, quantity=quantity)], chosen), axes[3])
+    axes[1].set_ylim(len(chosen) + 0.6, -1)  # downwards, with room for the columns' names
+    axes[1].tick_params(labelleft=False)
+    for ax in axes[1:3]:
+        ax.grid(axis="y", visible=False)
+        ax.axhline(0.5, color=".75", linewidth=0.8)
+    return fig
+
+
+def table(record: dict) -> list[DataFrame]:
+    """A line a form at the λ chosen for it, vanilla first; then a line a λ: what chose it, and what judged it."""
+
+    def head(row: dict) -> dict:
+        cells = [symbol(row, factor) for factor in FACTORS] if form(row) else [title(row["training"]), "", "", ""]
+        return dict(zip(FACTORS, map(_escaped, cells), strict=True))
+
+    def with_lambda(row: dict) -> dict:
+        return head(row) | {"λ": f"{row['lam']:g}"}
+
+    def column(row: dict) -> str:
+        text = attack_at(row) if "attack" in row else row["quantity"]
+        return f"{text}, against {row['against']}" if "against" in row else text
+
+    def cell(row: dict) -> str:
+        if row["quantity"] == "difference":
+            return points(row)
+        return percent(row) if "attack" in row else number(row)
+
+    def sample(row: dict) -> str:
+        return f"{attack_at(row)}, validation" if "split" in row else attack_at(row)
+
+    judged = [row for row in record["rows"] if "split" not in row and row["quantity"] != SWEPT[1]]
+    lines = [
+        row for row in judged if row["quantity"] == "mean accuracy" or row.get("attack", labels.WORST) == labels.WORST
+    ]
+    swept = [row for row in record["rows"] if row["quantity"] in SWEPT and "lam" in row]
+    return [pivot(lines, head, column, cell).fillna(""), pivot(swept, with_lambda, sample, percent).fillna("")]
+
+
+def box(record: dict) -> Iterator[Line]:
+    """Whether changing one factor alone matters; then what becomes of the gradient's magnitude and sparsity."""
+    for factor in FACTORS:
+        if rows := [row for row in single_changes(record) if changed(row, forms(record)[0]) == [factor]]:
+            numbers = ", ".join(f"{_escaped(name(row, [factor]))} {points(row)}" for row in rows)
+            holds = True if any(map(clear, rows)) else None
+            subject = factor if factor == "h" else f"the {factor}"
+            yield Line(holds, f"Changing {subject} alone changes accuracy under the {attack(rows[0])}.", numbers)
+    for quantity, statement in STATEMENTS.items():
+        known = [row for row in select(record, quantity=quantity) if row["value"] is not None]
+        vanilla, variants = [row for row in known if not form(row)], [row for row in known if form(row)]
+        if vanilla and variants:
+            yield _lowered(variants, vanilla[0], statement)
+
+
+# ---- forms -------------------------------------------------------------------------------------------------------
+
+
+def forms(record: dict) -> list[dict]:
+    """The rows of what validation data chose, one a form, the first form first."""
+    return select(record, quantity="chosen λ")
+
+
+def form(row: dict) -> dict:
+    """The form of a row's networks; empty of vanilla ones."""
+    return {factor: row[factor] for factor in FACTORS if factor in row}
+
+
+def changed(row: dict, first: dict) -> list[str]:
+    """The factors in which a row's networks differ from the first form."""
+    return [factor for factor in FACTORS if row[factor] != first[factor]]
+
+
+def single_changes(record: dict) -> list[dict]:
+    """The differences from the first form, in the worst case, of those forms that differ in one factor."""
+    rows = select(record, quantity="difference", attack=labels.WORST, against=FIRST)
+    return [row for row in rows if len(changed(row, forms(record)[0])) == 1]
+
+
+def symbol(row: dict, factor: str) -> str:
+    """What readers see of one factor in its column: "margin", "q²", "0.01"."""
+    return f"{row['h']:g}" if factor == "h" else SYMBOLS.get(row[factor], row[factor])
+
+
+def name(row: dict, factors: Iterable[str] = FACTORS) -> str:
+    """Some factors of a row's form: "margin, q², +d, h = 0.01"."""
+    symbols = {factor: symbol(row, factor) for factor in factors}
+    return ", ".join(f"h = {text}" if factor == "h" else text for factor, text in symbols.items())
+
+
+def turned(row: dict) -> dict:
+    """The difference of the first form from vanilla as that of vanilla from the first form."""
+    kept = {label: value for label, value in row.items() if label not in FACTORS}
+    values = {"value": -row["value"], "low": -bound(row, "high"), "high": -bound(row, "low")}
+    return kept | {"training": row["against"], "against": FIRST} | values
+
+
+def placed(rows: list[dict], chosen: list[dict]) -> list[tuple[int, dict]]:
+    """Each of `rows` with the height of its form in the figure: vanilla at 0, the forms `chosen` below it."""
+    heights = [{}, *map(form, chosen)]
+    return [(heights.index(form(row)), row) for row in rows]
+
+
+def _lowered(rows: list[dict], vanilla: dict, statement: str) -> Line:
+    """Whether all intervals lie below vanilla's; not so where one lies above."""
+    known = all(row["low"] is not None for row in [vanilla, *rows])
+    below = known and all(row["high"] < vanilla["low"] for row in rows)
+    above = known and any(row["low"] > vanilla["high"] for row in rows)
+    values = [row["value"] for row in rows]
+    numbers = f"vanilla {vanilla['value']:.3g}, variants {min(values):.3g} to {max(values):.3g}"
+    return Line(True if below else False if above else None, statement, numbers)
+
+
+def _escaped(text: str) -> str:
+    """For a cell of a Markdown table."""
+    return text.replace("|", r"\|")
+
+
+# ---- panels ------------------------------------------------------------------------------------------------------
+
+
+def write_forms(chosen: list[dict], ax: Axes) -> Axes:
+    """A line of words for each form, bold where it differs from the first, and its λ."""
+    ax.set_axis_off()
+    places = dict(zip((*FACTORS, "λ"), (0.05, 0.29, 0.47, 0.66, 0.82), strict=True))
+    for head, x in places.items():
+        ax.text(x, -0.75, head, color=".45", va="center")
+    ax.text(places["confidence"], 0, title("vanilla"), color=hue("vanilla"), va="center", fontweight="bold")
+    for y, row in enumerate(chosen, 1):
+        for factor in FACTORS:
+            plain = {"color": "black" if y == 1 else ".35"}
+            style = {"fontweight": "bold"} if factor in changed(row, chosen[0]) else plain
+            ax.text(places[factor], y, symbol(row, factor), va="center", **style)
+        ax.text(places["λ"], y, f"{row['value']:g}" if row["value"] else "none", va="center")
+    return ax
+
+
+def accuracies(pairs: list[tuple[int, dict]], other_lambdas: list[tuple[int, dict]], ax: Axes) -> Axes:
+    """Mean accuracies, one mark an attack; hollow ones of networks at a λ that was not chosen.
+
+    `pairs` and `other_lambdas` are heights and rows, vanilla's row before the others'.
+    """
+    for y, row in other_lambdas:
+        style = {"markersize": 4, "markerfacecolor": "none", "color": hue(row["training"]), "alpha": 0.55}
+        ax.plot(100 * row["value"], y + 0.3, "D", **style)
+    rows = [row for _, row in pairs]
+    for i, same in enumerate({attack(row): same_attack(rows, row) for row in rows}.values()):
+        marks = [(y, row) for y, row in pairs if row in same]
+        for y, row in marks:
+            marker, colour = MARKERS.get(row["attack"], OTHER)
+            label = attack_at(row) if row is same[-1] else None
+            dots(ax, [row], y + 0.13 * (i - 1), colour or hue(row["training"]), fmt=marker, label=label)
+    for row in under(rows, labels.WORST, training="vanilla"):
+        ax.axvline(100 * row["value"], color=hue("vanilla"), linestyle=":", linewidth=1)
+    ax.set_xlabel("accuracy, %; hollow: worst of all at another λ", fontsize=8)
+    if rows:
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, fontsize=8, handletextpad=0.2)
+    return ax
+
+
+def changes(pairs: list[tuple[int, dict]], ax: Axes) -> Axes:
+    """Differences from the first form, clean and in the worst case; `pairs` are heights and rows."""
+    ax.axvline(0, color=".4", linewidth=0.8)
+    for kind, shift in ((labels.CLEAN, -0.14), (labels.WORST, 0.14)):
+        marker, colour = MARKERS[kind]
+        for y, row in pairs:
+            if row["attack"] == kind:
+                dots(ax, [row], y + shift, colour or hue(row["training"]), fmt=marker)
+    ax.set_xlabel("points against the first form,\nclean and worst of all", fontsize=8)
+    return ax
+
+
+def write_sizes(pairs: list[tuple[int, dict]], ax: Axes) -> Axes:
+    """A column of numbers for each of `SIZES`; `pairs` are heights and rows."""
+    ax.set_axis_off()
+    for i, (quantity, head) in enumerate(SIZES.items()):
+        ax.text(0.55 * i, -0.75, head, color=".45", va="center")
+        for y, row in pairs:
+            if row["quantity"] == quantity:
+                ax.text(0.55 * i, y, "–" if row["value"] is None else f"{row['value']:.3g}", va="center")
+    return ax

@@ -1,0 +1,112 @@
+"""Accuracy against the width of the attacker's backward rule."""
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+from pandas import DataFrame
+
+from paperlib import labels
+from paperlib.artifacts.drawing import LOG, bound
+from paperlib.artifacts.reading import captioned, select, trainings, under, whole
+from paperlib.artifacts.tabulating import contrasted
+from paperlib.words import attack, hue, title
+
+MARKERS = {"triangle": "^", "rectangle": "s", "exponential": "o"}
+NAMES = {"straight-through": "straight", "assg": "ASSG", "pdsg": "PDSG"}  # where it is not the rule's own
+
+
+def headline(record: dict) -> str:
+    """What the best width changes against the network's own rule, all widths together, and that rule at equal cost."""
+    best, together, longer = [], [], []
+    for training in trainings(record):
+        contrasts = select(record, quantity="mean contrast", training=training)
+        swept = with_width(contrasts)
+        strongest = min(swept, key=lambda row: row["value"])
+        best.append(f"{title(training)} {whole(strongest)} ({strongest['rule']} {strongest['gamma']:g})")
+        together += [whole(row) for row in under(contrasts, "pgd", rules=labels.WIDTHS)]
+        longer += [whole(row) for row in own_rule(contrasts)]
+    return (
+        f"The best of {len(swept)} rules against the network's own rule: {', '.join(best)} points; "
+        f"all of them together {', '.join(together)}, the own rule at their cost {', '.join(longer)}"
+    )
+
+
+def caption(record: dict) -> str:
+    """Data, images and seeds."""
+    return captioned(record)
+
+
+def figure(record: dict) -> Figure:
+    """A panel for each training."""
+    means, names = select(record, quantity="mean accuracy"), trainings(record)
+    fig, axes = plt.subplots(
+        1, len(names), figsize=(10.4, 4.4), sharey=True, squeeze=False, subplot_kw=LOG, layout="constrained"
+    )
+    for ax, training in zip(axes[0], names, strict=True):
+        rules([row for row in means if row["training"] == training], ax)
+        ax.set_title(title(training), color=hue(training), fontweight="bold", fontsize=11)
+    lowest = min(row["value"] for row in means)
+    axes[0, 0].set(ylabel="accuracy, %", ylim=(max(0, 10 * int(10 * lowest)) - 2, 102))
+    axes[0, -1].legend(loc="best", fontsize=8, frameon=True)
+    return fig
+
+
+def table(record: dict) -> list[DataFrame]:
+    """Accuracy and passes of each attack, and what it changes against the network's own rule."""
+    return contrasted(record)
+
+
+def own_rule(rows: list[dict]) -> list[dict]:
+    """Those of `rows` that are of PGD by the network's own rule, the fewest steps first."""
+    return sorted(under(rows, "pgd", rule=None, rules=None), key=lambda row: row["steps"])
+
+
+def with_width(rows: list[dict]) -> list[dict]:
+    """Those of `rows` whose rule has a width."""
+    return [row for row in rows if "gamma" in row]
+
+
+def rules(rows: list[dict], ax: Axes) -> Axes:
+    """One training's accuracy under PGD by each rule, with lines across for the network's own and for all together.
+
+    `rows` are mean accuracies; those by the network's own rule are of two numbers of steps, the larger at the cost of
+    all rules together.
+    """
+    colour = hue(rows[0]["training"])
+    reference, longer = own_rule(rows)
+    (together,) = under(rows, "pgd", rules=labels.WIDTHS)
+    ax.axhspan(100 * bound(reference, "low"), 100 * bound(reference, "high"), color=colour, alpha=0.1, linewidth=0)
+    ax.axhline(100 * reference["value"], color=colour, linewidth=1, label="own rule, with its interval")
+    ax.axhline(100 * together["value"], color="black", linewidth=1.2, linestyle="--", label=attack(together))
+    ax.axhline(100 * longer["value"], color="black", linewidth=1.2, linestyle=":", label="own rule at their cost")
+    swept = with_width(rows)
+    curves(swept, ax)
+    beside([row for row in rows if "rule" in row and "gamma" not in row], sorted({row["gamma"] for row in swept}), ax)
+    return ax
+
+
+def curves(rows: list[dict], ax: Axes) -> Axes:
+    """A curve against the width for each family of rules."""
+    style = {"color": hue(rows[0]["training"]), "markersize": 5, "linewidth": 1.4}
+    for family, marker in MARKERS.items():
+        line = sorted((row for row in rows if row["rule"] == family), key=lambda row: row["gamma"])
+        fill = {} if family == "triangle" else {"markerfacecolor": "white"}  # the training's own family stands out
+        gammas, values = [row["gamma"] for row in line], [100 * row["value"] for row in line]
+        ax.plot(gammas, values, marker=marker, label=family, **style, **fill)
+    return ax
+
+
+def beside(rows: list[dict], gammas: list[float], ax: Axes) -> Axes:
+    """A dot for each rule without a width, on the right of the widths `gammas`, and the names of all on the x-axis."""
+    places = [1.9 ** (i + 1) * gammas[-1] for i in range(len(rows))]
+    if rows:
+        values = [100 * row["value"] for row in rows]
+        ax.plot(places, values, "D", color=hue(rows[0]["training"]), markersize=4)
+    ax.axvline(1.4 * gammas[-1], color=".6", linewidth=0.8)
+    names = [NAMES.get(row["rule"], row["rule"]) for row in rows]
+    ax.set_xticks([*gammas, *places], [*(f"{gamma:g}" for gamma in gammas), *names], rotation=90, fontsize=8)
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set(xlim=(0.7 * gammas[0], 1.4 * max(places, default=gammas[-1])))
+    ax.set_xlabel("width γ of the rule | rules without", fontsize=8)
+    return ax

@@ -1,0 +1,316 @@
+"""SR's gain over steps, leak and reset of the neurons, and without spikes: one thing at a time, or a whole grid.
+
+A setting is a choice for each of `FACTORS`.  The profile's own comes first among the gains of a record.
+"""
+
+from collections.abc import Iterator
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from pandas import DataFrame
+
+from paperlib import labels
+from paperlib.artifacts.drawing import bound, dots, whiskers
+from paperlib.artifacts.reading import Line, all_above, captioned, clear, percent, points, select, whole
+from paperlib.artifacts.tabulating import attack_at, pivot
+from paperlib.words import attack, hue, title
+
+FACTORS = {"T": "T = {:g}", "tau": "τ = {:g}", "reset": "{} reset", "neuron": "{}"}  # with what readers see
+ANN = "ANN (ReLU)"
+FEW = 4  # as many are named one by one
+STATEMENTS = {
+    "T": "SR helps with other numbers of steps as well.",
+    "tau": "SR helps neurons of another leak as well.",
+    "reset": "SR helps with a detached reset as well.",
+    "neuron": "SR helps the ANN of the same architecture as well.",
+}
+OPEN = {"markerfacecolor": "white"}
+SHIFTS = {labels.WORST: 0.14, labels.CLEAN: -0.14}  # place within a setting's line
+STYLES = {labels.WORST: {}, labels.CLEAN: OPEN}
+APART = 0.1  # between the points of one T
+GAP = 0.5  # between what varies T, τ, reset and neuron
+DECIDED, UNDECIDED = "black", ".65"  # of differences clear of 0, and of others
+
+
+def headline(record: dict) -> str:
+    """SR's gain in the profile's setting, where it is clearly another, and an ANN's."""
+    rows, differences = gains(record), from_default(record)
+    if not rows:
+        return "No network was trained here to vary T, τ and reset"
+    default = rows[0]
+    spiking = [row for row in rows[1:] if not without_spikes(row)]
+    clearly = [row for row in spiking if clear(same_setting(differences, row))]
+    texts = [f"{name(row, default)} {whole(row)}" for row in sorted(clearly, key=lambda row: row["value"])]
+    if len(texts) > FEW:
+        texts = [f"from {texts[0]} to {texts[-1]}"]
+    (ann,) = filter(without_spikes, rows)
+    scale = "over seeds" if len(default["seeds"]) > 1 else "on the same images"
+    verdict = ("is not clearly other", "is clearly more", "is clearly less")[clear(same_setting(differences, ann))]
+    count = f"{len(clearly) or 'none'} of {len(spiking)} other settings clearly"
+    count += " differs" if len(clearly) < 2 else " differ"
+    return (
+        f"In the worst case SR gains {whole(default)} points at {symbol(default, 'T')}, {symbol(default, 'tau')}; "
+        f"{count} {scale}{': ' if texts else ''}{', '.join(texts)}; the ANN's {whole(ann)} {verdict}"
+    )
+
+
+def caption(record: dict) -> str:
+    """Data, epochs, images and seeds."""
+    images = "{samples} test images ({samples} validation images chose λ)"
+    return captioned(record, f"{{data}}, {{epochs}} epochs, {images}, {{seeds}}")
+
+
+def figure(record: dict) -> Figure:
+    """Vanilla → SR, the gain, and the gain minus the default setting's; of a grid the gain against T."""
+    rows = gains(record)
+    if rows:
+        return _grid(record) if any(len(changed(row, rows[0])) > 1 for row in rows) else _one_at_a_time(record)
+    fig, ax = plt.subplots(figsize=(7, 1.6), layout="constrained")
+    ax.text(0, 0.5, "`lambdas` is empty: give some, and networks are trained for this figure.", va="center")
+    ax.set_axis_off()
+    return fig
+
+
+def table(record: dict) -> list[DataFrame]:
+    """A line a setting: SR's gain, and that minus the default's; then a line a network of each setting."""
+    if not gains(record):
+        return []
+    default, choices = gains(record)[0], select(record, quantity="chosen λ")
+
+    def neurons(row: dict) -> dict:
+        return {"neurons": name(row, default)}
+
+    def chosen(row: dict) -> dict:
+        note = "" if same_setting(choices, row)["value"] else " (none chosen)"
+        return neurons(row) | {"λ": f"{row['lam']:g}{note}"}
+
+    def network(row: dict) -> dict:
+        lam = f", λ = {row['lam']:g}" if "lam" in row else ""
+        return neurons(row) | {"training": title(row["training"]) + lam}
+
+    def gain_at(row: dict) -> str:
+        return f"{row['quantity']}, {attack_at(row)}"
+
+    changes = [*select(record, quantity="gain"), *select(record, quantity="gain minus the own")]
+    means = select(record, quantity="mean accuracy")
+    return [pivot(changes, chosen, gain_at, points).fillna(""), pivot(means, network, attack_at, percent)]
+
+
+def box(record: dict) -> Iterator[Line]:
+    """Whether SR helps in the default setting, and where T, leak, reset or neuron is another: clear of 0 everywhere."""
+    rows, differences = gains(record), from_default(record)
+    if not rows:
+        yield Line(None, "SR helps with other steps, leaks and resets, and in an ANN.", "Nothing was trained here.")
+        return
+    default = rows[0]
+    yield Line(all_above([default]), f"SR helps at {name(default, default)}.", points(default))
+    for factor, statement in STATEMENTS.items():
+        if others := [row for row in rows if factor in changed(row, default)]:
+            numbers = _ends(others, differences, default) if len(others) > FEW else _each(others, differences, default)
+            yield Line(all_above(others), statement, numbers)
+
+
+def _each(rows: list[dict], differences: list[dict], default: dict) -> str:
+    pairs = [(row, same_setting(differences, row)) for row in rows]
+    return "; ".join(f"{name(row, default)} {points(row)}, {points(other)} against the own" for row, other in pairs)
+
+
+def _ends(rows: list[dict], differences: list[dict], default: dict) -> str:
+    low, *_, high = sorted(rows, key=lambda row: row["value"])
+    sides = [clear(same_setting(differences, row)) for row in rows]
+    ends = f"from {name(low, default)} {points(low)} to {name(high, default)} {points(high)}"
+    return f"{len(rows)} settings {ends}; {sides.count(-1)} clearly below the own, {sides.count(1)} above"
+
+
+# ---- settings ----------------------------------------------------------------------------------------------------
+
+
+def gains(record: dict, attack: str = labels.WORST) -> list[dict]:
+    """SR's gain in each setting, the default first."""
+    return select(record, quantity="gain", attack=attack)
+
+
+def from_default(record: dict, attack: str = labels.WORST) -> list[dict]:
+    """Of each setting but the default its gain minus that of the default."""
+    return select(record, quantity="gain minus the own", attack=attack)
+
+
+def setting(row: dict) -> dict:
+    """The setting of a row's networks."""
+    return {factor: row[factor] for factor in FACTORS if factor in row}
+
+
+def same_setting(rows: list[dict], row: dict) -> dict:
+    """The one of `rows` whose setting is that of `row`."""
+    (match,) = (other for other in rows if setting(other) == setting(row))
+    return match
+
+
+def without_spikes(row: dict) -> bool:
+    """Whether a row is of ANNs."""
+    return row["neuron"] == "ReLU"
+
+
+def changed(row: dict, default: dict) -> list[str]:
+    """The factors in which a row's setting differs from the default."""
+    return [factor for factor, value in setting(row).items() if value != default[factor]]
+
+
+def name(row: dict, default: dict) -> str:
+    """What is other than in the default setting, "T = 2, τ = 0.5"; the default by all that it is."""
+    if without_spikes(row):
+        return ANN
+    factors = changed(row, default) or [factor for factor in FACTORS if factor != "neuron"]
+    return ", ".join(symbol(row, factor) for factor in factors)
+
+
+def symbol(row: dict, factor: str) -> str:
+    """What readers see of one factor of a row's setting: "T = 4", "detached reset"."""
+    return ANN if row[factor] == "ReLU" else FACTORS[factor].format(row[factor])
+
+
+# ---- one thing at a time -----------------------------------------------------------------------------------------
+
+
+def _one_at_a_time(record: dict) -> Figure:
+    default, choices = gains(record)[0], select(record, quantity="chosen λ")
+    lines = grouped(gains(record))
+    both = [(y, row) for kind in SHIFTS for row in gains(record, kind) for y in heights(row, lines)]
+    differences = [(y, row) for row in from_default(record) for y in heights(row, lines)]
+    size = (10.4, 1.9 + 0.33 * lines[-1][0])
+    fig, axes = plt.subplots(1, 3, figsize=size, sharey=True, width_ratios=(4, 3, 3), layout="constrained")
+    for ax in axes:
+        ax.grid(axis="y", visible=False)
+        for y in heights(default, lines):
+            ax.axhspan(y - 0.5, y + 0.5, color=".94", zorder=0)
+    accuracies([(y, *_vanilla_and_sr(record, gain)) for y, gain in both], axes[0])
+    notes = ["bold and shaded: the profile's own"]
+    notes += [] if all(row["value"] for row in choices) else ["* no λ was chosen, the smallest is shown"]
+    axes[0].set_xlabel("; ".join(notes), fontsize=8)
+    marks = [Line2D([], [], marker="o", color=hue("sr"), linestyle="none", **style) for style in STYLES.values()]
+    legend = {"loc": "upper right", "bbox_to_anchor": (0, -0.01), "fontsize": 8}
+    axes[0].legend(marks, [attack_at(gains(record, kind)[0]) for kind in STYLES], **legend)
+    gained(both, axes[1])
+    compared(differences, axes[2])
+    axes[2].set_xlabel(f"points, {attack(default)}; black: clear of 0", fontsize=8)
+    _name_settings(lines, default, choices, axes[0])
+    return fig
+
+
+def grouped(rows: list[dict]) -> list[tuple[float, str, dict]]:
+    """Height, factor and gain of each line: a group for each factor that varies, with the default in every group.
+
+    `rows` are gains, the default's first.
+    """
+    lines, y = [], 0.0
+    for factor in FACTORS:
+        group = sorted((row for row in rows if set(changed(row, rows[0])) <= {factor}), key=lambda row: row[factor])
+        if len(group) > 1:
+            lines += [(y + i, factor, row) for i, row in enumerate(group)]
+            y += len(group) + GAP
+    return lines
+
+
+def heights(row: dict, lines: list[tuple[float, str, dict]]) -> list[float]:
+    """The heights of those `lines` that are of a row's setting."""
+    return [y for y, _, gain in lines if setting(gain) == setting(row)]
+
+
+def accuracies(lines: list[tuple[float, dict, dict]], ax: Axes) -> Axes:
+    """A line from vanilla's accuracy to SR's; `lines` are heights, rows of vanilla and rows of SR."""
+    for y, *rows in lines:
+        at, ends = y + SHIFTS[rows[0]["attack"]], [100 * row["value"] for row in rows]
+        ax.plot(ends, [at, at], color=hue("sr"), linewidth=2.5, alpha=0.35)
+        for x, row in zip(ends, rows, strict=True):
+            ax.plot(x, at, "o", color=hue(row["training"]), markersize=5, **STYLES[row["attack"]])
+    ax.set(title="Accuracy, %: from vanilla (grey) to SR (blue)", xlim=(0, 101))
+    return ax
+
+
+def gained(pairs: list[tuple[float, dict]], ax: Axes) -> Axes:
+    """SR's gains, clean and in the worst case; `pairs` are heights and rows."""
+    for y, row in pairs:
+        dots(ax, [row], y + SHIFTS[row["attack"]], hue("sr"), **STYLES[row["attack"]])
+    ax.axvline(0, color=".4", linewidth=0.8)
+    ax.set(title="What SR gains, points")
+    return ax
+
+
+def compared(pairs: list[tuple[float, dict]], ax: Axes) -> Axes:
+    """Gains minus the default setting's, black where clear of 0; `pairs` are heights and rows."""
+    for y, row in pairs:
+        dots(ax, [row], y, DECIDED if clear(row) else UNDECIDED)
+    ax.axvline(0, color=".4", linewidth=0.8)
+    ax.set(title="That gain minus the own setting's")
+    return ax
+
+
+def _vanilla_and_sr(record: dict, gain: dict) -> tuple[dict, dict]:
+    """The mean accuracies whose difference is `gain`."""
+    means = select(record, quantity="mean accuracy", attack=gain["attack"])
+    vanilla = [row for row in means if row["training"] == "vanilla"]
+    sr = [row for row in means if row["training"] == "sr" and row["lam"] == gain["lam"]]
+    return same_setting(vanilla, gain), same_setting(sr, gain)
+
+
+def _name_settings(lines: list[tuple[float, str, dict]], default: dict, choices: list[dict], ax: Axes) -> Axes:
+    names = []
+    for _, factor, row in lines:
+        star = "" if same_setting(choices, row)["value"] else "*"
+        names.append(f"{symbol(row, factor)},  λ = {row['lam']:g}{star}")
+    ax.set_yticks([y for y, _, _ in lines], names)
+    for label, (_, _, row) in zip(ax.get_yticklabels(), lines, strict=True):
+        label.set(fontweight="bold" if row is default else "normal")
+    ax.set_ylim(lines[-1][0] + 0.6, -0.6)
+    return ax
+
+
+# ---- every T with every τ and reset ------------------------------------------------------------------------------
+
+
+def _grid(record: dict) -> Figure:
+    resets, worst = ("attached", "detached"), attack(gains(record)[0])
+    fig, axes = plt.subplots(
+        2, 2, figsize=(10, 6.4), sharex=True, sharey="row", height_ratios=(3, 2), layout="constrained"
+    )
+    for line, kind in zip(axes, (labels.WORST, labels.CLEAN), strict=True):
+        for ax, reset in zip(line, resets, strict=True):
+            against_steps(gains(record, kind), from_default(record, kind), reset, ax)
+    for ax, reset in zip(axes[0], resets, strict=True):
+        ax.set_title(f"{reset} reset", fontweight="bold")
+    axes[0, 0].set_ylabel(f"SR's gain, {worst}, points")
+    axes[1, 0].set_ylabel("clean, points")
+    axes[0, 1].legend(fontsize=8, frameon=True)
+    axes[1, 0].set_xlabel("ringed: the profile's own; full dots: clearly another gain than that", fontsize=8)
+    return fig
+
+
+def against_steps(rows: list[dict], differences: list[dict], reset: str, ax: Axes) -> Axes:
+    """SR's gain against T: a line for each τ of neurons with that `reset`, and the ANN's gain across.
+
+    `rows` are gains under one attack, the default's first; `differences` are those minus the default's.
+    """
+    default, spiking = rows[0], [row for row in rows if not without_spikes(row)]
+    steps, taus = (sorted({row[factor] for row in spiking}) for factor in ("T", "tau"))
+    for i, tau in enumerate(taus):
+        colour = to_hex(plt.get_cmap("Blues")(0.4 + 0.6 * (i + 1) / len(taus)))
+        line = [row for row in spiking if row["T"] == 1 or (row["tau"], row["reset"]) == (tau, reset)]
+        line.sort(key=lambda row: row["T"])
+        shift = APART * (i - (len(taus) - 1) / 2)  # none at one step, where τ and reset change nothing
+        places = [steps.index(row["T"]) + (shift if row["T"] > 1 else 0) for row in line]
+        ax.plot(places, [100 * row["value"] for row in line], color=colour, label=FACTORS["tau"].format(tau))
+        for x, row in zip(places, line, strict=True):
+            other = row is not default and clear(same_setting(differences, row))
+            style = {"markersize": 5, "elinewidth": 1.2} | ({} if other else OPEN)
+            ax.errorbar(x, 100 * row["value"], 100 * whiskers([row]), fmt="o", color=colour, **style)
+            if row is default:
+                ax.plot(x, 100 * row["value"], "o", color="black", markersize=12, markerfacecolor="none")
+    (ann,) = filter(without_spikes, rows)
+    ax.axhspan(100 * bound(ann, "low"), 100 * bound(ann, "high"), color=".5", alpha=0.12, linewidth=0)
+    ax.axhline(100 * ann["value"], color="black", linestyle="--", linewidth=1, label=ANN)
+    ax.axhline(0, color=".4", linewidth=0.8)
+    ax.set_xticks(range(len(steps)), [f"T = {step}" for step in steps])
+    return ax

@@ -1,0 +1,190 @@
+"""The finite-difference proposition: for which h the quotient of SR is a proxy of ‖∇f‖₁, and what it costs."""
+
+from collections.abc import Iterable
+from functools import partial
+
+from matplotlib.figure import Figure
+from pandas import DataFrame
+
+from paperlib.artifacts import prop_finite_difference_figures as figures
+from paperlib.artifacts.prop_finite_difference_figures import EXACT, QUICK, windows
+from paperlib.artifacts.reading import Line, Part, captioned, percent, select
+from paperlib.artifacts.tabulating import network, number, pivot, quantity
+from paperlib.artifacts.thm_ratio import KEPT
+from paperlib.labels import SMOOTH, TRUE
+from paperlib.words import title
+
+SCHEMES = "{data}, {samples} test images ({smooth_samples} smooth), {seeds}"  # captions
+CURVATURE = "{data}, {smooth_samples} test images, {seeds}"
+WEIGHTS = "{data}, {weight_samples} test images, {seeds}"
+
+
+def headline(record: dict) -> str:
+    """How well the quotient follows ‖∇f‖₁ at SR's h, and where it does best."""
+    rows = _known(select(record, quantity="rank correlation", scheme="forward", precision="float32"))
+    if not rows:
+        return "The quotient follows ‖∇f‖₁ at no h: nothing varies from image to image"
+    used = record["arrays"]["used_h"]
+    correlations = [f"{title(r['training'])} {r['value']:.2f}" for r in rows if r["h"] == used]
+    best = max(rows, key=lambda r: r["value"])
+    return (
+        f"At SR's h = {used:g} the quotient's rank correlation with ‖∇f‖₁ is {', '.join(correlations) or 'undefined'}; "
+        f"the best is {best['value']:.2f} at h = {best['h']:g}"
+    )
+
+
+def caption(record: dict) -> str:
+    """Data, images and seeds."""
+    return captioned(record)
+
+
+def figure(record: dict) -> Figure:
+    """How the quotient follows ‖∇f‖₁ over h."""
+    return figures.followed(record)
+
+
+def table(record: dict) -> list[DataFrame]:
+    """A line for each training and h: the forward quotient of the spiking network in 32 bits."""
+
+    def head(row: dict) -> dict:
+        return {"training": title(row["training"]), "h": f"{row['h']:g}"}
+
+    def cell(row: dict) -> str:
+        return percent(row) if row["quantity"] == "probability moved" else number(row)
+
+    return [pivot(select(record, regime=TRUE, precision="float32", scheme="forward"), head, quantity, cell)]
+
+
+def box(record: dict) -> Iterable[Line]:
+    """What holds of the proposition, line by line."""
+    used = record["arrays"]["used_h"]
+    errors = select(record, quantity="relative error", regime=SMOOTH, precision="float64", scheme="forward")
+    if errors := [r for r in errors if r["value"]]:
+        least = min(r["h"] for r in errors)
+        small, at_used = (max(r["value"] for r in errors if r["h"] == h) for h in (least, used))
+        yield Line(
+            small < 0.01,
+            "On the smoothed network the quotient tends to ‖g‖₁ (error below 1 %).",
+            f"Median error at most {small:.2g} at h = {least:g}, {at_used:.2g} at {used:g}.",
+        )
+    if slopes := _slopes(record):
+        yield Line(
+            min(slopes) >= 0.5 and max(slopes) <= 2,
+            f"There the curvature term predicts the error at h = {used:g} within a factor of 2.",
+            f"Error over prediction: {min(slopes):.2f} to {max(slopes):.2f}.",
+        )
+    least = min(r["h"] for r in select(record, quantity="probability moved"))
+    shares = [r["value"] for r in select(record, quantity="probability moved", h=least, precision="float32")]
+    yield Line(
+        min(shares) > KEPT,
+        "The spiking network answers every step, however small.",
+        f"At h = {least:g} {100 * min(shares):.0f} to {100 * max(shares):.0f} % of the images move.",
+    )
+    inside, total = _inside(record)
+    statement = f"h = {used:g} is in the window where the quotient is a proxy."
+    yield Line(inside == total, statement, f"In {inside} of {total} networks.")
+    for kind, cosines in _cosines(record).items():
+        yield Line(
+            min(cosines) > 0.9,
+            f"On the {kind} network the penalty's gradient is that of double back-propagation (cosine above 0.9).",
+            f"Cosine {min(cosines):.2f} to {max(cosines):.2f} over layers and trainings.",
+        )
+    for name, resource in (("multiply-adds", "arithmetic"), ("bytes kept", "memory")):
+        costs = {r["penalty"]: r["value"] for r in select(record, quantity=name)}
+        yield Line(
+            costs[QUICK] < costs[EXACT],
+            f"The quotient costs less {resource} than double back-propagation.",
+            f"{costs[QUICK]:.1f} times that of a step without penalty, against {costs[EXACT]:.1f}.",
+        )
+
+
+# ---- the other figures -------------------------------------------------------------------------------------------
+
+
+def window_headline(record: dict) -> str:
+    """In how many networks SR's h is a proxy."""
+    inside, total = _inside(record)
+    used = record["arrays"]["used_h"]
+    return f"SR's h = {used:g} lies in the window where the quotient is a proxy in {inside} of {total} networks"
+
+
+def _inside(record: dict) -> tuple[int, int]:
+    """In how many networks SR's h lies within the window, and how many there are."""
+    used, networks = record["arrays"]["used_h"], windows(record)
+    return sum(w.low is not None and w.low <= used <= w.high for w in networks), len(networks)
+
+
+def schemes_headline(record: dict) -> str:
+    """The least error of any scheme, smoothed and spiking."""
+    rows = _known(select(record, quantity="relative error", precision="float64"))
+    smooth, spiking = (
+        min((r for r in rows if r["regime"] == regime), key=lambda r: r["value"], default=None)
+        for regime in (SMOOTH, TRUE)
+    )
+    if not smooth or not spiking:
+        return "No gradient, no error"
+    return (
+        f"The least median error is {smooth['value']:.1g} on the smoothed network and {spiking['value']:.1g} on the "
+        f"spiking one ({spiking['scheme']}, h = {spiking['h']:g}), whose gradient is another function's"
+    )
+
+
+def curvature_headline(record: dict) -> str:
+    """How much of the error the curvature term is."""
+    used, slopes = record["arrays"]["used_h"], _slopes(record)
+    if not slopes:
+        return "No curvature was measured"
+    return (
+        f"At h = {used:g} the smoothed networks' error is {min(slopes):.2f} to {max(slopes):.2f} of the curvature term"
+    )
+
+
+def _slopes(record: dict) -> list[float]:
+    """Error over prediction at SR's h: a number for each training, scheme and precision."""
+    rows = select(record, quantity="error over prediction", h=record["arrays"]["used_h"])
+    return [r["value"] for r in _known(rows)]
+
+
+def curvature_table(record: dict) -> list[DataFrame]:
+    """A line for each network: its accuracy in either regime."""
+    rows = select(record, quantity="accuracy")
+    return [pivot(rows, network, lambda r: f"accuracy, {r['regime']}", percent)]
+
+
+def weights_headline(record: dict) -> str:
+    """How alike the penalty's gradient is by either way."""
+    ranges = [f"{min(c):.2f} to {max(c):.2f} on the {kind} networks" for kind, c in _cosines(record).items()]
+    return f"Cosine of the penalty's gradient by finite difference and exactly: {', '.join(ranges) or 'undefined'}"
+
+
+def _cosines(record: dict) -> dict[str, list[float]]:
+    """All that are defined, of the smoothed and of the spiking networks."""
+    rows = _known(select(record, quantity="cosine"))
+    regimes = {"smoothed": SMOOTH, "spiking": TRUE}
+    cosines = {kind: [r["value"] for r in rows if r["regime"] == regime] for kind, regime in regimes.items()}
+    return {kind: values for kind, values in cosines.items() if values}
+
+
+def weights_table(record: dict) -> list[DataFrame]:
+    """A line for each regime, training and layer; then what either way of the penalty costs."""
+
+    def head(row: dict) -> dict:
+        return {"network": row["regime"], "training": title(row["training"]), "layer": row["layer"]}
+
+    layers, costs = ([r for r in record["rows"] if label in r] for label in ("layer", "penalty"))
+    return [
+        pivot(layers, head, quantity, number),
+        pivot(costs, lambda r: {"penalty by": r["penalty"]}, quantity, number),
+    ]
+
+
+def _known(rows: list[dict]) -> list[dict]:
+    return [row for row in rows if row["value"] is not None]
+
+
+PARTS = {
+    "window": Part(window_headline, captioned, figures.window),
+    "schemes": Part(schemes_headline, partial(captioned, template=SCHEMES), figures.schemes),
+    "curvature": Part(curvature_headline, partial(captioned, template=CURVATURE), figures.curvature, curvature_table),
+    "weights": Part(weights_headline, partial(captioned, template=WEIGHTS), figures.weights, weights_table),
+}

@@ -1,0 +1,215 @@
+"""Ten trainings under PGD at equal epochs, and in the worst case at equal cost."""
+
+from collections.abc import Iterable
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from pandas import DataFrame
+
+from paperlib import labels
+from paperlib.artifacts.budgets import (
+    STRONG,
+    against_sr,
+    cost,
+    dearest,
+    differences,
+    equal_cost_headline,
+    equal_cost_table,
+    turned,
+    worst,
+)
+from paperlib.artifacts.drawing import GREY, capped, dots, handle, name_lines
+from paperlib.artifacts.reading import (
+    BASELINES,
+    Line,
+    Part,
+    all_above,
+    captioned,
+    percent,
+    points,
+    select,
+    trainings,
+    under,
+    whole,
+)
+from paperlib.artifacts.tabulating import against, attack_at, pivot
+from paperlib.labels import EPOCHS, PASSES
+from paperlib.words import attack, hue, title
+
+ADDED = BASELINES | {"trades+sr": "trades"}  # what SR is added to
+MARKS = "osD^vP"  # of radii, the smallest first
+
+
+def headline(record: dict) -> str:
+    """What SR adds to each training, at the radius of PGD where it changes most."""
+    groups = [
+        under(differences(record, training=training, against=other, budget=None), "pgd")
+        for training, other in ADDED.items()
+    ]
+    widest = [max(rows, key=lambda row: abs(row["value"])) for rows in groups if rows]
+    changes = [
+        f"{title(row['training'])} against {title(row['against'])}: {whole(row)} points at {row['eps_255']:g}/255"
+        for row in widest
+    ]
+    return f"What SR changes under {attack(widest[-1])}, where most: {'; '.join(changes)}"
+
+
+def caption(record: dict) -> str:
+    """Data, images, and seeds of the main trainings and of their rivals."""
+    return captioned(record, "{data}, {samples} test images, {seeds}, of rivals {rival_seeds}")
+
+
+def figure(record: dict) -> Figure:
+    """A line a training, clean and under PGD at each radius; then what SR adds, and SR against its rivals."""
+    fig, (left, right) = plt.subplots(1, 2, figsize=(10.4, 6.4), width_ratios=(5, 4), layout="constrained")
+    means, pairs = select(record, quantity="mean accuracy", budget=None), differences(record, budget=None)
+    radii = sorted({row["eps_255"] for row in under(means, "pgd")})
+    groups = {title(name): [row for row in means if row["training"] == name] for name in trainings(record)}
+    by_radius(groups, radii, left)
+    left.set(xlabel="accuracy, %; whiskers with caps: one network, over its images; without: over seeds")
+    left.set_xlim(-2, 102)
+    left.set_title(f"Clean, and under {attack(under(means, 'pgd')[0])}", loc="left")
+    handles = [handle("o", "clean", hollow=True)]
+    handles += [handle(MARKS[i % len(MARKS)], f"{eps:g}/255") for i, eps in enumerate(radii)]
+    left.legend(handles=handles, ncols=len(handles), loc="upper center", bbox_to_anchor=(0.5, -0.09), fontsize=8)
+
+    added, rivals = ([row for row in pairs if _adds_sr(row) == first] for first in (True, False))
+    groups = {}
+    for row in added + rivals:
+        groups.setdefault(f"{title(row['training'])}\n- {title(row['against'])}", []).append(row)
+    by_radius(groups, radii, right)
+    if added and rivals:
+        right.axhline(len({row["training"] for row in added}) - 0.5, color=".4", linewidth=0.8)
+    right.axvline(0, color=".4", linewidth=0.8)
+    right.set_xlabel("percentage points, paired; whiskers likewise")
+    right.set_title("What SR adds, and SR against its rivals", loc="left")
+    return fig
+
+
+def table(record: dict) -> list[DataFrame]:
+    """Means and differences, clean and under PGD; then both under noise and FGSM."""
+    means, pairs = select(record, quantity="mean accuracy", budget=None), differences(record, budget=None)
+
+    def of_training(row: dict) -> dict:
+        return {"training": title(row["training"]), "interval over": over(row)}
+
+    def of_pair(row: dict) -> dict:
+        return {"difference": against(row), "interval over": over(row)}
+
+    return [
+        pivot([row for row in rows if (row["attack"] in (labels.CLEAN, "pgd")) == first], head, attack_at, cell)
+        for first in (True, False)
+        for rows, head, cell in ((means, of_training, percent), (pairs, of_pair, points))
+    ]
+
+
+def box(record: dict) -> Iterable[Line]:
+    """Each comparison under PGD at equal epochs, then the worst case at equal cost."""
+    names = dict.fromkeys((r["training"], r["against"]) for r in select(record, quantity="difference", budget=None))
+    for training, other in names:
+        rows = under(differences(record, training=training, against=other, budget=None), "pgd")
+        statement = f"{title(training)} is more robust than {title(other)} under {attack(rows[0])} at every radius."
+        numbers = ", ".join(f"{points(row)} at {row['eps_255']:g}/255" for row in rows)
+        yield Line(all_above(rows), statement, f"{numbers}; over {over(rows[0])}")
+    budget = dearest(record)
+    rivals = [row["training"] for row in worst(record, budget) if row["training"] != "sr"]
+    rows = [row for rival in rivals for row in against_sr(record, rival, budget)]
+    if rows:
+        least = min(rows, key=lambda row: row["value"])
+        statement = f"At {budget} SR is more robust in the worst case than every other training."
+        numbers = f"SR - {title(least['against'])}: {points(least)}, the least of {len(rows)}; over {over(least)}"
+        yield Line(all_above(rows), statement, numbers)
+
+
+def over(row: dict) -> str:
+    """What a row's interval is taken over: "5 seeds", "500 images", or "nothing"."""
+    if row["low"] is None:
+        return "nothing"
+    return f"{row['n']} {'seeds' if row['over'] == labels.SEEDS else 'images'}"
+
+
+def by_radius(groups: dict[str, list[dict]], radii: list[float], ax: Axes) -> Axes:
+    """A line for each of `groups`, which map its name to its rows; it has the colour of their training.
+
+    A line has a hollow dot for the clean row and a mark for each radius of PGD, one a little below the other, so that
+    their whiskers keep apart.  `radii` are all radii, the smallest first.
+    """
+    for y, rows in enumerate(groups.values()):
+        colour = hue(rows[0]["training"])
+        marked = [(row, "o", "white") for row in under(rows, labels.CLEAN)]
+        marked += [(row, MARKS[radii.index(row["eps_255"]) % len(MARKS)], colour) for row in under(rows, "pgd")]
+        heights = y + np.linspace(-0.27, 0.27, len(marked)) if len(marked) > 1 else [y]
+        ax.plot([100 * row["value"] for row, *_ in marked], heights, color=colour, linewidth=0.7, alpha=0.5)
+        for (row, mark, face), height in zip(marked, heights, strict=True):
+            dots(ax, [row], [height], colour, fmt=mark, markersize=4.5, markerfacecolor=face, **capped(row))
+    return name_lines(ax, list(groups), [hue(rows[0]["training"]) for rows in groups.values()])
+
+
+def _adds_sr(row: dict) -> bool:
+    return ADDED.get(row["training"]) == row["against"]
+
+
+# ---- equal cost --------------------------------------------------------------------------------------------------
+
+
+def _equal_cost(record: dict) -> Figure:
+    """The worst case of each training under both budgets; then each against SR at equal passes."""
+    names, rows = trainings(record), worst(record, EPOCHS) + worst(record, PASSES)
+    wide = bool(worst(record, PASSES))
+    fig, axes = plt.subplots(
+        1, 1 + wide, figsize=(10.4 if wide else 6.4, 5.4), sharey=True, squeeze=False, layout="constrained"
+    )
+    passes = {name: [cost(record, "passes per image", name, budget) for budget in (EPOCHS, PASSES)] for name in names}
+    worst_cases(rows, passes, axes[0, 0])
+    axes[0, 0].set_xlabel(f"accuracy in the worst case at {rows[0]['eps_255']:g}/255, %")
+    if wide:
+        pairs = [turned(row) for name in names for row in against_sr(record, name, PASSES)]
+        differences_to_sr(pairs, names, axes[0, 1])
+    return fig
+
+
+def worst_cases(rows: list[dict], passes: dict[str, list[float | None]], ax: Axes) -> Axes:
+    """A line a training: its accuracy at equal epochs (hollow) and at equal passes (full), and its passes an image.
+
+    `passes` maps each training, in the order of the lines, to its passes under the budgets; None where not known.
+    """
+    wide = any(row["budget"] == PASSES for row in rows)
+    for y, (training, known) in enumerate(passes.items()):
+        colour = hue(training)
+        for row in (row for row in rows if row["training"] == training):
+            full = row["budget"] == PASSES
+            shift = (0.14 if full else -0.14) if wide else 0
+            face = colour if full else "white"
+            dots(ax, [row], [y + shift], colour, markerfacecolor=face, **capped(row))
+        text = " → ".join(f"{number:g}" for number in known if number is not None)
+        ax.text(1.02, y, text, transform=ax.get_yaxis_transform(), fontsize=7, va="center")
+    name_lines(ax, [title(name) for name in passes], [hue(name) for name in passes])
+    ax.text(1.02, -0.75, "passes an image", transform=ax.get_yaxis_transform(), fontsize=7, color=GREY)
+    ax.set_xlim(-2, 102)
+    handles = [handle("o", EPOCHS, hollow=True)]
+    if wide:
+        handles.append(handle("o", PASSES))
+    ax.legend(handles=handles, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.1), fontsize=8)
+    return ax
+
+
+def differences_to_sr(rows: list[dict], names: list[str], ax: Axes) -> Axes:
+    """Differences of trainings to SR, each at the place of its training in `names`."""
+    for row in rows:
+        dots(ax, [row], [names.index(row["training"])], hue(row["training"]), **capped(row))
+    ax.axvline(0, color=hue("sr"), linewidth=0.8)
+    ax.grid(axis="y", visible=False)
+    ax.set_xlabel("training - SR at equal passes, percentage points")
+    return ax
+
+
+PARTS = {
+    "equal-cost": Part(
+        equal_cost_headline,
+        lambda record: captioned(record, "{data}, " + STRONG),
+        _equal_cost,
+        lambda record: [equal_cost_table(record)],
+    )
+}

@@ -1,0 +1,145 @@
+"""Trainings on event data under attacks in counts and in whole events; a recording that moves."""
+
+import io
+from typing import NamedTuple
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+from paperlib import labels
+from paperlib.artifacts.drawing import curve, end, gains, name_ends, whiskers
+from paperlib.artifacts.events import NOTHING, UNITS, nothing
+from paperlib.artifacts.reading import captioned, percent, select, trainings, under, whole
+from paperlib.artifacts.tabulating import by_attack, pivot, training
+from paperlib.words import hue, radius, title
+
+ZOOM, GAP = 7, 2  # screen pixels of a sensor's, and sensor pixels between picture and recording
+OFF, ON = (0, 90, 181), (220, 50, 32)  # blue and red that colour-blind readers tell apart
+PAPER = 240  # the grey of a cell without events
+
+
+class Threat(NamedTuple):
+    """What a panel shows: an attack and noise, by their names, and the panel's title and legend."""
+
+    attack: str
+    noise: str
+    title: str
+    attacked: str  # in the legend
+    noisy: str
+
+
+THREATS = {  # by the label of the radius
+    "eps_counts": Threat("pgd", "uniform", "Every count within ε", "PGD", "uniform noise"),
+    "flips": Threat(
+        "sparse_flips", labels.RANDOM_FLIPS, "Whole events added and removed", "chosen by gradient", "at random"
+    ),
+}
+
+
+def headline(record: dict) -> str:
+    """What SR adds in both worst cases."""
+    worst = [row for row in select(record, quantity="difference", attack=labels.WORST) if row["value"] is not None]
+    phrases = []
+    for unit in UNITS:
+        rows = [row for row in worst if unit in row]
+        if rows:
+            changes = [f"{title(row['training'])} - {title(row['against'])} {whole(row)} points" for row in rows]
+            phrases.append(f"{', '.join(changes)} at {radius(rows[0])}")
+    return f"What SR adds in the worst case: {'; '.join(phrases)}" if phrases else NOTHING
+
+
+def caption(record: dict) -> str:
+    """Data, recordings and seeds."""
+    return captioned(record, "{data}, {samples} test recordings, {strong_samples} in the worst case, {seeds}")
+
+
+def figure(record: dict) -> Figure:
+    """What the attacks in counts and in whole events leave of each training, and what SR changes in the worst case."""
+    names = trainings(record)
+    if not names:
+        return nothing()
+    fig, axes = plt.subplots(1, 3, figsize=(11.5, 4.2), width_ratios=(4, 4, 3), layout="constrained")
+    for ax, unit in zip(axes, UNITS, strict=False):
+        threat_panel(select(record, quantity="mean accuracy"), names, unit, ax)
+    axes[0].set_ylabel("accuracy, %")
+    differences = select(record, quantity="difference")
+    worst = under(differences, labels.WORST)
+    lines = {
+        "clean": under(differences, labels.CLEAN),
+        "worst case,\nin counts": [row for row in worst if "eps_counts" in row],
+        "worst case,\nwhole events": [row for row in worst if "flips" in row],
+    }
+    gains(axes[2], lines, below=0.15)
+    return fig
+
+
+def table(record: dict) -> list[pd.DataFrame]:
+    """Accuracy under each attack, what SR changes, and what cutting counts to [0, 1] does without any attack."""
+    lines = {
+        "counts as they are": select(record, quantity="mean accuracy", attack=labels.CLEAN),
+        "counts cut to [0, 1]": select(record, quantity="mean accuracy, counts cut to [0, 1]"),
+    }
+    cut = [pivot(rows, lambda row, name=name: {"": name}, training, percent) for name, rows in lines.items()]
+    return [*by_attack(record), pd.concat(cut)]
+
+
+def threat_panel(rows: list[dict], names: list[str], unit: str, ax: Axes) -> Axes:
+    """Full lines under the attack, dashed ones under noise of the same size, crosses in the worst case.
+
+    `rows` are mean accuracies of the trainings `names`; those with a radius in `unit` are shown.
+    """
+    threat, ends = THREATS[unit], []
+    for name in names:
+        own, colour = [row for row in rows if row["training"] == name], hue(name)
+        (clean,) = under(own, labels.CLEAN)
+        own = [row for row in own if unit in row]
+        attacked, noise = under(own, threat.attack), under(own, threat.noise)
+        curve(ax, [row[unit] for row in attacked], attacked, colour, width=1.8)
+        ends.append((end(attacked), title(name), colour))
+        values = [100 * row["value"] for row in (clean, *noise)]
+        ax.plot([0, *(row[unit] for row in noise)], values, "--", color=colour, linewidth=0.9, alpha=0.8)
+        for row in under(own, labels.WORST):
+            style = {"fmt": "X", "color": colour, "markersize": 7, "elinewidth": 1}
+            ax.errorbar(row[unit], 100 * row["value"], yerr=100 * whiskers([row]), **style)
+    last = attacked[-1][unit]
+    name_ends(ax, last, ends)
+    ax.set(title=threat.title, xlabel=UNITS[unit], ylim=(0, 101), xlim=(-0.02 * last, 1.22 * last))
+    styles = {
+        threat.attacked: {},
+        threat.noisy: {"linestyle": "--"},
+        "worst of all, fewer recordings": {"marker": "X", "linestyle": ""},
+    }
+    handles = [
+        ax.plot([], [], label=label, **{"color": ".4", "linewidth": 1} | style)[0] for label, style in styles.items()
+    ]
+    ax.legend(handles=handles, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=3)
+    return ax
+
+
+def animation(picture: np.ndarray, frames: np.ndarray, milliseconds: int = 100) -> bytes:
+    """An animated PNG: `picture` (H, W) in [0, 1] beside each of `frames` (N, 2, H', W'), counts of OFF and ON events.
+
+    Each frame is shown for so many milliseconds; a colour is full where a cell has two events or more.  A viewer that
+    cannot animate a PNG shows the first frame; some pages that render notebooks would leave a GIF out.
+    """
+    height, width = frames.shape[2:]
+    still = np.full((height, width), 255, np.uint8)
+    top, left = (height - picture.shape[0]) // 2, (width - picture.shape[1]) // 2
+    still[top : top + picture.shape[0], left : left + picture.shape[1]] = np.rint(255 * picture)
+    between = np.full((height, GAP, 3), 255, np.uint8)
+    pictures = [np.hstack([np.repeat(still[:, :, None], 3, 2), between, _coloured(frame)]) for frame in frames]
+    large = [Image.fromarray(each.repeat(ZOOM, 0).repeat(ZOOM, 1)) for each in pictures]
+    file = io.BytesIO()
+    large[0].save(file, "png", save_all=True, append_images=large[1:], duration=milliseconds, loop=0)
+    return file.getvalue()
+
+
+def _coloured(counts: np.ndarray) -> np.ndarray:
+    """One frame (2, H, W) as colours (H, W, 3) on pale grey; where both polarities have events they mix."""
+    share = np.minimum(counts / 2, 1)[..., None]
+    missing = sum(amount * (PAPER - np.array(colour)) for amount, colour in zip(share, (OFF, ON), strict=True))
+    return np.clip(PAPER - missing, 0, 255).astype(np.uint8)

@@ -1,0 +1,117 @@
+"""Networks that draw their input at random, attacked by one draw, by the released loop and in expectation."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from pandas import DataFrame
+
+from paperlib import labels
+from paperlib.artifacts.drawing import dots, whiskers
+from paperlib.artifacts.reading import captioned, percent, points, same_attack, select, trainings, whole
+from paperlib.artifacts.tabulating import contrast, contrasted, network, pivot
+from paperlib.words import attack, hue, title
+
+CELLS = {"mean over draws": percent, "spread over draws": percent, "undecided": percent, "contrast": points}
+HEADS = {"mean over draws": "clean, mean over draws", "spread over draws": "clean, standard deviation over draws"}
+
+
+def headline(record: dict) -> str:
+    """What the released loop and the real expectation change, with the most draws."""
+    loop, expectation = compared(select(record, quantity="mean contrast"))
+    if not loop:
+        return "No network with random input was looked at"
+    return (
+        f"The released loop changes accuracy against one draw by {_changes(loop)} points; "
+        f"EOT {expectation[0]['eot']}, a real expectation, against that loop by {_changes(expectation)}"
+    )
+
+
+def caption(record: dict) -> str:
+    """Data, images and seeds."""
+    return captioned(record)
+
+
+def figure(record: dict) -> Figure:
+    """Left, what each attack leaves; right, what draws change, network by network."""
+    fig, (left, right) = plt.subplots(1, 2, figsize=(9.6, 4.4), width_ratios=(3, 2), layout="constrained")
+    means, passes = select(record, quantity="mean accuracy"), select(record, quantity="mean passes")
+    bars(means, select(record, quantity="accuracy"), trainings(record), left)
+    attacks = {attack(row): same_attack(passes, row) for row in means}
+    left.set_xticks(range(len(attacks)), [_tick(name, rows) for name, rows in attacks.items()], fontsize=8)
+    left.set_xlabel("dots: single networks; passes: forward and backward, per image", fontsize=8)
+    if attacks:
+        left.legend(loc="upper right", fontsize=8)
+    loop, expectation = compared(select(record, quantity="contrast"))
+    changes({"overwritten loop\n- one draw": loop, "expectation\n- overwritten loop": expectation}, right)
+    return fig
+
+
+def table(record: dict) -> list[DataFrame]:
+    """Accuracy and passes of each attack, what it changes, and a line for each network."""
+
+    def column(row: dict) -> str:
+        return contrast(row) if row["quantity"] == "contrast" else HEADS.get(row["quantity"], row["quantity"])
+
+    rows = [row for quantity in CELLS for row in select(record, quantity=quantity)]
+    return [*contrasted(record), pivot(rows, network, column, lambda row: CELLS[row["quantity"]](row))]
+
+
+def compared(contrasts: list[dict]) -> tuple[list[dict], list[dict]]:
+    """Of `contrasts` the released loop's with one draw and the expectation's with that loop, of the most draws."""
+    loop = [row for row in contrasts if row["attack"] == labels.OWN_LOOP]
+    expectation = [row for row in contrasts if row["reference_attack"] == labels.OWN_LOOP]
+    return _like_the_last(loop), _like_the_last(expectation)
+
+
+def bars(means: list[dict], single: list[dict], names: list[str], ax: Axes) -> Axes:
+    """A group of bars for each attack: the mean accuracy of the trainings `names`, and a dot for each network.
+
+    `means` are mean accuracies, those of each training in the same order of attacks; `single` are accuracies of single
+    networks.
+    """
+    for i, training in enumerate(names):
+        rows, colour, width = [row for row in means if row["training"] == training], hue(training), 0.8 / len(names)
+        places = np.arange(len(rows)) + (i - (len(names) - 1) / 2) * width
+        values = [100 * row["value"] for row in rows]
+        ax.bar(places, values, 0.92 * width, color=colour, alpha=0.55, label=title(training))
+        ax.errorbar(places, values, 100 * whiskers(rows), fmt="none", ecolor=".15", elinewidth=0.8)
+        for x, row in zip(places, rows, strict=True):
+            networks = [other for other in same_attack(single, row) if other["training"] == training]
+            apart = 0.12 * width * (np.arange(len(networks)) - (len(networks) - 1) / 2)
+            ax.plot(x + apart, [100 * other["value"] for other in networks], ".", color=colour, markersize=5)
+    ax.set(ylabel="accuracy, %", ylim=(0, 101))
+    ax.grid(axis="x", visible=False)
+    return ax
+
+
+def changes(groups: dict[str, list[dict]], ax: Axes) -> Axes:
+    """A line for each network's difference, the networks of each named group one below the other."""
+    y, ticks = 0, []
+    for rows in groups.values():
+        ticks.append(y + (len(rows) - 1) / 2)
+        for row in rows:
+            dots(ax, [row], y, hue(row["training"]), elinewidth=1.2)
+            y += 1
+        y += 1
+    ax.axvline(0, color=".4", linewidth=0.8)
+    ax.set_yticks(ticks, list(groups), fontsize=8)
+    ax.invert_yaxis()
+    ax.grid(axis="y", visible=False)
+    ax.set(title="Change network by network, on the same images", xlabel="percentage points")
+    return ax
+
+
+def _tick(name: str, passes: list[dict]) -> str:
+    for word in (" EOT", " noise", " overwritten"):
+        name = name.replace(word, f"\n{word.strip()}")
+    mean = round(np.mean([row["value"] for row in passes]))
+    return f"{name}\n{mean} pass" if mean == 1 else f"{name}\n{mean} passes"
+
+
+def _changes(rows: list[dict]) -> str:
+    return ", ".join(f"{whole(row)} ({title(row['training'])})" for row in rows)
+
+
+def _like_the_last(rows: list[dict]) -> list[dict]:
+    return same_attack(rows, rows[-1]) if rows else []

@@ -1,0 +1,1 @@
+"""Data sets by name: images, and event recordings, real or simulated."""
