@@ -10,6 +10,7 @@ export MALLOC_TRIM_THRESHOLD_ := 4000000000
 
 .DELETE_ON_ERROR:
 .SUFFIXES:
+.SECONDEXPANSION:
 
 ifdef PYTHON
 READY  :=
@@ -22,16 +23,17 @@ RUN       = $(PYTHON) -m paperlib
 BUILD    := build/$(PROFILE)
 PARAMS   := params/$(PROFILE).yml
 BASE     := $(patsubst %,params/%.yml,$(shell sed -n 's/^base: *//p' $(PARAMS) 2>/dev/null))
+# notebooks, ours and those in the folders that COMPANION_NOTEBOOKS names; a name with an underscore is a module's
+SOURCES  := $(foreach source,$(wildcard $(addsuffix /*.py,notebooks $(subst :, ,$(COMPANION_NOTEBOOKS)))),\
+              $(if $(findstring _,$(notdir $(source))),,$(source)))
 # the longest first, so that no core waits for it in the end
-NAMES    := $(basename $(notdir $(wildcard notebooks/*.py)))
+NAMES    := $(basename $(notdir $(SOURCES)))
 LONGEST  := $(filter fig-attack-ladder tab-ablation tab-events thm-ratio,$(NAMES))
 ARTIFACTS := $(LONGEST) $(filter-out $(LONGEST),$(NAMES))
 DRAWN    := $(ARTIFACTS:%=$(BUILD)/%.drawn)
 
-# A change of these redraws in seconds; a change of any other module executes the notebooks again.
-DRAWING  := $(addprefix paperlib/,claims.py masking.py tables.py) $(wildcard paperlib/findings/*.py paperlib/plots/*.py)
-AROUND   := $(addprefix paperlib/,__main__.py costs.py environment.py notebooks.py report.py runner.py)
-CODE     := $(filter-out $(DRAWING) $(AROUND),$(wildcard paperlib/*.py paperlib/*.c paperlib/*/*.py))
+# Everything but the drawing wing and the words; one change asks again what is to be trained, and trains only that.
+CODE     := $(filter-out paperlib/words.py paperlib/artifacts/%,$(wildcard paperlib/*.py paperlib/*/*.py paperlib/*/*.c))
 
 # Inside `make -jN` the jobserver already shares the cores out.
 SHARED    = $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(JOBS))
@@ -57,25 +59,27 @@ $(ARTIFACTS): %: known-profile
 known-profile:
 	@[ -e $(PARAMS) ] || { echo "There is no profile '$(PROFILE)'. Allowed: $(basename $(notdir $(wildcard params/*.yml)))." >&2; exit 2; }
 
-# the parameters of these name networks of their own
-PLANNED := $(wildcard $(addprefix notebooks/,fig-lambda.py fig-sr-variants.py fig-timesteps-and-leak.py tab-ablation.py tab-cost.py tab-blackbox.py tab-poisson-eot.py))
-
-$(BUILD)/trained: $(PARAMS) $(BASE) $(CODE) $(PLANNED) requirements.lock | $(READY)
+$(BUILD)/trained: $(PARAMS) $(BASE) $(SOURCES) $(CODE) requirements.lock | $(READY)
 	@mkdir -p $(@D)
 	@$(if $(CACHED),$(RUN) restore --profile $(PROFILE))
 	@$(RUN) train --profile $(PROFILE) --jobs $(JOBS) --device $(DEVICE)
 	@touch $@
 
-$(BUILD)/%.done: notebooks/%.py $(PARAMS) $(BASE) $(BUILD)/trained $(CODE) | $(READY)
-	@rm -f $@ $(@:.done=.drawn)  # a failed run leaves no older stamp
+# A notebook is executed again when its source, its parameters or a module that it imports has changed: each run leaves
+# the list of its modules in a .d file.
+$(BUILD)/%.done: $$(foreach source,$$(SOURCES),$$(if $$(filter $$*,$$(basename $$(notdir $$(source)))),$$(source))) $(PARAMS) $(BASE) requirements.lock | $(BUILD)/trained $(READY)
+	@rm -f $@ $@.d $(@:.done=.drawn)  # a failed run leaves no older stamp
 	@$(RUN) run $* --profile $(PROFILE)
 	@touch $@
 
-$(BUILD)/%.drawn: $(BUILD)/%.done $(DRAWING)
+# A figure is drawn again when its notebook was executed, or its own module or one that this imports has changed.
+$(BUILD)/%.drawn: $(BUILD)/%.done
 	@$(RUN) draw $* --profile $(PROFILE)
 	@touch $@
 
-$(BUILD)/report: $(DRAWN) paperlib/report.py $(wildcard published/*.csv)
+-include $(wildcard $(BUILD)/*.d)
+
+$(BUILD)/report: $(DRAWN) $(wildcard paperlib/artifacts/*.py published/*.csv)
 	@$(RUN) report --profile $(PROFILE)
 	@touch $@
 

@@ -53,15 +53,26 @@ samples: int = 25  # test images
 checkpoints: list[str] = []  # folders under checkpoints/ to look at instead of the profile's networks
 device: str = "auto"  # auto, cpu, cuda or mps
 
-# %%
+# %% tags=["asks"]
 from IPython.display import Markdown
 
-from paperlib import findings, measures, plots, tables
+from paperlib import artifacts, runs
+from paperlib.artifacts import claims
 from paperlib.attacks import protocols
-from paperlib.runs import run
-from paperlib.store import evaluations
+from paperlib.measures import accuracy
+from paperlib.profiles import selections
 
-run = run.begin("fig-attack-ladder", globals())
+run = runs.begin("fig-attack-ladder", globals())
+budget = {"steps": pgd_steps, "gammas": gammas, "long_steps": long_steps, "queries": queries}
+
+
+def ladder(network):
+    """Clean images, then the rungs; examples to transfer are made on another network for each."""
+    source = selections.substitute(run.profile, substitute, network)
+    return [None, *protocols.rungs(eps_255, source=source, **budget)]
+
+
+climb = run.ask(selections.chosen(run.profile, checkpoints, seeds), ladder, samples=samples)
 
 # %% [markdown]
 # A rung is everything up to there: an image counts as robust while nothing so far has broken it, and what is broken is
@@ -78,20 +89,15 @@ run = run.begin("fig-attack-ladder", globals())
 # * **transfer:** PGD made on a separately trained network.
 
 # %%
-networks = run.profile.networks(checkpoints, seeds)
-climb = {"steps": pgd_steps, "gammas": gammas, "long_steps": long_steps, "queries": queries}
-ladders = {e.key: protocols.rungs(eps_255, source=run.profile.substitute(substitute, e), **climb) for e in networks}
-found = evaluations.evaluated(networks, lambda e: [None, *ladders[e.key]], samples=samples, device=device)
-
-# %%
+found = climb.evaluated()
 record = run.save(
-    measures.mean_rows(found)
-    + measures.pass_rows(found)
-    + measures.difference_rows(found, "sr", "vanilla")
-    + measures.difference_rows(found, "at+sr", "at")
-    + measures.accuracy_rows(found)
+    accuracy.mean_rows(found)
+    + accuracy.pass_rows(found)
+    + accuracy.difference_rows(found, "sr", "vanilla")
+    + accuracy.difference_rows(found, "at+sr", "at")
+    + accuracy.accuracy_rows(found)
 )
-plots.draw(record)
+artifacts.draw(record)
 
 # %% [markdown]
 # Left, how much each training loses from rung to rung; the passes under each rung are forward and backward passes per
@@ -101,10 +107,10 @@ plots.draw(record)
 # ## The table
 
 # %%
-Markdown(tables.markdown(record))
+Markdown(artifacts.table(record))
 
 # %% [markdown]
 # ## What was found
 
 # %%
-Markdown(findings.finding(record))
+Markdown(claims.finding(record))

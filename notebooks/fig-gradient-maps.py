@@ -47,14 +47,18 @@ pgd_steps: int = 20  # steps of PGD, each of length 2.5 ε / steps
 samples: int = 250  # test images measured and attacked
 device: str = "auto"  # auto, cpu, cuda or mps
 
-# %%
+# %% tags=["asks"]
 from IPython.display import Markdown
 
-from paperlib import attacks, findings, measures, plots, records, tables
-from paperlib.runs import run
-from paperlib.store import evaluations
+from paperlib import artifacts, attacks, records, runs
+from paperlib.artifacts import claims
+from paperlib.measures import accuracy, predictors
+from paperlib.profiles import selections
 
-run = run.begin("fig-gradient-maps", globals())
+run = runs.begin("fig-gradient-maps", globals())
+networks = selections.swept(run.profile)
+attack = attacks.standard("pgd", eps_255 / 255, steps=pgd_steps)
+attacked = run.ask(networks, [attack], samples=samples)
 
 # %% [markdown]
 # Three sizes of a gradient g. ‖g‖₁ is what SR regularises; it shrinks when the network merely becomes less steep.
@@ -64,33 +68,31 @@ run = run.begin("fig-gradient-maps", globals())
 
 # %%
 test = run.data.test.take(samples)
-networks = run.profile.swept()
-gradients = {e.key: measures.probability_gradients(e, test, device=device) for e in networks}
-sparsity = [row for e in networks for row in measures.sparsity_rows(e, gradients[e.key])]
+gradients = {e.key: predictors.probability_gradients(network, test) for e, network in run.opened(networks)}
+sparsity = [row for e in networks for row in predictors.sparsity_rows(e, gradients[e.key])]
 
 # %%
-attack = attacks.standard("pgd", eps_255 / 255, steps=pgd_steps)
-robust = evaluations.evaluated(networks, [attack], samples=samples, device=device)
+robust = attacked.evaluated()
 
 # %%
 shown = {training: run.profile.experiments(training)[0] for training in run.profile.trainings}
 record = run.save(
-    sparsity + measures.correlation_rows(sparsity, robust) + measures.accuracy_rows(robust),
+    sparsity + predictors.correlation_rows(sparsity, robust) + accuracy.accuracy_rows(robust),
     arrays={
         "images": records.array(test.pixels(slice(images))),
         "maps": {training: records.array(gradients[e.key][:images]) for training, e in shown.items()},
     },
 )
-plots.draw(record)
+artifacts.draw(record)
 
 # %% [markdown]
 # ## The numbers
 
 # %%
-Markdown(tables.markdown(record))
+Markdown(artifacts.table(record))
 
 # %% [markdown]
 # ## What was found
 
 # %%
-Markdown(findings.finding(record))
+Markdown(claims.finding(record))

@@ -50,31 +50,33 @@ tolerance: float = 0.01  # how much clean accuracy the choice may cost
 samples: int = 500  # validation images
 device: str = "auto"  # auto, cpu, cuda or mps
 
-# %%
+# %% tags=["asks"]
 from IPython.display import Markdown
 
-from paperlib import attacks, findings, measures, plots, tables
-from paperlib.runs import run
-from paperlib.store import evaluations
+from paperlib import artifacts, attacks, runs
+from paperlib.artifacts import claims
+from paperlib.measures import accuracy
+from paperlib.profiles import selections
 
-run = run.begin("fig-lambda", globals())
+run = runs.begin("fig-lambda", globals())
+networks = run.profile.experiments("vanilla", seeds=seeds) + selections.sweep(run.profile, lambdas, seeds, training)
+attack = attacks.standard("pgd", eps_255 / 255, steps=pgd_steps)
+validated = run.ask(networks, [None, attack], samples=samples, split="validation")
 
 # %% [markdown]
 # The rule, fixed before the numbers: of all λ whose mean clean accuracy lies at most `tolerance` below that of λ = 0,
 # the one with the highest mean accuracy under PGD.
 
 # %%
-networks = run.profile.experiments("vanilla", seeds=seeds) + run.profile.sweep(lambdas, seeds, training)
-attack = attacks.standard("pgd", eps_255 / 255, steps=pgd_steps)
-found = evaluations.evaluated(networks, [None, attack], samples=samples, split="validation", device=device)
+found = validated.evaluated()
 
 # %%
 record = run.save(
-    measures.mean_rows(found)
-    + measures.accuracy_rows(found)
-    + measures.choice_rows(found, tolerance, used=run.profile.weight(training))
+    accuracy.mean_rows(found)
+    + accuracy.accuracy_rows(found)
+    + accuracy.choice_rows(found, tolerance, used=run.profile.weight(training))
 )
-plots.draw(record)
+artifacts.draw(record)
 
 # %% [markdown]
 # Right, a dot is the mean over seeds and its cross the two t intervals, which may reach beyond the frame. Where a
@@ -84,10 +86,10 @@ plots.draw(record)
 # ## The numbers
 
 # %%
-Markdown(tables.markdown(record))
+Markdown(artifacts.table(record))
 
 # %% [markdown]
 # ## What was found
 
 # %%
-Markdown(findings.finding(record))
+Markdown(claims.finding(record))

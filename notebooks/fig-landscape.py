@@ -50,13 +50,17 @@ plane_points: int = 24  # and for the plane, in each of its directions
 checkpoints: list[str] = []  # folders under checkpoints/ to look at instead of the profile's networks
 device: str = "auto"  # auto, cpu, cuda or mps
 
-# %%
+# %% tags=["asks"]
 from IPython.display import Markdown
 
-from paperlib import findings, measures, plots, tables
-from paperlib.runs import run
+from paperlib import artifacts, runs
+from paperlib.artifacts import claims
+from paperlib.measures import landscape
+from paperlib.profiles import selections
 
-run = run.begin("fig-landscape", globals())
+run = runs.begin("fig-landscape", globals())
+networks = selections.chosen(run.profile, checkpoints, 1)
+trained = run.ask(networks)
 
 # %% [markdown]
 # The loss is the cross-entropy at x + t·d, clamped to the data's bounds as every attack is. d is the sign of ∇ₓ of the
@@ -65,15 +69,14 @@ run = run.begin("fig-landscape", globals())
 # all of them classify correctly.
 
 # %%
-networks = run.profile.networks(checkpoints, 1)
-alike = measures.agreed(networks, run.data.test.take(samples), device=device)
-how = {"reach_255": reach_255, "bounds": run.data.bounds, "device": device}
-found = measures.landscapes(networks, alike, points=points, **how)
+opened = list(run.opened(networks))
+alike = landscape.agreed(opened, run.data.test.take(samples))
+found = landscape.landscapes(opened, alike, reach_255=reach_255, points=points)
 
 # %%
 few = alike.take(min(images, len(alike)))
-single = measures.landscapes(networks, few, points=single_points, **how)
-plane = measures.landscape_plane(networks, few, points=plane_points, **how)
+single = landscape.landscapes(opened, few, reach_255=reach_255, points=single_points)
+plane = landscape.landscape_plane(opened, few, reach_255=reach_255, points=plane_points)
 
 # %% [markdown]
 # ## What to look at
@@ -93,9 +96,9 @@ plane = measures.landscape_plane(networks, few, points=plane_points, **how)
 # direction, which is nearly level, most of the little there is cancels in any network.
 
 # %%
-arrays = {"curves": measures.landscape_curves(single), "plane": plane}
-record = run.save(measures.landscape_rows(found), arrays)
-plots.draw(record)
+arrays = {"curves": landscape.landscape_curves(single), "plane": plane}
+record = run.save(landscape.landscape_rows(found), arrays)
+artifacts.draw(record)
 
 # %% [markdown]
 # ## The plane of both directions
@@ -104,16 +107,16 @@ plots.draw(record)
 # masked one there would be bright islands anywhere but to the right.
 
 # %%
-plots.draw(record, "plane")
+artifacts.draw(record, "plane")
 
 # %% [markdown]
 # ## The numbers
 
 # %%
-Markdown(tables.markdown(record))
+Markdown(artifacts.table(record))
 
 # %% [markdown]
 # ## What was found
 
 # %%
-Markdown(findings.finding(record))
+Markdown(claims.finding(record))

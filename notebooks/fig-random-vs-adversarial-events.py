@@ -51,15 +51,20 @@ flip_steps: int = 10  # rounds in which the attack on whole events spends its bu
 samples: int = 100  # test recordings
 device: str = "auto"  # auto, cpu, cuda or mps
 
-# %%
+# %% tags=["asks"]
 from IPython.display import Markdown
 
-from paperlib import findings, measures, plots, tables
+from paperlib import artifacts, runs
+from paperlib.artifacts import claims
 from paperlib.attacks import protocols
-from paperlib.runs import run
-from paperlib.store import evaluations
+from paperlib.measures import accuracy
 
-run = run.begin("fig-random-vs-adversarial-events", globals(), on_events=True)
+run = runs.begin("fig-random-vs-adversarial-events", globals(), on_events=True)
+networks = run.profile.of(trainings)
+noise, attacked = protocols.random_on_events(eps_counts, flips, factors, steps=pgd_steps, flip_steps=flip_steps)
+clean = run.ask(networks, [None], samples=samples)
+noisy = run.ask(networks, noise, samples=samples)
+adversarial = run.ask(networks, attacked, samples=samples)
 
 # %% [markdown]
 # Perturbed counts are clamped to the data's own bounds, from 0 to the largest count of any cell, never to [0, 1]. Noise
@@ -68,19 +73,16 @@ run = run.begin("fig-random-vs-adversarial-events", globals(), on_events=True)
 # equally likely; most cells are empty, so most of them add an event.
 
 # %%
-networks = run.profile.of(trainings)
-noise, attacked = protocols.random_on_events(eps_counts, flips, factors, steps=pgd_steps, flip_steps=flip_steps)
-under_noise = evaluations.evaluated(networks, noise, samples=samples, device=device)
-under_attack = evaluations.evaluated(networks, attacked, samples=samples, device=device)
-clean = evaluations.evaluated(networks, [None], samples=samples, device=device)
+under_noise, under_attack = noisy.evaluated(), adversarial.evaluated()
+everything = clean.evaluated() + under_noise + under_attack
 
 # %%
 record = run.save(
-    measures.mean_rows(clean + under_noise + under_attack)
-    + measures.accuracy_rows(clean + under_noise + under_attack)
-    + measures.gap_rows(under_noise, under_attack, factors=factors)
+    accuracy.mean_rows(everything)
+    + accuracy.accuracy_rows(everything)
+    + accuracy.gap_rows(under_noise, under_attack, factors=factors)
 )
-plots.draw(record)
+artifacts.draw(record)
 
 # %% [markdown]
 # The claim is the vertical distance between the attack's line and those of the noise. It is judged on vanilla training,
@@ -89,10 +91,10 @@ plots.draw(record)
 # ## The numbers
 
 # %%
-Markdown(tables.markdown(record))
+Markdown(artifacts.table(record))
 
 # %% [markdown]
 # ## What was found
 
 # %%
-Markdown(findings.finding(record))
+Markdown(claims.finding(record))

@@ -47,14 +47,22 @@ pgd_steps: int = 20  # steps of PGD, each of length 2.5 ε / steps
 samples: int = 250  # test images
 device: str = "auto"  # auto, cpu, cuda or mps
 
-# %%
+# %% tags=["asks"]
 from IPython.display import Markdown
 
-from paperlib import attacks, findings, measures, plots, tables
-from paperlib.runs import run
-from paperlib.store import evaluations
+from paperlib import artifacts, attacks, runs
+from paperlib.artifacts import claims
+from paperlib.attacks import protocols
+from paperlib.measures import accuracy
 
-run = run.begin("fig-random-vs-adversarial", globals())
+run = runs.begin("fig-random-vs-adversarial", globals())
+networks = run.profile.experiments(training)
+louder = sorted({k * e for k in factors for e in eps_255})
+noise = [attacks.standard(law, eps / 255) for law in protocols.RANDOM for eps in louder]
+attacked = [attacks.standard("pgd", eps / 255, steps=pgd_steps) for eps in eps_255]
+clean = run.ask(networks, [None], samples=samples)
+noisy = run.ask(networks, noise, samples=samples)
+adversarial = run.ask(networks, attacked, samples=samples)
 
 # %% [markdown]
 # Two laws of noise: **uniform**, δ ~ ε·U[-1, 1], the random perturbation of the paper's theorem, and **random signs**,
@@ -64,16 +72,8 @@ run = run.begin("fig-random-vs-adversarial", globals())
 # PGD ascends the cross-entropy from a random start. A sample counts as broken at its first misclassified iterate.
 
 # %%
-networks = run.profile.experiments(training)
-noise = [
-    attacks.standard(law, eps / 255)
-    for law in attacks.RANDOM
-    for eps in sorted({k * e for k in factors for e in eps_255})
-]
-attacked = [attacks.standard("pgd", eps / 255, steps=pgd_steps) for eps in eps_255]
-under_noise = evaluations.evaluated(networks, noise, samples=samples, device=device)
-under_attack = evaluations.evaluated(networks, attacked, samples=samples, device=device)
-clean = evaluations.evaluated(networks, [None], samples=samples, device=device)
+under_noise, under_attack = noisy.evaluated(), adversarial.evaluated()
+everything = clean.evaluated() + under_noise + under_attack
 
 # %% [markdown]
 # Clamping takes energy from the noise: where most pixels are exactly 0, as in digits, half of each draw points outside
@@ -82,21 +82,21 @@ clean = evaluations.evaluated(networks, [None], samples=samples, device=device)
 
 # %%
 record = run.save(
-    measures.mean_rows(clean + under_noise + under_attack)
-    + measures.accuracy_rows(clean + under_noise + under_attack)
-    + measures.gap_rows(under_noise, under_attack, factors=factors)
-    + measures.energy_rows(run.data.test.take(samples), noise, run.data.bounds)
+    accuracy.mean_rows(everything)
+    + accuracy.accuracy_rows(everything)
+    + accuracy.gap_rows(under_noise, under_attack, factors=factors)
+    + accuracy.energy_rows(run.data.test.take(samples), noise)
 )
-plots.draw(record)
+artifacts.draw(record)
 
 # %% [markdown]
 # ## The numbers
 
 # %%
-Markdown(tables.markdown(record))
+Markdown(artifacts.table(record))
 
 # %% [markdown]
 # ## What was found
 
 # %%
-Markdown(findings.finding(record))
+Markdown(claims.finding(record))

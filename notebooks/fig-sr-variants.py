@@ -64,15 +64,24 @@ tolerance: float = 0.02  # how much clean accuracy the choice of λ may cost
 samples: int = 100  # validation images that choose λ, and as many test images that judge
 device: str = "auto"  # auto, cpu, cuda or mps
 
-# %%
+# %% tags=["asks"]
 from IPython.display import Markdown
 
-from paperlib import attacks, findings, measures, plots, tables
+from paperlib import artifacts, attacks, runs
+from paperlib.artifacts import claims
 from paperlib.attacks import protocols
-from paperlib.runs import run
-from paperlib.store import evaluations
+from paperlib.measures import predictors
+from paperlib.measures import variants as studies
+from paperlib.profiles import selections
 
-run = run.begin("fig-sr-variants", globals())
+run = runs.begin("fig-sr-variants", globals())
+networks = selections.variants(
+    run.profile, variants, hs, square_lambdas, absolute_lambdas, seeds=seeds, epochs=epochs, network=network
+)
+pgd = attacks.standard("pgd", eps_255 / 255, steps=pgd_steps)
+worst = protocols.strongest(eps_255, steps=pgd_steps, long_steps=long_steps, queries=queries)
+choosing = run.ask(networks, [None, pgd], samples=samples, split="validation")
+judging = run.ask(networks, [None, pgd, worst], samples=samples)
 
 # %% [markdown]
 # * **confidence**, p: `margin` is σ(z_y - z_j), the two-class probability against the runner-up j; `softmax` is f_y.
@@ -86,21 +95,15 @@ run = run.begin("fig-sr-variants", globals())
 # Where that is λ = 0, none of the variant's networks is compared; the hollow dots of the figure show them.
 
 # %%
-networks = run.profile.variants(
-    variants, hs, square_lambdas, absolute_lambdas, seeds=seeds, epochs=epochs, network=network
-)
-pgd = attacks.standard("pgd", eps_255 / 255, steps=pgd_steps)
-validation = evaluations.evaluated(networks, [None, pgd], samples=samples, split="validation", device=device)
+validation = choosing.evaluated()
 
 # %%
-worst = protocols.strongest(eps_255, steps=pgd_steps, long_steps=long_steps, queries=queries)
-found = evaluations.evaluated(networks, [None, pgd, worst], samples=samples, device=device)
-test = run.data.test.take(samples)
-gradients = {e.key: measures.probability_gradients(e, test, device=device) for e in networks}
+found, test = judging.evaluated(), run.data.test.take(samples)
+gradients = {e.key: predictors.probability_gradients(opened, test) for e, opened in run.opened(networks)}
 
 # %%
-record = run.save(measures.variant_rows(validation, found, gradients, tolerance))
-plots.draw(record)
+record = run.save(studies.variant_rows(validation, found, gradients, tolerance))
+artifacts.draw(record)
 
 # %% [markdown]
 # Words in bold differ from the first form. **The worst of all** is what PGD, APGD and Square leave together. Intervals
@@ -112,10 +115,10 @@ plots.draw(record)
 # λ, accuracy on validation images. A λ that is chosen at the end of its row leaves open whether one beyond were better.
 
 # %%
-Markdown(tables.markdown(record))
+Markdown(artifacts.table(record))
 
 # %% [markdown]
 # ## What was found
 
 # %%
-Markdown(findings.finding(record))
+Markdown(claims.finding(record))

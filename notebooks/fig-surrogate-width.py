@@ -50,15 +50,19 @@ samples: int = 50  # test images
 checkpoints: list[str] = []  # folders under checkpoints/ to look at instead of the profile's networks
 device: str = "auto"  # auto, cpu, cuda or mps
 
-# %%
+# %% tags=["asks"]
 from IPython.display import Markdown
 
-from paperlib import findings, measures, plots, tables
+from paperlib import artifacts, runs
+from paperlib.artifacts import claims
 from paperlib.attacks import protocols
-from paperlib.runs import run
-from paperlib.store import evaluations
+from paperlib.measures import accuracy
+from paperlib.profiles import selections
 
-run = run.begin("fig-surrogate-width", globals())
+run = runs.begin("fig-surrogate-width", globals())
+networks = selections.chosen(run.profile, checkpoints, seeds)
+swept = protocols.rules_at(eps_255, gammas, steps=pgd_steps)
+attacked = run.ask(networks, swept, samples=samples)
 
 # %% [markdown]
 # A spike is a step function of the membrane: its derivative is 0 almost everywhere. A backward rule puts a bump of area
@@ -71,17 +75,15 @@ run = run.begin("fig-surrogate-width", globals())
 # steps as all widths have together.
 
 # %%
-networks = run.profile.networks(checkpoints, seeds)
-swept = protocols.rules_at(eps_255, gammas, steps=pgd_steps)
-found = evaluations.evaluated(networks, swept, samples=samples, device=device)
+found = attacked.evaluated()
 
 # %%
 _, own, *others = swept
-rows = measures.mean_rows(found)
-rows += measures.contrast_rows(found, [(other, own) for other in others])
-rows += measures.pass_rows(found) + measures.accuracy_rows(found)
-record = run.save(measures.rule_rows(rows, swept))
-plots.draw(record)
+rows = accuracy.mean_rows(found)
+rows += accuracy.contrast_rows(found, [(other, own) for other in others])
+rows += accuracy.pass_rows(found) + accuracy.accuracy_rows(found)
+record = run.save(rows)
+artifacts.draw(record)
 
 # %% [markdown]
 # The lowest point of a curve is the width that breaks most. Look whether it lies far from γ = 1, and whether the dashed
@@ -94,10 +96,10 @@ plots.draw(record)
 # rule with the same number of steps, on the same images.
 
 # %%
-Markdown(tables.markdown(record))
+Markdown(artifacts.table(record))
 
 # %% [markdown]
 # ## What was found
 
 # %%
-Markdown(findings.finding(record))
+Markdown(claims.finding(record))

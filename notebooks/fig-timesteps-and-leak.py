@@ -58,15 +58,22 @@ tolerance: float = 0.02  # how much clean accuracy the choice of λ may cost
 samples: int = 100  # validation images, and as many test images
 device: str = "auto"  # auto, cpu, cuda or mps
 
-# %%
+# %% tags=["asks"]
 from IPython.display import Markdown
 
-from paperlib import attacks, findings, measures, plots, tables
+from paperlib import artifacts, attacks, runs
+from paperlib.artifacts import claims
 from paperlib.attacks import protocols
-from paperlib.runs import run
-from paperlib.store import evaluations
+from paperlib.measures import settings
+from paperlib.profiles import selections
 
-run = run.begin("fig-timesteps-and-leak", globals())
+run = runs.begin("fig-timesteps-and-leak", globals())
+varied = selections.settings(run.profile, T, taus, full=full)
+networks = selections.in_settings(run.profile, varied, lambdas, seeds=seeds, epochs=epochs, network=network)
+pgd = attacks.standard("pgd", eps_255 / 255, steps=pgd_steps)
+worst = protocols.strongest(eps_255, steps=pgd_steps, long_steps=long_steps, queries=queries)
+choosing = run.ask(networks, [None, pgd], samples=samples, split="validation")
+judging = run.ask(networks, [None, pgd, worst], samples=samples)
 
 # %% [markdown]
 # A neuron's membrane is m[t] = τ·v[t-1] + I[t]; it fires where m[t] reaches 1, and v[t] = (1 - s[t])·m[t] starts from 0
@@ -85,16 +92,11 @@ run = run.begin("fig-timesteps-and-leak", globals())
 # SR does there is asked all the same.
 
 # %%
-settings = run.profile.settings(T, taus, full=full)
-networks = run.profile.in_settings(settings, lambdas, seeds=seeds, epochs=epochs, network=network)
-pgd = attacks.standard("pgd", eps_255 / 255, steps=pgd_steps)
-worst = protocols.strongest(eps_255, steps=pgd_steps, long_steps=long_steps, queries=queries)
-validation = evaluations.evaluated(networks, [None, pgd], samples=samples, split="validation", device=device)
-test = evaluations.evaluated(networks, [None, pgd, worst], samples=samples, device=device)
+validation, test = choosing.evaluated(), judging.evaluated()
 
 # %%
-record = run.save(measures.setting_rows(validation, test, tolerance))
-plots.draw(record)
+record = run.save(settings.setting_rows(validation, test, tolerance))
+artifacts.draw(record)
 
 # %% [markdown]
 # The worst case is PGD, APGD and, from where APGD ended, Square, which asks for no gradient: a setting whose gradients
@@ -110,10 +112,10 @@ plots.draw(record)
 # the λ that was not chosen among them.
 
 # %%
-Markdown(tables.markdown(record))
+Markdown(artifacts.table(record))
 
 # %% [markdown]
 # ## What was found
 
 # %%
-Markdown(findings.finding(record))
+Markdown(claims.finding(record))

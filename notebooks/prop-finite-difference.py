@@ -50,14 +50,18 @@ weight_samples: int = 30  # and for the penalty's gradient by the weights
 accuracy_samples: int = 500  # and for the accuracies of both
 device: str = "auto"  # auto, cpu, cuda or mps
 
-# %%
+# %% tags=["asks"]
 from IPython.display import Markdown
 
-from paperlib import findings, measures, plots, tables
-from paperlib.runs import run
+from paperlib import artifacts, labels, runs
+from paperlib.artifacts import claims
+from paperlib.measures import quotient
+from paperlib.profiles import selections
 
-run = run.begin("prop-finite-difference", globals())
+run = runs.begin("prop-finite-difference", globals())
 used_h = run.profile.trainings["sr"]["h"]
+networks = selections.first(run.profile, seeds)
+trained = run.ask(networks)
 
 # %% [markdown]
 # ## Does the quotient follow ‖g‖₁?
@@ -66,24 +70,23 @@ used_h = run.profile.trainings["sr"]["h"]
 # threshold. Between that and curvature there may be a window in which it is a proxy (shaded: what is called one here).
 
 # %%
-networks = run.profile.first(seeds)
-test = run.data.test
-shown = {measures.SMOOTH: test.take(smooth_samples), measures.TRUE: test.take(samples)}
+opened, test = list(run.opened(networks)), run.data.test
+shown = {labels.SMOOTH: test.take(smooth_samples), labels.TRUE: test.take(samples)}
 found = [
-    measures.quotients(e, shown[regime], sorted({*steps, used_h}), regime=regime, precision=precision, device=device)
+    quotient.quotients(one, shown[regime], sorted({*steps, used_h}), regime=regime, precision=precision)
     for regime in shown
-    for precision in measures.PRECISIONS
-    for e in networks
+    for precision in quotient.PRECISIONS
+    for one in opened
 ]
-rows = measures.quotient_rows(found, used=used_h)
-arrays = {"used_h": used_h, "window": measures.WINDOW}
-plots.draw(run.record(rows, arrays))
+rows = quotient.quotient_rows(found, used=used_h)
+arrays = {"used_h": used_h, "window": quotient.WINDOW}
+artifacts.draw(run.record(rows, arrays))
 
 # %% [markdown]
 # Network by network, the values of h that are a proxy, and where SR's own lies:
 
 # %%
-plots.draw(run.record(rows, arrays), "window")
+artifacts.draw(run.record(rows, arrays), "window")
 
 # %% [markdown]
 # ## Forward, backward, central; 64 bits and 32
@@ -92,7 +95,7 @@ plots.draw(run.record(rows, arrays), "window")
 # curve, and no precision brings it back: the steps are in the function, not in the arithmetic.
 
 # %%
-plots.draw(run.record(rows, arrays), "schemes")
+artifacts.draw(run.record(rows, arrays), "schemes")
 
 # %% [markdown]
 # ## The curvature term
@@ -100,11 +103,9 @@ plots.draw(run.record(rows, arrays), "schemes")
 # below. On them dᵀ∇²f d is there by double back-propagation, and (h/2)·dᵀ∇²f d should be the error.
 
 # %%
-smooth = measures.curvature_rows(found) + measures.smooth_accuracy_rows(
-    networks, test.take(accuracy_samples), device=device
-)
-arrays |= {"curvature": measures.curvatures(found, used_h)}
-plots.draw(run.record(rows + smooth, arrays), "curvature")
+smooth = quotient.curvature_rows(found) + quotient.smooth_accuracy_rows(opened, test.take(accuracy_samples))
+arrays |= {"curvature": quotient.curvatures(found, used_h)}
+artifacts.draw(run.record(rows + smooth, arrays), "curvature")
 
 # %% [markdown]
 # ## The gradient that training would follow
@@ -114,21 +115,19 @@ plots.draw(run.record(rows + smooth, arrays), "curvature")
 
 # %%
 subset = test.take(weight_samples)
-weights = measures.weight_gradient_rows(networks, subset, h=used_h, device=device)
-weights += measures.cost_rows(networks[0], subset, h=used_h, device=device)
-plots.draw(run.record(weights, arrays), "weights")
+weights = quotient.weight_gradient_rows(opened, subset, h=used_h)
+weights += quotient.cost_rows(opened[0], subset, h=used_h)
+artifacts.draw(run.record(weights, arrays), "weights")
 
 # %% [markdown]
 # ## The numbers
 
 # %%
 record = run.save(rows + smooth + weights, arrays)
-Markdown(
-    "\n\n".join(filter(None, (tables.markdown(record, part) for part in findings.parts("prop-finite-difference"))))
-)
+Markdown(artifacts.tables(record))
 
 # %% [markdown]
 # ## What was found
 
 # %%
-Markdown(findings.finding(record))
+Markdown(claims.finding(record))

@@ -55,15 +55,24 @@ passes: int = 20  # forward and backward passes per training image at equal cost
 cost_seeds: int = 1  # networks of each training and rival that it is made on, at equal epochs and at equal cost
 device: str = "auto"  # auto, cpu, cuda or mps
 
-# %%
+# %% tags=["asks"]
 from IPython.display import Markdown
 
-from paperlib import findings, measures, plots, tables
+from paperlib import artifacts, labels, runs
+from paperlib.artifacts import claims
 from paperlib.attacks import protocols
-from paperlib.runs import run
-from paperlib.store import evaluations
+from paperlib.measures import accuracy, cost
+from paperlib.profiles import selections
 
-run = run.begin("tab-ablation", globals())
+run = runs.begin("tab-ablation", globals())
+ladder = protocols.ladder(eps_255, steps=pgd_steps)
+everyone = run.ask(selections.contest(run.profile, rival_seeds), ladder, samples=samples)
+budgets = {
+    labels.EPOCHS: selections.at_epochs(run.profile, cost_seeds),
+    labels.PASSES: selections.at_cost(run.profile, passes, cost_seeds),
+}
+strongest = protocols.strongest(strong_eps_255, steps=pgd_steps, long_steps=long_steps, queries=queries)
+strong = {budget: run.ask(networks, [None, strongest], samples=strong_samples) for budget, networks in budgets.items()}
 
 # %% [markdown]
 # * **SR** adds to the cross-entropy λ·mean ((p(x + h·d) - p(x))/h)², p the two-class probability of the true class
@@ -81,17 +90,15 @@ run = run.begin("tab-ablation", globals())
 # ## At equal epochs
 
 # %%
-networks = run.profile.contest(rival_seeds)
-ladder = protocols.ladder(eps_255, steps=pgd_steps)
-found = evaluations.evaluated(networks, ladder, samples=samples, device=device)
+found = everyone.evaluated()
 
 # %%
 pairs = [("sr", "vanilla"), ("at+sr", "at"), ("trades+sr", "trades")]
 pairs += [("sr", rival) for rival in ("l2", "loss-l1", "exact-l1", "at")]
-rows = measures.mean_rows(found)
-rows += [row for pair in pairs for row in measures.difference_rows(found, *pair)]
-rows += measures.accuracy_rows(found)
-plots.draw(run.record(rows))
+rows = accuracy.mean_rows(found)
+rows += [row for pair in pairs for row in accuracy.difference_rows(found, *pair)]
+rows += accuracy.accuracy_rows(found)
+artifacts.draw(run.record(rows))
 
 # %% [markdown]
 # Left, from right to left in each line, clean images and growing radii. Right, what SR adds to a training, and SR
@@ -106,19 +113,9 @@ plots.draw(run.record(rows))
 # among them (`tab-masking-checklist`).
 
 # %%
-attack = protocols.strongest(strong_eps_255, steps=pgd_steps, long_steps=long_steps, queries=queries)
-budgets = {
-    "equal epochs": run.profile.at_epochs(cost_seeds),
-    "equal passes": run.profile.at_cost(passes, cost_seeds),
-}
-strong = {
-    name: evaluations.evaluated(of, [None, attack], samples=strong_samples, device=device)
-    for name, of in budgets.items()
-}
-
-# %%
-record = run.save(rows + measures.budget_rows(strong))
-plots.draw(record, "equal-cost")
+budgets = {budget: request.evaluated() for budget, request in strong.items()}
+record = run.save(rows + cost.budget_rows(budgets))
+artifacts.draw(record, "equal-cost")
 
 # %% [markdown]
 # The best of ten is named after the numbers were seen, which alone favours it a little.
@@ -128,10 +125,10 @@ plots.draw(record, "equal-cost")
 # and under PGD; the same under noise and FGSM; and both budgets.
 
 # %%
-Markdown("\n\n".join(tables.markdown(record, part) for part in findings.parts("tab-ablation")))
+Markdown(artifacts.tables(record))
 
 # %% [markdown]
 # ## What was found
 
 # %%
-Markdown(findings.finding(record))
+Markdown(claims.finding(record))

@@ -52,36 +52,42 @@ samples: int = 50  # test images
 checkpoints: list[str] = []  # folders under checkpoints/ to look at instead of the profile's networks
 device: str = "auto"  # auto, cpu, cuda or mps
 
-# %%
+# %% tags=["asks"]
 from IPython.display import Markdown
 
-from paperlib import findings, measures, plots, tables
+from paperlib import artifacts, runs
+from paperlib.artifacts import claims
 from paperlib.attacks import protocols
-from paperlib.runs import run
-from paperlib.store import evaluations
+from paperlib.measures import accuracy
+from paperlib.profiles import selections
 
-run = run.begin("tab-blackbox", globals())
+run = runs.begin("tab-blackbox", globals())
+kinds = [(training, network) for training in substitutes for network in (None, other_network)]
+
+
+def attacks_on(target):
+    """Clean images, the white box, and attacks that cannot look inside `target`."""
+    sources = [selections.substitute(run.profile, training, target, network) for training, network in kinds]
+    return protocols.black_box(eps_255, sources=sources, steps=pgd_steps, queries=queries)
+
+
+outside = run.ask(selections.chosen(run.profile, checkpoints, seeds), attacks_on, samples=samples)
 
 # %% [markdown]
 # A substitute never shares its seed with the network under attack. PGD goes on after it has broken the substitute,
 # since it is another network that it has to break.
 
 # %%
-networks = run.profile.networks(checkpoints, seeds)
-kinds = [(training, network) for training in substitutes for network in (None, other_network)]
-sources = {e.key: [run.profile.substitute(training, e, network) for training, network in kinds] for e in networks}
-spent = {"steps": pgd_steps, "queries": queries}
-attacked = {e.key: protocols.black_box(eps_255, sources=sources[e.key], **spent) for e in networks}
-found = evaluations.evaluated(networks, lambda e: attacked[e.key], samples=samples, device=device)
+found = outside.evaluated()
 
 # %%
 record = run.save(
-    measures.mean_rows(found)
-    + measures.difference_rows(found, "sr", "vanilla")
-    + measures.difference_rows(found, "at+sr", "at")
-    + measures.accuracy_rows(found)
+    accuracy.mean_rows(found)
+    + accuracy.difference_rows(found, "sr", "vanilla")
+    + accuracy.difference_rows(found, "at+sr", "at")
+    + accuracy.accuracy_rows(found)
 )
-plots.draw(record)
+artifacts.draw(record)
 
 # %% [markdown]
 # A black-box attack that breaks more than the white-box one would say that the network's own gradients mislead; such a
@@ -90,10 +96,10 @@ plots.draw(record)
 # ## The table
 
 # %%
-Markdown(tables.markdown(record))
+Markdown(artifacts.table(record))
 
 # %% [markdown]
 # ## What was found
 
 # %%
-Markdown(findings.finding(record))
+Markdown(claims.finding(record))

@@ -53,20 +53,27 @@ long_steps: int = 20  # its steps of APGD
 queries: int = 300  # its forward passes of Square, behind APGD
 device: str = "auto"  # auto, cpu, cuda or mps
 
-# %%
+# %% tags=["asks"]
 from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from IPython.display import Markdown
 
-from paperlib import findings, measures, plots, tables
+from paperlib import artifacts, labels, runs
+from paperlib.artifacts import claims
 from paperlib.attacks import protocols
-from paperlib.runs import run
-from paperlib.store import evaluations
+from paperlib.measures import cost
+from paperlib.profiles import selections
 from paperlib.training import defenses
 
-run = run.begin("tab-cost", globals())
+run = runs.begin("tab-cost", globals())
+budgets = {
+    labels.EPOCHS: selections.at_epochs(run.profile, cost_seeds),
+    labels.PASSES: selections.at_cost(run.profile, passes, cost_seeds),
+}
+strongest = protocols.strongest(strong_eps_255, steps=pgd_steps, long_steps=long_steps, queries=queries)
+strong = {budget: run.ask(networks, [None, strongest], samples=strong_samples) for budget, networks in budgets.items()}
 
 # %% [markdown]
 # ## What is counted, and what is timed
@@ -83,8 +90,8 @@ run = run.begin("tab-cost", globals())
 # its seconds and of its memory is owed to that.
 
 # %%
-trainings = run.profile.recipes()
-costs = measures.step_rows(trainings, batch=batch, repeats=repeats, device=device)
+trainings = selections.recipes(run.profile)
+costs = cost.step_rows(trainings, batch=batch, repeats=repeats, device=device)
 
 # %% [markdown]
 # ## At equal passes
@@ -92,19 +99,9 @@ costs = measures.step_rows(trainings, batch=batch, repeats=repeats, device=devic
 # closest to `passes` passes per image.
 
 # %%
-attack = protocols.strongest(strong_eps_255, steps=pgd_steps, long_steps=long_steps, queries=queries)
-budgets = {
-    "equal epochs": run.profile.at_epochs(cost_seeds),
-    "equal passes": run.profile.at_cost(passes, cost_seeds),
-}
-strong = {
-    name: evaluations.evaluated(of, [None, attack], samples=strong_samples, device=device)
-    for name, of in budgets.items()
-}
-
-# %%
-record = run.save(costs + measures.budget_rows(strong))
-plots.draw(record)
+budgets = {budget: request.evaluated() for budget, request in strong.items()}
+record = run.save(costs + cost.budget_rows(budgets))
+artifacts.draw(record)
 
 # %% [markdown]
 # Left, a step relative to one of vanilla training. Right, what the passes bought: a line to the right means that a
@@ -114,13 +111,13 @@ plots.draw(record)
 # ## The tables
 
 # %%
-Markdown(tables.markdown(record))
+Markdown(artifacts.table(record))
 
 # %% [markdown]
 # ## What was found
 
 # %%
-Markdown(findings.finding(record))
+Markdown(claims.finding(record))
 
 # %% [markdown]
 # ## A training of your own
@@ -141,8 +138,8 @@ def noise(network, batch, *, sigma):
 
 # %%
 mine = replace(trainings[0], defense="noise", options={"sigma": 0.2})
-beside = measures.step_rows([*trainings[:2], mine], batch=batch, repeats=repeats, device=device)
-Markdown(tables.markdown(run.record(beside)))
+beside = cost.step_rows([*trainings[:2], mine], batch=batch, repeats=repeats, device=device)
+Markdown(artifacts.table(run.record(beside)))
 
 # %% [markdown]
 # To see it in every table and figure, put the function at the end of `paperlib/defenses.py` and a line into a profile,

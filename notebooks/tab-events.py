@@ -54,33 +54,16 @@ long_steps: int = 20  # steps of SA-PGD and of APGD
 queries: int = 200  # forward passes of Square, behind APGD
 device: str = "auto"  # auto, cpu, cuda or mps
 
-# %%
+# %% tags=["asks"]
 from IPython.display import Image, Markdown
 
-from paperlib import findings, measures, plots, tables
+from paperlib import artifacts, runs
+from paperlib.artifacts import claims, tab_events
 from paperlib.attacks import protocols
 from paperlib.data import events
-from paperlib.runs import run
-from paperlib.store import evaluations
+from paperlib.measures import accuracy, clean
 
-run = run.begin("tab-events", globals(), on_events=True)
-
-# %% [markdown]
-# An event camera has no frames. Each pixel says when its brightness has risen (ON, red) or fallen (OFF, blue) by a
-# threshold, and nothing else. Here a simulated one looks at a digit and moves along a triangle, as the real one did for
-# N-MNIST; real recordings come through `tonic` (`params/paper.yml` takes CIFAR10-DVS). On the left the picture, on the
-# right its recording, ten milliseconds an image.
-
-# %%
-Image(plots.animation(*events.shown(run.profile.data, frames=30)))
-
-# %% [markdown]
-# The network sees the events of each stretch of time summed up, a frame a step: counts in two channels, neither
-# shifted nor scaled. What SR and attacks differentiate by are these frames: $d$ is the sign of the gradient in every
-# cell of every frame, and $h$ and $\varepsilon$ are in counts. SR's probe $x + h\,d$ holds fractions of events, as the
-# paper's does.
-
-# %%
+run = runs.begin("tab-events", globals(), on_events=True)
 networks = run.profile.of(trainings)
 ladder = protocols.on_events(eps_counts, flips, steps=pgd_steps, flip_steps=flip_steps)
 worst = protocols.worst_on_events(
@@ -91,8 +74,26 @@ worst = protocols.worst_on_events(
     queries=queries,
     flip_steps=flip_steps,
 )
-found = evaluations.evaluated(networks, ladder, samples=samples, device=device)
-strong = evaluations.evaluated(networks, worst, samples=strong_samples, device=device)
+everything = run.ask(networks, ladder, samples=samples)
+strongest = run.ask(networks, worst, samples=strong_samples)
+
+# %% [markdown]
+# An event camera has no frames. Each pixel says when its brightness has risen (ON, red) or fallen (OFF, blue) by a
+# threshold, and nothing else. Here a simulated one looks at a digit and moves along a triangle, as the real one did for
+# N-MNIST; real recordings come through `tonic` (`params/paper.yml` takes CIFAR10-DVS). On the left the picture, on the
+# right its recording, ten milliseconds an image.
+
+# %%
+Image(tab_events.animation(*events.shown(run.profile.data, frames=30)))
+
+# %% [markdown]
+# The network sees the events of each stretch of time summed up, a frame a step: counts in two channels, neither
+# shifted nor scaled. What SR and attacks differentiate by are these frames: $d$ is the sign of the gradient in every
+# cell of every frame, and $h$ and $\varepsilon$ are in counts. SR's probe $x + h\,d$ holds fractions of events, as the
+# paper's does.
+
+# %%
+found, strong = everything.evaluated(), strongest.evaluated()
 
 # %% [markdown]
 # Two checks that the released code fails: at ε = 0 accuracy is the clean one exactly, and no count is cut to 1. What
@@ -101,13 +102,13 @@ strong = evaluations.evaluated(networks, worst, samples=strong_samples, device=d
 # %%
 pairs = [("sr", "vanilla"), ("at+sr", "at")]
 record = run.save(
-    measures.mean_rows(found)
-    + measures.mean_rows(strong)
-    + measures.cut_rows(networks, samples, device)
-    + [row for some in (found, strong) for pair in pairs for row in measures.difference_rows(some, *pair)]
-    + measures.accuracy_rows(found)
+    accuracy.mean_rows(found)
+    + accuracy.mean_rows(strong)
+    + clean.cut_rows(run.opened(networks), run.data.test.take(samples))
+    + [row for some in (found, strong) for pair in pairs for row in accuracy.difference_rows(some, *pair)]
+    + accuracy.accuracy_rows(found)
 )
-plots.draw(record)
+artifacts.draw(record)
 
 # %% [markdown]
 # Left and middle, what PGD and the flips leave, and dashed what noise of the same size leaves; crosses are the worst of
@@ -116,10 +117,10 @@ plots.draw(record)
 # ## The tables
 
 # %%
-Markdown(tables.markdown(record))
+Markdown(artifacts.table(record))
 
 # %% [markdown]
 # ## What was found
 
 # %%
-Markdown(findings.finding(record))
+Markdown(claims.finding(record))

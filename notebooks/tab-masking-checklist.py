@@ -54,15 +54,21 @@ samples: int = 100  # test images
 checkpoints: list[str] = []  # folders under checkpoints/ to look at instead of the profile's networks
 device: str = "auto"  # auto, cpu, cuda or mps
 
-# %%
+# %% tags=["asks"]
 from IPython.display import Markdown
 
-from paperlib import findings, measures, plots, tables
+from paperlib import artifacts, runs
+from paperlib.artifacts import claims
 from paperlib.attacks import protocols
-from paperlib.runs import run
-from paperlib.store import evaluations
+from paperlib.measures import accuracy, checklist
+from paperlib.profiles import selections
 
-run = run.begin("tab-masking-checklist", globals())
+run = runs.begin("tab-masking-checklist", globals())
+networks = selections.chosen(run.profile, checkpoints, seeds)
+budget = {"steps": pgd_steps, "long_steps": long_steps, "queries": queries}
+sources = {e.key: selections.substitute(run.profile, substitute, e) for e in networks}
+checklists = {e.key: protocols.checklist(eps_255, radii_255, source=sources[e.key], **budget) for e in networks}
+checks = run.ask(networks, lambda e: checklists[e.key].attacks, samples=samples)
 
 # %% [markdown]
 # ## The rule, before the numbers
@@ -75,11 +81,7 @@ run = run.begin("tab-masking-checklist", globals())
 # and another seed, the same training for all. A training's images are pooled over its networks where there are several.
 
 # %%
-networks = run.profile.networks(checkpoints, seeds)
-spent = {"steps": pgd_steps, "long_steps": long_steps, "queries": queries}
-sources = {e.key: run.profile.substitute(substitute, e) for e in networks}
-asked = {e.key: protocols.checklist(eps_255, radii_255, source=sources[e.key], **spent) for e in networks}
-found = evaluations.evaluated(networks, lambda e: asked[e.key].attacks, samples=samples, device=device)
+found = checks.evaluated()
 
 # %% [markdown]
 # ## The scale control
@@ -89,11 +91,10 @@ found = evaluations.evaluated(networks, lambda e: asked[e.key].attacks, samples=
 # aims at their average and not at the nearest one. The DLR loss divides the scale out.
 
 # %%
-control = measures.scale_control_rows(
-    networks[0], scales, eps_255=eps_255, steps=pgd_steps, samples=samples, device=device
-)
-record = run.save(measures.checklist_rows(found, asked) + control + measures.accuracy_rows(found))
-plots.draw(record)
+first, test = next(run.opened(networks)), run.data.test.take(samples)
+control = checklist.scale_control_rows(first, test, scales, eps_255=eps_255, steps=pgd_steps)
+record = run.save(checklist.checklist_rows(found, checklists) + control + accuracy.accuracy_rows(found))
+artifacts.draw(record)
 
 # %% [markdown]
 # Read the picture by its rows: the first four ask whether an attack that should be weaker broke more than PGD, the
@@ -104,10 +105,10 @@ plots.draw(record)
 # ## The table
 
 # %%
-Markdown(tables.markdown(record))
+Markdown(artifacts.table(record))
 
 # %% [markdown]
 # ## What was found
 
 # %%
-Markdown(findings.finding(record))
+Markdown(claims.finding(record))

@@ -51,15 +51,18 @@ samples: int = 100  # test images
 checkpoints: list[str] = []  # folders under checkpoints/ to look at instead of these
 device: str = "auto"  # auto, cpu, cuda or mps
 
-# %%
+# %% tags=["asks"]
 from IPython.display import Markdown
 
-from paperlib import findings, measures, plots, tables
+from paperlib import artifacts, runs
+from paperlib.artifacts import claims
 from paperlib.attacks import protocols
-from paperlib.runs import run
-from paperlib.store import evaluations
+from paperlib.measures import accuracy, clean
+from paperlib.profiles import selections
 
-run = run.begin("tab-poisson-eot", globals())
+run = runs.begin("tab-poisson-eot", globals())
+networks = selections.poisson(run.profile, trainings, seeds, checkpoints)
+attacked = run.ask(networks, protocols.expectations(eps_255, draws, steps=pgd_steps), samples=samples)
 
 # %% [markdown]
 # **Poisson input:** in each of T steps a pixel of brightness p fires with probability p, so the network sees T frames
@@ -75,20 +78,18 @@ run = run.begin("tab-poisson-eot", globals())
 # others were thrown away: the same distribution as one draw, so it cannot help, whatever it costs.
 
 # %%
-networks = run.profile.poisson(trainings, seeds, checkpoints)
-attacked = protocols.expectations(eps_255, draws, steps=pgd_steps)
 compared = protocols.expectation_pairs(eps_255, draws, steps=pgd_steps)
-found = evaluations.evaluated(networks, attacked, samples=samples, device=device)
+found = attacked.evaluated()
 
 # %%
 record = run.save(
-    measures.mean_rows(found)
-    + measures.contrast_rows(found, compared)
-    + measures.redraw_rows(networks, samples=samples, draws=redraws, device=device)
-    + measures.pass_rows(found)
-    + measures.accuracy_rows(found)
+    accuracy.mean_rows(found)
+    + accuracy.contrast_rows(found, compared)
+    + clean.redraw_rows(run.opened(networks), run.data.test.take(samples), draws=redraws)
+    + accuracy.pass_rows(found)
+    + accuracy.accuracy_rows(found)
 )
-plots.draw(record)
+artifacts.draw(record)
 
 # %% [markdown]
 # Every attack runs all its steps (on a network that draws anew, a misclassified iterate may be right the next time) and
@@ -102,10 +103,10 @@ plots.draw(record)
 # whose every gradient is one draw: a random network needs the expectation, so they overstate its robustness.
 
 # %%
-Markdown(tables.markdown(record))
+Markdown(artifacts.table(record))
 
 # %% [markdown]
 # ## What was found
 
 # %%
-Markdown(findings.finding(record))
+Markdown(claims.finding(record))

@@ -48,15 +48,18 @@ samples: int = 25  # test images
 checkpoints: list[str] = []  # folders under checkpoints/ to look at instead of the profile's networks
 device: str = "auto"  # auto, cpu, cuda or mps
 
-# %%
+# %% tags=["asks"]
 from IPython.display import Markdown
 
-from paperlib import findings, measures, plots, tables
+from paperlib import artifacts, runs
+from paperlib.artifacts import claims
 from paperlib.attacks import protocols
-from paperlib.runs import run
-from paperlib.store import evaluations
+from paperlib.measures import accuracy
+from paperlib.profiles import selections
 
-run = run.begin("tab-whitebox", globals())
+run = runs.begin("tab-whitebox", globals())
+networks = selections.chosen(run.profile, checkpoints, seeds)
+protocol = run.ask(networks, protocols.released(eps_255, steps), samples=samples)
 
 # %% [markdown]
 # The four rules are the triangle of the training, a sigmoid of slope 4, an arc tangent of γ = 2, and the rate rule,
@@ -67,18 +70,16 @@ run = run.begin("tab-whitebox", globals())
 # An image leaves an attack at its first misclassified iterate, and the worst case at the first attack that breaks it.
 
 # %%
-networks = run.profile.networks(checkpoints, seeds)
-protocol = protocols.released(eps_255, steps)
-found = evaluations.evaluated(networks, protocol, samples=samples, device=device)
+found = protocol.evaluated()
 
 # %%
 record = run.save(
-    measures.mean_rows(found)
-    + measures.difference_rows(found, "sr", "vanilla")
-    + measures.difference_rows(found, "at+sr", "at")
-    + measures.accuracy_rows(found)
+    accuracy.mean_rows(found)
+    + accuracy.difference_rows(found, "sr", "vanilla")
+    + accuracy.difference_rows(found, "at+sr", "at")
+    + accuracy.accuracy_rows(found)
 )
-plots.draw(record)
+artifacts.draw(record)
 
 # %% [markdown]
 # ## The table
@@ -86,10 +87,10 @@ plots.draw(record)
 # also holds every network's own accuracy and the paired differences on the same images, with McNemar's test.
 
 # %%
-Markdown(tables.markdown(record))
+Markdown(artifacts.table(record))
 
 # %% [markdown]
 # ## What was found
 
 # %%
-Markdown(findings.finding(record))
+Markdown(claims.finding(record))

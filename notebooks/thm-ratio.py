@@ -57,17 +57,22 @@ scales: list[float] = [0.1, 0.3, 1, 3, 10, 30]  # factors of the logits
 scale_eps_255: float = 16  # radius of the scale control
 device: str = "auto"  # auto, cpu, cuda or mps
 
-# %%
+# %% tags=["asks"]
 import itertools
 
 import torch
 from IPython.display import Markdown
 
-from paperlib import attacks, findings, measures, plots, tables, theory
-from paperlib.runs import run
-from paperlib.store import evaluations
+from paperlib import artifacts, attacks, labels, runs, theory
+from paperlib.artifacts import claims
+from paperlib.measures import exact, predictors, ratio
+from paperlib.profiles import selections
 
-run = run.begin("thm-ratio", globals())
+run = runs.begin("thm-ratio", globals())
+networks, everyone = selections.first(run.profile, seeds), run.profile.all()
+attack = attacks.standard("pgd", pgd_eps_255 / 255, steps=pgd_steps)
+gradients_of = run.ask(everyone)
+attacked = run.ask(networks, [attack], samples=samples)
 
 # %% [markdown]
 # ## The proof, a line at a time
@@ -116,8 +121,8 @@ f"{(eps * corners @ g.T).square().max().item():.5f} over all 256 corners, {by_fo
 # 3‖g‖₀; the number ‖g‖₁²/‖g‖₂² itself, the participation number PN, is the sharper bound.
 
 # %%
-ratio, upper = theory.linear_ratio(g), 3 * theory.l0(g, threshold=0)
-f"3 ≤ {ratio.item():.2f} ≤ {upper.item()}"
+linear, upper = theory.linear_ratio(g), 3 * theory.l0(g, threshold=0)
+f"3 ≤ {linear.item():.2f} ≤ {upper.item()}"
 
 # %% [markdown]
 # ### Where either bound is met, and whose constant the 3 is
@@ -126,11 +131,11 @@ f"3 ≤ {ratio.item():.2f} ≤ {upper.item()}"
 # ball, either bound may fail: on the right, a logistic f that is steep at 1/2, and one that is confident.
 
 # %%
-exact = measures.exact_rows(draws=exact_draws)
-plots.draw(run.record(exact), "exact")
+by_hand = exact.exact_rows(draws=exact_draws)
+artifacts.draw(run.record(by_hand), "exact")
 
 # %%
-Markdown(tables.markdown(run.record(exact), "exact"))
+Markdown(artifacts.table(run.record(by_hand), "exact"))
 
 # %% [markdown]
 # ## Trained networks, three regimes
@@ -146,27 +151,28 @@ Markdown(tables.markdown(run.record(exact), "exact"))
 #   estimates.
 
 # %%
-networks = run.profile.first(seeds)
 test = run.data.test.take(samples)
-everyone = run.profile.all()
-gradients = {e.key: measures.probability_gradients(e, test, device=device) for e in everyone}
-statement = [row for e in everyone for row in measures.ratio_rows(e, gradients[e.key])]
+gradients = {e.key: predictors.probability_gradients(network, test) for e, network in run.opened(everyone)}
+statement = [row for e in everyone for row in ratio.ratio_rows(e, gradients[e.key])]
 
 # %%
-how = {"draws": draws, "steps": attack_steps, "device": device}
-shown = {measures.SMOOTH: test.take(smooth_samples), measures.TRUE: test.take(true_samples)}
+opened, budget = list(run.opened(networks)), {"draws": draws, "steps": attack_steps}
+shown = {labels.SMOOTH: test.take(smooth_samples), labels.TRUE: test.take(true_samples)}
 found = [
-    v for regime in shown for e in networks for v in measures.vulnerabilities(e, shown[regime], regime, eps_255, **how)
+    v
+    for regime in shown
+    for one in opened
+    for v in ratio.vulnerabilities(one, shown[regime], regime, eps_255, **budget)
 ]
 
 # %%
-rows = exact + statement + measures.vulnerability_rows(found)
+rows = by_hand + statement + ratio.vulnerability_rows(found)
 arrays = {
-    "quartiles": measures.quantiles(found),
-    "saturation": measures.saturation(found),
+    "quartiles": ratio.quantiles(found),
+    "saturation": ratio.saturation(found),
     "pixels": test.images[0].numel(),
 }
-plots.draw(run.record(rows, arrays))
+artifacts.draw(run.record(rows, arrays))
 
 # %% [markdown]
 # Below each group of bars is the colour of its training. *Nothing moved*: neither the attack nor any draw changed f_y,
@@ -176,7 +182,7 @@ plots.draw(run.record(rows, arrays))
 # A ratio can fall because ρ_adv falls or because ρ_rand rises, so here are the two themselves:
 
 # %%
-plots.draw(run.record(rows, arrays), "vulnerabilities")
+artifacts.draw(run.record(rows, arrays), "vulnerabilities")
 
 # %% [markdown]
 # ## Where and why first order ends
@@ -186,16 +192,17 @@ plots.draw(run.record(rows, arrays), "vulnerabilities")
 # a confident f_y is flat where its gradient is taken and falls off a cliff within the ball.
 
 # %%
-plots.draw(run.record(rows, arrays), "first-order")
+artifacts.draw(run.record(rows, arrays), "first-order")
 
 # %% [markdown]
 # ### The worst violations
 # Of everything measured with the true forward pass, the image that breaks each bound most, measured anew.
 
 # %%
-worst = measures.worst_rows(found, test, draws=worst_draws, steps=5 * attack_steps, device=device)
-arrays |= {"worst": measures.pictures(worst, test)}
-plots.draw(run.record(rows + worst, arrays), "worst")
+by_key = {e.key: network for e, network in opened}
+worst = ratio.worst_rows(found, by_key, test, draws=worst_draws, steps=5 * attack_steps)
+arrays |= {"worst": ratio.pictures(worst, test)}
+artifacts.draw(run.record(rows + worst, arrays), "worst")
 
 # %% [markdown]
 # ## Which sparsity matters?
@@ -204,30 +211,28 @@ plots.draw(run.record(rows + worst, arrays), "worst")
 # l2 are sizes. Blue: over images within a network; purple: over networks.
 
 # %%
-attack = attacks.standard("pgd", pgd_eps_255 / 255, steps=pgd_steps)
-survivors = evaluations.evaluated(networks, [attack], samples=samples, device=device)
-predictors = measures.predictor_rows(gradients, found, survivors, thresholds)
-plots.draw(run.record(predictors), "sparsity")
+predicted = predictors.predictor_rows(gradients, found, attacked.evaluated(), thresholds)
+artifacts.draw(run.record(predicted), "sparsity")
 
 # %% [markdown]
 # ## The scale control
 # Multiply the logits of one network by c: no decision changes, so no robustness can. Whatever moves is not robustness.
 
 # %%
-control = measures.scale_rows(
-    networks[0], test.take(true_samples), scales, eps_255=scale_eps_255, thresholds=thresholds, **how
+control = predictors.scale_rows(
+    opened[0], test.take(true_samples), scales, eps_255=scale_eps_255, thresholds=thresholds, **budget
 )
-plots.draw(run.record(control), "scale")
+artifacts.draw(run.record(control), "scale")
 
 # %% [markdown]
 # ## The numbers
 
 # %%
-record = run.save(rows + worst + predictors + control, arrays)
-Markdown("\n\n".join(tables.markdown(record, part) for part in findings.parts("thm-ratio") if part != "exact"))
+record = run.save(rows + worst + predicted + control, arrays)
+Markdown("\n\n".join(artifacts.table(record, part) for part in artifacts.parts("thm-ratio") if part != "exact"))
 
 # %% [markdown]
 # ## What was found
 
 # %%
-Markdown(findings.finding(record))
+Markdown(claims.finding(record))

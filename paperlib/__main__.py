@@ -1,4 +1,4 @@
-"""The thin command line: `python -m paperlib COMMAND`.  The Makefile calls it; `reproduce` works without make."""
+"""The command line: `python -m paperlib COMMAND`.  The Makefile calls it; `reproduce` works without make."""
 
 import argparse
 import json
@@ -7,20 +7,21 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 from paperlib import errors, paths, records
-from paperlib.runs import twins
-from paperlib.store import checkpoints
 
 
 def main() -> int:
     """Run one command; 0 if it did its work, 1 if something is missing or moved, 2 for bad input, 130 interrupted."""
     arguments = _parser().parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # being ended is being interrupted
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # to be terminated is to be interrupted
     try:
         if "profile" in arguments:
             errors.one_of("profile", arguments.profile, sorted(path.stem for path in paths.PARAMS.glob("*.yml")))
+        if "artifact" in arguments:
+            arguments.artifact = _by_path(arguments.artifact)
         if "jobs" in arguments:
             errors.count("jobs", arguments.jobs)
         return arguments.run(arguments) or 0
@@ -40,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=run.__doc__.splitlines()[0], description=run.__doc__)
         sub.set_defaults(run=run)
         if artifact:
-            sub.add_argument("artifact")
+            sub.add_argument("artifact", help="a notebook's name, or the path of one of your own")
         if profile:
             sub.add_argument("--profile", default="laptop", help="a file under params/ (default: laptop)")
         if jobs:
@@ -50,7 +51,8 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     command("reproduce", reproduce, jobs=True)
-    command("plan", plan, device=True)
+    planning = command("plan", plan, device=True)
+    planning.add_argument("notebooks", nargs="*", help="paths of notebooks of your own, planned beside the others")
     command("train", train, jobs=True)
     released = command("import-released", import_released, profile=False)
     released.add_argument("files", nargs="+", metavar="TRAINING=FILE", help="vanilla=, sr=, at= or at+sr= a state dict")
@@ -73,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
 def reproduce(arguments) -> int:
     """Everything of a profile: train, execute every notebook, draw, report."""
     from paperlib import profiles
-    from paperlib.report import artifacts
+    from paperlib.artifacts.report import reading_order
 
     cost = profiles.load(arguments.profile).cost
     print(
@@ -82,7 +84,7 @@ def reproduce(arguments) -> int:
     )
     train(arguments)
     failed = []
-    for arguments.artifact in artifacts():
+    for arguments.artifact in reading_order():
         try:
             run(arguments)
             draw(arguments)
@@ -95,15 +97,19 @@ def reproduce(arguments) -> int:
 def plan(arguments) -> None:
     """Every training and evaluation of a profile, what is there, and what the rest costs on this machine."""
     from paperlib import profiles
-    from paperlib.runs import costs, plan
+    from paperlib.runs import costs
+    from paperlib.runs import plan as plans
+    from paperlib.store import checkpoints
 
+    for path in arguments.notebooks:
+        _by_path(path)
     total = 0.0
     for name in profiles.family(arguments.profile):
         profile = profiles.load(name)
-        planned, attacked = profile.plan(), plan.evaluations(profile)
-        there = sum(map(checkpoints.is_trained, planned)), sum(one.is_there for one in attacked)
+        networks, evaluations = plans.experiments(profile), plans.planned(profile)
+        there = sum(map(checkpoints.is_trained, networks)), sum(one.is_there for one in evaluations)
         print(f"{name}: {profile.title}.")
-        print(f"  {there[0]} of {len(planned)} networks and {there[1]} of {len(attacked)} evaluations are there.")
+        print(f"  {there[0]} of {len(networks)} networks and {there[1]} of {len(evaluations)} evaluations are there.")
         bill = costs.bill(profile, arguments.device)
         for e, seconds in bill.trainings:
             print(f"  train {e} ({e.network}, {e.schedule.epochs} epochs): {costs.duration(seconds)}")
@@ -120,9 +126,11 @@ def plan(arguments) -> None:
 def train(arguments) -> None:
     """Train every network of a profile that is missing."""
     from paperlib import profiles
+    from paperlib.runs import plan
+    from paperlib.store import checkpoints
 
-    planned = profiles.load(arguments.profile).plan()
-    checkpoints.train_all(planned, workers=arguments.jobs, device=arguments.device)
+    networks, prepare = plan.experiments(profiles.load(arguments.profile)), partial(plan.register, arguments.profile)
+    checkpoints.train_all(networks, workers=arguments.jobs, device=arguments.device, prepare=prepare)
 
 
 def import_released(arguments) -> None:
@@ -131,6 +139,7 @@ def import_released(arguments) -> None:
     Trainings for which no file is given are our own, by the recipe of the profile "paper".
     """
     from paperlib import profiles
+    from paperlib.store import checkpoints
 
     name = f"released-{arguments.network}-{arguments.dataset}"
     files = {}
@@ -154,55 +163,59 @@ def import_released(arguments) -> None:
 def restore(arguments) -> None:
     """Take the networks that are kept with the results instead of training them."""
     from paperlib import profiles
+    from paperlib.runs import plan
+    from paperlib.store import checkpoints
 
     source = paths.RESULTS / arguments.profile / "networks"
-    planned = profiles.load(arguments.profile).plan()
+    planned = plan.experiments(profiles.load(arguments.profile))
     print(f"{checkpoints.copy_networks(planned, source, paths.CHECKPOINTS)} of {len(planned)} networks restored.")
 
 
 def keep(arguments) -> None:
     """Put a profile's networks with its results, to be committed."""
     from paperlib import profiles
+    from paperlib.runs import plan
     from paperlib.store import checkpoints
 
     target = paths.RESULTS / arguments.profile / "networks"
-    planned = profiles.load(arguments.profile).plan()
+    planned = plan.experiments(profiles.load(arguments.profile))
     shutil.rmtree(target, ignore_errors=True)  # of an older plan, or trained again since
     print(f"{checkpoints.copy_networks(planned, paths.CHECKPOINTS, target)} of {len(planned)} networks kept.")
 
 
 def run(arguments) -> None:
     """Execute one notebook with a profile's parameters; a failed one leaves no record behind."""
-    from paperlib import findings, profiles
+    from paperlib import artifacts, profiles
     from paperlib.runs import execute
 
-    errors.one_of("notebook", arguments.artifact, twins.names())
-    profile = profiles.load(arguments.profile)
-    output = paths.BUILD / profile.name / f"{arguments.artifact}.ipynb"
+    errors.one_of("notebook", arguments.artifact, paths.notebooks())
+    profile, artifact = profiles.load(arguments.profile), arguments.artifact
+    record, parts = _record(profile.name, artifact), artifacts.parts(artifact)
+    output = paths.BUILD / profile.name / f"{artifact}.ipynb"
     try:
-        execute.execute(arguments.artifact, profile.parameters(arguments.artifact), output, origin=profile.origin)
+        execute.execute(artifact, profile.parameters(artifact), output, origin=profile.origin)
     except errors.Refused:
-        record = _record(profile.name, arguments.artifact)
-        drawn = [paths.figure(profile.name, arguments.artifact, part) for part in findings.parts(arguments.artifact)]
-        for stale in (record, record.with_suffix(".csv"), record.with_suffix(".run.json"), *drawn):
+        figures = [paths.figure(profile.name, artifact, part) for part in parts]
+        for stale in (record, record.with_suffix(".csv"), record.with_suffix(".run.json"), *figures):
             stale.unlink(missing_ok=True)
         raise
 
 
 def draw(arguments) -> None:
     """Draw an artifact's figures from its record."""
-    from paperlib import findings, plots
+    from paperlib import artifacts, modules
 
     record = records.load(_record(arguments.profile, arguments.artifact))
-    for part in findings.parts(arguments.artifact):
-        plots.save(record, paths.figure(arguments.profile, arguments.artifact, part), part)
+    for part in artifacts.parts(arguments.artifact):
+        artifacts.save(record, paths.figure(arguments.profile, arguments.artifact, part), part)
+    modules.keep(paths.BUILD / arguments.profile / f"{arguments.artifact}.drawn", drawing=True)
 
 
 def report(arguments) -> int:
     """Write REPORT.md and REPORT.html from a profile's records."""
     import yaml
 
-    from paperlib import report
+    from paperlib.artifacts import report
 
     title = yaml.safe_load((paths.PARAMS / f"{arguments.profile}.yml").read_text(encoding="utf-8"))["title"]
     gaps = report.write(arguments.profile, title)
@@ -213,10 +226,10 @@ def report(arguments) -> int:
 
 def compare(arguments) -> int:
     """Hold this run's numbers against the committed ones."""
-    from paperlib.report import artifacts
+    from paperlib.artifacts.report import reading_order
 
     worst = 0
-    for artifact in artifacts():
+    for artifact in reading_order():
         path = _record(arguments.profile, artifact).relative_to(paths.ROOT)
         shown = subprocess.run(
             ["git", "show", f"HEAD:{path.as_posix()}"], cwd=paths.ROOT, capture_output=True, text=True
@@ -236,12 +249,14 @@ def compare(arguments) -> int:
 
 def publish(arguments) -> None:
     """Put the outputs of an executed laptop notebook into its committed twin."""
+    from paperlib.runs import twins
 
     print(twins.publish(arguments.artifact, paths.BUILD / "laptop" / f"{arguments.artifact}.ipynb"))
 
 
 def sync(arguments) -> None:
     """Bring headers, twins and the README's badges in step with the sources."""
+    from paperlib.runs import twins
 
     for path in twins.sync():
         print(path.relative_to(paths.ROOT))
@@ -249,6 +264,7 @@ def sync(arguments) -> None:
 
 def check(arguments) -> int:
     """Say which twins and headers are stale."""
+    from paperlib.runs import twins
 
     stale = twins.stale()
     print("\n".join(stale) or "Every twin is in step with its source.")
@@ -261,6 +277,18 @@ def links(arguments) -> None:
 
     for path in twins.links(arguments.repo):
         print(path.relative_to(paths.ROOT))
+
+
+def _by_path(artifact: str) -> str:
+    """The name of a notebook; the folder of one that is given by path joins the folders of notebooks."""
+    path = Path(artifact)
+    if path.suffix != ".py":
+        return artifact
+    if not path.is_file():
+        raise errors.Refused(f"There is no notebook {artifact}.")
+    folders = [*os.environ.get(paths.FOLDERS, "").split(os.pathsep), str(path.resolve().parent)]
+    os.environ[paths.FOLDERS] = os.pathsep.join(dict.fromkeys(filter(None, folders)))
+    return path.stem
 
 
 def _record(profile: str, artifact: str):

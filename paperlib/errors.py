@@ -1,4 +1,7 @@
-"""Bad input, refused where it enters: one sentence with what was given and what is allowed."""
+"""Checks of input.  Each refuses bad input in one sentence that says what was given and what is allowed.
+
+In all checks `what` names the input in that sentence and `given` is its value.
+"""
 
 import inspect
 import math
@@ -7,7 +10,7 @@ from contextlib import contextmanager
 
 
 class Refused(ValueError):
-    """Input that cannot be used.  The command line prints its sentence without a traceback and exits with 2."""
+    """Input cannot be used.  The command line prints the sentence without a traceback and exits with status 2."""
 
 
 def one_of(what: str, given: object, allowed: Iterable) -> None:
@@ -18,21 +21,19 @@ def one_of(what: str, given: object, allowed: Iterable) -> None:
 
 
 def number(what: str, given: object, *, above: float | None = None, at_least: float | None = None) -> None:
-    """Refuse `given` unless it is a finite number, `above` or `at_least` the bound that is set."""
-    bound = (
-        ""
-        if above is None and at_least is None
-        else f" above {above}"
-        if at_least is None
-        else f" of at least {at_least}"
-    )
-    real = isinstance(given, (int, float)) and not isinstance(given, bool) and math.isfinite(given)
-    if not real or (above is not None and given <= above) or (at_least is not None and given < at_least):
+    """Refuse `given` unless it is a finite number that is larger than `above`, or at least `at_least`."""
+    bound = ""
+    if above is not None:
+        bound = f" above {above}"
+    if at_least is not None:
+        bound = f" of at least {at_least}"
+    finite = isinstance(given, (int, float)) and not isinstance(given, bool) and math.isfinite(given)
+    if not finite or (above is not None and given <= above) or (at_least is not None and given < at_least):
         raise Refused(f"{what} is {given!r}; it must be a finite number{bound}.")
 
 
 def count(what: str, given: object, *, at_least: int = 1) -> None:
-    """Refuse `given` unless it is a whole number of at least that many."""
+    """Refuse `given` unless it is a whole number of at least `at_least`."""
     if not isinstance(given, int) or isinstance(given, bool) or given < at_least:
         raise Refused(f"{what} is {given!r}; it must be a whole number of at least {at_least}.")
 
@@ -45,7 +46,7 @@ def unit(what: str, given: object) -> None:
 
 
 def takes(what: str, function: Callable, options: dict) -> None:
-    """Refuse `options` unless `function` can be called with them as keywords."""
+    """Refuse `options` unless `function` can be called with them as keyword arguments."""
     signature = inspect.signature(function)
     try:
         signature.bind(**options)
@@ -54,22 +55,27 @@ def takes(what: str, function: Callable, options: dict) -> None:
 
 
 def registered_once(what: str, name: str, before: Callable | None, now: Callable) -> None:
-    """Refuse to register `now` under a name that another function has.
+    """Refuse to register the function `now` as the `what` called `name` if another function has that name.
 
-    The same function defined anew, as when a notebook's cell runs again, takes its own place.
+    `before` is the function that has the name so far, or None.  A function that is defined again, as when the cell of a
+    notebook runs twice, replaces itself.
     """
     if before is not None and (before.__module__, before.__qualname__) != (now.__module__, now.__qualname__):
         raise Refused(
-            f"There is a {what} {name!r} already, {before.__qualname__} of {before.__module__}; choose another name."
+            f"The name {name!r} is taken already by the {what} {before.__qualname__} of {before.__module__}; "
+            "choose another name."
         )
 
 
-_planned: list[str] = []  # the notebook whose cell `asks` is executed to plan it, if one is
+_planned: list[str] = []  # the notebook that is planned now, if there is one
 
 
 @contextmanager
 def planning(notebook: str) -> Iterator[None]:
-    """Inside the block nothing is trained or attacked: `refuse_while_planning` raises."""
+    """Make `refuse_while_planning` raise inside the block.
+
+    To plan a notebook, its cell tagged `asks` is executed; meanwhile nothing may be trained, attacked or evaluated.
+    """
     _planned.append(notebook)
     try:
         yield
@@ -78,7 +84,7 @@ def planning(notebook: str) -> Iterator[None]:
 
 
 def refuse_while_planning(what: str) -> None:
-    """Refuse to train or attack while the cell `asks` of a notebook is executed to plan it."""
+    """Refuse an action inside `planning`.  `what` is the verb: "trains", "attacks", "evaluates"."""
     if _planned:
         raise Refused(
             f"notebook {_planned[-1]}: its cell tagged asks {what} by itself; it may only name networks and attacks, "

@@ -1,8 +1,8 @@
-"""Event sets behind the interface of image sets; networks, SR and trainings on frames of counts."""
+"""Event sets with the interface of image sets; networks, SR, trainings and measures on frames of counts."""
 
-import copy
 import io
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,29 +10,40 @@ import torch
 from PIL import Image
 from torch import nn
 
-from paperlib import attacks, measures, networks, paths, plots, training
+from paperlib import attacks, networks, paths, training
+from paperlib.artifacts import tab_events
 from paperlib.attacks import evaluation
 from paperlib.data import datasets, events, images, recordings
 from paperlib.data.simulation import MARGIN, Camera
 from paperlib.errors import Refused
-from paperlib.store import checkpoints, experiment
-from paperlib.store.experiment import Experiment
+from paperlib.measures import clean
+from paperlib.store import experiment
+from paperlib.store.experiment import Experiment, Opened
 from paperlib.training import defenses, regularizers
 from paperlib.training.defenses import Batch
 
 DIGITS = {"name": "saccades:mnist5k", "T": 4, "train": 60, "validation": 20, "test": 30}
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(monkeypatch, tmp_path):
-    monkeypatch.setattr(paths, "DATA", tmp_path)
-    yield
-    events._load.cache_clear()
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory) -> events.EventSet:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paths, "DATA", tmp_path_factory.mktemp("data"))
+        yield events.load(**DIGITS)
 
 
 @pytest.fixture
-def digits(_own_cache) -> events.EventSet:
-    return events.load(**DIGITS)
+def folder(monkeypatch, tmp_path) -> Path:
+    """An empty folder for frames, none of which are in memory either."""
+    monkeypatch.setattr(paths, "DATA", tmp_path)
+    events._simulated.cache_clear()
+    return tmp_path / "events"
+
+
+@pytest.fixture
+def base() -> images.ImageSet:
+    """What `digits` records."""
+    return images.load("mnist5k", train=60, validation=20, test=30)
 
 
 def network(T: int = 4, name: str = "events-conv-4-8", seed: int = 0) -> networks.Network:
@@ -43,8 +54,7 @@ def network(T: int = 4, name: str = "events-conv-4-8", seed: int = 0) -> network
 # ---- sets ------------------------------------------------------------------------------------------------------------
 
 
-def test_frames_hold_every_event_of_the_recording_and_nothing_else(digits):
-    base = images.load("mnist5k", train=60, validation=20, test=30)
+def test_frames_hold_every_event_of_the_recording_and_nothing_else(digits, base):
     pictures = base.test.pixels()[:, 0].numpy()
     for frames, recorded in zip(digits.test.pixels(), Camera().record(pictures, base.test.index.numpy()), strict=True):
         slow = np.zeros((4, 2, 34, 34), int)
@@ -57,8 +67,8 @@ def test_frames_hold_every_event_of_the_recording_and_nothing_else(digits):
         assert moved <= 8
 
 
-def test_an_event_set_is_its_image_set_with_a_time_axis(digits):
-    base = images.load("mnist5k", train=60, validation=20, test=30)
+def test_an_event_set_is_its_image_set_with_a_time_axis(digits, base):
+    assert isinstance(datasets.load(**DIGITS), events.EventSet) and not isinstance(base, events.EventSet)
     assert digits.test.images.shape == (30, 4, 2, 28 + MARGIN, 28 + MARGIN)
     assert (digits.T, digits.in_channels, digits.image_size, digits.num_classes) == (4, 2, 34, 10)
     for part in ("train", "validation", "test"):
@@ -83,30 +93,28 @@ def test_a_smaller_cap_takes_a_subset(digits):
     assert torch.equal(few.train.pixels(), digits.train.pixels()[:20])
 
 
-def test_frames_are_binned_once_and_kept_by_every_parameter(digits, monkeypatch, tmp_path):
-    kept = list((tmp_path / "events").glob("*.npz"))
-    assert len(kept) == 1
-    events._load.cache_clear()
+def test_frames_are_made_once_kept_by_every_parameter_and_named_where_they_are_damaged(folder, monkeypatch):
+    data = DIGITS | {"train": 10, "validation": 4, "test": 5}
+    first = events.load(**data)
+    assert events.load(**data) is first
+    (kept,) = folder.glob("*.npz")
+    events._simulated.cache_clear()
     with monkeypatch.context() as patch:
         patch.setattr(Camera, "record", lambda *_: pytest.fail("recorded again"))
-        again = events.load(**DIGITS)
-    assert again.sha256 == digits.sha256 and torch.equal(again.train.images, digits.train.images)
-    for other in ({"T": 5}, {"threshold": 0.5}, {"noise": 0.0}, {"seed": 1}, {"test": 29}):
-        assert events.load(**DIGITS | other).sha256 != digits.sha256
-    assert len(list((tmp_path / "events").glob("*.npz"))) == 6
-
-
-def test_kept_frames_that_are_damaged_are_named(digits, tmp_path):
-    (kept,) = (tmp_path / "events").glob("*.npz")
+        again = events.load(**data)
+    assert again is not first
+    assert again.sha256 == first.sha256 and torch.equal(again.train.images, first.train.images)
+    for other in ({"T": 5}, {"threshold": 0.5}, {"noise": 0.0}, {"seed": 1}, {"test": 4}):
+        assert events.load(**data | other).sha256 != first.sha256
+    assert len(list(folder.glob("*.npz"))) == 6
     kept.write_bytes(kept.read_bytes()[:1000])
-    events._load.cache_clear()
+    events._simulated.cache_clear()
     with pytest.raises(Refused, match=f"{kept.name} is damaged .*delete it"):
-        events.load(**DIGITS)
+        events.load(**data)
 
 
-def test_what_is_shown_is_the_first_test_sample_in_finer_frames(digits):
+def test_what_is_shown_is_the_first_test_sample_in_finer_frames(digits, base):
     picture, frames = events.shown(DIGITS, frames=12)
-    base = images.load("mnist5k", train=60, validation=20, test=30)
     np.testing.assert_array_equal(picture, base.test.pixels()[0, 0].numpy())
     assert frames.shape == (12, 2, 34, 34) and frames.sum() == digits.test.images[0].sum().item()
 
@@ -125,13 +133,22 @@ def test_what_is_shown_is_the_first_test_sample_in_finer_frames(digits):
 def test_what_no_set_can_be_is_refused(arguments, told):
     with pytest.raises(Refused, match=told):
         datasets.load(**arguments)
-
-
-def test_one_door_gives_images_and_events(digits):
-    assert isinstance(datasets.load(**DIGITS), events.EventSet)
-    assert not isinstance(datasets.load("mnist5k", test=10), events.EventSet)
     with pytest.raises(Refused, match="no event set 'mnist5k'. Allowed: saccades:NAME, .*cifar10-dvs"):
         events.load("mnist5k", T=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "needs", "optional"),
+    [
+        ("mnist5k", {"name"}, set()),
+        ("folder:mine", {"name"}, set()),
+        ("nmnist", {"name", "T"}, set()),
+        ("saccades:mnist5k", {"name", "T"}, {"threshold", "refractory", "jitter", "noise", "seed"}),
+    ],
+)
+def test_the_arguments_of_a_set_are_known_without_it(name, needs, optional):
+    assert datasets.arguments(name) == (needs, {"train", "validation", "test"} | optional)
+    datasets.refuse_unknown(name)
 
 
 @pytest.mark.parametrize(
@@ -215,9 +232,7 @@ def test_sr_takes_its_gradient_in_every_cell_of_every_frame_and_h_in_counts(digi
     p = torch.sigmoid(z[range(6), y] - z[range(6), others])
     (gradient,) = torch.autograd.grad(p.sum(), leaf)
     assert gradient.shape == (6, 4, 2, 34, 34)
-    probe = (
-        x + h * gradient.sign()
-    )  # h of an event more or less in each cell: fractions, and below 0 where it was empty
+    probe = x + h * gradient.sign()  # h of an event more or less in each cell: fractions, and below 0 in empty cells
     assert probe.min() == -h
     z2 = net(probe)
     for b in range(6):
@@ -239,34 +254,29 @@ def test_adversarial_training_perturbs_counts_within_the_datas_own_bounds(digits
 
 
 @pytest.mark.parametrize("defense", ["vanilla", "sr", "at", "at+sr"])
-def test_every_training_runs_on_frames(digits, defense):
-    attack = {"eps": 0.1, "alpha": 0.1, "steps": 1} if "at" in defense.split("+") else {}
-    options = attack | ({"lam": 0.01} if "sr" in defense else {})
-    net, schedule = network(), training.Schedule(1, 20, 0.1, 0.9, 5e-4)
-    before = copy.deepcopy(net.state_dict())
-    (row,) = training.epochs(net, defenses.build(defense, options), digits, schedule, seed=0, progress=False)
-    assert np.isfinite(row["loss"]) and not torch.equal(before["head.weight"], net.head.weight)
-
-
-def test_training_takes_the_sets_own_augmentation(digits):
+def test_every_training_runs_on_frames_under_the_sets_own_augmentation(digits, defense):
     seen = []
 
     def vary(frames, generator):
         seen.append((frames.shape, torch.rand(1, generator=generator).item()))
         return frames
 
-    varied, schedule = replace(digits, vary=vary), training.Schedule(2, 20, 0.1, 0.9, 5e-4)
-    list(training.epochs(network(), defenses.Vanilla(), varied, schedule, seed=0, progress=False))
+    attack = {"eps": 0.1, "alpha": 0.1, "steps": 1} if "at" in defense.split("+") else {}
+    options = attack | ({"lam": 0.01} if "sr" in defense else {})
+    net, schedule = network(), training.Schedule(2, 20, 0.1, 0.9, 5e-4)
+    before, data = net.head.weight.detach().clone(), replace(digits, vary=vary)
+    rows = list(training.epochs(net, defenses.build(defense, options), data, schedule, seed=0, progress=False))
+    assert all(np.isfinite(row["loss"]) for row in rows) and not torch.equal(before, net.head.weight)
     assert [shape for shape, _ in seen] == [(20, 4, 2, 34, 34)] * 6
     assert len({draw for _, draw in seen}) == 6
 
 
 def test_accuracy_at_no_radius_is_clean_accuracy_exactly(digits):
     net = network()
-    how = {"bounds": digits.bounds, "num_classes": 10, "batch_size": 10}
-    clean = evaluation.flags(net, digits.test, **how)
+    clean_flags = evaluation.flags(net, digits.test, batch_size=10)
     for name in ("pgd", "fgsm", "uniform", "sparse_flips", "random_flips"):
-        assert torch.equal(evaluation.flags(net, digits.test, attacks.standard(name, 0), **how), clean)
+        flags = evaluation.flags(net, digits.test, attacks.standard(name, 0), batch_size=10)
+        assert torch.equal(flags, clean_flags)
 
 
 # ---- what notebooks show and measure ---------------------------------------------------------------------------------
@@ -276,7 +286,7 @@ def test_the_animation_shows_picture_and_events_frame_by_frame():
     frames = np.zeros((3, 2, 10, 10), np.uint8)
     frames[0, 1, 2, 3] = 2  # ON
     frames[1, 0, 4, 5] = 2  # OFF
-    film = Image.open(io.BytesIO(plots.animation(np.eye(8), frames)))
+    film = Image.open(io.BytesIO(tab_events.animation(np.eye(8), frames)))
     assert film.n_frames == 3
     zoom = film.width // (10 + 2 + 10)
     assert film.size == (22 * zoom, 10 * zoom)
@@ -291,22 +301,23 @@ def test_the_animation_shows_picture_and_events_frame_by_frame():
     assert colour(1, 12 + 3, 2) == colour(0, 12 + 5, 4) == nothing
 
 
-def test_accuracy_on_cut_counts_is_that_of_counts_of_0_and_1(digits, monkeypatch, tmp_path):
-    monkeypatch.setattr(paths, "CHECKPOINTS", tmp_path / "checkpoints")
+def test_accuracy_on_cut_counts_is_that_of_counts_of_0_and_1(digits):
     how = {"data": DIGITS, "network": "events-conv-4", "T": 4, "tau": 1.0, "rule": "triangle", "precision": "float32"}
-    schedule = training.Schedule(10, 20, 0.1, 0.9, 0.0)  # until the counts matter to it
-    networks_ = [Experiment(**how, defense="vanilla", options={}, schedule=schedule, seed=seed) for seed in (0, 1)]
-    (found,) = measures.cut_rows(networks_, 30, "cpu")
-    shares, whole = [], []
-    for e in networks_:
-        net = checkpoints.trained(e, device="cpu", progress=False)
-        for x, into in ((digits.test.pixels().clamp(0, 1), shares), (digits.test.pixels(), whole)):
-            into.append((net(x).argmax(1) == digits.test.labels).double().mean().item())
-    assert found["value"] == pytest.approx(np.mean(shares)) != np.mean(whole)
-    assert (found["quantity"], found["training"]) == ("mean accuracy, counts cut to [0, 1]", "vanilla")
+    schedule = training.Schedule(10, 20, 0.1, 0.9, 0.0)  # until the counts matter to the networks
+    opened, cut, whole = [], [], []
+    for seed in (0, 1):
+        one = Experiment(**how, defense="vanilla", options={}, schedule=schedule, seed=seed)
+        net = one.build()
+        list(training.epochs(net, defenses.Vanilla(), digits, schedule, seed=seed, progress=False))
+        opened.append(Opened(one, net.eval()))
+        for x, shares in ((digits.test.pixels().clamp(0, 1), cut), (digits.test.pixels(), whole)):
+            shares.append((net(x).argmax(1) == digits.test.labels).double().mean().item())
+    (row,) = clean.cut_rows(opened, digits.test)
+    assert row["value"] == pytest.approx(np.mean(cut)) != np.mean(whole)
+    assert (row["quantity"], row["training"]) == ("mean accuracy, counts cut to [0, 1]", "vanilla")
 
 
-def test_the_recordings_of_a_blank_picture_are_refused_by_name(monkeypatch):
+def test_the_recordings_of_a_blank_picture_are_refused_by_name(folder, monkeypatch):
     monkeypatch.setattr(Camera, "record", lambda *_: iter([np.zeros(0, recordings.DTYPE)] * 200))
     with pytest.raises(Refused, match="mnist5k.*no events"):
         events.load(**DIGITS)

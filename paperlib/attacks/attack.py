@@ -1,15 +1,15 @@
-"""One attack: a function that declares itself by `register`, and `Attack`, which names it with all its options.
+"""Attacks by name: a function is registered as an attack, and `Attack` is a registered name with its options.
 
     @register("mine", title="My attack")
     def mine(network, images, labels, *, eps, bounds, steps=10): ...
 
-A registered attack is planned, costed, checked and drawn like those of this library.
+A registered attack is planned, costed, checked and drawn like the attacks of this library.
 """
 
 import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -19,10 +19,10 @@ from paperlib import errors, words
 from paperlib.attacks.core import Queried, whole
 from paperlib.networks import rules
 
-CONTEXT = {"network", "images", "labels", "eps", "bounds", "seed", "index", "batch_size"}  # set by the caller
-CONTEXT |= {"ascend", "start"}  # and what no parameter file can say
+# Parameters of an attack function that are not options: the caller sets them, or no parameter file can hold them.
+CONTEXT = {"network", "images", "labels", "eps", "bounds", "seed", "index", "batch_size", "ascend", "start"}
 TITLED = ("loss", "steps", "queries", "draws")  # options that a title shows
-UNUSUAL = {"restarts": 1, "eot": 1, "norm": "linf"}  # options that it shows where they differ from these
+UNUSUAL = {"restarts": 1, "eot": 1, "norm": "linf"}  # options that a title shows unless they have these values
 NORMS = ("linf", "l2", "l0")
 
 
@@ -33,11 +33,11 @@ class Declared:
     name: str
     function: Callable
     title: str
-    norm: str  # in which `eps` is a radius, where the options do not say; "l0" counts changed events
-    noise: bool  # whether it only draws at random
-    gradients: Callable[[dict], int] | None  # of the options: gradients that a sample costs at most
-    queries: Callable[[dict], int] | None  # of the options and eps: forward passes without a gradient, the last apart
-    standard: Callable[[float, int, int], dict] | None  # of eps, steps and queries: the options of the tables
+    norm: str  # the norm of `eps` where no option sets it; "l0" counts changed events
+    noise: bool  # whether the attack only draws at random
+    gradients: Callable[[dict], int] | None  # options → the most gradients that a sample costs
+    queries: Callable[[dict], int] | None  # options and eps → the most passes without a gradient, except the last
+    standard: Callable[[float, int, int], dict] | None  # eps, steps and queries → the options of the tables
 
     @property
     def takes(self) -> dict[str, inspect.Parameter]:
@@ -49,23 +49,6 @@ class Declared:
     def defaults(self) -> dict:
         """The options that have a default value."""
         return {name: p.default for name, p in self.takes.items() if p.default is not inspect.Parameter.empty}
-
-    @cached_property
-    def counted(self) -> tuple[int, int]:
-        """Gradients and queries of a sample on a small linear network, for an attack that does not declare them."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            images, labels = torch.rand(4, 1, 4, 4), torch.tensor([0, 1, 2, 0])
-            network = Queried(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), images, labels, None)
-            try:
-                self.function(network, images, labels, eps=0.1, bounds=(0.0, 1.0))
-            except Exception as problem:
-                raise errors.Refused(
-                    f"The passes of attack {self.name!r} cannot be counted on images of 4 × 4 pixels and 3 classes "
-                    f"({type(problem).__name__}: {problem}). Register it with gradients= or queries=."
-                ) from problem
-        gradients = round(network.backward.mean().item())
-        return gradients, max(round(network.forward.mean().item()) - gradients, 0)
 
 
 ATTACKS: dict[str, Declared] = {}
@@ -81,13 +64,16 @@ def register(
     queries: Callable[[dict], int] | None = None,
     standard: Callable[[float, int, int], dict] | None = None,
 ):
-    """Decorator: make a function (network, images, labels, *, eps, bounds, ...) known as the attack `name`.
+    """Decorator: register a function (network, images, labels, *, eps, bounds, ...) as the attack `name`.
 
-    It returns images of the same shape within `eps` and `bounds`.  If it takes `seed`, `index` or `batch_size`, it gets
-    them (see `core`).  `title` is its name for readers, `norm` the norm of `eps`; `noise` says that it only draws at
-    random.  `gradients` and `queries` give its cost from its options; where neither is given, its passes are counted on
-    a small network.  `standard` gives the options for a number of steps and queries; without it an option of that name
-    gets the number.  Refuses a name that another function has.
+    The function returns images of the same shape within `eps` and `bounds`.  It receives `seed`, `index` and
+    `batch_size` if it takes them (see `core`).  Its other parameters are the options of the attack.
+
+    `title` is the name that readers see, by default `name`.  `norm` is the norm of `eps`: "linf", "l2" or "l0".
+    `noise` says that the attack only draws at random.  `gradients` and `queries` give the cost of a sample from the
+    options; an attack that declares neither, and is not noise, has its passes counted on a small network.  `standard`
+    gives the options for (eps, steps, queries); without it the options named "steps" and "queries" get these numbers.
+    Refuses a name that another function has.
     """
     errors.one_of("norm", norm, NORMS)
 
@@ -102,10 +88,10 @@ def register(
 
 @dataclass(frozen=True)
 class Attack:
-    """One attack with all that decides its result: a registered name, the radius, its options, its backward rule.
+    """One attack with everything that determines its result: a registered name, radius, options and backward rule.
 
-    `rule` names a rule of `rules.RULES` and its widths, {"name": "sigmoid", "slope": 4.0}, by which the attack
-    differentiates spikes; empty for the rule that the network has.
+    `rule` holds the name and the widths of a rule of `rules.RULES`, {"name": "sigmoid", "slope": 4.0}, by which the
+    attack differentiates spikes.  If it is empty, the network keeps its own rule.
     """
 
     name: str
@@ -130,43 +116,66 @@ class Attack:
 
     @property
     def norm(self) -> str:
-        """In which `eps` is a radius: "linf", "l2", or "l0", where it counts changed events."""
+        """The norm of `eps`: "linf", "l2", or "l0", which counts changed events."""
         return self.options.get("norm", self.declared.norm)
 
     @property
     def labels(self) -> dict:
-        """What a record's row says of it (see `labels.ATTACK`), the radius left out."""
-        shown = {name: self.options[name] for name in TITLED if name in self.options}
-        shown |= {
-            name: self.options[name] for name in UNUSUAL if self.options.get(name, UNUSUAL[name]) != UNUSUAL[name]
-        }
+        """The labels of a record's row that name the attack (see `labels.ATTACK`); the radius is not among them."""
+        usual = {name: self.options[name] for name in TITLED if name in self.options}
+        unusual = {name: self.options[name] for name in UNUSUAL if self.options.get(name, UNUSUAL[name]) != UNUSUAL[name]}
         rule = {"rule" if name == "name" else name: value for name, value in self.rule.items()}
-        return {"attack": self.name} | shown | rule
+        return {"attack": self.name} | usual | unusual | rule
 
     @property
     def title(self) -> str:
-        """For tables and figures: "PGD-20", "APGD-DLR-20", "Square-200", "PGD-10 sigmoid 4", "uniform noise"."""
+        """The name in tables and figures: "PGD-20", "APGD-DLR-20", "Square-200", "PGD-10 sigmoid 4"."""
         return words.attack(self.labels)
 
     @property
     def gradients(self) -> int:
-        """How many gradients a sample costs at most."""
-        declared = self.declared
-        if declared.gradients or declared.queries or declared.noise:
-            return declared.gradients(declared.defaults | self.options) if declared.gradients else 0
-        return declared.counted[0]
+        """The most gradients that a sample costs."""
+        return self._cost[0]
 
     @property
     def queries(self) -> int:
-        """How many forward passes without a gradient a sample costs at most, the last one apart."""
+        """The most forward passes without a gradient that a sample costs, except the last."""
+        return self._cost[1]
+
+    @cached_property
+    def _cost(self) -> tuple[int, int]:
+        """Gradients and queries of a sample, as declared or, where nothing is declared, as counted."""
         declared = self.declared
-        if declared.gradients or declared.queries or declared.noise:
-            options = declared.defaults | self.options | {"eps": self.eps}
-            return declared.queries(options) if declared.queries else 0
-        return declared.counted[1]
+        if not (declared.gradients or declared.queries or declared.noise):
+            return self._counted()
+        options = declared.defaults | self.options
+        gradients = declared.gradients(options) if declared.gradients else 0
+        return gradients, declared.queries(options | {"eps": self.eps}) if declared.queries else 0
+
+    def _counted(self) -> tuple[int, int]:
+        """Gradients and queries of a sample of a small linear network, which classifies every image as class 0.
+
+        The bias of class 0 exceeds whatever images in [0, 1] add to the other classes: no sample ends early.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            images, labels, linear = torch.rand(4, 1, 4, 4), torch.zeros(4, dtype=torch.long), nn.Linear(16, 3)
+            with torch.no_grad():
+                linear.bias[0] += 10
+            network = Queried(nn.Sequential(nn.Flatten(), linear), images, labels, None)
+            perturb = replace(self, rule={}).bind(seed=0, index=torch.arange(4), batch_size=None)
+            try:
+                perturb(network, images, labels, bounds=(0.0, 1.0))
+            except Exception as problem:
+                raise errors.Refused(
+                    f"The passes of attack {self.name!r} cannot be counted on images of 4 × 4 pixels and 3 classes "
+                    f"({type(problem).__name__}: {problem}). Register it with gradients= or queries=."
+                ) from problem
+        forward, backward = (round(passes.max().item()) for passes in (network.forward, network.backward))
+        return backward, max(forward - backward, 0)
 
     def ruled(self, network: Callable) -> AbstractContextManager:
-        """Inside the block `network` differentiates its spikes by the attack's rule; refuses one that has none."""
+        """A context in which `network` differentiates spikes by the attack's rule; refuses a network without rules."""
         if not self.rule:
             return nullcontext()
         if not hasattr(network, "backward_rule"):
@@ -176,27 +185,27 @@ class Attack:
         return network.backward_rule(**self.rule)
 
     def bind(self, **context) -> Callable:
-        """The attack as a function of (network, images, labels, bounds); it gets the parts of `context` that it takes.
+        """The attack as a function (network, images, labels, *, bounds).
 
-        `context` is seed, index and batch_size.
+        `context` holds seed, index and batch_size; the attack receives those that it takes.
         """
         function = self.declared.function
         takes = inspect.signature(function).parameters
-        options = self.options | {name: value for name, value in context.items() if name in takes}
+        kwargs = self.options | {name: value for name, value in context.items() if name in takes}
 
-        def attacked(network: Callable, images: Tensor, labels: Tensor, *, bounds: tuple[float, float]) -> Tensor:
+        def perturb(network: Callable, images: Tensor, labels: Tensor, *, bounds: tuple[float, float]) -> Tensor:
             with self.ruled(network):
-                return function(network, images, labels, eps=self.eps, bounds=bounds, **options)
+                return function(network, images, labels, eps=self.eps, bounds=bounds, **kwargs)
 
-        return attacked
+        return perturb
 
 
 def standard(name: str, eps: float, *, steps: int = 20, queries: int = 200, rule: dict | None = None) -> Attack:
     """The attack with the options of this companion's tables.
 
     PGD: α = 2.5·ε/steps, random start, a sample counts as broken at its first misclassified iterate.
-    RFGSM: α = ε/2, one step.  MIM: α = ε/steps.  APGD and SA-PGD set their own.  Black box: `queries` forward passes.
-    `rule` is that of `Attack`.
+    RFGSM: α = ε/2, one step.  MIM: α = ε/steps.  APGD and SA-PGD set their own steps.  Square and random search:
+    `queries` forward passes.  `rule` is that of `Attack`.
     """
     errors.one_of("attack", name, ATTACKS)
     errors.number("eps", eps, at_least=0)
@@ -206,5 +215,6 @@ def standard(name: str, eps: float, *, steps: int = 20, queries: int = 200, rule
     if declared.standard:
         options = declared.standard(eps, steps, queries)
     else:
-        options = {n: value for n, value in (("steps", steps), ("queries", queries)) if n in declared.takes}
+        numbers = {"steps": steps, "queries": queries}
+        options = {option: number for option, number in numbers.items() if option in declared.takes}
     return Attack(name, eps, options, rule or {})

@@ -59,8 +59,8 @@ def rfgsm(
 
     `alpha` is ε/2 by default.
     """
-    alpha = eps / 2 if alpha is None else alpha
     ball = Ball(images, eps, bounds)
+    alpha = eps / 2 if alpha is None else alpha
     network = queried(network, images, labels, batch_size)
     errors.number("alpha", alpha, at_least=0)
     errors.count("steps", steps)
@@ -104,9 +104,9 @@ def pgd(
     With `until_broken` a sample stops at its first misclassified iterate and costs nothing afterwards: at least as
     strong as judging the last iterate only, and cheaper the weaker the network.
     """
+    ball = Ball(images, eps, bounds, norm)
     errors.count("steps", steps)
     alpha = 2.5 * eps / steps if alpha is None else alpha
-    ball = Ball(images, eps, bounds, norm)
     network = queried(network, images, labels, batch_size)
     errors.number("alpha", alpha, at_least=0)
     x = ball.start(seed, index) if random_start else images.clone()

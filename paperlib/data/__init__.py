@@ -1,1 +1,1 @@
-"""Data sets by name: images, and event recordings, real or simulated."""
+"""Data sets by name: images, and recordings of event cameras, real or simulated."""

@@ -1,34 +1,38 @@
-"""Data by name: image sets and event sets behind one door, and which networks fit them."""
+"""Data sets of both kinds, images and events, by name."""
 
 from dataclasses import fields
 
 from paperlib import errors
 from paperlib.data import events, images
-from paperlib.data.sets import ImageSet
+from paperlib.data.sets import PARTS, ImageSet
 from paperlib.data.simulation import Camera
 
-CAPS = {"train", "validation", "test"}
+CAPS = set(PARTS)  # arguments that cap the number of samples
 
 
 def load(name: str, **arguments) -> ImageSet:
-    """The image set of `images.load`, or the event set of `events.load`."""
+    """The set `name`: an image set by `images.load`, or an event set by `events.load`."""
     if events.is_known(name):
         return events.load(name, **arguments)
-    if strange := set(arguments) - CAPS:
+    if unknown := set(arguments) - CAPS:
         refuse_unknown(name)
-        raise errors.Refused(f"{name} takes no {', '.join(sorted(strange))}; it takes {', '.join(sorted(CAPS))}.")
+        raise errors.Refused(f"{name} takes no {', '.join(sorted(unknown))}; it takes {', '.join(sorted(CAPS))}.")
     return images.load(name=name, **arguments)
 
 
 def refuse_unknown(name: str) -> None:
-    """Refuse a name that `load` does not know, without reading anything."""
-    simulated = isinstance(name, str) and name.startswith(events.SACCADES)
-    if simulated or not events.is_known(name):
-        images.refuse_unknown(name.removeprefix(events.SACCADES) if simulated else name)
+    """Refuse a name that `load` does not know.  Nothing is read."""
+    if isinstance(name, str) and name.startswith(events.SACCADES):
+        images.refuse_unknown(name.removeprefix(events.SACCADES))
+    elif not events.is_known(name):
+        images.refuse_unknown(name)
 
 
 def arguments(name: str) -> tuple[set[str], set[str]]:
-    """What `load` needs for that name, and what it may be given besides."""
+    """The names of the arguments that `load` needs for the set `name`, and of those that are optional."""
     if not events.is_known(name):
         return {"name"}, CAPS
-    return {"name", "T"}, CAPS | ({f.name for f in fields(Camera)} if name.startswith(events.SACCADES) else set())
+    optional = CAPS
+    if name.startswith(events.SACCADES):
+        optional = CAPS | {field.name for field in fields(Camera)}
+    return {"name", "T"}, optional

@@ -1,8 +1,8 @@
-"""Event sets behind the interface of image sets: a sample is T frames of event counts, (T, 2, H, W), OFF before ON.
+"""Event sets, with the interface of image sets: a sample is T frames of event counts, (T, 2, H, W), OFF before ON.
 
 "saccades:mnist5k" records any image set by a simulated camera and needs no download; N-MNIST, DVS128 Gesture and
-CIFAR10-DVS come through tonic.  Counts are never scaled: bounds are from 0 to the largest count of any cell, ε and SR's
-h are in counts, and the gradient is taken in the frames.
+CIFAR10-DVS are read by tonic.  Counts are never scaled: they lie between 0 and the largest count of any cell, ε and
+the h of SR are in counts, and gradients are taken with respect to the frames.
 """
 
 import hashlib
@@ -19,15 +19,15 @@ from torch import Tensor
 from paperlib import errors, files, paths
 from paperlib.data import images, real, recordings, sets, simulation
 from paperlib.data.real import KINDS
-from paperlib.data.sets import ImageSet, Split
+from paperlib.data.sets import PARTS, ImageSet, Split
+from paperlib.data.simulation import Camera
 
-SACCADES = "saccades:"  # before an image set's name
-PARTS = ("train", "validation", "test")
+SACCADES = "saccades:"  # before the name of an image set
 
 
 @dataclass(frozen=True, eq=False)
 class EventSet(ImageSet):
-    """An image set whose samples are frames (T, 2, H, W) of counts, in which `bounds` are."""
+    """A set whose samples are frames (T, 2, H, W) of counts; its `bounds` are in counts too."""
 
     vary: Callable[[Tensor, torch.Generator], Tensor] | None = None  # the recipe's augmentation
 
@@ -38,7 +38,7 @@ class EventSet(ImageSet):
 
 
 def is_known(name: object) -> bool:
-    """Whether `load` has an event set of that name."""
+    """Whether `name` is that of an event set."""
     return isinstance(name, str) and (name.startswith(SACCADES) or name in KINDS)
 
 
@@ -51,78 +51,82 @@ def load(
     test: int | None = None,
     **camera: float,
 ) -> EventSet:
-    """The event set `name` in T frames a recording: saccades:NAME of an image set, nmnist, dvs-gesture or cifar10-dvs.
+    """The event set `name`, with T frames a recording: saccades:NAME of an image set, nmnist, dvs-gesture, cifar10-dvs.
 
-    Caps are those of `images.load`.  `camera` are fields of `simulation.Camera`, for simulated recordings alone.
-    Frames are binned once and kept under data/events/.  The result is shared between calls and read-only.  Raises
-    `Refused` for unknown names, missing or damaged files, and caps above what is there.
+    Caps are those of `images.load`.  `camera` are fields of `simulation.Camera`, which only simulated recordings take.
+    Frames are made once and kept under data/events/.  Calls with the same arguments share one result, whose tensors
+    must not be changed.  Raises `Refused` for unknown names, missing or damaged files, and caps above the number of
+    samples.
     """
     errors.count("T", T)
     if not is_known(name):
         errors.one_of("event set", name, [f"{SACCADES}NAME", *KINDS])
-    return _load(name, T, (train, validation, test), tuple(sorted(camera.items())))
+    caps = train, validation, test
+    if name in KINDS:
+        if camera:
+            raise errors.Refused(f"{name} was recorded by a real camera; it takes no {', '.join(camera)}.")
+        return _real(name, T, caps)
+    base = images.load(name.removeprefix(SACCADES), **dict(zip(PARTS, caps, strict=True)))
+    errors.takes("The camera", Camera, camera)
+    return _simulated(name, base, Camera(**camera), T)
 
 
 def shown(data: dict, frames: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first test sample of the set that `load(**data)` gives: picture (H, W) and so many frames, (frames, 2, H, W).
+    """The first test sample of the set that `load(**data)` gives, for a figure.
 
-    The picture is what was recorded, in [0, 1]; of a real recording it is where its events lie.
+    Returns a picture (H, W) in [0, 1] and `frames` frames (frames, 2, H, W).  The picture is the image that was
+    recorded; for a real recording it shows where its events are.
     """
     one = dict.fromkeys(PARTS, 1)
     counts = load(**data | {"T": frames} | one).test.images[0].numpy()
-    if not data["name"].startswith(SACCADES):
+    if data["name"] in KINDS:
         return counts.sum((0, 1)) / counts.sum((0, 1)).max(), counts
     base = images.load(data["name"].removeprefix(SACCADES), **one)
     return base.test.pixels()[0].mean(0).numpy(), counts
 
 
 @lru_cache(maxsize=4)
-def _load(name: str, T: int, caps: tuple, camera: tuple) -> EventSet:
-    if name.startswith(SACCADES):
-        return _simulated(name, T, caps, dict(camera))
-    if camera:
-        raise errors.Refused(f"{name} was recorded by a real camera; it takes no {', '.join(dict(camera))}.")
-    found = real.source(name, T)
-    splits, sha256 = sets.read(name, found, caps, one=1)
-    return _set(name, found.title, splits, found.classes, sha256, real.VARIED.get(name))
+def _real(name: str, T: int, caps: tuple[int | None, ...]) -> EventSet:
+    source = real.source(name, T)
+    splits, sha256 = sets.read(name, source, caps, one=1)
+    return _set(name, source.title, splits, source.classes, sha256, real.VARIED.get(name))
 
 
-def _simulated(name: str, T: int, caps: tuple, camera: dict) -> EventSet:
-    base = images.load(name.removeprefix(SACCADES), **dict(zip(PARTS, caps, strict=True)))
-    errors.takes("The camera", simulation.Camera, camera)
-    look = simulation.Camera(**camera)
+@lru_cache(maxsize=4)
+def _simulated(name: str, base: ImageSet, camera: Camera, T: int) -> EventSet:
+    """Recordings of every image of `base`."""
     code = recordings.code(simulation, recordings)
-    what = files.hashed({"T": T, "images": base.sha256, "camera": repr(look), "code": code})
-    path = paths.DATA / "events" / f"{'-'.join(re.findall('[0-9A-Za-z]+', name))},T={T},{what}.npz"
+    key = files.hashed({"T": T, "images": base.sha256, "camera": repr(camera), "code": code})
+    path = paths.DATA / "events" / f"{'-'.join(re.findall('[0-9A-Za-z]+', name))},T={T},{key}.npz"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):  # two processes may ask at once
-        recorded = recordings.arrays(path, lambda: _recorded(base, look, T))
+    with FileLock(path.with_suffix(".lock")):  # two processes may load the set at once
+        recorded = recordings.arrays(path, lambda: _recorded(base, camera, T))
     splits, digest = {}, hashlib.sha256()
     for part, frames in recorded.items():
-        own: Split = getattr(base, part)
-        splits[part] = Split(torch.from_numpy(frames), own.labels, own.index, one=1)
+        split: Split = getattr(base, part)
+        splits[part] = Split(torch.from_numpy(frames), split.labels, split.index, one=1)
         digest.update(frames)
-        digest.update(own.labels.numpy())
+        digest.update(split.labels.numpy())
     return _set(name, f"{base.title} by saccades", splits, base.classes, digest.hexdigest())
 
 
-def _recorded(base: ImageSet, look: simulation.Camera, T: int) -> dict[str, np.ndarray]:
+def _recorded(base: ImageSet, camera: Camera, T: int) -> dict[str, np.ndarray]:
     """Frames (N, T, 2, H, W) of each part of `base`."""
-    found = {}
+    parts = {}
     for part in PARTS:
         split: Split = getattr(base, part)
-        pictures = split.pixels().mean(1).numpy()  # colour is seen as its brightness
-        sensor = (*(side + simulation.MARGIN for side in pictures.shape[:0:-1]), 2)
-        frames = []
-        for number, recorded in zip(split.index.tolist(), look.record(pictures, split.index.numpy()), strict=True):
-            recordings.check(recorded, sensor=sensor, source=f"The recording of image {number} of {base.name}")
-            frames.append(recordings.frames(recorded, sensor=sensor, T=T, by="time"))
-        found[part] = np.stack(frames)
-    return found
+        pictures = split.pixels().mean(1).numpy()  # the camera sees the brightness of colours
+        height, width = (side + simulation.MARGIN for side in pictures.shape[1:])
+        sensor, frames = (width, height, 2), []
+        for number, events in zip(split.index.tolist(), camera.record(pictures, split.index.numpy()), strict=True):
+            recordings.check(events, sensor=sensor, source=f"The recording of image {number} of {base.name}")
+            frames.append(recordings.frames(events, sensor=sensor, T=T, by="time"))
+        parts[part] = np.stack(frames)
+    return parts
 
 
 def _set(name: str, title: str, splits: dict[str, Split], classes: tuple[str, ...], sha256: str, vary=None) -> EventSet:
-    """Counts are taken as they are: neither shifted nor scaled."""
+    """Mean 0 and standard deviation 1 leave counts as they are in the network's normalisation."""
     most = max(float(split.images.max()) for split in splits.values())
-    nothing = {"mean": (0.0, 0.0), "std": (1.0, 1.0), "crops_and_flips": False}
-    return EventSet(name, title, **splits, **nothing, classes=classes, sha256=sha256, bounds=(0.0, most), vary=vary)
+    constants = {"mean": (0.0, 0.0), "std": (1.0, 1.0), "crops_and_flips": False}
+    return EventSet(name, title, **splits, **constants, classes=classes, sha256=sha256, bounds=(0.0, most), vary=vary)

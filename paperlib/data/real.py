@@ -1,10 +1,10 @@
-"""Real event sets, read by tonic from a folder of the user's or from its own download, and binned once.
+"""Real event sets.  tonic reads the recordings; their frames are made once and kept:
 
     data/events/nmnist,T=10,by=time,size=34,HASH/Train/3/00012,HASH.npz        the frames of one recording
 
-The folder is data/, or what the environment variable COMPANION_EVENTS names; it holds NMNIST/, DVSGesture/ or
-CIFAR10DVS/ as tonic lays them out, whole or in part.  tonic checks the archives that it downloads; of other files the
-checksum of the frames is all there is.
+Recordings are looked for in data/, or in the folder that the environment variable COMPANION_EVENTS names; it holds
+NMNIST/, DVSGesture/ or CIFAR10DVS/ in tonic's layout, complete or in part.  Without any, tonic downloads the set and
+checks the archives; other files have no checksum except that of their frames.
 """
 
 import os
@@ -24,36 +24,36 @@ from paperlib import errors, files, paths
 from paperlib.data import recordings
 from paperlib.data.sets import Source
 
-FOLDER = "COMPANION_EVENTS"
-EVENT_BYTES = 5  # of N-MNIST
-SHIFT, ANGLE, CUT = 5, 30.0, 16  # pixels, degrees and pixels of the recipe for CIFAR10-DVS
-OWN_TEST = ({"train": True}, {"train": False})  # how tonic is asked for each part
+FOLDER = "COMPANION_EVENTS"  # the environment variable
+EVENT_BYTES = 5  # of one event in a file of N-MNIST
+SHIFT, ANGLE, CUT = 5, 30.0, 16  # pixels, degrees and pixels, in the recipe for CIFAR10-DVS
+OWN_TEST = ({"train": True}, {"train": False})  # arguments by which tonic's class gives each part
 
 
 class Kind(NamedTuple):
-    """What one set is, known before anything is read, and what becomes of its recordings."""
+    """What is known of a set before it is read, and how frames are made of its recordings."""
 
     train: int  # recordings to train on
     classes: int
     reader: str  # tonic's class
-    title: str
-    by: str  # how `recordings.frames` slices them
-    resize: Callable[[np.ndarray], np.ndarray]
-    size: int  # pixels of a frame
-    parts: tuple[dict, ...] = OWN_TEST
-    held_out: int = 5  # where there is no test set: see `images.Source`
+    title: str  # for tables and figures
+    by: str  # argument of `recordings.frames`
+    resize: Callable[[np.ndarray], np.ndarray]  # frames (T, 2, H, W) → (T, 2, size, size)
+    size: int  # pixels of a frame, on each side
+    parts: tuple[dict, ...] = OWN_TEST  # one entry where the set has no test recordings of its own
+    held_out: int = 5  # see `sets.Source`
 
 
 def summed(frames: np.ndarray) -> np.ndarray:
-    """(T, 2, H, W) → (T, 2, H/4, W/4): counts of 4×4 pixels together, whole as before."""
+    """(T, 2, H, W) → (T, 2, H/4, W/4): the sum of each 4×4 pixels, so counts stay whole."""
     t, c, h, w = frames.shape
     return frames.reshape(t, c, h // 4, 4, w // 4, 4).sum((3, 5))
 
 
 def interpolated(frames: np.ndarray) -> np.ndarray:
-    """(T, 2, H, W) → (T, 2, 48, 48) float32: bilinear and without smoothing, so counts become fractional.
+    """(T, 2, H, W) → (T, 2, 48, 48) float32: bilinear, without antialiasing, so counts become fractions.
 
-    The released code's way (section 5 of the paper notes).
+    The released code does the same (section 5 of the paper notes).
     """
     small = F.interpolate(torch.from_numpy(frames).float(), (48, 48), mode="bilinear", antialias=False)
     return small.numpy()
@@ -67,23 +67,23 @@ KINDS = {
 
 
 def source(name: str, T: int) -> Source:
-    """The set `name` in T frames a recording.
+    """The set `name`, one of `KINDS`, with T frames a recording.
 
-    Raises `Refused` where it is not there and cannot be downloaded, or holds what tonic finds no label for, and when
-    read for recordings that are damaged, empty, out of order, or have events outside the sensor, with the file and the
-    place.
+    Raises `Refused` where the set is missing and cannot be downloaded, and for files to which tonic gives no label.
+    Reading the source refuses recordings that are damaged, empty or out of order, and events outside the sensor; the
+    sentence names the file and the place.
     """
     kind = KINDS[name]
     folder = Path(os.environ.get(FOLDER, paths.DATA)).expanduser()
-    parts = [_found(kind, folder, how) for how in kind.parts]
+    parts = [_on_disk(kind, folder, options) for options in kind.parts]
     if not any(map(len, parts)):
-        parts = [_downloaded(kind, folder, how) for how in kind.parts]
+        parts = [_downloaded(kind, folder, options) for options in kind.parts]
     parts = [part for part in parts if len(part)]
-    found = []  # (part, row of it), each part in the order of its paths, which no file system changes
+    recorded = []  # (part, row of the part); sorted by path, because file systems list files in different orders
     for part in parts:
-        found += [(part, row) for row in sorted(range(len(part)), key=lambda row, part=part: part.data[row])]
+        recorded += [(part, row) for row in sorted(range(len(part)), key=lambda row, part=part: part.data[row])]
     classes = tuple(map(str, parts[0].classes))
-    for part, row in found:
+    for part, row in recorded:
         if not 0 <= part.targets[row] < len(classes):
             raise errors.Refused(
                 f"{paths.shown(Path(part.data[row]))} has the label {part.targets[row]}; "
@@ -94,13 +94,13 @@ def source(name: str, T: int) -> Source:
 
     def read(rows: np.ndarray) -> np.ndarray:
         bar = tqdm(rows.tolist(), desc=f"reading {kind.title}", leave=False)
-        stack = np.stack([_frames(kind, *found[row], T, cache) for row in bar])
+        stack = np.stack([_frames(kind, *recorded[row], T, cache) for row in bar])
         return recordings.packed(stack) if np.issubdtype(stack.dtype, np.integer) else stack
 
     return Source(
         kind.title,
         classes,
-        np.array([part.targets[row] for part, row in found], np.int64),
+        np.array([part.targets[row] for part, row in recorded], np.int64),
         tested=len(parts[1]) if len(parts) > 1 else 0,
         read=read,
         held_out=kind.held_out,
@@ -110,10 +110,11 @@ def source(name: str, T: int) -> Source:
 def augment(frames: Tensor, generator: torch.Generator) -> Tensor:
     """The recipe's augmentation of CIFAR10-DVS (section 5 of the paper notes): (B, T, C, H, W) → the same shape.
 
-    A mirror image with probability 1/2, then one of three, each as likely: a circular shift by -5..5 pixels on either
-    axis, a turn by up to 30° that leaves zeros, or a square of 16×16 set to 0.  All frames of a sample alike.
+    A mirror image with probability 1/2, then one of three changes with equal probability: a circular shift by -5..5
+    pixels along each axis, a rotation by up to 30° with zeros at the corners, or a square of 16×16 pixels set to 0.
+    All frames of a sample are changed alike.
     """
-    from torchvision.transforms.functional import rotate  # two seconds that all other data do without
+    from torchvision.transforms.functional import rotate  # a slow import, which no other set needs
 
     side = frames.shape[-1]
 
@@ -123,10 +124,10 @@ def augment(frames: Tensor, generator: torch.Generator) -> Tensor:
     varied = []
     for x in frames:
         x = x.flip(-1) if draw(0, 1) else x
-        way = draw(0, 2)
-        if way == 0:
+        change = draw(0, 2)
+        if change == 0:
             x = x.roll((draw(-SHIFT, SHIFT), draw(-SHIFT, SHIFT)), (-2, -1))
-        elif way == 1:
+        elif change == 1:
             x = rotate(x, ANGLE * (2 * torch.rand((), generator=generator).item() - 1))
         else:
             top, left = draw(0, side - CUT), draw(0, side - CUT)
@@ -136,14 +137,14 @@ def augment(frames: Tensor, generator: torch.Generator) -> Tensor:
     return torch.stack(varied)
 
 
-VARIED = {"cifar10-dvs": augment}
+VARIED = {"cifar10-dvs": augment}  # the augmentation of a set, by its name
 
 
-def _found(kind: Kind, folder: Path, how: dict):
-    """A part of the set as tonic's class lists it, which takes what is there for the whole set."""
-    base = _of_tonic(kind)
+def _on_disk(kind: Kind, folder: Path, options: dict):
+    """A part of the set as tonic's class lists it, without its check that all recordings are there."""
+    base = _reader(kind)
     try:
-        return type(base.__name__, (base,), {"_check_exists": lambda self: True})(str(folder), **how)
+        return type(base.__name__, (base,), {"_check_exists": lambda self: True})(str(folder), **options)
     except (ValueError, KeyError) as problem:  # tonic reads labels from names
         raise errors.Refused(
             f"{paths.shown(folder / kind.reader)} holds a folder or file that tonic's {kind.reader} finds no label for "
@@ -151,10 +152,10 @@ def _found(kind: Kind, folder: Path, how: dict):
         ) from problem
 
 
-def _downloaded(kind: Kind, folder: Path, how: dict):
+def _downloaded(kind: Kind, folder: Path, options: dict):
     try:
-        return _of_tonic(kind)(str(folder), **how)
-    except Exception as problem:  # whatever stands between here and the server
+        return _reader(kind)(str(folder), **options)
+    except Exception as problem:  # the failures of a network have no common type
         raise errors.Refused(
             f"{paths.shown(folder / kind.reader)} holds no recordings and they could not be downloaded "
             f"({type(problem).__name__}): unpack {kind.title} there, name its folder by {FOLDER}, or choose "
@@ -162,21 +163,22 @@ def _downloaded(kind: Kind, folder: Path, how: dict):
         ) from problem
 
 
-def _of_tonic(kind: Kind) -> type:
-    from tonic import datasets  # a fifth of a second likewise
+def _reader(kind: Kind) -> type:
+    from tonic import datasets  # a slow import too
 
     return getattr(datasets, kind.reader)
 
 
 def _frames(kind: Kind, part, row: int, T: int, cache: Path) -> np.ndarray:
-    """The frames of one recording, kept under its own name with a hash of the file's place, size and time.
+    """The frames of one recording.
 
-    tonic's own cache names files by their place in the set and would take half a file for a whole one.
+    They are kept under the recording's name with a hash of its path, size and time of change.  (tonic's own cache names
+    files by their number in the set, and would use one that was written only in part.)
     """
     file = Path(part.data[row])
-    state = file.stat()
-    place = files.hashed([str(file.resolve()), state.st_size, state.st_mtime_ns])[:8]
-    path = cache / file.relative_to(part.location_on_system).with_name(f"{file.stem},{place}.npz")
+    status = file.stat()
+    key = files.hashed([str(file.resolve()), status.st_size, status.st_mtime_ns])[:8]
+    path = cache / file.relative_to(part.location_on_system).with_name(f"{file.stem},{key}.npz")
 
     def make() -> dict[str, np.ndarray]:
         events = _events(part, row, file)
@@ -187,6 +189,7 @@ def _frames(kind: Kind, part, row: int, T: int, cache: Path) -> np.ndarray:
 
 
 def _events(part, row: int, file: Path) -> np.ndarray:
+    """The events of one recording, as tonic reads them."""
     if file.suffix == ".bin" and (size := file.stat().st_size) % EVENT_BYTES:
         whole = size // EVENT_BYTES
         raise errors.Refused(
@@ -199,5 +202,5 @@ def _events(part, row: int, file: Path) -> np.ndarray:
         raise errors.Refused(
             f"{paths.shown(file)} needs the package {missing.name} to be read: pip install {missing.name}"
         ) from None
-    except Exception as problem:  # readers raise anything on damaged bytes
+    except Exception as problem:  # on damaged bytes readers raise many types
         raise errors.Refused(f"{paths.shown(file)} is damaged or foreign ({type(problem).__name__}).") from problem

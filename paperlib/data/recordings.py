@@ -1,4 +1,4 @@
-"""Recordings of event cameras: structured arrays as tonic has them, checked, and summed up into frames."""
+"""Recordings of event cameras: structured arrays as tonic gives them, checked, and counted in frames."""
 
 import io
 import zipfile
@@ -10,72 +10,74 @@ import numpy as np
 
 from paperlib import errors, files, paths
 
-DTYPE = np.dtype([("x", np.int16), ("y", np.int16), ("t", np.int64), ("p", bool)])  # t in microseconds
+DTYPE = np.dtype([("x", np.int16), ("y", np.int16), ("t", np.int64), ("p", bool)])  # t in microseconds; p: ON
 SLICES = ("time", "number")
 
 
 def check(events: np.ndarray, *, sensor: tuple[int, int, int], source: str) -> None:
-    """Refuse a recording that is empty, out of order, before time 0, or outside `sensor` (width, height, polarities).
+    """Refuse a recording that is empty or out of order, or has events outside the sensor or before time 0.
 
-    The sentence names `source` and the first event that is wrong, counted from 0.
+    `sensor` is (width, height, polarities).  The sentence names `source` and the first wrong event, counted from 0.
     """
     if not len(events):
         raise errors.Refused(f"{source} holds no events; a recording must have one at least.")
-    column = {name: events[name].astype(np.int64) for name in ("x", "y", "p", "t")}
-    wrong = {
-        (name, f"it must lie from 0 to {size - 1}"): (column[name] < 0) | (column[name] >= size)
+    columns = {name: events[name].astype(np.int64) for name in ("x", "y", "p", "t")}
+    faults = [
+        (name, f"it must lie from 0 to {size - 1}", (columns[name] < 0) | (columns[name] >= size))
         for name, size in zip(("x", "y", "p"), sensor, strict=True)
-    }
-    wrong["t", "no time may be negative"] = column["t"] < 0
-    wrong["t", "it must not lie before the event ahead of it"] = np.diff(column["t"], prepend=column["t"][0]) < 0
-    for (name, allowed), where in wrong.items():
-        if where.any():
-            place = int(where.argmax())
-            raise errors.Refused(f"{source}: event {place} has {name} = {column[name][place]}; {allowed}.")
+    ]
+    steps = np.diff(columns["t"], prepend=columns["t"][0])
+    faults.append(("t", "no time may be negative", columns["t"] < 0))
+    faults.append(("t", "it must not lie before the event ahead of it", steps < 0))
+    for name, rule, wrong in faults:
+        if wrong.any():
+            number = int(wrong.argmax())
+            raise errors.Refused(f"{source}: event {number} has {name} = {columns[name][number]}; {rule}.")
 
 
 def frames(events: np.ndarray, *, sensor: tuple[int, int, int], T: int, by: str) -> np.ndarray:
-    """Counts of events (T, polarities, H, W) in `T` stretches of equal time or of equal number ("time", "number").
+    """Counts of events (T, polarities, H, W) in `T` frames, of the type that `packed` chooses.
 
-    Time runs from the first event to the last; of numbers the last stretch has what is left over.  Every event counts
-    once, while tonic's slices leave the last ones out.  Of the type that `packed` chooses.
+    With `by` "time" each frame covers the same time, from the first event to the last; with "number" each has the same
+    number of events, and the last frame those that are left over.  Every event counts once; tonic's own slices lose the
+    last events.
     """
     errors.one_of("way to slice a recording", by, SLICES)
     if by == "time":
         t = events["t"].astype(np.int64) - int(events["t"][0])
-        stretch = t * T // (t[-1] + 1)
+        frame = t * T // (t[-1] + 1)
     else:
-        stretch = np.arange(len(events)) // max(len(events) // T, 1)
+        frame = np.arange(len(events)) // max(len(events) // T, 1)
     width, height, polarities = sensor
     counts = np.zeros((T, polarities, height, width), np.int32)
-    np.add.at(counts, (np.minimum(stretch, T - 1), events["p"].astype(np.int64), events["y"], events["x"]), 1)
+    np.add.at(counts, (np.minimum(frame, T - 1), events["p"].astype(np.int64), events["y"], events["x"]), 1)
     return packed(counts)
 
 
 def packed(counts: np.ndarray) -> np.ndarray:
-    """Whole numbers of at least 0 as uint8 where that holds them, else as int32: torch hardly computes in uint16."""
+    """Counts as uint8 where all fit, else as int32.  (torch supports few operations on uint16.)"""
     return counts.astype(np.uint8 if counts.max() <= np.iinfo(np.uint8).max else np.int32)
 
 
 def arrays(path: Path, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The arrays in `path`, an .npz; what `make` gives is put there where it is missing.
+    """The arrays in the file `path`, an .npz; a missing file is written first, from the arrays that `make` returns.
 
-    Refuses a damaged file by its name.  An array is read whole, or its checksum would not be compared.
+    Refuses a damaged file by its name.
     """
     if not path.exists():
-        packed = io.BytesIO()
-        np.savez_compressed(packed, **make())
-        files.write_atomically(path, packed.getvalue())
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **make())
+        files.write_atomically(path, buffer.getvalue())
     try:
-        with zipfile.ZipFile(path) as archive:
-            whole = {name.removesuffix(".npy"): archive.read(name) for name in archive.namelist()}
-        return {name: np.load(io.BytesIO(array), allow_pickle=False) for name, array in whole.items()}
-    except Exception as problem:  # readers raise anything on damaged bytes
+        with zipfile.ZipFile(path) as archive:  # it compares checksums only where an entry is read to its end
+            entries = {name.removesuffix(".npy"): archive.read(name) for name in archive.namelist()}
+        return {name: np.load(io.BytesIO(entry), allow_pickle=False) for name, entry in entries.items()}
+    except Exception as problem:  # on damaged bytes readers raise many types
         raise errors.Refused(
             f"{paths.shown(path)} is damaged ({type(problem).__name__}); delete it, and it is made again."
         ) from None
 
 
 def code(*modules: ModuleType) -> str:
-    """Names the modules' own lines, so that frames of older ones are not taken for theirs."""
+    """A checksum of the modules' source code; as part of a file's name it keeps apart frames of older code."""
     return files.sha256(b"".join(Path(module.__file__).read_bytes() for module in modules))

@@ -1,6 +1,6 @@
-"""Data sets as networks, attacks and records see them: splits of samples, and what is known of a whole set.
+"""Data sets: splits of samples, whole sets, and the registry by which a set is known under a name.
 
-Event sets (`events`) stand behind the same interface: their samples are frames of counts, (T, 2, H, W).
+Event sets (module `events`) have the same interface; their samples are frames of event counts, (T, 2, H, W).
 """
 
 import hashlib
@@ -15,47 +15,49 @@ from torch import Tensor
 from paperlib import errors
 from paperlib.errors import Refused
 
-MARGIN = 4  # pixels of padding around a random crop, as in the paper's recipe
+PARTS = ("train", "validation", "test")
+MARGIN = 4  # pixels of padding on each side before a random crop, as in the paper's recipe
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Part of an image set, in a seeded, stratified order: any first n hold the classes in their proportions."""
+    """Part of a data set.  Its order is seeded and stratified: the first n samples hold the classes in proportion."""
 
-    images: Tensor  # (N, C, H, W) uint8; of events (N, T, 2, H, W)
+    images: Tensor  # (N, C, H, W) uint8; for events (N, T, 2, H, W)
     labels: Tensor  # (N,) int64
-    index: Tensor  # (N,) int64: each sample's number inside its source (train first, then test), whatever the caps
-    one: int = 255  # what is stored for a value of 1
-    bounds: tuple[float, float] = (0.0, 1.0)  # of a value, for attacks
+    index: Tensor  # (N,) int64: each sample's number in its source (train first, then test); caps do not change it
+    one: int = 255  # the stored number that stands for a value of 1
+    bounds: tuple[float, float] = (0.0, 1.0)  # smallest and largest value, for attacks
     num_classes: int | None = None  # None: not known
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def pixels(self, rows: Tensor | slice = slice(None)) -> Tensor:
-        """The images of `rows`, (B,) int64 or a slice, as (B, ...) float32 in the data's bounds."""
+        """The images of `rows`, (B,) int64 or a slice, as (B, ...) float32 within `bounds`."""
         return self.images[rows].float() / self.one
 
     def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Pixels (B, C, H, W), labels (B,), index (B,) in the split's order, or in one drawn from `generator`.
 
-        B is `size`; the last batch has what is left.
+        B is `size`; the last batch may be smaller.
         """
         n = len(self)
-        for rows in (torch.arange(n) if generator is None else torch.randperm(n, generator=generator)).split(size):
+        order = torch.arange(n) if generator is None else torch.randperm(n, generator=generator)
+        for rows in order.split(size):
             yield self.pixels(rows), self.labels[rows], self.index[rows]
 
     def take(self, n: int) -> "Split":
-        """The first `n` samples; refused when there are fewer."""
-        _within("take", n, len(self))
+        """The first `n` samples; refused where there are fewer."""
+        _refuse_count("take", n, len(self))
         return replace(self, images=self.images[:n], labels=self.labels[:n], index=self.index[:n])
 
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """A data set with everything that networks, attacks and records need to know of it."""
+    """A data set with all that networks, attacks and records need to know of it."""
 
-    name: str  # as it was asked for: "mnist5k", "folder:data/cifar10-jpeg"
+    name: str  # the one that was given to `load`: "mnist5k", "folder:data/cifar10-jpeg"
     title: str  # for tables and figures
     train: Split
     validation: Split
@@ -63,55 +65,55 @@ class ImageSet:
     classes: tuple[str, ...]
     mean: tuple[float, ...]  # per channel, for the network's normalisation
     std: tuple[float, ...]
-    crops_and_flips: bool  # whether the recipe's augmentation suits these images (digits and clothes: no)
-    sha256: str  # over the bytes of images and labels of train, validation and test, in order
-    bounds: tuple[float, float] = (0.0, 1.0)  # of a pixel, for attacks
+    crops_and_flips: bool  # whether the recipe's augmentation suits these images (not digits and clothes)
+    sha256: str  # over the bytes of images and labels of train, validation and test, in this order
+    bounds: tuple[float, float] = (0.0, 1.0)  # smallest and largest value of a pixel, for attacks
 
     def __post_init__(self):
-        for part in ("train", "validation", "test"):  # bounds and classes travel with the samples
-            known = {"bounds": self.bounds, "num_classes": len(self.classes)}
-            object.__setattr__(self, part, replace(getattr(self, part), **known))
+        for part in PARTS:  # so a split can be attacked without its set
+            split = replace(getattr(self, part), bounds=self.bounds, num_classes=len(self.classes))
+            object.__setattr__(self, part, split)
 
     in_channels = property(lambda self: self.train.images.shape[-3])
     image_size = property(lambda self: self.train.images.shape[-1])  # pixels; images are square
     num_classes = property(lambda self: len(self.classes))
 
     def augmented(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """A training batch (B, ...) as the recipe varies it."""
+        """A training batch (B, ...) under the recipe's augmentation, if the set has one."""
         return augment(images, generator) if self.crops_and_flips else images
 
 
 @dataclass(frozen=True)
 class Source:
-    """What is known before an image is read, so that a capped folder decodes only the files it needs."""
+    """A set of which no image has been read yet, so that a capped folder decodes only the files it needs."""
 
-    title: str
+    title: str  # for tables and figures
     classes: tuple[str, ...]
-    labels: np.ndarray  # (N,) int64, its own test set last
+    labels: np.ndarray  # (N,) int64; those of its own test set come last
     tested: int  # size of its own test set, 0 if it has none
-    read: Callable[[np.ndarray], np.ndarray]  # rows (n,) → (n, C, H, W) uint8
-    known: tuple[tuple[float, ...], tuple[float, ...]] | None = None  # mean and std; None: computed from train
-    crops_and_flips: bool = False
-    held_out: int = 5  # without a test set of its own one sample in so many is for testing
+    read: Callable[[np.ndarray], np.ndarray]  # rows (n,) → images (n, C, H, W) uint8
+    known: tuple[tuple[float, ...], tuple[float, ...]] | None = None  # mean and std per channel; None: taken from train
+    crops_and_flips: bool = False  # see `ImageSet`
+    held_out: int = 5  # where it has no test set of its own, one sample in `held_out` is for testing
 
 
 class Outline(NamedTuple):
-    """What the time of a training depends on, for a set that must be downloaded before it can be read."""
+    """The properties that decide how long a training takes, for a set that must be downloaded before it can be read."""
 
     channels: int
-    pixels: int
+    pixels: int  # on each side
     classes: int
     train: int  # samples
 
 
 SOURCES: dict[str, Callable[[], Source]] = {}  # by the name of the set
-OUTLINES: dict[str, Outline] = {}
+OUTLINES: dict[str, Outline] = {}  # by the name of the set
 
 
 def register(name: str, *, outline: Outline | None = None):
-    """Decorator: make a function without arguments, which returns a `Source`, known as the image set `name`.
+    """Decorator that makes a set known to `datasets.load` as `name`.
 
-    Refuses a name that another function has.
+    It decorates a function without arguments that returns a `Source`.  Refuses a name that another function has.
     """
 
     def remember(function: Callable[[], Source]) -> Callable[[], Source]:
@@ -129,71 +131,74 @@ def read(
 ) -> tuple[dict[str, Split], str]:
     """Train, validation and test of a source, each up to its cap, and the SHA-256 over all of it.
 
-    `one` is what the source gives for a value of 1.  Refuses caps above what is there.
+    `one` is the number by which the source stores a value of 1.  Refuses caps above the number of samples.
     """
     parts = _divide(source)
     for (part, rows), cap in zip(parts.items(), caps, strict=True):
-        _within(f"{name}, {part}", len(rows) if cap is None else cap, len(rows))
+        _refuse_count(f"{name}, {part}", len(rows) if cap is None else cap, len(rows))
         parts[part] = rows[:cap]
     values = torch.from_numpy(np.ascontiguousarray(source.read(np.concatenate([*parts.values()]))))
-    split, digest = {}, hashlib.sha256()
-    for (part, rows), own in zip(parts.items(), values.split([*map(len, parts.values())]), strict=True):
-        split[part] = Split(own, torch.from_numpy(source.labels[rows]), torch.from_numpy(rows), one)
-        digest.update(own.numpy())
-        digest.update(source.labels[rows])
-    return split, digest.hexdigest()
+    splits, digest = {}, hashlib.sha256()
+    for (part, rows), images in zip(parts.items(), values.split([*map(len, parts.values())]), strict=True):
+        labels = source.labels[rows]
+        splits[part] = Split(images, torch.from_numpy(labels), torch.from_numpy(rows), one)
+        digest.update(images.numpy())
+        digest.update(labels)
+    return splits, digest.hexdigest()
 
 
 def _divide(source: Source) -> dict[str, np.ndarray]:
     """The row numbers of each part, in stratified order."""
-    own = len(source.labels) - source.tested
-    order, test = _spread(source.labels[:own]), own + _spread(source.labels[own:])
+    count = len(source.labels) - source.tested  # samples outside the source's own test set, which come first
+    order, test = _spread(source.labels[:count]), count + _spread(source.labels[count:])
     if not source.tested:
-        test, order = np.split(order, [own // source.held_out])
-    validation, train = np.split(order, [min(max(1, own // 10), 5000)])
+        test, order = np.split(order, [count // source.held_out])
+    validation, train = np.split(order, [min(max(1, count // 10), 5000)])
     return {"train": train, "validation": validation, "test": test}
 
 
 def _spread(labels: np.ndarray) -> np.ndarray:
     """A seeded order of the rows of `labels` (N,) in which every stretch holds the classes in their proportions."""
-    shuffled = np.random.RandomState(0).permutation(len(labels))  # numpy's frozen stream: the same in every version
-    place = np.empty(len(labels))
+    shuffled = np.random.RandomState(0).permutation(len(labels))  # its stream is the same in every version of numpy
+    places = np.empty(len(labels))
     for label in np.unique(labels):
-        own = np.flatnonzero(labels[shuffled] == label)
-        place[own] = (np.arange(len(own)) + 0.5) / len(own)  # evenly over (0, 1)
-    return shuffled[np.argsort(place, kind="stable")]
+        members = np.flatnonzero(labels[shuffled] == label)
+        places[members] = (np.arange(len(members)) + 0.5) / len(members)  # evenly over (0, 1)
+    return shuffled[np.argsort(places, kind="stable")]
 
 
 def check(images: Tensor, labels: Tensor, *, bounds: tuple[float, float], num_classes: int | None) -> None:
     """Refuse images (B, ...) with a value outside `bounds` or NaN, and labels (B,) outside 0..`num_classes` - 1."""
-    _inside("pixel", images, bounds)
-    _inside("label", labels, (0, np.inf if num_classes is None else num_classes - 1))
+    _refuse_outside("pixel", images, bounds)
+    _refuse_outside("label", labels, (0, np.inf if num_classes is None else num_classes - 1))
 
 
-def _inside(what: str, values: Tensor, bounds: tuple[float, float]) -> None:
+def _refuse_outside(what: str, values: Tensor, bounds: tuple[float, float]) -> None:
     low, high = bounds
-    bad = values[~((values >= low) & (values <= high))]  # so written, NaN is bad too
+    bad = values[~((values >= low) & (values <= high))]  # every comparison with NaN is false, so NaN is bad too
     if len(bad):
         raise Refused(f"A {what} is {bad[0].item()}; every {what} must lie from {low} to {high}.")
 
 
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """A random crop after padding by 4 zeros (black), then a mirror image with probability 1/2, per sample.
+    """A random crop after padding by `MARGIN` zeros (black), then a mirror image with probability 1/2, per sample.
 
-    As torchvision's RandomCrop(padding=4) and RandomHorizontalFlip do before normalisation.  `images`: (B, C, H, W) in
-    [0, 1].  Returns the same shape; the draws come from `generator`, whose device may differ from the images'.
+    This is what torchvision's RandomCrop(padding=4) and RandomHorizontalFlip do before normalisation.  `images`:
+    (B, C, H, W) in [0, 1].  Returns the same shape.  `generator` may be on another device than the images.
     """
     b, c, h, w = images.shape
     device = generator.device
     down, right = torch.randint(2 * MARGIN + 1, (2, b, 1), generator=generator, device=device)  # (B, 1) each
-    flip = torch.rand(b, 1, generator=generator, device=device) < 0.5
-    row, column = torch.arange(h, device=device), torch.arange(w, device=device)
-    row, column = down + row, right + torch.where(flip, column.flip(0), column)  # (B, H), (B, W) in the padded image
-    sample, channel = torch.arange(b)[:, None, None, None], torch.arange(c)[:, None, None]
+    flips = torch.rand(b, 1, generator=generator, device=device) < 0.5
+    rows, columns = torch.arange(h, device=device), torch.arange(w, device=device)
+    rows = down + rows  # (B, H) in the padded image
+    columns = right + torch.where(flips, columns.flip(0), columns)  # (B, W)
+    samples, channels = torch.arange(b)[:, None, None, None], torch.arange(c)[:, None, None]
     padded = torch.nn.functional.pad(images, [MARGIN] * 4)
-    return padded[tuple(i.to(images.device) for i in (sample, channel, row[:, None, :, None], column[:, None, None]))]
+    index = (samples, channels, rows[:, None, :, None], columns[:, None, None])
+    return padded[tuple(part.to(images.device) for part in index)]
 
 
-def _within(what: str, asked: int, there: int) -> None:
-    if not (type(asked) is int and 1 <= asked <= there):
-        raise Refused(f"{what}: {asked!r} samples were asked for; there can be 1 to {there}.")
+def _refuse_count(what: str, count: int, available: int) -> None:
+    if not (type(count) is int and 1 <= count <= available):
+        raise Refused(f"{what}: {count!r} samples were asked for; there can be 1 to {available}.")

@@ -134,7 +134,7 @@ def scale_rows(
 ) -> list[dict]:
     """One network with its logits multiplied by 1 and each of `scales`: medians of sizes that move with no decision.
 
-    The measures are of 1 - f_y, which has the same vulnerabilities, since f_y itself rounds to 1.  "participation number,
+    The measures are of 1 - f_y, which has the same vulnerabilities, as f_y itself rounds to 1.  "participation number,
     two classes" is that of σ(c·(z_y - z_j)) with the rival j of scale 1; "no gradient in 32 bits" is the share of
     images whose f_y has none.  Refuses a scale that is not above 0, which would change decisions.
     """

@@ -1,4 +1,4 @@
-"""Spiking networks, and their twins without spikes: built by name, differentiated by exchangeable backward rules."""
+"""Spiking networks and their twins without spikes: built by name, with backward rules that can be exchanged."""
 
 from paperlib.networks.architectures import (
     ANN,

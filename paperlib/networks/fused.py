@@ -1,7 +1,8 @@
 """The neuron over the whole time axis as one autograd function, with the BatchNorm before it and the pool behind it.
 
-Of all this it keeps the convolution's output alone; backward computes currents and membranes again.  It is written
-twice with the same bits: in C for a triangle rule on a CPU (`kernel`), in torch for all the rest.
+The function saves only the output of the convolution; backward computes currents and membranes again.  There are two
+implementations with bit-identical results: C on a CPU (`kernel`), whose backward pass knows only triangle rules, and
+torch for everything else.
 """
 
 import math
@@ -17,7 +18,7 @@ from paperlib.networks.rules import Rate, Rule, Whole
 
 
 class Cell(NamedTuple):
-    """The constants of one call: `fires` is the least membrane that spikes, in the precision at hand."""
+    """The constants of one call.  `fires` is the smallest membrane that spikes, in the precision of the call."""
 
     steps: int
     tau: float
@@ -28,12 +29,12 @@ class Cell(NamedTuple):
 
     @property
     def half_width(self) -> float | None:
-        """γ where the rule is a triangle, the one that is written in C."""
+        """γ of a triangle rule, the only rule that is written in C; None for any other rule."""
         return self.rule.half_width if isinstance(self.rule, Rule) else None
 
 
 class Spikes(torch.autograd.Function):
-    """The neuron alone, on currents of any shape."""
+    """The neuron alone, on currents (T, B, ...)."""
 
     @staticmethod
     def forward(ctx, current: Tensor, cell: Cell) -> Tensor:
@@ -51,7 +52,7 @@ class Spikes(torch.autograd.Function):
 
 
 class NormedSpikes(torch.autograd.Function):
-    """BatchNorm, neuron and pool; channels lie last in memory, as the convolutions like them."""
+    """BatchNorm, neuron and pool on (T or 1, B, C, H, W); in memory channels are last, as in the convolutions."""
 
     @staticmethod
     def forward(ctx, x, weight, bias, mean, var, eps: float, batch_statistics: bool, cell: Cell, pool: bool) -> Tensor:
@@ -64,7 +65,7 @@ class NormedSpikes(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad: Tensor):
         x, weight, mean, var, scale, shift = ctx.saved_tensors
-        if not x.numel():  # torch's own backward would divide by zero
+        if not x.numel():  # torch's backward pass would divide by zero
             return torch.zeros_like(x), torch.zeros_like(weight), torch.zeros_like(weight), *[None] * 6
         eps, batch_statistics, cell, pool = ctx.constants
         grad = _grad_current(_channels_last(x), scale, shift, _channels_last(grad), cell, pool)
@@ -84,7 +85,7 @@ class NormedSpikes(torch.autograd.Function):
 
 
 def _flat(x: Tensor) -> Tensor:
-    """(T, B, ...) as one cell of many channels a sample, (T, B, 1, 1, N)."""
+    """(T, B, ...) as a map of one cell with N channels, (T, B, 1, 1, N)."""
     return x.reshape(*x.shape[:2], 1, 1, math.prod(x.shape[2:])).contiguous()
 
 
@@ -97,7 +98,7 @@ def _channels_first(x: Tensor) -> Tensor:
 
 
 def real(x: Tensor) -> torch.dtype:
-    """The precision that membranes have: 32 bits at least."""
+    """The precision of membranes: at least 32 bits."""
     return torch.promote_types(x.dtype, torch.float32)
 
 
@@ -107,7 +108,7 @@ def _identity(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def affine(weight, bias, mean, var, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """BatchNorm as x·scale + shift, both (C,) of type `dtype`."""
+    """BatchNorm as x·scale + shift: scale and shift, both (C,) of type `dtype`."""
     scale = weight * (var + eps).rsqrt()
     return scale.to(dtype), (bias - mean * scale).to(dtype)
 
@@ -116,17 +117,17 @@ def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance of each channel of (T, B, C, H, W)."""
     x = x.flatten(0, 1)
     if x.device.type == "cpu":  # many times as fast as var_mean
-        unused = x.new_zeros(2, x.shape[1], dtype=real(x))  # running statistics, whose precision the result takes
-        return torch.ops.aten.batch_norm_update_stats(x, unused[0], unused[1], 0.0)
+        running = x.new_zeros(2, x.shape[1], dtype=real(x))  # unused; the result takes its precision
+        return torch.ops.aten.batch_norm_update_stats(x, running[0], running[1], 0.0)
     var, mean = torch.var_mean(x.to(real(x)), (0, 2, 3), correction=0)
     return mean, var
 
 
-# The two implementations; x is (T or 1, B, H, W, C) and contiguous, scale and shift are (C,) -----------------------
+# The two implementations.  x is (T or 1, B, H, W, C) and contiguous; scale and shift are (C,). ----------------------
 
 
 def _spikes(x: Tensor, scale: Tensor, shift: Tensor, cell: Cell, pool: bool) -> Tensor:
-    """Spikes (T, B, H, W, C), or with `pool` their means over 2×2 cells."""
+    """Spikes (T, B, H, W, C), or with `pool` their means over 2×2 cells, (T, B, H//2, W//2, C)."""
     if _compiled(x):
         _, samples, height, width, channels = x.shape
         size = (height // 2, width // 2) if pool else (height, width)
@@ -141,9 +142,10 @@ def _spikes(x: Tensor, scale: Tensor, shift: Tensor, cell: Cell, pool: bool) -> 
 
 
 def _grad_current(x: Tensor, scale: Tensor, shift: Tensor, grad: Tensor, cell: Cell, pool: bool) -> Tensor:
-    """The gradient of the current, of the shape of x, from `grad`, that of the (pooled) spikes."""
+    """The gradient of the current, of the shape of x, from `grad`, the gradient of the (pooled) spikes."""
     if _compiled(x) and cell.half_width:
-        grad_current = torch.zeros_like(x) if pool and x.shape[2] % 2 else torch.empty_like(x)  # a dropped row
+        row_is_dropped = pool and x.shape[2] % 2  # by the pool; C does not write its gradient
+        grad_current = torch.zeros_like(x) if row_is_dropped else torch.empty_like(x)
         kernel.run("backward", _layer(x, cell, pool), x, scale, shift, grad, grad_current)
         return grad_current
     grad = grad.to(scale.dtype)
@@ -152,52 +154,54 @@ def _grad_current(x: Tensor, scale: Tensor, shift: Tensor, grad: Tensor, cell: C
         grad = F.pad(spread, (0, 0, 0, x.shape[3] % 2, 0, x.shape[2] % 2))
     if isinstance(cell.rule, Rate):
         current = x * scale + shift
-        steps = grad * cell.rule.slope(current.mean(0), cell.tau)
+        grad_current = grad * cell.rule.slope(current.mean(0), cell.tau)
     else:
-        steps = _through_time(_membranes(x, scale, shift, cell), grad, cell)
-    if len(x) != cell.steps:  # one current stood for all steps
-        steps = sum(reversed(steps.unbind(0)))[None]
-    return steps.to(x.dtype)
+        grad_current = _through_time(_membranes(x, scale, shift, cell), grad, cell)
+    if len(x) != cell.steps:  # one current was used at all steps; the sum runs backwards, as in C
+        grad_current = sum(reversed(grad_current.unbind(0)))[None]
+    return grad_current.to(x.dtype)
 
 
 def _membranes(x: Tensor, scale: Tensor, shift: Tensor, cell: Cell) -> Tensor:
     """m[t] for all t, (T, B, H, W, C)."""
     current = (x * scale + shift).expand(cell.steps, *x.shape[1:])
-    membranes, kept = torch.empty_like(current, memory_format=torch.contiguous_format), None
+    membranes = torch.empty_like(current, memory_format=torch.contiguous_format)
+    v = None  # the membrane after the reset
     for i, m in zip(current.unbind(0), membranes.unbind(0), strict=True):
-        if kept is None:
+        if v is None:
             m.copy_(i)
         else:
-            torch.add(kept.mul_(cell.tau), i, out=m)
-        kept = m * (m < cell.fires)
+            torch.add(v.mul_(cell.tau), i, out=m)
+        v = m * (m < cell.fires)
     return membranes
 
 
 def _through_time(membranes: Tensor, grad: Tensor, cell: Cell) -> Tensor:
     """Back-propagation through time: the gradient of each step's current, (T, B, H, W, C)."""
-    result, grad_kept = torch.empty_like(membranes), None
+    result, grad_v = torch.empty_like(membranes), None
     slopes = cell.rule.slopes(membranes - cell.threshold) if isinstance(cell.rule, Whole) else None
     for t in reversed(range(cell.steps)):
         m, g, out = membranes[t], grad[t], result[t]
         slope = cell.rule.derivative(m - cell.threshold) if slopes is None else slopes[t]  # ∂s/∂m
-        if grad_kept is None:  # nothing reads the last step's v
+        if grad_v is None:  # nothing depends on v of the last step
             torch.mul(slope, g, out=out)
-        else:  # ∂v/∂m = (1 - s) - m·∂s/∂m, the second term only where the reset is attached
+        else:  # ∂v/∂m = (1 - s) - m·∂s/∂m; a detached reset has no second term
             if not cell.detach_reset:
-                g = g - grad_kept * m  # not addcmul, which may round once where C rounds twice
-            torch.add(grad_kept.mul_(m < cell.fires), slope * g, out=out)
-        grad_kept = out * cell.tau
+                g = g - grad_v * m  # not addcmul: it may round once where C rounds twice
+            torch.add(grad_v.mul_(m < cell.fires), slope * g, out=out)
+        grad_v = out * cell.tau  # of the step before
     return result
 
 
 def _compiled(x: Tensor) -> bool:
+    """Whether the C implementation takes x."""
     return x.device.type == "cpu" and x.dtype in kernel.NUMBERS and kernel.library(x.dtype) is not None
 
 
 def _layer(x: Tensor, cell: Cell, pool: bool) -> kernel.Layer:
     steps, samples, height, width, channels = x.shape
-    constant = steps != cell.steps
+    constant = steps != cell.steps  # one current for all steps
     return kernel.Layer(
-        cell.steps, samples, height, width, channels, constant, 1 + pool, cell.detach_reset,
+        cell.steps, samples, height, width, channels, constant, 2 if pool else 1, cell.detach_reset,
         cell.tau, cell.threshold, cell.fires, cell.half_width or 0.0,
     )  # fmt: skip

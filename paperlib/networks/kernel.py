@@ -1,6 +1,7 @@
-"""The neuron in C (`neuron.c`): compiled in a fraction of a second by whatever C compiler the machine has.
+"""The neuron in C (`neuron.c`), compiled in a fraction of a second by the C compiler of the machine.
 
-Without one, or where it fails, `fused` computes the same bits with torch's own operations, and slower.
+The environment variable CC names the compiler, with options if need be; the default is "cc".  Without a compiler, or
+where it fails, `fused` computes the same bits with torch operations, more slowly.
 """
 
 import ctypes
@@ -18,11 +19,11 @@ from torch import Tensor
 SOURCE = Path(__file__).with_name("neuron.c")
 NUMBERS = {torch.float32: "-DREAL=float", torch.float64: "-DREAL=double", torch.bfloat16: "-DBFLOAT16"}
 FLAGS = ["-O3", "-ffp-contract=off", "-fno-trapping-math", "-shared", "-fPIC"]
-EXTRA = (["-march=native", "-fopenmp"], ["-march=native"], [])  # not every compiler knows them
+EXTRA = (["-march=native", "-fopenmp"], ["-march=native"], [])  # tried in this order; not every compiler has them
 
 
 class Layer(ctypes.Structure):
-    """`Layer` of neuron.c, field by field."""
+    """The struct `Layer` of neuron.c, field by field."""
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("steps", "samples", "height", "width", "channels")),
@@ -33,8 +34,8 @@ class Layer(ctypes.Structure):
 
 @cache
 def library(dtype: torch.dtype) -> ctypes.CDLL | None:
-    """The compiled neuron for tensors of `dtype`, one of `NUMBERS`; None where there is no compiler."""
-    with tempfile.TemporaryDirectory() as folder:  # never kept: another machine may lack this one's instructions
+    """The compiled neuron for tensors of `dtype`, one of `NUMBERS`; without a compiler None, after one warning."""
+    with tempfile.TemporaryDirectory() as folder:  # not kept: another machine may lack the instructions of this one
         target = Path(folder) / "neuron.so"
         for extra in EXTRA:
             command = [*shlex.split(os.environ.get("CC") or "cc"), *FLAGS, *extra, NUMBERS[dtype], str(SOURCE)]
@@ -42,14 +43,17 @@ def library(dtype: torch.dtype) -> ctypes.CDLL | None:
                 subprocess.run([*command, "-o", str(target)], check=True, capture_output=True, text=True, timeout=60)
                 return ctypes.CDLL(str(target))
             except (OSError, subprocess.SubprocessError) as problem:
-                told = " ".join((getattr(problem, "stderr", "") or str(problem)).split())
-    warnings.warn(f"The neuron stays uncompiled, which is slower: {told[:300]}", stacklevel=2)
+                reason = " ".join((getattr(problem, "stderr", "") or str(problem)).split())
+    warnings.warn(f"The neuron was not compiled; torch computes it, more slowly: {reason[:300]}", stacklevel=2)
     return None
 
 
 def run(name: str, layer: Layer, *tensors: Tensor) -> None:
-    """Call `forward` or `backward` of neuron.c on contiguous tensors, on as many threads as torch has."""
+    """Call the function `name` of neuron.c, "forward" or "backward", with contiguous tensors and torch's threads.
+
+    Raises MemoryError where C has no memory for one row of membranes.
+    """
     function = getattr(library(tensors[0].dtype), name)
     pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
     if function(ctypes.byref(layer), *pointers, ctypes.c_int(torch.get_num_threads())):
-        raise MemoryError("The compiled neuron found no memory for one row of membranes.")
+        raise MemoryError("The compiled neuron has no memory for one row of membranes.")

@@ -2,10 +2,10 @@
 
     m[t] = τ·v[t-1] + I[t]      s[t] = 1(m[t] ≥ θ)      v[t] = (1 - s[t])·m[t]      (section 2 of the paper notes)
 
-The fast path is one autograd function for all steps (`fused`), together with the BatchNorm before the neuron and the
-average pool behind it.  The reference path steps `snntorch.Leaky`; it is slower, and it can be differentiated twice.
-The smooth path is another function: s = S(m[t] - θ) with S the integral of the backward rule, so that the surrogate
-gradient becomes the exact one.
+A neuron has three paths.  The fast path is one autograd function for all steps (`fused`), together with the BatchNorm
+before the neuron and the average pool behind it.  The reference path steps `snntorch.Leaky`; it is slower, and it can
+be differentiated twice.  The smooth path is another function, s[t] = S(m[t] - θ), where S is the integral of the
+backward rule; its exact gradient has the form of the surrogate gradient.
 """
 
 import snntorch as snn
@@ -22,10 +22,10 @@ PATHS = ("fast", "reference", "smooth")
 
 
 class LIF(nn.Module):
-    """A layer of neurons: currents (T, B, ...) → spikes of the same shape, every membrane 0 at the start.
+    """A layer of neurons: currents (T, B, ...) → spikes of the same shape.  Each call starts with membranes of 0.
 
-    `fire_at` is ">=" as in the paper's code or ">" as in snnTorch.  The reset's own gradient flows unless
-    `detach_reset`.  No state outlives a call.
+    `tau` is τ, in [0, 1]; `threshold` is θ, above 0.  `fire_at` is ">=" as in the paper's code or ">" as in snnTorch.
+    With `detach_reset` no gradient flows through the reset.  `path` is one of `PATHS`.
     """
 
     def __init__(
@@ -43,12 +43,16 @@ class LIF(nn.Module):
         errors.number("threshold", threshold, above=0)
         self.rule, self.tau, self.threshold = rule, float(tau), float(threshold)
         self.fire_at, self.detach_reset = fire_at, detach_reset
-        self.path = "fast"  # one of `PATHS`
+        self.path = "fast"
 
     @classmethod
     def from_leaky(cls, leaky: snn.Leaky) -> "LIF":
-        """The same neuron as `leaky`: it must reset to zero, hold one beta and one threshold, and spike plainly."""
-        has = {
+        """The same neuron as `leaky`.
+
+        Refuses a `leaky` that does not reset to zero, has several betas or thresholds, or has graded spikes, inhibition
+        or state quantisation.
+        """
+        values = {
             "reset_mechanism": leaky._reset_mechanism,
             "betas": leaky.beta.numel(),
             "thresholds": leaky.threshold.numel(),
@@ -56,27 +60,27 @@ class LIF(nn.Module):
             "inhibition": bool(leaky.inhibition),
             "state_quant": bool(leaky.state_quant),
         }
-        takes = dict(zip(has, ("zero", 1, 1, 1.0, False, False), strict=True))
-        if has != takes:
-            wrong = ", ".join(f"{name} = {value!r}" for name, value in has.items() if value != takes[name])
-            raise errors.Refused(f"This Leaky has {wrong}. Only a plain one can be taken over: {takes}.")
-        at_threshold = bool(leaky.spike_grad(torch.zeros(1)) > 0)
+        required = dict(zip(values, ("zero", 1, 1, 1.0, False, False), strict=True))
+        if values != required:
+            wrong = ", ".join(f"{name} = {value!r}" for name, value in values.items() if value != required[name])
+            raise errors.Refused(f"This Leaky has {wrong}; a LIF needs a plain one: {required}.")
+        fires_at_threshold = bool(leaky.spike_grad(torch.zeros(1)) > 0)
         return cls(
             rules.from_surrogate(leaky.spike_grad),
             tau=leaky.beta.item(),
             threshold=leaky.threshold.item(),
-            fire_at=">=" if at_threshold else ">",
-            detach_reset=leaky.reset_delay,  # snnTorch's delayed reset gives the same spikes and no gradient
+            fire_at=">=" if fires_at_threshold else ">",
+            detach_reset=leaky.reset_delay,  # snnTorch's delayed reset gives the same spikes and passes no gradient
         )
 
     def to_leaky(self) -> snn.Leaky:
-        """An `snntorch.Leaky` that, stepped with explicit `mem`, gives the same spikes and gradients.
+        """An `snntorch.Leaky` that gives the same spikes and gradients when it is stepped with explicit `mem`.
 
-        Refuses the rate rule, ASSG and PDSG, which are given all steps at once.
+        Refuses the rate rule, ASSG and PDSG, which need all steps at once.
         """
         if not isinstance(self.rule, Rule):
             name = self.rule.name
-            raise errors.Refused(f"The {name} rule needs all time steps at once; a stepped Leaky cannot carry it.")
+            raise errors.Refused(f"The {name} rule needs all time steps at once; a stepped Leaky cannot have it.")
         return snn.Leaky(
             beta=torch.tensor(self.tau, dtype=torch.float64),  # exact in either precision
             threshold=torch.tensor(self.threshold, dtype=torch.float64),
@@ -86,22 +90,25 @@ class LIF(nn.Module):
         )
 
     def forward(self, current: Tensor) -> Tensor:
-        """Currents (T, B, ...) → spikes (T, B, ...), 0 or 1; on the smooth path anything between."""
+        """Currents (T, B, ...) → spikes (T, B, ...), which are 0 or 1; on the smooth path they are in [0, 1].
+
+        The reference path refuses rules that need all steps at once, the smooth path rules without an integral.
+        """
         errors.one_of("path of a neuron", self.path, PATHS)
         if self.path == "fast":
             return fused.Spikes.apply(current, self.cell(len(current), current))
-        return self._step(current) if self.path == "reference" else self._smooth(current)
+        return self._stepped(current) if self.path == "reference" else self._smooth(current)
 
     def cell(self, steps: int, x: Tensor) -> fused.Cell:
-        """The constants of one call on `x`; `fires` is the least membrane that spikes, as its precision has it."""
+        """The constants of one call on `x` with `steps` steps."""
         fires = torch.tensor(self.threshold, dtype=fused.real(x))
         if self.fire_at == ">":
             fires = torch.nextafter(fires, torch.full_like(fires, torch.inf))
         return fused.Cell(steps, self.tau, self.threshold, fires.item(), self.rule, self.detach_reset)
 
-    def _step(self, current: Tensor) -> Tensor:
+    def _stepped(self, current: Tensor) -> Tensor:
         leaky = self.to_leaky().to(current.device)
-        snn.SpikingNeuron.instances.remove(leaky)  # snnTorch's own list would keep it, and this graph, for ever
+        snn.SpikingNeuron.instances.remove(leaky)  # a global list of snnTorch, which would never free it nor the graph
         steps = current.to(fused.real(current)).unbind(0)
         membrane, spikes = torch.zeros_like(steps[0]), []
         for step in steps:
@@ -111,13 +118,13 @@ class LIF(nn.Module):
 
     def _smooth(self, current: Tensor) -> Tensor:
         if not isinstance(self.rule, Rule) or self.rule.integral is None:
-            raise errors.Refused(f"The rule {self.rule.name} has no integral from 0 to 1, so no spike can be smoothed.")
-        kept, spikes = None, []
+            raise errors.Refused(f"The rule {self.rule.name} has no integral from 0 to 1; it has no smooth spike.")
+        v, spikes = None, []
         for i in current.to(fused.real(current)).unbind(0):
-            membrane = i if kept is None else torch.add(i, kept, alpha=self.tau)
+            membrane = i if v is None else torch.add(i, v, alpha=self.tau)
             spike = self.rule.integral(membrane - self.threshold)
             reset = spike.detach() if self.detach_reset else spike
-            kept = torch.addcmul(membrane, reset, membrane, value=-1)  # (1 - s)·m
+            v = torch.addcmul(membrane, reset, membrane, value=-1)  # (1 - s)·m
             spikes.append(spike)
         return torch.stack(spikes).to(current.dtype)
 
@@ -128,8 +135,10 @@ class LIF(nn.Module):
 class NormedLIF(nn.BatchNorm2d):
     """BatchNorm over all steps, the neuron, and with `pool` a 2×2 average pool, in one pass over memory.
 
-    (T, B, C, H, W) → spikes (T, B, C, H, W), or (T, B, C, H//2, W//2) of their means.  An input of one step stands for
-    `steps` equal ones: statistics of the batch are those of all of them.  The parameters are BatchNorm's own.
+    (T, B, C, H, W) → spikes (T, B, C, H, W), or with `pool` their means (T, B, C, H//2, W//2), where T is `steps`.  An
+    input of one step, (1, B, C, H, W), stands for `steps` equal ones; the statistics of the batch are those of all
+    steps.  Parameters and buffers are those of BatchNorm.  Refuses another number of steps, a map too small for the
+    pool, and in training mode fewer than two values per channel.
     """
 
     def __init__(self, channels: int, neuron: LIF, *, steps: int, pool: bool = False):
@@ -142,7 +151,7 @@ class NormedLIF(nn.BatchNorm2d):
         if self.training:
             mean, var = fused.statistics(x.detach()) if self.neuron.path == "fast" else _Statistics.apply(x)
             if self.track_running_stats:
-                self._remember(mean.detach(), var.detach(), x)
+                self._update_statistics(mean.detach(), var.detach(), x)
         if self.neuron.path == "fast":
             norm = self.weight, self.bias, mean, var, self.eps, self.training
             return fused.NormedSpikes.apply(x, *norm, self.neuron.cell(self.steps, x), self.pool)
@@ -160,8 +169,8 @@ class NormedLIF(nn.BatchNorm2d):
         if self.training and self.steps * samples * height * width < 2:
             raise errors.Refused("BatchNorm in training mode needs at least two values per channel.")
 
-    def _remember(self, mean: Tensor, var: Tensor, x: Tensor) -> None:
-        """Move the running statistics; a sample's variance counts N/(N - 1), N over all steps."""
+    def _update_statistics(self, mean: Tensor, var: Tensor, x: Tensor) -> None:
+        """Update the running statistics; the variance is made unbiased by N/(N - 1), N values over all steps."""
         count = self.steps * x[0, :, 0].numel()
         self.running_mean.lerp_(mean, self.momentum)
         self.running_var.lerp_(var * (count / (count - 1)), self.momentum)
@@ -169,7 +178,7 @@ class NormedLIF(nn.BatchNorm2d):
 
 
 class _Spike(torch.autograd.Function):
-    """One comparison; its backward is a differentiable formula, so it can be differentiated again."""
+    """A comparison whose backward pass is a differentiable formula, so that it can be differentiated twice."""
 
     @staticmethod
     def forward(ctx, u: Tensor, fires, rule: Rule) -> Tensor:
@@ -184,7 +193,7 @@ class _Spike(torch.autograd.Function):
 
 
 class _Statistics(torch.autograd.Function):
-    """Mean and variance of each channel, as the fast path has them, differentiable as often as one likes."""
+    """Mean and variance of each channel, the same bits as on the fast path; differentiable any number of times."""
 
     @staticmethod
     def forward(ctx, x: Tensor):

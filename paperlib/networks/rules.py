@@ -1,4 +1,7 @@
-"""Backward rules: how a spike is differentiated.  The forward pass never depends on them."""
+"""Backward rules: how a spike is differentiated.  The forward pass never depends on them.
+
+In formulas u = m - θ is the distance of the membrane to its threshold.
+"""
 
 import math
 from collections.abc import Callable
@@ -11,18 +14,18 @@ from paperlib import errors
 
 
 class Rule(NamedTuple):
-    """Back-propagation through time with ∂s/∂m as a function of u = m - θ, elementwise and of any shape."""
+    """Back-propagation through time, where `derivative` gives ∂s/∂m as a function of u, elementwise, of any shape."""
 
     name: str
     derivative: Callable[[Tensor], Tensor]
-    half_width: float | None = None  # of a triangle, the one rule that is also written in C (`neuron.c`)
-    integral: Callable[[Tensor], Tensor] | None = None  # of the derivative, from 0 at -∞ to 1: the spike made smooth
+    half_width: float | None = None  # γ of a triangle, the only rule that is also written in C (`neuron.c`)
+    integral: Callable[[Tensor], Tensor] | None = None  # of the derivative, from 0 to 1: the smooth spike
 
 
 class Rate(NamedTuple):
-    """No coupling between the steps: each step's gradient times the slope of a rate map at the time-mean input.
+    """No gradient between steps: the gradient of each step times the slope of a rate map at the mean input over time.
 
-    `slope` takes that input, of any shape, and τ.
+    `slope` takes the mean input, of any shape, and τ.
     """
 
     name: str
@@ -30,11 +33,11 @@ class Rate(NamedTuple):
 
 
 class Whole(NamedTuple):
-    """Back-propagation through time with ∂s/∂m of all steps found at once.
+    """Back-propagation through time, where `slopes` gives ∂s/∂m of all steps at once.
 
-    `slopes` takes u = m - θ as `fused` lays it out, (T, B, H, W, C), or (T, B, 1, 1, N) of a linear layer, and returns
-    ∂s/∂m of that shape; it is called once per backward pass.  `coupled`: a sample's slopes depend on the samples beside
-    it or on its place in the batch.
+    `slopes` takes u, (T, B, H, W, C), or (T, B, 1, 1, N) for a linear layer, and returns ∂s/∂m of the same shape.  It
+    is called once per backward pass.  With `coupled` the slopes of a sample depend on the rest of its batch or on its
+    place in it.
     """
 
     name: str
@@ -43,7 +46,7 @@ class Whole(NamedTuple):
 
 
 def triangle(gamma: float = 1.0) -> Rule:
-    """max(0, γ - |u|)/γ²; the paper's training rule (section 2 of the paper notes) with γ = 1."""
+    """max(0, γ - |u|)/γ²; with γ = 1 the paper's training rule (section 2 of the paper notes)."""
     errors.number("gamma", gamma, above=0)
 
     def integral(u: Tensor) -> Tensor:
@@ -57,7 +60,7 @@ def triangle(gamma: float = 1.0) -> Rule:
 
 
 def sigmoid(slope: float = 4.0) -> Rule:
-    """k·σ(ku)·(1 - σ(ku)), the derivative of σ(ku); section 5 of the paper notes, k = 4."""
+    """k·σ(ku)·(1 - σ(ku)), the derivative of σ(ku); section 5 of the paper notes has k = 4."""
     errors.number("slope", slope, above=0)
 
     def derivative(u: Tensor) -> Tensor:
@@ -68,7 +71,7 @@ def sigmoid(slope: float = 4.0) -> Rule:
 
 
 def atan(gamma: float = 2.0) -> Rule:
-    """(γ/2) / (1 + (πγu/2)²); section 5 of the paper notes, γ = 2."""
+    """(γ/2) / (1 + (πγu/2)²); section 5 of the paper notes has γ = 2."""
     errors.number("gamma", gamma, above=0)
     slope = math.pi * gamma / 2
     return Rule(
@@ -89,39 +92,42 @@ def rectangle(gamma: float = 1.0) -> Rule:
 
 
 def exponential(gamma: float = 1.0) -> Rule:
-    """exp(-|u|/γ)/(2γ), of area 1 (the form of Shrestha and Orchard, arXiv 1810.08646)."""
+    """exp(-|u|/γ)/(2γ): the form of Shrestha and Orchard (arXiv 1810.08646), scaled to area 1."""
     errors.number("gamma", gamma, above=0)
 
     def integral(u: Tensor) -> Tensor:
-        half = torch.exp(torch.where(u < 0, u, -u) / gamma) / 2  # the area beyond |u|; abs has no slope at 0
+        half = torch.exp(torch.where(u < 0, u, -u) / gamma) / 2  # the area beyond |u|; abs would have slope 0 at 0
         return torch.where(u < 0, half, 1 - half)
 
     return Rule("exponential", lambda u: torch.exp(u.abs() / -gamma) / (2 * gamma), integral=integral)
 
 
 def straight_through() -> Rule:
-    """1 everywhere, as if the spike were the membrane itself (Bengio et al., arXiv 1308.3432)."""
+    """1 everywhere, as if the spike were the membrane (Bengio et al., arXiv 1308.3432)."""
     return Rule("straight-through", torch.ones_like)
 
 
 def rate() -> Rate:
-    """(0.8 + 0.2τ)/(1 + τ) for 1 - τ ≤ x̄ ≤ 2, plus 0.2 for 0 ≤ x̄ ≤ 1 - τ: the RGA rule, section 5 of the notes."""
+    """The RGA rule at the mean input x̄: (0.8 + 0.2τ)/(1 + τ) where 1 - τ ≤ x̄ ≤ 2, plus 0.2 where 0 ≤ x̄ ≤ 1 - τ.
+
+    Section 5 of the paper notes.
+    """
 
     def slope(mean: Tensor, tau: float) -> Tensor:
         fires = (1 - tau <= mean) & (mean <= 2)
-        leaks = (mean >= 0) & (mean <= 1 - tau)  # where both end the slopes add
+        leaks = (mean >= 0) & (mean <= 1 - tau)  # at 1 - τ both hold, and the slopes add
         return fires.to(mean.dtype) * ((0.8 + 0.2 * tau) / (1 + tau)) + leaks.to(mean.dtype) * 0.2
 
     return Rate("rate", slope)
 
 
 def assg(a: float = 0.43) -> Whole:
-    """The atan rule as sharp as each sample, neuron and step needs it (ASSG, arXiv 2512.22522; section 6 of the notes).
+    """The ASSG rule: atan with its own sharpness α for each sample, neuron and step (section 6 of the paper notes).
 
-    With each backward pass M ← 0.9M + 0.1|u|, from 1, then D ← 0.9D + 0.1·||u| - M|, from 0, and then the slope is
-    (α/2) / (1 + (παu/2)²) with α = (2/π)·tan(πa) / (M + 1.5D + 1e-4).  The rule holds M and D of one layer and one
-    batch, so each neuron needs one of its own, afresh for each attack; `frozen`, it keeps them.  Refuses `a` outside
-    (0, 0.5), and membranes of another shape than those it remembers.
+    Each backward pass updates M ← 0.9M + 0.1|u|, which starts at 1, then D ← 0.9D + 0.1·||u| - M|, which starts at 0.
+    The slope is then (α/2) / (1 + (παu/2)²) with α = (2/π)·tan(πa) / (M + 1.5D + 1e-4).  The rule holds M and D of one
+    layer and one batch, so each layer needs a rule of its own, and each attack needs new ones.  While `slopes.frozen`
+    is True, M and D are used and not updated.  Refuses `a` outside (0, 0.5), and membranes of another shape than M.
     """
     errors.number("a", a, above=0)
     if a >= 0.5:
@@ -130,10 +136,10 @@ def assg(a: float = 0.43) -> Whole:
 
 
 class _Assg:
-    """The slopes of `assg`.  An object and no closure, so that the copy of a network remembers for itself."""
+    """The slopes of `assg`: an object, not a closure, so that the copy of a network has a memory of its own."""
 
     def __init__(self, sharpness: float):
-        self.sharpness, self.frozen = sharpness, False
+        self.sharpness, self.frozen = sharpness, False  # (2/π)·tan(πa)
         self.mean = self.deviation = None  # M and D, of the shape of u
 
     def __call__(self, u: Tensor) -> Tensor:
@@ -142,7 +148,7 @@ class _Assg:
             self.mean, self.deviation = torch.ones_like(u), torch.zeros_like(u)
         if u.shape != self.mean.shape:
             raise errors.Refused(
-                f"ASSG remembers a batch of {self.mean.shape[1]} samples, membranes of {tuple(self.mean.shape)}; "
+                f"ASSG holds a batch of {self.mean.shape[1]} samples, membranes of shape {tuple(self.mean.shape)}; "
                 f"it was given {u.shape[1]} samples, {tuple(u.shape)}. Keep the batch whole."
             )
         if not self.frozen:
@@ -153,10 +159,10 @@ class _Assg:
 
 
 def pdsg() -> Whole:
-    """exp(-(u - σ/2)²/(2σ²)) / (√(2π)σ), σ the spread of the membranes so far (PDSG, section 6 of the notes).
+    """exp(-(u - σ/2)²/(2σ²)) / (√(2π)σ), where σ is the spread of the membranes so far: PDSG, section 6 of the notes.
 
-    σ is the unbiased standard deviation over the batch, the steps up to and including this one, and space, of each
-    channel or feature by itself.  Where it is 0, or one value has none, it counts as 1.
+    For each channel or feature, σ is the unbiased standard deviation over the batch, space, and the steps up to and
+    including the present one.  Where it is 0, or not defined because there is one value, σ = 1.
     """
 
     def slopes(u: Tensor) -> Tensor:
@@ -168,21 +174,21 @@ def pdsg() -> Whole:
 
 
 def _spread_so_far(u: Tensor) -> Tensor:
-    """Unbiased standard deviation of u[: t + 1] for each t and channel, (T, B, H, W, C) → (T, C); 0 of one value."""
-    u = u - u[:1, :1, :1, :1]  # equal values then have a spread of exactly 0, their rounded mean notwithstanding
+    """Unbiased standard deviation of u[: t + 1] for each t and channel, (T, B, H, W, C) → (T, C); of one value 0."""
+    u = u - u[:1, :1, :1, :1]  # so that equal values have a spread of exactly 0, although their mean is rounded
     means = u.mean((1, 2, 3))
-    squares = (u - means[:, None, None, None]).square().sum((1, 2, 3))  # about the step's own mean
+    squares = (u - means[:, None, None, None]).square().sum((1, 2, 3))  # about the mean of each step
     count, mean, total, spreads = u[0, ..., 0].numel(), means[0], 0.0, []
-    for t in range(len(u)):  # Chan's way to join samples: no difference of large sums
-        apart = means[t] - mean
-        mean = mean + apart / (t + 1)
-        total = total + squares[t] + apart.square() * (count * t / (t + 1))
+    for t in range(len(u)):  # Chan's algorithm joins the steps without a difference of large sums
+        difference = means[t] - mean
+        mean = mean + difference / (t + 1)
+        total = total + squares[t] + difference.square() * (count * t / (t + 1))
         spreads.append((total / max((t + 1) * count - 1, 1)).sqrt())
     return torch.stack(spreads)
 
 
 def from_surrogate(spike_grad: Callable[[Tensor], Tensor]) -> Rule:
-    """The rule inside an snnTorch surrogate: what its own backward says at u."""
+    """The rule of an snnTorch surrogate: the gradient that its backward pass gives at u."""
 
     def derivative(u: Tensor) -> Tensor:
         with torch.enable_grad():
@@ -206,7 +212,7 @@ RULES = {
 
 
 def build(name: str, **options: float) -> Rule | Rate | Whole:
-    """A new rule of that name; `options` are its widths.  Refuses an unknown name and an option it does not take."""
+    """A new rule of that name; `options` set its width.  Refuses unknown names and options that it does not take."""
     errors.one_of("backward rule", name, RULES)
     errors.takes(f"Backward rule {name!r}", RULES[name], options)
     return RULES[name](**options)

@@ -1,7 +1,4 @@
-"""Profiles: params/<name>.yml → checked parameters → experiments.  The plan of a profile."""
+"""Profiles: params/<name>.yml → checked parameters → experiments."""
 
 from paperlib.profiles.files import NEEDED, family, load, names, of_imported
 from paperlib.profiles.profile import Profile
-from paperlib.profiles.selections import VARIED, Setting
-
-__all__ = ["NEEDED", "VARIED", "Profile", "Setting", "family", "load", "names", "of_imported"]

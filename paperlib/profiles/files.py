@@ -1,16 +1,20 @@
-"""The files under params/: which there are, read and checked with what they take over; one of them written."""
+"""The files under params/: their names, reading and checking one with its base, writing one for imported networks."""
 
+import importlib.util
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
 import yaml
 
-from paperlib import errors, paths
+from paperlib import errors, files, paths
 from paperlib.data import datasets
 from paperlib.profiles.profile import SCHEDULE, Profile
 from paperlib.store.experiment import Imported
 
+OPTIONAL = {"rivals", "imports"}
+ADDING = ("trainings", "rivals", "notebooks")  # tables that add to those of the base
 NEEDED = {"vanilla", "sr", "at", "at+sr"}
 ON_EVENTS = {"data", "network", "schedule", "seeds", "trainings"}  # entries that `events` gives anew
 
@@ -22,18 +26,18 @@ def names() -> list[str]:
 
 @cache
 def load(name: str) -> Profile:
-    """The profile in params/`name`.yml, checked; refuses unknown names, keys, options and values that cannot be."""
+    """The profile in params/`name`.yml, checked; refuses unknown names, keys, options and values that cannot be.
+
+    A file with a `base` takes over the base's entries.  Its tables `trainings`, `rivals` and `notebooks` add to those
+    of the base, entry by entry; an empty one leaves none of them.  Its `imports` are executed.
+    """
     errors.one_of("profile", name, names())
     path = paths.PARAMS / f"{name}.yml"
     content = _read(path)
     if isinstance(content, dict) and "base" in content:
-        base = content.pop("base")
-        errors.one_of(f"base of params/{path.name}", base, [other for other in names() if other != name])
-        taken = _read(paths.PARAMS / f"{base}.yml")
-        _of_kind(path, f"base {base}", taken, dict)
-        content = taken | content
+        content = _with_base(path, content)
     kinds = {name: get_origin(kind) or kind for name, kind in get_type_hints(Profile).items() if name != "name"}
-    _same_keys(path, "the profile", content, set(kinds) - {"rivals"}, {"rivals"})
+    _same_keys(path, "the profile", content, set(kinds) - OPTIONAL, OPTIONAL)
     for key, value in content.items():
         _of_kind(path, key, value, kinds[key])
     _same_keys(path, "cost", content["cost"], {"minutes", "disk_mb", "download_mb"})
@@ -43,6 +47,8 @@ def load(name: str) -> Profile:
     for key, value in content["events"].items():
         _of_kind(path, f"events: {key}", value, kinds[key])
     profile = Profile(name=name, **content)
+    for file in profile.imports:
+        _execute(path, file)
     _check(path, profile)
     _check(path, profile.on_events())
     try:
@@ -51,6 +57,38 @@ def load(name: str) -> Profile:
     except errors.Refused as problem:
         raise _named(profile, problem) from None
     return profile
+
+
+def _with_base(path: Path, content: dict) -> dict:
+    """A profile's content with what it takes over from its base."""
+    base = content.pop("base")
+    errors.one_of(f"base of params/{path.name}", base, [other for other in names() if other != path.stem])
+    inherited = _read(paths.PARAMS / f"{base}.yml")
+    _of_kind(path, f"base {base}", inherited, dict)
+    merged = inherited | content
+    for table in ADDING:
+        entries = content.get(table)
+        if entries and isinstance(entries, dict) and isinstance(inherited.get(table), dict):
+            merged[table] = inherited[table] | entries
+    return merged
+
+
+def _execute(path: Path, file: str) -> None:
+    """Execute one of a profile's `imports`, a file of this project or an absolute path, once in a process."""
+    source = paths.ROOT / Path(file).expanduser()
+    if not source.is_file():
+        raise errors.Refused(f"params/{path.name}: imports names {file!r}; there is no such file.")
+    name = f"paperlib.imported.{files.sha256(str(source.resolve()).encode())[:8]}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, source)
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(sys.modules[name])
+        except Exception as problem:
+            del sys.modules[name]
+            raise errors.Refused(
+                f"params/{path.name}: {file} cannot be imported ({type(problem).__name__}: {problem})."
+            ) from problem
 
 
 def _check(path: Path, profile: Profile) -> None:
@@ -97,34 +135,20 @@ def _named(profile: Profile, problem: errors.Refused) -> errors.Refused:
 def of_imported(name: str, network: str, data: dict, trainings: dict[str, dict]) -> Path:
     """Write params/`name`.yml: the profile "paper" with imported networks in place of some trainings.
 
-    Nothing of its own is swept: the released files say nothing of other λ.
+    Nothing of its own is swept, as params/templates/released.yml says: the released files have one λ.
     """
-    paper = _read(paths.PARAMS / "paper.yml")
+    paper, template = _read(paths.PARAMS / "paper.yml"), paths.PARAMS / "templates" / "released.yml"
+    changes = yaml.safe_load(template.read_text(encoding="utf-8").format(first=next(iter(trainings))))
     kept = {training: {k: v for k, v in paper["trainings"][training].items() if k == "h"} for training in trainings}
-    only = {  # nothing is trained for one notebook alone
-        "fig-lambda": {"lambdas": [], "seeds": [Imported.seed]},
-        "fig-attack-ladder": {"substitute": next(iter(trainings))},
-        "tab-masking-checklist": {"substitute": next(iter(trainings))},
-        "tab-blackbox": {"substitutes": []},
-        "tab-poisson-eot": {"trainings": []},
-        "fig-sr-variants": {"variants": []},
-        "fig-timesteps-and-leak": {"lambdas": []},
-        "tab-ablation": {"passes": 0},
-        "tab-cost": {"passes": 0},
-        "tab-events": {"trainings": []},
-        "fig-random-vs-adversarial-events": {"trainings": []},
-    }
-    content = {
-        "base": "paper",
+    content = changes | {
         "title": f"{network} as the released code trained it: {', '.join(trainings)}",
         "cost": paper["cost"],
         "data": data,
         "network": paper["network"] | {"name": network},
         "seeds": [Imported.seed],
         "events": paper["events"] | {"data": paper["events"]["data"] | {"name": "saccades:mnist5k"}},  # no download
-        "trainings": paper["trainings"] | {training: own | kept[training] for training, own in trainings.items()},
-        "rivals": {},
-        "notebooks": {artifact: own | only.get(artifact, {}) for artifact, own in paper["notebooks"].items()},
+        "trainings": {training: imported | kept[training] for training, imported in trainings.items()},
+        "notebooks": {a: paper["notebooks"].get(a, {}) | own for a, own in changes["notebooks"].items()},
     }
     path = paths.PARAMS / f"{name}.yml"
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=1000)

@@ -1,4 +1,4 @@
-"""What a profile has still to do, and how long that takes on this machine, from steps that are timed here and now.
+"""The missing work of a profile and the time it takes on this machine, from single steps that are timed now.
 
 Nothing is downloaded, trained or evaluated: the steps run on random images of the right shape.
 """
@@ -13,16 +13,19 @@ import torch
 from tqdm import tqdm
 
 from paperlib.attacks.ensembles import Transfer, members
-from paperlib.data import datasets, events, images
-from paperlib.networks import network, rules
+from paperlib.data import datasets, events, sets
+from paperlib.networks import network as networks
+from paperlib.networks import rules
 from paperlib.networks.network import Network
 from paperlib.profiles import Profile
-from paperlib.runs.plan import Evaluation, evaluations
+from paperlib.runs import plan
+from paperlib.runs.plan import Planned
 from paperlib.store import checkpoints
 from paperlib.store.experiment import Experiment, Imported
 from paperlib.theory.gradients import in_batches, loss_gradient
 from paperlib.training import defenses
 from paperlib.training.defenses import Batch
+from paperlib.training.loop import Step
 
 BATCH = 8  # images in a timed step; time grows in proportion (benchmarks/README.md)
 QUICK = 1.0  # seconds; a step that takes less is timed a second time, warm
@@ -30,10 +33,10 @@ QUICK = 1.0  # seconds; a step that takes less is timed a second time, warm
 
 @dataclass(frozen=True)
 class Bill:
-    """What is missing of a profile, each with its seconds on this machine; evaluations are bounded from above."""
+    """The missing trainings and evaluations, each with its seconds on this machine; evaluations bounded from above."""
 
     trainings: list[tuple[Experiment, float]]
-    evaluations: list[tuple[Evaluation, float]]
+    evaluations: list[tuple[Planned, float]]
 
     @property
     def seconds(self) -> float:
@@ -43,8 +46,9 @@ class Bill:
 def bill(profile: Profile, device: str) -> Bill:
     """Time one step of each kind that is missing, on `device`."""
     stopwatch = _Stopwatch(profile, checkpoints.resolve(device))
-    to_train = [e for e in profile.plan() if not checkpoints.is_trained(e) and isinstance(e, Experiment)]
-    to_attack = [one for one in evaluations(profile) if not one.is_there]
+    missing = [e for e in plan.experiments(profile) if not checkpoints.is_trained(e)]
+    to_train = [e for e in missing if isinstance(e, Experiment)]
+    to_attack = [one for one in plan.planned(profile) if not one.is_there]
     progress = tqdm(total=len(to_train) + len(to_attack), desc="timing one step of each kind", leave=False)
     result = Bill([], [])
     with progress:
@@ -58,7 +62,7 @@ def bill(profile: Profile, device: str) -> Bill:
 
 
 class _Outline(NamedTuple):
-    """What a step's time depends on of the data."""
+    """The properties of the data that a step's time depends on."""
 
     sample: tuple[int, ...]  # shape of one
     classes: int
@@ -67,8 +71,8 @@ class _Outline(NamedTuple):
     @classmethod
     def of(cls, data: dict) -> "_Outline":
         name = data["name"]
-        if name in images.OUTLINES:
-            channels, pixels, classes, train = images.OUTLINES[name]
+        if name in sets.OUTLINES:
+            channels, pixels, classes, train = sets.OUTLINES[name]
             sample = (channels, pixels, pixels)
         elif name in events.KINDS:
             kind = events.KINDS[name]
@@ -90,21 +94,14 @@ class _Stopwatch:
         options = {name: value for name, value in e.options.items() if name != "lam"}
         kind = self._shape(e), e.defense, repr(options)
         if kind not in self.known:
-            network, defense, batch = self._network(e).train(), defenses.build(e.defense, e.options), self._batch(e)
-            optimiser = torch.optim.SGD(network.parameters(), lr=e.schedule.lr, momentum=0.9)
-
-            def step():
-                optimiser.zero_grad()
-                defense.loss(network, batch).backward()
-                optimiser.step()
-                defenses.after_step(defense, network)
-
-            self.known[kind] = self._seconds(step)
+            step = Step(self._network(e).train(), defenses.build(e.defense, e.options), e.schedule)
+            batch = self._batch(e)
+            self.known[kind] = self._seconds(lambda: step.move(step.loss(batch)))
         steps = self._outline(e).train // e.schedule.batch_size
         return self.known[kind] * e.schedule.batch_size / BATCH * steps * e.schedule.epochs
 
-    def evaluation(self, one: Evaluation) -> float:
-        looks = [self._forward(one.experiment)]
+    def evaluation(self, one: Planned) -> float:
+        looks = [self._forward(one.experiment)]  # seconds
         for member in members(one.attack):
             transferred = isinstance(member, Transfer)
             maker = member.source if transferred else one.experiment
@@ -135,14 +132,22 @@ class _Stopwatch:
         return self.outlines[name]
 
     def _shape(self, e: Experiment | Imported) -> tuple:
-        """What a pass's time depends on."""
+        """Network, steps and sample shape, on which a pass's time depends."""
         return e.network, getattr(e, "T", self.profile.network["T"]), self._outline(e).sample
 
     def _network(self, e: Experiment | Imported) -> Network:
-        of, (name, T, (*_, channels, _, pixels)) = self.profile.network, self._shape(e)
-        size = {"in_channels": channels, "image_size": pixels, "num_classes": self._outline(e).classes}
-        neuron = {"T": T, "tau": getattr(e, "tau", of["tau"]), "rule": rules.build(of["rule"])}
-        return network.build(name, **size, **neuron, precision=of["precision"]).to(self.device)
+        own, (name, T, sample) = self.profile.network, self._shape(e)
+        *_, channels, _, pixels = sample
+        return networks.build(
+            name,
+            in_channels=channels,
+            image_size=pixels,
+            num_classes=self._outline(e).classes,
+            T=T,
+            tau=getattr(e, "tau", own["tau"]),
+            rule=rules.build(own["rule"]),
+            precision=own["precision"],
+        ).to(self.device)
 
     def _batch(self, e: Experiment | Imported) -> Batch:
         outline = self._outline(e)

@@ -35,12 +35,13 @@ def execute(
     """Execute a notebook with the parameters `given` over its own; `echo` gets its printed lines as they come.
 
     Writes `output` in one step and only if every cell ran: no times, no stderr (progress is shown, not kept), so the
-    same run gives the same bytes.  Otherwise removes any older `output`, keeps what there is as `*.failed.ipynb`
-    beside it and raises `Refused` with the cell and the reason.  An interrupted run leaves nothing.
+    same run gives the same bytes.  The list of the library's files that the notebook imported goes beside it (see
+    `modules`).  Otherwise removes any older `output`, keeps the unfinished one as `*.failed.ipynb` beside it and raises
+    `Refused` with the cell and the reason.  An interrupted run leaves nothing.
     `origin` says where `given` came from, for the sentence that refuses it.
     """
-    one_of("notebook", artifact, twins.names())
-    source, output = twins.source_of(artifact), output.absolute()
+    one_of("notebook", artifact, paths.notebooks())
+    source, output = paths.notebook(artifact), output.absolute()
     parameters.check(artifact, parameters.declared(source), given, origin=origin)
     running, failed = output.with_name(f".{output.stem}.running.ipynb"), output.with_suffix(".failed.ipynb")
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -50,13 +51,16 @@ def execute(
     def say(line: str) -> None:
         echo(f"{artifact}: {line}")
 
+    last_cell = f"from paperlib import modules\nmodules.keep({str(output.with_suffix('.done'))!r}, drawing=False)"
+    to_run = twins.parse(source.read_text(encoding="utf-8"))
+    to_run.cells.append(nbformat.v4.new_code_cell(last_cell))  # its imports decide when it is executed again
     out, err = _Lines(say), _Lines(say)
     say("running")
     try:
         reason = ""
         try:
             notebook = papermill.execute_notebook(
-                twins.parse(source.read_text(encoding="utf-8")),
+                to_run,
                 running,
                 given,
                 cwd=paths.ROOT,
@@ -81,6 +85,7 @@ def execute(
                 running.replace(failed)
                 evidence = paths.shown(failed)
             raise Refused(f"{where}: {last}. Evidence: {evidence}.")
+        notebook.cells.pop()
         write_atomically(output, twins.render(_settled(notebook)).encode())
         failed.unlink(missing_ok=True)
     finally:

@@ -1,26 +1,31 @@
-"""The plan of a profile: every training and evaluation that its notebooks ask for."""
+"""The plan of a profile: every training and evaluation that its notebooks ask for.
 
+A notebook names them in one cell, tagged `asks`, by `run.ask`.  The plan executes that cell with the notebook's
+parameters, and nothing else of it.
+"""
 
-
-
-
-
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from paperlib import attacks
-from paperlib.attacks import protocols
-from paperlib.attacks.attack import Attack
-from paperlib.attacks.ensembles import AnyAttack
-from paperlib.profiles.profile import Profile
-from paperlib.store.evaluations import is_evaluated, size
-from paperlib.store.experiment import Experiment, Imported
+from paperlib import errors, paths, profiles, words
+from paperlib.attacks.ensembles import AnyAttack, Transfer, members
+from paperlib.profiles import Profile, parameters
+from paperlib.profiles.selections import once
+from paperlib.runs.run import AnyExperiment, Request, Run
+from paperlib.store import evaluations
+from paperlib.store.evaluations import is_evaluated
+from paperlib.store.experiment import Imported
+from paperlib.training import defenses
+from paperlib.training.loop import passes
+
+TAG = "asks"
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Planned:
     """One network under one attack (None: clean images)."""
 
-    experiment: Experiment | Imported
+    experiment: AnyExperiment
     attack: AnyAttack
     samples: int
     split: str
@@ -32,174 +37,80 @@ class Evaluation:
     def __str__(self) -> str:
         attack = "clean"
         if self.attack is not None:
-            attack = f"{self.attack.title} at {radius(size(self.experiment, self.attack))}"
+            attack = f"{self.attack.title} at {words.radius(evaluations.size(self.experiment, self.attack))}"
         kind = "recordings" if self.experiment.is_of_events else "images"
         return f"{attack}, {self.samples} {self.split} {kind}"
 
 
-def evaluations(profile: Profile) -> list[Evaluation]:
-    """Everything that the profile's notebooks attack, each once; continuous integration holds this to what they do."""
+def requests(profile: Profile, artifact: str) -> list[Request]:
+    """What one notebook asks for with a profile's parameters.
+
+    Refuses a notebook without exactly one cell tagged `asks` or whose cell fails, trains or attacks by itself, or opens
+    no run.
+    """
+    source = paths.notebook(artifact)
+    found = [cell for tags, cell in parameters.cells(source.read_text(encoding="utf-8")) if TAG in tags]
+    if len(found) != 1:
+        raise errors.Refused(f"notebook {artifact}: {len(found)} cells are tagged {TAG}; there must be one.")
+    namespace = {"__name__": f"notebook {artifact}", **profile.parameters(artifact)}
+    try:
+        with errors.planning(artifact):
+            exec(compile(found[0], str(source), "exec"), namespace)
+    except errors.Refused:
+        raise
+    except Exception as problem:
+        raise errors.Refused(
+            f"notebook {artifact}: its cell tagged {TAG} failed ({type(problem).__name__}: {problem})."
+        ) from problem
+    runs = [value for value in namespace.values() if isinstance(value, Run)]
+    if not runs:
+        raise errors.Refused(f"notebook {artifact}: its cell tagged {TAG} opens no run; begin one by runs.begin.")
+    return [request for run in runs for request in run.requests]
+
+
+def experiments(profile: Profile) -> list[AnyExperiment]:
+    """Every network that the profile's notebooks ask for, each once, those of most passes first."""
+    networks = [e for request in _requests(profile) for e in request.networks]
+    networks += [e for _, attack, _ in _attacks(profile) for e in _sources(attack)]
+    return sorted(once(networks), key=_passes, reverse=True)
+
+
+def planned(profile: Profile) -> list[Planned]:
+    """Every evaluation that the profile's notebooks ask for, each once; the clean flags of a network come first."""
     found = {}
-    for part, asked in ASKED.items():
-        given = profile.parameters(part.partition("/")[0])
-        subjects, ladder, split, samples, *_ = *asked(profile, given), given.get("samples")  # if it names no others
-        for experiment in subjects:
-            own = ladder(experiment) if callable(ladder) else ladder
-            for attack in [None, *own]:  # clean flags come first: what is wrong already is not attacked
-                one = Evaluation(experiment, attack, samples, split)
-                found.setdefault((experiment.key, repr(attack), one.samples, split), one)
+    for experiment, attack, request in _attacks(profile):
+        one = Planned(experiment, attack, request.samples, request.split)
+        found.setdefault((experiment.key, repr(attack), one.samples, one.split), one)
     return list(found.values())
 
 
-def _random_and_adversarial(profile: Profile, given: dict):
-    radii = given["eps_255"]
-    louder = sorted({k * eps for k in given["factors"] for eps in radii})
-    noise = [attacks.standard(law, eps / 255) for law in attacks.RANDOM for eps in louder]
-    return profile.experiments(given["training"]), noise + [_pgd(given, eps) for eps in radii], "test"
+def register(profile: str) -> None:
+    """Make this process know the trainings, attacks, networks and data that a profile's notebooks register."""
+    _requests(profiles.load(profile))
 
 
-def _ablation(profile: Profile, given: dict):
-    networks_ = profile.contest(given["rival_seeds"])
-    return networks_, protocols.ladder(given["eps_255"], steps=given["pgd_steps"])[1:], "test"
+def _requests(profile: Profile) -> list[Request]:
+    return [request for artifact in paths.notebooks() for request in requests(profile, artifact)]
 
 
-def _budgets(profile: Profile, given: dict):
-    networks_ = profile.at_epochs(given["cost_seeds"]) + profile.at_cost(given["passes"], given["cost_seeds"])
-    spent = {name: given[name] for name in ("long_steps", "queries")} | {"steps": given["pgd_steps"]}
-    return networks_, [protocols.strongest(given["strong_eps_255"], **spent)], "test", given["strong_samples"]
+def _attacks(profile: Profile) -> Iterator[tuple[AnyExperiment, AnyAttack, Request]]:
+    """Each network with each attack on it; clean images first: samples that are wrong already are not attacked."""
+    for request in _requests(profile):
+        for experiment in request.networks:
+            attacks = request.attacks_on(experiment)
+            if attacks:
+                yield experiment, None, request
+            for attack in attacks:
+                yield experiment, attack, request
 
 
-def _maps(profile: Profile, given: dict):
-    return profile.swept(), [_pgd(given, given["eps_255"])], "test"
+def _sources(attack: AnyAttack) -> list[AnyExperiment]:
+    """The networks that an attack's examples are made on."""
+    return [member.source for member in members(attack) if isinstance(member, Transfer)]
 
 
-def _lambda(profile: Profile, given: dict):
-    subjects = profile.experiments("vanilla", seeds=given["seeds"]) + profile.sweep(
-        given["lambdas"], given["seeds"], given["training"]
-    )
-    return subjects, [_pgd(given, given["eps_255"])], "validation"
-
-
-def _variants_chosen(profile: Profile, given: dict):
-    return _variants(profile, given), [_pgd(given, given["eps_255"])], "validation"
-
-
-def _variants_judged(profile: Profile, given: dict):
-    spent = {name: given[name] for name in ("long_steps", "queries")} | {"steps": given["pgd_steps"]}
-    attacks_ = [_pgd(given, given["eps_255"]), protocols.strongest(given["eps_255"], **spent)]
-    return _variants(profile, given), attacks_, "test"
-
-
-def _variants(profile: Profile, given: dict) -> list[Experiment]:
-    return profile.variants(**{name: given[name] for name in VARIED})
-
-
-def _settings(profile: Profile, given: dict):
-    settings = profile.settings(given["T"], given["taus"], full=given["full"])
-    how = {name: given[name] for name in ("seeds", "epochs", "network")}
-    spent = {name: given[name] for name in ("long_steps", "queries")} | {"steps": given["pgd_steps"]}
-    attacks_ = [_pgd(given, given["eps_255"]), protocols.strongest(given["eps_255"], **spent)]
-    return profile.in_settings(settings, given["lambdas"], **how), attacks_, "test"
-
-
-def _settings_choice(profile: Profile, given: dict):
-    subjects, (pgd, _), _ = _settings(profile, given)
-    return subjects, [pgd], "validation"
-
-
-def _pgd(given: dict, eps_255: float) -> Attack:
-    return attacks.standard("pgd", eps_255 / 255, steps=given["pgd_steps"])
-
-
-def _ratio(profile: Profile, given: dict):
-    return profile.first(given["seeds"]), [_pgd(given, given["pgd_eps_255"])], "test"
-
-
-def _climb(profile: Profile, given: dict):
-    spent = {name: given[name] for name in ("gammas", "long_steps", "queries")} | {"steps": given["pgd_steps"]}
-
-    def attacks_on(experiment: Experiment) -> list[AnyAttack]:
-        source = profile.substitute(given["substitute"], experiment)
-        return protocols.rungs(given["eps_255"], source=source, **spent)
-
-    return profile.networks(given["checkpoints"], given["seeds"]), attacks_on, "test"
-
-
-def _whitebox(profile: Profile, given: dict):
-    networks_ = profile.networks(given["checkpoints"], given["seeds"])
-    return networks_, protocols.released(given["eps_255"], given["steps"])[1:], "test"
-
-
-def _blackbox(profile: Profile, given: dict):
-    kinds = [(training, network) for training in given["substitutes"] for network in (None, given["other_network"])]
-
-    def attacks_on(experiment: Experiment) -> list[AnyAttack]:
-        sources = [profile.substitute(training, experiment, network) for training, network in kinds]
-        spent = {"steps": given["pgd_steps"], "queries": given["queries"]}
-        return protocols.black_box(given["eps_255"], sources=sources, **spent)[1:]
-
-    return profile.networks(given["checkpoints"], given["seeds"]), attacks_on, "test"
-
-
-def _widths(profile: Profile, given: dict):
-    networks_ = profile.networks(given["checkpoints"], given["seeds"])
-    return networks_, protocols.rules_at(given["eps_255"], given["gammas"], steps=given["pgd_steps"])[1:], "test"
-
-
-def _expectations(profile: Profile, given: dict):
-    subjects = profile.poisson(given["trainings"], given["seeds"], given["checkpoints"])
-    return subjects, protocols.expectations(given["eps_255"], given["draws"], steps=given["pgd_steps"])[1:], "test"
-
-
-def _checklist(profile: Profile, given: dict):
-    spent = {name: given[name] for name in ("long_steps", "queries")} | {"steps": given["pgd_steps"]}
-
-    def attacks_on(experiment: Experiment) -> list[AnyAttack]:
-        source = profile.substitute(given["substitute"], experiment)
-        return protocols.checklist(given["eps_255"], given["radii_255"], source=source, **spent).attacks[1:]
-
-    return profile.networks(given["checkpoints"], given["seeds"]), attacks_on, "test"
-
-
-def _random_on_events(profile: Profile, given: dict):
-    spent = {"steps": given["pgd_steps"], "flip_steps": given["flip_steps"]}
-    noise, attacked = protocols.random_on_events(given["eps_counts"], given["flips"], given["factors"], **spent)
-    return profile.on_events().of(given["trainings"]), noise + attacked, "test"
-
-
-def _on_events(profile: Profile, given: dict):
-    spent = {"steps": given["pgd_steps"], "flip_steps": given["flip_steps"]}
-    return (
-        profile.on_events().of(given["trainings"]),
-        protocols.on_events(given["eps_counts"], given["flips"], **spent)[1:],
-        "test",
-    )
-
-
-def _worst_on_events(profile: Profile, given: dict):
-    spent = {name: given[name] for name in ("long_steps", "queries", "flip_steps")} | {"steps": given["pgd_steps"]}
-    worst = protocols.worst_on_events(given["strong_eps_counts"], given["strong_flips"], **spent)
-    return profile.on_events().of(given["trainings"]), worst, "test", given["strong_samples"]
-
-ASKED = {  # artifact or part: networks, attacks, part of the data, maybe how many, from profile and parameters
-    "fig-random-vs-adversarial": _random_and_adversarial,
-    "tab-ablation": _ablation,
-    "tab-ablation/equal-cost": _budgets,
-    "tab-cost": _budgets,
-    "fig-attack-ladder": _climb,
-    "tab-masking-checklist": _checklist,
-    "tab-whitebox": _whitebox,
-    "tab-blackbox": _blackbox,
-    "fig-surrogate-width": _widths,
-    "fig-timesteps-and-leak": _settings,
-    "fig-timesteps-and-leak/choice": _settings_choice,
-    "tab-poisson-eot": _expectations,
-    "fig-gradient-maps": _maps,
-    "fig-lambda": _lambda,
-    "fig-sr-variants/choice": _variants_chosen,
-    "fig-sr-variants": _variants_judged,
-    "thm-ratio": _ratio,
-    "tab-events": _on_events,
-    "tab-events/worst": _worst_on_events,
-    "fig-random-vs-adversarial-events": _random_on_events,
-}
+def _passes(experiment: AnyExperiment) -> int:
+    """Passes that each image takes through a network in training; the costliest are trained first."""
+    if isinstance(experiment, Imported):
+        return 0
+    return experiment.schedule.epochs * sum(passes(defenses.build(experiment.defense, experiment.options)))

@@ -1,14 +1,42 @@
-"""What a notebook opens and closes: `begin` checks its parameters, `save` keeps its record where it belongs."""
+"""One run of a notebook: `begin` checks its parameters, `ask` names what it needs, `save` keeps its record."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from paperlib import files, paths, profiles, records
-from paperlib.data import datasets, sets
+from paperlib.attacks.ensembles import AnyAttack
+from paperlib.data import datasets
+from paperlib.data.sets import ImageSet
 from paperlib.profiles import Profile, parameters
-from paperlib.store import checkpoints, experiment
+from paperlib.store import checkpoints, evaluations
+from paperlib.store.evaluations import Evaluation
+from paperlib.store.experiment import RECIPE, Experiment, Imported, Opened
+
+AnyExperiment = Experiment | Imported
+
+
+@dataclass(frozen=True)
+class Request:
+    """Networks that a notebook needs, and attacks on the first `samples` of a part of their data."""
+
+    networks: list[AnyExperiment]
+    attacks: Sequence[AnyAttack] | Callable[[AnyExperiment], Sequence[AnyAttack]]
+    samples: int
+    split: str
+    device: str
+
+    def evaluated(self) -> list[Evaluation]:
+        """Every network under every attack, loaded or computed (see `evaluations.evaluated`)."""
+        return evaluations.evaluated(
+            self.networks, self.attacks, samples=self.samples, split=self.split, device=self.device
+        )
+
+    def attacks_on(self, network: AnyExperiment) -> Sequence[AnyAttack]:
+        """The attacks on one network."""
+        return self.attacks(network) if callable(self.attacks) else self.attacks
 
 
 @dataclass(frozen=True)
@@ -20,20 +48,45 @@ class Run:
     parameters: dict[str, Any]
     record_path: Path
     started: float
+    requests: list[Request] = field(default_factory=list)
 
     @property
-    def data(self) -> sets.ImageSet:
+    def data(self) -> ImageSet:
         return datasets.load(**self.profile.data)
 
+    @property
+    def device(self) -> str:
+        return self.parameters["device"]
+
+    def ask(
+        self,
+        networks: Iterable[AnyExperiment],
+        attacks: Sequence[AnyAttack] | Callable[[AnyExperiment], Sequence[AnyAttack]] = (),
+        *,
+        samples: int = 0,
+        split: str = "test",
+    ) -> Request:
+        """Name networks, and attacks on the first `samples` of `split`; the plan trains and counts them.
+
+        `attacks` may hold None for clean images; a function gives each network its own.  Nothing is computed here.
+        """
+        request = Request(list(networks), attacks, samples, split, self.device)
+        self.requests.append(request)
+        return request
+
+    def opened(self, networks: Iterable[AnyExperiment]) -> Iterator[Opened]:
+        """Each experiment with its trained network, one after another."""
+        return checkpoints.opened(networks, device=self.device)
+
     def record(self, rows: list[dict], arrays: dict | None = None) -> dict:
-        """A record of what is measured so far, for a figure on the way; nothing is kept."""
+        """A record of the rows so far, for a figure on the way; nothing is kept."""
         return records.build(
             self.artifact,
             profile=self.profile.name,
             parameters=self.parameters,
             data={"name": self.data.name, "title": self.data.title, "sha256": self.data.sha256},
-            recipe=experiment.RECIPE,
-            device=checkpoints.resolve(self.parameters["device"]),
+            recipe=RECIPE,
+            device=checkpoints.resolve(self.device),
             rows=rows,
             arrays=arrays,
         )
@@ -53,14 +106,14 @@ def begin(artifact: str, namespace: dict[str, Any], *, on_events: bool = False) 
     Refuses names that the notebook does not declare and values of another type.  With the profile's own parameters the
     record goes to results/<profile>/, with any others to a folder of its own under build/own/, which is printed.
     """
-    declared = parameters.declared(paths.NOTEBOOKS / f"{artifact}.py")
+    declared = parameters.declared(paths.notebook(artifact))
     values = parameters.from_namespace(artifact, declared, namespace)
     profile = profiles.load(values["profile"])
-    own = {name: v for name, v in values.items() if v != profile.parameters(artifact)[name] and name != "device"}
+    changed = [n for n, value in values.items() if value != profile.parameters(artifact)[n] and n != "device"]
     folder = paths.RESULTS / profile.name
-    if own:
+    if changed:
         folder = paths.BUILD / "own" / f"{artifact}-{files.sha256(repr(sorted(values.items())).encode())[:8]}"
         where = folder.relative_to(paths.ROOT)
-        print(f"Not as in {profile.origin}: {', '.join(own)}. This run's record therefore goes to {where}/.")
+        print(f"Not as in {profile.origin}: {', '.join(changed)}. This run's record therefore goes to {where}/.")
     profile = profile.on_events() if on_events else profile
     return Run(artifact, profile, values, folder / f"{artifact}.json", time.perf_counter())

@@ -1,7 +1,7 @@
-"""Sources, twins, badges: what is rendered from notebooks/*.py, and how stale copies of it are found.
+"""Notebook sources and their `.ipynb` twins: headers, badges, outputs, and checks for stale copies.
 
-People edit the py:percent source; the `.ipynb` twin is what GitHub, Colab and Binder open.  Everything of the two
-that no author writes (the header down to the setup cell, the whole twin but its outputs) is rendered here.
+People edit the py:percent source; GitHub, Colab and Binder open the twin.  This module writes the header of a source,
+down to the setup cell, and all of a twin but its outputs.
 """
 
 import ast
@@ -13,7 +13,8 @@ import jupytext
 import nbformat
 from nbformat import NotebookNode
 
-from paperlib import environment, paths, report
+from paperlib import environment, paths
+from paperlib.artifacts import report
 from paperlib.errors import Refused, one_of
 from paperlib.files import write_atomically
 from paperlib.profiles import parameters
@@ -68,8 +69,8 @@ if "google.colab" in sys.modules:  # Colab opens this file alone: fetch the rest
 
 
 def names() -> list[str]:
-    """Every notebook's name, sorted."""
-    return sorted(path.stem for path in paths.NOTEBOOKS.glob("*.py"))
+    """The names of the notebooks in notebooks/, sorted."""
+    return [name for name, path in paths.notebooks().items() if path.parent == paths.NOTEBOOKS]
 
 
 def badges(artifact: str) -> str:
@@ -92,7 +93,7 @@ def header(artifact: str) -> str:
 def badge_table() -> str:
     """A Markdown list for the README, in reading order: each notebook's title, linked, with its badges."""
     lines = []
-    for name in report.artifacts():
+    for name in report.reading_order():
         found = re.search(r"^# # (.+)$", source_of(name).read_text(encoding="utf-8"), flags=re.MULTILINE)
         title, both = found[1] if found else name, badges(name).replace("\n", " ")
         lines.append(f"* [{title}](notebooks/{name}.ipynb) {both}\n")

@@ -1,6 +1,7 @@
-"""The released code's checkpoints as networks of ours; sections 2 and 4 of the paper notes describe their layout.
+"""Checkpoints of the released code as networks of this library.
 
-Nothing of that code is here: names of parameters are matched one by one, and whatever does not fit is refused.
+Their layout is described in sections 2 and 4 of the paper notes; none of the released code is used.  Parameters are
+matched by name, and a file that does not fit is refused.
 """
 
 import pickle
@@ -13,9 +14,9 @@ from torch import Tensor, nn
 from paperlib import errors
 from paperlib.data import images
 from paperlib.networks import architectures
-from paperlib.networks.network import Network
+from paperlib.networks.network import Network, build
 
-T = 8
+T = 8  # time steps of the released networks
 DATASETS = {"cifar10": (10, *images.CIFAR10), "cifar100": (100, *images.CIFAR100)}  # classes, mean, std
 
 
@@ -23,14 +24,13 @@ def load(source: str | Path | Mapping[str, Tensor], network: str, dataset: str) 
     """The network of a released checkpoint, in eval mode: images (B, 3, 32, 32) in [0, 1] → logits (B, K).
 
     `source` is a file or a state dict, `network` "vgg11" or "wrn16", `dataset` "cifar10" or "cifar100".  Weights keep
-    their precision.  Refuses a file that is no state dict, and missing, extra or misshapen entries, all of which it
-    lists.
+    their precision.  Refuses a file that is no state dict.  Refuses entries that are missing, unknown or of another
+    shape; the sentence lists all of them.
     """
     ours = empty(network, dataset)
     state = source if isinstance(source, Mapping) else _read(Path(source))
-    names = dict(zip(NAMES[network](), _prefixes(ours), strict=True))  # theirs → ours
-    expected = {}
-    for theirs, prefix in names.items():
+    expected = {}  # the released code's key → our key and shape
+    for theirs, prefix in zip(NAMES[network](), _prefixes(ours), strict=True):
         for key, value in ours.state_dict().items():
             if key == prefix or key.startswith(f"{prefix}."):
                 expected[theirs + key.removeprefix(prefix)] = key, value.shape
@@ -50,11 +50,11 @@ def load(source: str | Path | Mapping[str, Tensor], network: str, dataset: str) 
 
 
 def empty(network: str, dataset: str) -> Network:
-    """The same network with fresh weights."""
+    """The same network before its weights are loaded."""
     errors.one_of("released network", network, NAMES)
     errors.one_of("data set of the released code", dataset, DATASETS)
     classes, mean, std = DATASETS[dataset]
-    return network.build(network, in_channels=3, image_size=32, num_classes=classes, T=T, mean=mean, std=std)
+    return build(network, in_channels=3, image_size=32, num_classes=classes, T=T, mean=mean, std=std)
 
 
 def _read(path: Path) -> Mapping[str, Tensor]:
@@ -70,18 +70,23 @@ def _read(path: Path) -> Mapping[str, Tensor]:
 
 
 def _vgg11() -> list[str]:
-    """Their modules with parameters, in the order of the forward pass; the index counts conv, BatchNorm, neuron."""
+    """The released names of modules with parameters, in the order of the forward pass.
+
+    The second number counts three modules a layer: convolution, BatchNorm, neuron.
+    """
     groups = enumerate(architectures.VGG11, 1)
     features = [f"layer{g}.{3 * i + part}" for g, group in groups for i in range(len(group)) for part in (0, 1)]
     return [*features, "classifier.1", "classifier.3", "classifier.5"]
 
 
 def _wrn16() -> list[str]:
+    """The same for the wide residual network."""
     names = ["conv1"]
     for g in range(1, len(architectures.WRN16) + 1):
         for block in (f"block{g}.0", f"block{g}.1"):
             names += [f"{block}.{part}" for part in ("convex.comb", "bn1", "conv1", "bn2", "conv2")]
-            names += [f"{block}.convShortcut"] * block.endswith("0")
+            if block.endswith(".0"):
+                names.append(f"{block}.convShortcut")
     return [*names, "bn1", "fc"]
 
 
@@ -89,11 +94,11 @@ NAMES = {"vgg11": _vgg11, "wrn16": _wrn16}
 
 
 def _prefixes(network: Network) -> list[str]:
-    """Our modules and bare parameters in that order."""
-    found = []
+    """Our names of the same modules and parameters, in the same order."""
+    prefixes = []
     for name, module in network.named_modules():
         if isinstance(module, architectures.WideBlock):
-            found.append(f"{name}.mix")
+            prefixes.append(f"{name}.mix")
         elif isinstance(module, (nn.Conv2d, nn.BatchNorm2d, nn.Linear)):
-            found.append(name)
-    return found
+            prefixes.append(name)
+    return prefixes

@@ -1,4 +1,4 @@
-"""The ratio theorem and the finite-difference proposition, checkable on any f; section 3 of the paper notes."""
+"""The ratio theorem and the finite-difference proposition for any function f; section 3 of the paper notes."""
 
 from paperlib.theory.gradients import (
     gini,

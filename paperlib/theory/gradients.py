@@ -1,9 +1,9 @@
-"""Gradients by the input, taken in batches of one size, and their sizes and sparsities.
+"""Gradients with respect to the input, their norms and sparsities, and calls of networks in batches of fixed size.
 
-Each size takes a gradient (B, ...) and returns (B,).
+Each norm or sparsity takes a gradient (B, ...) and returns one number a sample, (B,).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -15,11 +15,14 @@ Network = Callable[[Tensor], Tensor]  # images (B, C, H, W) → logits (B, K)
 Loss = Callable[[Tensor, Tensor], Tensor]  # logits (B, K) and labels (B,) → one number a sample (B,)
 Probabilities = Callable[[Tensor], Tensor]  # f: images (B, C, H, W) → class probabilities (B, K)
 
-# ---- sizes and sparsities ---------------------------------------------------------------------------------------
+# ---- norms and sparsities ---------------------------------------------------------------------------------------
 
 
 def l0(gradient: Tensor, threshold: float) -> Tensor:
-    """How many coordinates exceed `threshold` in magnitude, strictly.  Report it only with its threshold."""
+    """The number of coordinates with a magnitude above `threshold`.  Report it only together with the threshold.
+
+    Refuses a threshold below 0.
+    """
     errors.number("threshold", threshold, at_least=0)
     return (gradient.flatten(1).abs() > threshold).sum(1)
 
@@ -35,23 +38,23 @@ def l2(gradient: Tensor) -> Tensor:
 
 
 def participation_number(gradient: Tensor) -> Tensor:
-    """‖g‖₁²/‖g‖₂², in [1, ‖g‖₀]: how many equal coordinates would share the gradient alike; NaN where g = 0.
+    """‖g‖₁²/‖g‖₂², in [1, ‖g‖₀]; k for k nonzero coordinates of equal magnitude; NaN where g = 0.
 
-    Free of scale, unlike l1 (section 3 of the paper notes, caution 3).
+    Unlike l1 it does not depend on the scale of g (section 3 of the paper notes, caution 3).
     """
     g = gradient.flatten(1)
-    g = g / g.abs().amax(1, keepdim=True)  # squares of tiny gradients would underflow
+    g = g / g.abs().amax(1, keepdim=True)  # the squares of tiny gradients would underflow
     return g.norm(p=1, dim=1).square() / g.norm(dim=1).square()
 
 
 def hoyer(gradient: Tensor) -> Tensor:
     """(√m - ‖g‖₁/‖g‖₂)/(√m - 1): 0 for m equal magnitudes, 1 for one nonzero coordinate (Hoyer 2004, JMLR 5:1457).
 
-    √PN in other words.  NaN where g = 0, and for a single coordinate.
+    The fraction ‖g‖₁/‖g‖₂ is the root of the participation number.  NaN where g = 0, and for a single coordinate.
     """
     root = gradient.shape[1:].numel() ** 0.5
-    spread = root - participation_number(gradient).sqrt()
-    return spread / (root - 1 if root > 1 else torch.nan)
+    difference = root - participation_number(gradient).sqrt()
+    return difference / (root - 1 if root > 1 else torch.nan)
 
 
 def gini(gradient: Tensor) -> Tensor:
@@ -60,7 +63,7 @@ def gini(gradient: Tensor) -> Tensor:
     1 - 2 Σ_k |g|₍ₖ₎/‖g‖₁ · (m - k + ½)/m over the ascending magnitudes (Hurley and Rickard, arXiv 0811.4706).
     """
     g = gradient.flatten(1).abs().sort(1).values
-    g = g / g[:, -1:]  # sums of huge gradients would overflow
+    g = g / g[:, -1:]  # the sums of huge gradients would overflow
     m = g.shape[1]
     weights = torch.arange(m - 0.5, 0, -1, dtype=g.dtype, device=g.device) / m
     return 1 - 2 * (g @ weights) / g.sum(1)
@@ -72,8 +75,8 @@ def gini(gradient: Tensor) -> Tensor:
 def input_gradient(value: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """∂ Σ value(images) / ∂ images, of the shape of `images`, detached.
 
-    `value` maps images (B, ...) to one number a sample (B,).  Where samples do not interact (eval mode), row i is the
-    gradient of sample i's own number.
+    `value` maps images (B, ...) to one number a sample (B,).  Where samples do not interact, as in eval mode, row i is
+    the gradient of the number of sample i.
     """
     with torch.enable_grad():
         leaf = images.detach().requires_grad_()
@@ -83,7 +86,8 @@ def input_gradient(value: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
 def probabilities(network: Callable[[Tensor], Tensor]) -> Probabilities:
     """The f of a network: its softmax, (B, C, H, W) → (B, K).
 
-    In 64 bits where the device has them: near 1 those of float32 lie 6e-8 apart, which the smallest steps do not reach.
+    In 64 bits where the device has them: near 1 the numbers of float32 lie 6e-8 apart, more than the smallest steps
+    change f.
     """
 
     def f(images: Tensor) -> Tensor:
@@ -94,7 +98,7 @@ def probabilities(network: Callable[[Tensor], Tensor]) -> Probabilities:
 
 
 def true_class_gradient(f: Probabilities, x: Tensor, y: Tensor) -> Tensor:
-    """g = ∇ₓ f_y(x), shape of `x`; of a spiking network it is the surrogate gradient."""
+    """g = ∇ₓ f_y(x), of the shape of `x`; for a spiking network the surrogate gradient."""
     return input_gradient(lambda images: true_class(f, images, y), x)
 
 
@@ -108,19 +112,20 @@ def picked(p: Tensor, y: Tensor) -> Tensor:
     return p.gather(1, y[:, None]).squeeze(1)
 
 
-# ---- networks in batches of one size -----------------------------------------------------------------------------
+# ---- networks in batches of fixed size ---------------------------------------------------------------------------
 
 
 def device_of(network: Network) -> torch.device:
-    """The device of a network's parameters; the CPU where it has none."""
+    """The device of the parameters of a network; the CPU where it has none."""
     parameters = network.parameters() if hasattr(network, "parameters") else iter(())
     return next((parameter.device for parameter in parameters), torch.device("cpu"))
 
 
 def in_batches(network: Network, images: Tensor, batch_size: int | None) -> Tensor:
-    """Logits of `images`, with the network called on exactly `batch_size` at a time (padded), without a graph.
+    """Logits (B, K) of `images`, without a graph; every call of the network gets exactly `batch_size` images.
 
-    Convolutions may sum in another order for another batch size; a fixed one keeps each sample's result its own.
+    The last batch is padded.  None puts all images into one batch.  Convolutions may sum in another order for another
+    batch size; with a fixed size the result of a sample does not depend on the number of images.
     """
     with torch.no_grad():
         return torch.cat([network(part)[:count] for part, count, _ in _parts(images, None, batch_size)])
@@ -128,8 +133,8 @@ def in_batches(network: Network, images: Tensor, batch_size: int | None) -> Tens
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
     """z_y - max_{k≠y} z_k of each sample, (B,)."""
-    own = labels[:, None]
-    return (logits.gather(1, own) - logits.scatter(1, own, -torch.inf).amax(1, keepdim=True)).squeeze(1)
+    index = labels[:, None]
+    return (logits.gather(1, index) - logits.scatter(1, index, -torch.inf).amax(1, keepdim=True)).squeeze(1)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -140,19 +145,27 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 def loss_gradient(
     network: Network, images: Tensor, labels: Tensor, batch_size: int | None, loss: Loss = cross_entropy
 ) -> tuple[Tensor, Tensor]:
-    """Logits (B, K) and the gradient of each sample's `loss` by its own image, (B, ...)."""
-    logits, gradient = [], []
+    """Logits (B, K), and the gradient of the `loss` of each sample with respect to its image, (B, ...).
+
+    Batches are those of `in_batches`.
+    """
+    logits, gradients = [], []
     for part, count, targets in _parts(images, labels, batch_size):
         leaf = part.detach().requires_grad_()
         with torch.enable_grad():
             z = network(leaf)
-            gradient.append(torch.autograd.grad(loss(z, targets).sum(), leaf)[0][:count])
+            gradients.append(torch.autograd.grad(loss(z, targets).sum(), leaf)[0][:count])
         logits.append(z.detach()[:count])
-    return torch.cat(logits), torch.cat(gradient)
+    return torch.cat(logits), torch.cat(gradients)
 
 
-def _parts(images: Tensor, labels: Tensor | None, batch_size: int | None):
-    """Yield (images, how many of them count, labels); a short part is filled up with its first sample."""
+def _parts(
+    images: Tensor, labels: Tensor | None, batch_size: int | None
+) -> Iterator[tuple[Tensor, int, Tensor | None]]:
+    """Batches of equal size: (images, number of images that are no padding, labels).
+
+    A short batch is padded with its first sample.
+    """
     size = len(images) if batch_size is None else batch_size
     for start in range(0, len(images), size):
         rows = torch.arange(start, start + size)

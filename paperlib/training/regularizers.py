@@ -1,8 +1,8 @@
-"""Penalties on the input gradient: SR in its variants, and what it is compared with; section 4 of the paper notes.
+"""Penalties on the input gradient: SR, its variants, and penalties to compare it with; section 4 of the paper notes.
 
-Each takes a network, images (B, C, H, W) and labels (B,), and returns logits (B, K) with a penalty before λ, a scalar.
-SR and the loss difference estimate a norm by a finite difference along the direction that attains it, which needs no
-double back-propagation; `exact_l1` and `exact_l2` take it.
+Each penalty takes a network, images (B, C, H, W) and labels (B,), and returns logits (B, K) and the penalty before λ, a
+scalar.  SR and the loss difference estimate a norm of the gradient by a finite difference, without double
+back-propagation; `exact_l1` and `exact_l2` use double back-propagation.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,65 +20,66 @@ Network = Callable[[Tensor], Tensor]  # images (B, C, H, W) → logits (B, K)
 
 
 def _margin_probability(logits: Tensor, labels: Tensor, rival: Tensor) -> Tensor:
-    """σ(z_y - z_j): the two-class probability against the frozen rival j, (B,).  Never overflows."""
+    """σ(z_y - z_j), (B,): the probability of y against the rival j alone.  Never overflows."""
     return torch.sigmoid((logits.gather(1, labels[:, None]) - logits.gather(1, rival[:, None])).squeeze(1))
 
 
 def _softmax_probability(logits: Tensor, labels: Tensor, rival: Tensor | None = None) -> Tensor:
+    """softmax(z)_y, (B,)."""
     return F.softmax(logits, dim=1).gather(1, labels[:, None]).squeeze(1)
 
 
 CONFIDENCES = {"margin": _margin_probability, "softmax": _softmax_probability}
 PENALTIES = {"square": torch.square, "absolute": torch.abs}  # of the quotient q
 DIRECTIONS = {"+": (0, 1), "-": (-1, 0), "central": (-1, 1)}  # q = (p(x + b·h·d) - p(x + a·h·d)) / ((b - a)·h)
-UPDATES = ("both", "clean")  # which of two passes in training mode move BatchNorm's running statistics
+UPDATES = ("both", "clean")  # the passes in training mode that update BatchNorm's running statistics
 
 
 class Variant(NamedTuple):
-    """The axes of SR: the confidence p, what is taken of its quotient q, and on which side of x the probe lies."""
+    """The axes of SR: the confidence p, the function of its quotient q, and the side of x where the probe is."""
 
-    confidence: str = "margin"  # against the runner-up; or "softmax": of the true class
+    confidence: str = "margin"  # of the true class against the runner-up; or "softmax": against all classes
     penalty: str = "square"  # q²; or "absolute": |q|
-    direction: str = "+"  # forward along d = sign ∇ₓp, where p grows; or "-": backward; or "central"
+    direction: str = "+"  # along d = sign ∇ₓp, where p grows; or "-": along -d; or "central": both
 
 
 PRESETS = {"released": Variant(), "paper": Variant("softmax", "absolute")}
 
 
 def variant(preset: str = "released", **axes: str) -> Variant:
-    """The preset with some of its axes replaced; refuses what there is not."""
+    """The preset with some of its axes replaced; refuses unknown presets, axes and values."""
     errors.one_of("SR preset", preset, PRESETS)
     errors.takes("An SR variant", Variant, axes)
-    found = PRESETS[preset]._replace(**axes)
+    result = PRESETS[preset]._replace(**axes)
     for axis, allowed in zip(Variant._fields, (CONFIDENCES, PENALTIES, DIRECTIONS), strict=True):
-        errors.one_of(f"{axis} of SR", getattr(found, axis), allowed)
-    return found
+        errors.one_of(f"{axis} of SR", getattr(result, axis), allowed)
+    return result
 
 
 def named(words: str) -> Variant:
-    """The variant that a word an axis names, in order: "softmax absolute central"; refuses what there is not."""
-    given = words.split()
-    if len(given) != len(Variant._fields):
+    """The variant with one word for each axis, in order: "softmax absolute central"; refuses unknown words."""
+    values = words.split()
+    if len(values) != len(Variant._fields):
         raise errors.Refused(f"{words!r} names no SR variant; it must be a word each for {', '.join(Variant._fields)}.")
-    return variant(**dict(zip(Variant._fields, given, strict=True)))
+    return variant(**dict(zip(Variant._fields, values, strict=True)))
 
 
 def runner_up(logits: Tensor, labels: Tensor) -> Tensor:
-    """argmax over k ≠ y of z_k, (B,); of equal logits the lower class."""
+    """argmax over k ≠ y of z_k, (B,); the lowest class among equal logits."""
     return logits.detach().scatter(1, labels[:, None], -torch.inf).argmax(1)
 
 
 @contextmanager
 def unremembered(network: Network) -> Iterator[None]:
-    """Passes inside the block leave BatchNorm's running statistics as they are; they are normalised as ever."""
+    """Inside the block passes do not update BatchNorm's running statistics; they are normalised as before."""
     norms = [m for m in network.modules() if isinstance(m, _BatchNorm)] if isinstance(network, nn.Module) else []
-    own = [norm.track_running_stats for norm in norms]
+    before = [norm.track_running_stats for norm in norms]
     try:
         for norm in norms:
-            norm.track_running_stats = False  # as long as it has them, eval mode uses them nonetheless
+            norm.track_running_stats = False  # eval mode still uses the statistics that the norm has
         yield
     finally:
-        for norm, tracks in zip(norms, own, strict=True):
+        for norm, tracks in zip(norms, before, strict=True):
             norm.track_running_stats = tracks
 
 
@@ -93,13 +94,15 @@ def sr(
     update: str = "both",
     **axes: str,
 ) -> tuple[Tensor, Tensor]:
-    """Logits and the mean of q² or |q|, where q estimates ‖∇ₓp‖₁ along d = sign ∇ₓΣp over the whole batch, a constant.
+    """Logits (B, K), and the mean of q² or |q|, where q = (p(x + h·d) - p(x))/h estimates ‖∇ₓp‖₁ of a sample.
 
-    "released": q = (p(x + h·d) - p(x))/h squared, p the two-class probability against the runner-up; "paper": |q| of
-    the true class's softmax probability.  Any axis of `Variant` may be given beside the preset, as in
-    sr(..., direction="central").  `h` is in the images' units.  Probes are clamped to the bounds `clamp`; the released
-    code does not.  Gradients flow through all passes, in whichever mode the network is; with `update` "clean" the
-    probes leave BatchNorm's running statistics alone.  Refuses what there is not, and h that is not above 0.
+    The direction d = sign ∇ₓΣp, with the sum over the batch, and the runner-up are constants.  The preset "released"
+    squares q, and p is the probability of the true class against the runner-up; the preset "paper" has |q|, and p is
+    the softmax probability of the true class.  `axes` replace single axes of the preset (see `Variant`), as in
+    sr(..., direction="central").  `h` is in the units of the images.  Probes are clamped to the bounds `clamp`, if
+    given; the released code does not clamp.  Gradients flow through all passes, in train and in eval mode.  With
+    `update` "clean" the probes do not update BatchNorm's running statistics.
+    Refuses unknown presets, axes and updates, and h that is not above 0.
     """
     confidence, penalty, direction = variant(preset, **axes)
     errors.number("h", h, above=0)
@@ -108,23 +111,24 @@ def sr(
     leaf = images.detach().requires_grad_()
     logits = network(leaf)
     rival = runner_up(logits, labels)
-    at = {0: p(logits, labels, rival)}  # p at x + place·h·d
-    d = torch.autograd.grad(at[0].sum(), leaf, retain_graph=True)[0].sign()
+    values = {0: p(logits, labels, rival)}  # {place: p at x + place·h·d}
+    d = torch.autograd.grad(values[0].sum(), leaf, retain_graph=True)[0].sign()
     low, high = DIRECTIONS[direction]
     with unremembered(network) if update == "clean" else nullcontext():
-        for place in filter(None, (low, high)):
+        for place in [place for place in (low, high) if place != 0]:  # x was the first pass
             probe = images + place * h * d
-            at[place] = p(network(probe if clamp is None else probe.clamp(*clamp)), labels, rival)
-    return logits, PENALTIES[penalty]((at[high] - at[low]) / ((high - low) * h)).mean()
+            values[place] = p(network(probe if clamp is None else probe.clamp(*clamp)), labels, rival)
+    return logits, PENALTIES[penalty]((values[high] - values[low]) / ((high - low) * h)).mean()
 
 
 def loss_difference(
     network: Network, images: Tensor, labels: Tensor, *, norm: str = "l1", h: float = 0.01, update: str = "both"
 ) -> tuple[Tensor, Tensor]:
-    """Logits and the mean of ((ℓ(x + h·d) - ℓ(x))/h)², ℓ the cross-entropy: ‖∇ₓℓ‖² by a finite difference.
+    """Logits (B, K), and the mean of ((ℓ(x + h·d) - ℓ(x))/h)², an estimate of ‖∇ₓℓ‖² of the cross-entropy ℓ.
 
-    d = sign ∇ₓℓ for the norm "l1", ∇ₓℓ/‖∇ₓℓ‖₂ for "l2", a constant; the probe is not clamped (Finlay and Oberman, arXiv
-    1905.11468).  `h`, `update` and what is refused are those of `sr`.
+    The direction is d = sign ∇ₓℓ for the norm "l1" and ∇ₓℓ/‖∇ₓℓ‖₂ for "l2"; it is a constant.  The probe is not clamped
+    (Finlay and Oberman, arXiv 1905.11468).  `h` and `update` are those of `sr`.
+    Refuses unknown norms and updates, and h that is not above 0.
     """
     errors.one_of("norm", norm, ("l1", "l2"))
     errors.number("h", h, above=0)
@@ -140,23 +144,24 @@ def loss_difference(
 
 
 def exact_l1(network: Network, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits and the mean of ‖∇ₓ f_y‖₁ by double back-propagation, f_y the true class's softmax probability.
+    """Logits (B, K), and the mean of ‖∇ₓ f_y‖₁ by double back-propagation, f_y the true class's softmax probability.
 
-    What `sr` with the preset "paper" estimates.  `network` must be twice differentiable: a spiking network of this
-    library is so inside `network.reference_path()` or `network.smoothed()`, and refused by torch otherwise.
+    This is the norm that `sr` with the preset "paper" estimates.  `network` must be twice differentiable.  A spiking
+    network of this library is so inside `network.reference_path()` or `network.smoothed()`; otherwise the backward pass
+    of the penalty raises RuntimeError.
     """
     logits, gradient = _differentiable_gradient(network, images, labels)
     return logits, gradient.abs().flatten(1).sum(1).mean()
 
 
 def exact_l2(network: Network, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits and the mean of ‖∇ₓ f_y‖₂: `exact_l1` with another norm, one that does not ask for sparsity."""
+    """`exact_l1` with ‖∇ₓ f_y‖₂, a norm that does not favour sparse gradients."""
     logits, gradient = _differentiable_gradient(network, images, labels)
     return logits, gradient.flatten(1).norm(dim=1).mean()
 
 
 def _differentiable_gradient(network: Network, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits and ∇ₓ Σ f_y with its own graph."""
+    """Logits (B, K) and ∇ₓ Σ f_y, (B, C, H, W), with the graph of the gradient."""
     leaf = images.detach().requires_grad_()
     logits = network(leaf)
     f_y = _softmax_probability(logits, labels)

@@ -1,6 +1,7 @@
-"""Recordings written byte by byte, read by tonic; frames against a slow binning; what is damaged is named."""
+"""Recordings: written byte by byte and read by tonic, or simulated; frames and the camera against slow versions."""
 
 import io
+import math
 import os
 import sys
 import types
@@ -12,16 +13,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
-from paperlib import paths
+from paperlib import networks, paths
 from paperlib.data import events, real, recordings
 from paperlib.data.recordings import DTYPE
+from paperlib.data.simulation import DARK, MARGIN, SACCADE, Camera, moved, path
 from paperlib.errors import Refused
 
 SENSOR = (34, 34, 2)
-SAMPLES = (
-    "COMPANION_EVENT_SAMPLES"  # the folder of a real recording, sample_nmnist.bin, which is not part of this project
-)
+SAMPLES = "COMPANION_EVENT_SAMPLES"  # names the folder of a real recording, sample_nmnist.bin, which is not shipped
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +31,7 @@ def folder(monkeypatch, tmp_path) -> Path:
     monkeypatch.setattr(paths, "DATA", tmp_path / "data")
     monkeypatch.setenv(real.FOLDER, str(tmp_path / "mine"))
     yield tmp_path / "mine"
-    events._load.cache_clear()
+    events._real.cache_clear()
 
 
 def some(count: int = 50, seed: int = 0, size: int = 34, last: int = 300_000) -> np.ndarray:
@@ -114,8 +115,8 @@ def test_where_tonic_loses_nothing_its_frames_are_the_same():
 def test_the_first_wrong_event_is_named_with_its_place(change, told):
     recording = some()
     recording["t"] += 1
-    for name, value in change.items():
-        recording[name][7] = value
+    ((name, value),) = change.items()
+    recording[name][7] = value
     with pytest.raises(Refused, match=told):
         recordings.check(recording, sensor=SENSOR, source="a.bin")
 
@@ -160,10 +161,7 @@ def test_time_stamps_that_overflow_go_on(folder):
     write(folder / "NMNIST/Train/3/00000.bin", in_bytes(early) + bytes([0, 240, 0, 0, 0]) + in_bytes(late))
     expected = np.concatenate([early, late])
     expected["t"][20:] += 2**13
-    found = events.load("nmnist", T=4)
-    (at,) = (found.train.index == 0).nonzero()[0].tolist() if (found.train.index == 0).any() else (None,)
-    frames = found.train.pixels()[at] if at is not None else found.validation.pixels()[0]
-    np.testing.assert_array_equal(frames, slow(expected, 4, "time"))
+    np.testing.assert_array_equal(real.source("nmnist", 4).read(np.arange(1))[0], slow(expected, 4, "time"))
 
 
 @pytest.mark.parametrize(
@@ -190,12 +188,12 @@ def test_recordings_are_binned_once_and_each_way_of_binning_is_kept_apart(folder
     kept = paths.DATA / "events"
     named = sorted(each.name.rpartition(",")[0] for each in kept.iterdir())  # the rest is the code's hash
     assert named == [f"nmnist,T={T},by=time,size=34" for T in (3, 4)]
-    events._load.cache_clear()
+    events._real.cache_clear()
     with monkeypatch.context() as patch:
         patch.setattr(real, "_events", lambda *_: pytest.fail("read again"))
         again = events.load("nmnist", T=3)
     assert again.sha256 == first.sha256
-    events._load.cache_clear()
+    events._real.cache_clear()
     monkeypatch.setattr(real, "version", lambda package: f"another {package}")
     assert events.load("nmnist", T=3).sha256 == first.sha256
     assert len(list(kept.iterdir())) == 3
@@ -227,7 +225,7 @@ def test_kept_frames_that_are_damaged_are_named(folder, damage):
     events.load("nmnist", T=3)
     kept = next((paths.DATA / "events").rglob("*.npz"))
     kept.write_bytes(damage(kept.read_bytes()))
-    events._load.cache_clear()
+    events._real.cache_clear()
     with pytest.raises(Refused, match=f"{kept.name} is damaged .*delete it"):
         events.load("nmnist", T=3)
 
@@ -274,8 +272,6 @@ def test_a_real_recording_of_n_mnist_goes_through_reader_binning_and_network(fol
     assert len(data) % real.EVENT_BYTES == 0
     counts = found.test.pixels()
     assert (counts.flatten(1).sum(1) == len(data) / real.EVENT_BYTES).all() and (counts > 0).any(1).any()
-    from paperlib import networks
-
     network = networks.build("events-conv-4-8", in_channels=2, image_size=34, num_classes=10, T=6).eval()
     assert network(counts).shape == (2, 10) and network(counts).isfinite().all()
 
@@ -372,21 +368,21 @@ def test_a_missing_reader_is_named_with_what_installs_it(airplanes, monkeypatch)
 
 
 def test_the_augmentation_is_a_mirror_and_one_of_three_alike_in_all_frames():
-    generator = torch.Generator().manual_seed(0)
     one = torch.rand(2, 48, 48) + 1  # nowhere 0
     frames = one.expand(300, 3, 2, 48, 48)
-    varied = real.augment(frames, generator)
+    varied = real.augment(frames, torch.Generator().manual_seed(0))
     assert varied.shape == frames.shape and torch.equal(frames[0, 0], one)
     assert (varied == varied[:, :1]).all()  # the frames were equal and have stayed so
-    seen = {"shift": 0, "turn": 0, "cut": 0}
-    mirrored = 0
+    seen, mirrored = {"shift": 0, "turn": 0, "cut": 0}, 0
     for x in varied[:, 0]:
         zeros = (x == 0).all(0)
+        seen["turn"] += bool(zeros.any() and zeros.sum() != 256)
         for flipped in (False, True):
             start = one.flip(-1) if flipped else one
             if not zeros.any():
-                shifts = [s for s in range(-5, 6)]
-                hit = any(torch.equal(start.roll((a, b), (-2, -1)), x) for a in shifts for b in shifts)
+                first = (x[0] == start[0, 0, 0]).nonzero()[0]  # where the picture's first pixel has gone
+                down, right = ((first + 24) % 48 - 24).tolist()
+                hit = abs(down) <= 5 and abs(right) <= 5 and torch.equal(start.roll((down, right), (-2, -1)), x)
                 seen["shift"] += hit
                 mirrored += hit and flipped
             elif zeros.sum() == 256 and torch.equal(torch.where(zeros, 0, start), x):
@@ -394,8 +390,179 @@ def test_the_augmentation_is_a_mirror_and_one_of_three_alike_in_all_frames():
                 assert len(rows) == len(columns) == 16 and rows.max() - rows.min() == 15
                 seen["cut"] += 1
                 mirrored += flipped
-        seen["turn"] += bool(zeros.any() and zeros.sum() != 256)
     assert sum(seen.values()) in (299, 300) and all(70 < count < 130 for count in seen.values())
     assert 70 < mirrored < 130  # half of the 200 of which it can be told
     again = real.augment(frames[:5], torch.Generator().manual_seed(0))
     assert torch.equal(again, varied[:5])
+
+
+# ---- the simulated camera --------------------------------------------------------------------------------------------
+
+PLAIN = {"refractory": 0, "jitter": 0.0, "noise": 0.0}  # a sensor without faults
+SIZE = 12  # of the pictures that the camera sees, in pixels
+
+
+def recorded(pictures, **options) -> list[np.ndarray]:
+    pictures = np.asarray(pictures, np.float32)
+    return list(Camera(**PLAIN | options).record(pictures, np.arange(len(pictures))))
+
+
+def square(brightness: float = 1.0) -> np.ndarray:
+    """A bright square on black, (SIZE, SIZE)."""
+    picture = np.zeros((SIZE, SIZE), np.float32)
+    picture[4:8, 4:8] = brightness
+    return picture
+
+
+def net(events: np.ndarray) -> np.ndarray:
+    """ON minus OFF of each pixel, (H, W)."""
+    found = np.zeros((SIZE + MARGIN, SIZE + MARGIN), int)
+    np.add.at(found, (events["y"], events["x"]), np.where(events["p"], 1, -1))
+    return found
+
+
+def slow_camera(picture: np.ndarray, threshold: float, refractory: int) -> list[tuple]:
+    """The definition, one pixel after another: (t, x, y, p)."""
+    times, places = path()
+    level = [np.log(moved(picture[None].astype(np.float32), *place)[0] + DARK) for place in places]
+    found = []
+    for y in range(SIZE + MARGIN):
+        for x in range(SIZE + MARGIN):
+            start, risen, last = level[0][y, x], 0, -math.inf
+            for i in range(1, len(times)):
+                a, b = level[i - 1][y, x], level[i][y, x]
+                while abs((b - start) / threshold - risen) >= 1:
+                    risen += 1 if b > a else -1
+                    share = (start + risen * threshold - a) / (b - a)
+                    t = times[i - 1] + min(max(share, 0), 1) * (times[i] - times[i - 1])
+                    if t - last >= refractory:
+                        last = t
+                        found.append((round(t), x, y, b > a))
+    return sorted(found)
+
+
+@pytest.mark.parametrize(("threshold", "refractory"), [(0.6, 0), (0.25, 0), (0.25, 9_000)])
+def test_every_event_is_the_one_of_the_definition_pixel_by_pixel(threshold, refractory):
+    picture = np.random.RandomState(0).rand(SIZE, SIZE).astype(np.float32)
+    (events,) = recorded([picture], threshold=threshold, refractory=refractory)
+    mine = sorted(zip(*(events[name].tolist() for name in ("t", "x", "y", "p")), strict=True))
+    theirs = slow_camera(picture, threshold, refractory)
+    assert len(mine) == len(theirs) > 300
+    for one, other in zip(mine, theirs, strict=True):
+        assert one[1:] == other[1:] and abs(one[0] - other[0]) <= 1  # times are rounded to microseconds
+
+
+def test_a_bright_edge_that_arrives_is_on_and_one_that_leaves_is_off():
+    (events,) = recorded([square()])
+    early = events[events["t"] < SACCADE // 4]  # the picture has moved less than two pixels, mostly down
+    inside = early[(early["x"] >= 5) & (early["x"] < 8)]  # columns that stay covered
+    on, off = inside[inside["p"]], inside[~inside["p"]]
+    assert set(on["y"]) == {8, 9} and set(off["y"]) == {4, 5}  # below the square it grows bright, at its top dark
+
+
+def test_the_number_of_events_of_one_edge_is_its_contrast_over_the_threshold():
+    (events,) = recorded([square()], threshold=0.5)
+    rise = math.floor((math.log(1 + DARK) - math.log(DARK)) / 0.5)  # thresholds from black to white
+    pixel = events[(events["x"] == 6) & (events["y"] == 9) & (events["t"] < SACCADE // 2)]
+    assert len(pixel) == rise and pixel["p"].all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.floats(0.1, 1.0), st.floats(0.15, 1.0))
+def test_the_path_returns_so_gains_and_losses_of_each_pixel_cancel(seed, threshold, share):
+    picture = np.random.RandomState(seed).rand(SIZE, SIZE) * share
+    (events,) = recorded([picture], threshold=threshold)
+    assert np.abs(net(events)).max() <= 1  # what is left is less than a threshold
+    recordings.check(events, sensor=(SIZE + MARGIN, SIZE + MARGIN, 2), source="simulated")
+
+
+def test_the_mean_path_is_a_triangle_that_returns_to_its_start():
+    times, places = path()
+    assert (places[0] == places[-1]).all() and (times[0], times[-1]) == (0, 3 * SACCADE)
+    assert (np.diff(times) > 0).all()
+    corners = places[[0, 20, 40]]
+    assert corners.tolist() == [[0, 0], [7, 3.5], [0, 7]]
+    np.testing.assert_allclose(np.diff(places[20:41], axis=0).std(0), 0, atol=1e-12)  # each side at one speed
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10**6))
+def test_more_contrast_gives_more_events(seed):
+    picture = np.random.RandomState(seed).rand(SIZE, SIZE)
+    counts = [len(events) for events in recorded([picture * share for share in (0.05, 0.2, 1.0)])]
+    assert counts[0] < counts[1] < counts[2]
+
+
+def test_a_blank_picture_says_nothing_and_noise_says_what_its_rate_says():
+    blank = np.zeros((30, SIZE, SIZE))
+    assert all(len(events) == 0 for events in recorded(blank))
+    pixels, seconds, rate = (SIZE + MARGIN) ** 2, 3 * SACCADE / 1e6, 20.0
+    noisy = np.concatenate(recorded(blank, noise=rate))
+    expected = 30 * pixels * seconds * rate
+    assert abs(len(noisy) - expected) < 4 * math.sqrt(expected)  # Poisson
+    assert abs(noisy["p"].mean() - 0.5) < 0.02
+    assert noisy["x"].max() == noisy["y"].max() == SIZE + MARGIN - 1 and noisy["x"].min() == 0
+
+
+def test_a_pixel_is_silent_after_an_event_for_its_refractory_time():
+    picture = np.random.RandomState(1).rand(SIZE, SIZE)
+    (free,), (silent,) = (recorded([picture], threshold=0.1, refractory=r) for r in (0, 5_000))
+    assert len(silent) < len(free)
+
+    def shortest(events):
+        order = np.lexsort((events["t"], events["x"], events["y"]))
+        t, x, y = (events[name][order] for name in ("t", "x", "y"))
+        return np.diff(t)[(np.diff(x) == 0) & (np.diff(y) == 0)].min()
+
+    assert shortest(silent) >= 5_000 - 1 > shortest(free)
+
+
+def test_jitter_moves_times_by_its_standard_deviation_and_keeps_them_in_order():
+    pictures, shifts = np.random.RandomState(2).rand(40, SIZE, SIZE), []
+    how = {"threshold": 1.2}  # so high that many pixels say each of ON and OFF once, and the two can be paired
+    for still, moving in zip(recorded(pictures, **how), recorded(pictures, jitter=300.0, **how), strict=True):
+        assert (np.diff(moving["t"]) >= 0).all() and moving["t"].min() >= 0
+        assert len(still) == len(moving) and (net(still) == net(moving)).all()
+        once = []
+        for one in (still, moving):
+            keys, where, count = np.unique(one[["x", "y", "p"]], return_index=True, return_counts=True)
+            once.append(dict(zip(keys[count == 1].tolist(), one["t"][where[count == 1]], strict=True)))
+        shifts += [once[1][key] - once[0][key] for key in once[0]]
+    assert len(shifts) > 500 and abs(np.mean(shifts)) < 50 and 270 < np.std(shifts) < 330
+
+
+def test_a_recording_depends_on_its_picture_and_number_alone():
+    pictures = np.random.RandomState(3).rand(150, SIZE, SIZE)  # more than are simulated together
+    numbers = np.arange(150) + 7
+    camera = Camera()
+    together = list(camera.record(pictures, numbers))
+    for place in (0, 99, 100, 149):
+        (alone,) = camera.record(pictures[place : place + 1], numbers[place : place + 1])
+        assert (alone == together[place]).all()
+    (other,) = camera.record(pictures[:1], np.array([8]))
+    assert len(other) != len(together[0]) or (other != together[0]).any()
+    (reseeded,) = Camera(seed=1).record(pictures[:1], numbers[:1])
+    assert len(reseeded) != len(together[0]) or (reseeded != together[0]).any()
+
+
+@pytest.mark.parametrize(("down", "right"), [(0, 0), (2, 3), (0.5, 0), (1.25, 3.75), (7, 3.5)])
+def test_a_moved_picture_is_scipys_bilinear_shift(down, right):
+    pictures = np.zeros((2, SIZE, SIZE))
+    pictures[:, 1:-2, 1:-2] = np.random.RandomState(4).rand(2, SIZE - 3, SIZE - 3)  # black at its edge, as digits are
+    placed = np.pad(pictures, ((0, 0), (0, MARGIN), (0, MARGIN)))
+    expected = ndimage.shift(placed, (0, down, right), order=1, mode="grid-constant")
+    np.testing.assert_allclose(moved(pictures, down, right), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ({"threshold": 0}, "threshold is 0; it must be a finite number above 0"),
+        ({"refractory": -1}, "refractory is -1; it must be a whole number of at least 0"),
+        ({"jitter": math.nan}, "jitter is nan; it must be a finite number"),
+        ({"noise": -0.5}, "noise is -0.5; it must be a finite number of at least 0"),
+    ],
+)
+def test_a_camera_that_cannot_be_is_refused(option, told):
+    with pytest.raises(Refused, match=told):
+        Camera(**option)

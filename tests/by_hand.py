@@ -1,0 +1,93 @@
+"""Networks, evaluations and rows made by hand, which the tests of measures share."""
+
+import numpy as np
+import torch
+
+from paperlib import records
+from paperlib.attacks.attack import standard
+from paperlib.data.sets import Split
+from paperlib.labels import TRUE
+from paperlib.measures.ratio import Vulnerabilities
+from paperlib.store.evaluations import Evaluation
+from paperlib.store.experiment import Experiment, Opened
+from paperlib.theory import RandomVulnerability
+from paperlib.training.loop import Schedule
+
+PGD = {"eps": 0.1, "alpha": 0.1, "steps": 1}
+OPTIONS = {"sr": {"lam": 0.1}, "at": PGD, "rat": PGD, "exact-l1": {"lam": 0.1}, "l2": {"lam": 0.1}}
+
+
+def experiment(training="vanilla", seed=0, **options):
+    schedule, options = Schedule(1, 10, 0.1, 0.9, 0.0), OPTIONS.get(training, {}) | options
+    return Experiment({"name": "tiny"}, "conv-2-4", 4, 1.0, "triangle", "float32", training, options, schedule, seed)
+
+
+SEEDS = [experiment(seed=s) for s in range(3)]
+
+
+def opened(network, *experiments):
+    """The same network for each of `experiments`."""
+    return [Opened(e, network) for e in experiments]
+
+
+def flags(right, n=10):
+    """`n` flags of which the first `right` are True."""
+    return np.arange(n) < right
+
+
+def at(name, eps_255, **options):
+    return standard(name, eps_255 / 255, **options)
+
+
+def evaluation(of, attack=None, right=5, n=10, **seen):
+    """`of` classifies the first `right` of `n` samples correctly, or where the array `right` is True."""
+    return Evaluation(attack, flags(right, n) if isinstance(right, int) else right, experiment=of, **seen)
+
+
+def images(pixels, labels, first=0):
+    """A split of bytes (N, ...), numbered from `first`."""
+    pixels = torch.as_tensor(pixels, dtype=torch.uint8)
+    return Split(pixels, torch.as_tensor(labels), torch.arange(first, first + len(pixels)))
+
+
+def doubles(values):
+    return torch.as_tensor(values, dtype=torch.double)
+
+
+def planted(attack, noise, *, gradient=None, confidence=None, largest=0.0, of=SEEDS[0], regime=TRUE, eps_255=8.0):
+    """Vulnerabilities of N samples; the gradient of each is (1, 1) unless it is given, so that 3‖g‖₀ = 6."""
+    attack, noise = doubles(attack), doubles(noise)
+    n = len(attack)
+    gradient = torch.ones(n, 2) if gradient is None else torch.as_tensor(gradient, dtype=torch.float)
+    confidence = torch.linspace(0.1, 0.9, n) if confidence is None else confidence
+    random = RandomVulnerability(noise, noise / 10, torch.zeros(n) + doubles(largest), (noise > 0).double())
+    return Vulnerabilities(of, regime, eps_255, gradient.view(n, 1, 1, -1), doubles(confidence), random, attack)
+
+
+def softmax_gradient(network, samples):
+    """f_y (N,) of `samples` and its gradient (N, ...), the softmax in 64 bits."""
+    leaf = samples.pixels().requires_grad_()
+    f = network(leaf).double().softmax(1)[torch.arange(len(samples)), samples.labels]
+    f.sum().backward()
+    return f.detach(), leaf.grad
+
+
+def bounds(row):
+    return row["low"], row["high"]
+
+
+def select(rows, **labels):
+    """Those of `rows` that have all of `labels`."""
+    return [r for r in rows if labels.items() <= r.items()]
+
+
+def only(rows, **labels):
+    (row,) = select(rows, **labels)
+    return row
+
+
+def built(rows, arrays=None):
+    """A record of `rows`, which keeps to the schema."""
+    data = {"name": "tiny", "title": "stripes", "sha256": "0"}
+    told = {"profile": "smoke", "parameters": {}, "data": data, "recipe": 1, "device": "cpu"}
+    return records.build("thm-ratio", **told, rows=rows, arrays=arrays)

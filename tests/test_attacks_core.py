@@ -1,0 +1,420 @@
+"""The ball, the laws of noise, and `Queried`: what it counts, what it averages, and what it shows a coupled network."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.functional import cross_entropy
+
+from paperlib import attacks
+from paperlib.attacks.core import Ball, Queried, another, over_mean, round_noise, sign_noise, uniform_noise
+from paperlib.errors import Refused
+from paperlib.theory.gradients import in_batches, loss_gradient
+
+# The ball ----------------------------------------------------------------------------------------------------------
+
+
+def lengths(x):
+    return x.flatten(1).norm(dim=1)
+
+
+@given(seed=st.integers(0, 2**31), eps=st.floats(0, 3), bounds=st.sampled_from([(0, 1), (0, 7), (-1.5, 0.25)]))
+@settings(max_examples=60, deadline=None)
+def test_projection_in_l2_moves_no_one_within_and_the_others_straight_towards_their_image(seed, eps, bounds):
+    low, high = bounds
+    images = (low + (high - low) * (0.5 + 0.6 * uniform_noise(torch.zeros(3, 2, 2, 3).double(), seed, None))).clamp(
+        low, high
+    )
+    outside = images + (high - low) * uniform_noise(images, seed + 1, None)
+    x = Ball(images, eps, (-math.inf, math.inf), "l2").project(outside)
+    for image, far, near in zip(images, outside, x, strict=True):
+        reach = (far - image).norm()
+        torch.testing.assert_close(near, far if reach <= eps else image + eps / reach * (far - image))
+        assert reach > eps or torch.equal(near, far)
+    torch.testing.assert_close(Ball(images, eps, bounds, "l2").project(outside), x.clamp(low, high))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-25, 1e-42, 1e30])  # 1e-25² vanishes in 32 bits; 1e-42 is subnormal
+def test_the_direction_has_length_1_whatever_the_gradients_scale(scale):
+    gradient = scale * torch.tensor([[[3.0, 0.0]], [[0.0, -4.0]], [[0.0, 0.0]]])
+    images = torch.zeros_like(gradient)
+    assert Ball(images, 1, (0, 1), "linf").direction(gradient).tolist() == [[[1, 0]], [[0, -1]], [[0, 0]]]
+    torch.testing.assert_close(lengths(Ball(images, 1, (0, 1), "l2").direction(gradient)), torch.tensor([1.0, 1, 0]))
+
+
+def test_over_mean_by_hand():
+    x = torch.tensor([[1.0, -3.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
+    assert over_mean(x).tolist() == over_mean(x / 4).tolist() == [[1, -3, 0, 0], [0, 0, 0, 0]]
+
+
+# Noise ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("noise", [uniform_noise, sign_noise, round_noise])
+def test_noise_depends_on_seed_and_index_and_on_nothing_else(noise):
+    images, index = torch.rand(4, 2, 5, 5), torch.tensor([9, 4, 9, 0])
+    torch.manual_seed(1)
+    draws = noise(images, 3, index)
+    torch.manual_seed(2)
+    assert torch.equal(noise(1 - images, 3, index), draws)
+    assert torch.equal(draws[0], draws[2]) and not torch.equal(draws[0], draws[1])
+    assert not torch.equal(noise(images, 4, index)[0], draws[0])
+    assert torch.equal(noise(images, 3, None), noise(images, 3, torch.arange(4)))
+    assert noise(images.double(), 3, index).dtype == torch.float64
+
+
+def test_another_draw_is_that_of_no_other_seed_or_sample():
+    images, index = torch.zeros(4, 1, 1, 8), torch.arange(4)
+    assert torch.equal(uniform_noise(images, another(3, 0), index), uniform_noise(images, 3, index))
+    draws = [uniform_noise(images, another(seed, draw), index) for seed in range(4) for draw in range(4)]
+    assert len(torch.cat(draws).unique(dim=0)) == 4**3
+
+
+def test_uniform_noise_has_the_moments_of_its_law():
+    eps, images = 0.1, torch.full((200, 1, 10, 10), 0.5, dtype=torch.float64)
+    delta = attacks.uniform(None, images, None, eps=eps, bounds=(0, 1)) - images
+    # n = 20,000 draws of U[-ε, ε]: mean 0, variance ε²/3, fourth moment ε⁴/5; tolerances of four standard errors
+    assert delta.mean().item() == pytest.approx(0, abs=4 * eps / math.sqrt(3 * 20_000))
+    assert delta.square().mean().item() == pytest.approx(eps**2 / 3, abs=4 * eps**2 * math.sqrt(4 / 45 / 20_000))
+    assert delta.pow(4).mean().item() == pytest.approx(eps**4 / 5, abs=4 * eps**4 * math.sqrt(16 / 225 / 20_000))
+    assert 0.999 * eps < delta.abs().max() <= eps
+    neighbours = (delta[..., 1:] * delta[..., :-1]).mean().item()
+    assert neighbours == pytest.approx(0, abs=4 * eps**2 / 3 / math.sqrt(18_000))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 2), (2, 3, 4)])
+def test_round_noise_has_the_moments_of_its_law(shape):
+    n, m = 5000, math.prod(shape)
+    noise = round_noise(torch.zeros(n, *shape, dtype=torch.float64), 0, None).flatten(1)
+    # the volume within radius r is r^m of the ball's: U[0, 1], of mean 1/2, variance 1/12 and fourth moment 1/80
+    volume = noise.norm(dim=1).pow(m)
+    assert volume.max() <= 1 + 1e-5
+    assert volume.mean().item() == pytest.approx(1 / 2, abs=4 / math.sqrt(12 * n))
+    assert (volume - 1 / 2).square().mean().item() == pytest.approx(1 / 12, abs=4 * math.sqrt(1 / 180 / n))
+    # no direction is preferred: uniform in the ball, each coordinate has mean 0 and variance 1/(m + 2)
+    assert noise.mean(0).abs().max() < 5 / math.sqrt((m + 2) * n)
+    variance, error = torch.eye(m).double() / (m + 2), 5 / (m * math.sqrt(n))
+    torch.testing.assert_close(noise.T @ noise / n, variance, rtol=0, atol=error)
+
+
+def test_sign_noise_is_plus_or_minus_eps_clamped_by_the_bounds_alone():
+    images = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64).repeat(20_000).view(200, 1, 100, 3)
+    x = attacks.sign(None, images, None, eps=0.25, bounds=(0, 1))
+    assert [x[..., column].unique().tolist() for column in range(3)] == [[0.0, 0.25], [0.25, 0.75], [0.75, 1.0]]
+    up = (x[..., 1] > 0.5).double()
+    assert up.mean().item() == pytest.approx(0.5, abs=4 * 0.5 / math.sqrt(20_000))
+
+
+# Fixed batches and losses ----------------------------------------------------------------------------------------------
+
+
+def slope(x):
+    """Logits of two classes whose gradient is easy: raising a pixel speaks for class 1, more so further right."""
+    z = (x * (1 + torch.arange(x.shape[-1]))).flatten(1).sum(1)
+    return torch.stack([-z, z], dim=1)
+
+
+def test_the_network_sees_batches_of_one_size_only():
+    sizes = []
+
+    def network(x):
+        sizes.append(len(x))
+        return slope(x)
+
+    images, labels = torch.rand(7, 1, 2, 2), torch.tensor([0, 1, 0, 1, 0, 1, 0])
+    logits, gradient = loss_gradient(network, images, labels, 3)
+    assert torch.equal(in_batches(network, images, 3), logits)
+    assert sizes == [3] * 6
+    assert torch.equal(logits, slope(images))
+    assert gradient.shape == images.shape
+    torch.testing.assert_close(gradient, loss_gradient(slope, images, labels, None)[1])
+
+
+def test_the_gradient_is_that_of_each_samples_own_loss():
+    # CE of class 0 of two logits (-z, z) is log(1 + e^(2z)), so its gradient is 2·σ(2z)·(1, 2), z = x₀ + 2x₁
+    images = torch.tensor([[[[0.1, 0.2]]], [[[0.3, 0.0]]]], dtype=torch.float64)
+    _, gradient = loss_gradient(slope, images, torch.tensor([0, 0]), None)
+    for row, z in zip(gradient, (0.5, 0.3), strict=True):
+        assert row.flatten().tolist() == pytest.approx([2 / (1 + math.exp(-2 * z)), 4 / (1 + math.exp(-2 * z))])
+    # another loss: z² of the logit of the own class, whose gradient is 2z·(1, 2) for either class
+    square = lambda z, y: z.gather(1, y[:, None]).squeeze(1).square()  # noqa: E731
+    _, gradient = loss_gradient(slope, images, torch.tensor([1, 0]), 2, square)
+    torch.testing.assert_close(gradient.flatten(1), torch.tensor([[1.0, 2.0], [0.6, 1.2]], dtype=torch.float64))
+
+
+# Queried -------------------------------------------------------------------------------------------------------------
+
+COUNT = 20
+
+
+class Smooth:
+    """A smooth network of three classes; remembers how many images it saw at each call."""
+
+    def __init__(self):
+        generator = torch.Generator().manual_seed(0)
+        self.first = torch.randn(6, 12, generator=generator, dtype=torch.float64)
+        self.second = torch.randn(12, 3, generator=generator, dtype=torch.float64)
+        self.calls = []
+
+    def __call__(self, x):
+        self.calls.append(len(x))
+        return torch.tanh(x.flatten(1) @ self.first) @ self.second
+
+
+class Noisy:
+    """A network that adds noise to its images."""
+
+    stochastic = True
+
+    def __init__(self, network):
+        self.network = network
+
+    def __call__(self, x):
+        return self.network(x + 0.2 * torch.randn(x.shape, dtype=x.dtype))
+
+
+@pytest.fixture
+def batch():
+    """Images (20, 1, 2, 3) and labels: what `Smooth` says, and of every fourth something else."""
+    images = torch.rand(COUNT, 1, 2, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    labels = Smooth()(images).argmax(1)
+    labels[::4] = (labels[::4] + 1) % 3
+    return images, labels
+
+
+def test_an_attack_that_calls_the_network_in_its_own_way_is_counted_too(batch):
+    images, labels = batch
+    queried = Queried(Smooth(), images, labels, None)
+    for _ in range(2):
+        leaf = images.clone().requires_grad_()
+        torch.autograd.grad(cross_entropy(queried(leaf), labels), leaf)
+    with torch.no_grad():
+        queried(images)
+        queried(images[:10])  # half of them, it cannot know which
+    assert (queried.forward == 3.5).all() and (queried.backward == 2).all()
+    assert queried.calls[-1] == 10  # what else the network has can be reached
+
+
+def test_only_the_rows_that_were_asked_for_are_computed_and_counted(batch):
+    images, labels = batch
+    network, rows = Smooth(), torch.tensor([17, 3, 4])
+    queried = Queried(network, images, labels, None)
+    logits = queried.logits(images[rows], rows)
+    torch.testing.assert_close(logits, Smooth()(images)[rows])
+    assert queried.correct(images[rows], rows).tolist() == (logits.argmax(1) == labels[rows]).tolist()
+    assert queried.forward.nonzero().squeeze(1).tolist() == [3, 4, 17] and queried.forward.sum() == 6
+    assert network.calls == [3, 3] and not queried.backward.any()
+
+
+@pytest.mark.parametrize("eot", [1, 2, 6])
+def test_the_gradient_is_the_mean_of_as_many_draws(batch, eot):
+    images, labels = batch
+    network = Noisy(Smooth())
+    torch.manual_seed(5)
+    logits, gradient = Queried(network, images, labels, 8).gradient(images, eot=eot)
+    torch.manual_seed(5)
+    draws = [loss_gradient(network, images, labels, 8) for _ in range(eot)]
+    torch.testing.assert_close(logits, torch.stack([z for z, _ in draws]).mean(0), rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(gradient, torch.stack([g for _, g in draws]).mean(0), rtol=1e-12, atol=1e-14)
+    assert len({g.sum().item() for _, g in draws}) == eot
+
+
+@pytest.mark.parametrize("eot", [0, -1, 1.0, True])
+def test_a_number_of_draws_that_cannot_be_is_refused(batch, eot):
+    with pytest.raises(Refused, match="eot is .*; it must be a whole number of at least 1"):
+        attacks.pgd(Smooth(), *batch, eps=0.1, bounds=(0, 1), eot=eot)
+
+
+ANY = {"eps": 0.15, "bounds": (-math.inf, math.inf)}
+
+
+def test_fgsm_steps_along_the_mean_of_its_draws(batch):
+    images, labels = batch
+    network, total = Noisy(Smooth()), torch.zeros_like(images)
+    torch.manual_seed(2)
+    x = attacks.fgsm(network, images, labels, eot=5, **ANY)
+    torch.manual_seed(2)
+    for _ in range(5):
+        leaf = images.clone().requires_grad_()
+        total += torch.autograd.grad(cross_entropy(network(leaf), labels, reduction="sum"), leaf)[0]
+    assert torch.equal(x, images + 0.15 * total.sign())
+    torch.manual_seed(2)
+    assert not torch.equal(attacks.fgsm(network, images, labels, **ANY), x)
+
+
+def test_overwritten_eot_keeps_the_last_draw(batch):
+    images, labels = batch
+    network, options = Noisy(Smooth()), {"alpha": 0.15 / 4, "steps": 3, "seed": 7} | ANY
+    torch.manual_seed(3)
+    overwritten = attacks.overwritten_eot(network, images, labels, draws=4, **options)
+    torch.manual_seed(3)
+    x = images + 0.15 * uniform_noise(images, 7, None)
+    for _ in range(3):
+        for _ in range(3):
+            network(x)  # drawn, and thrown away
+        leaf = x.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(cross_entropy(network(leaf), labels, reduction="sum"), leaf)
+        x = images + (x + 0.15 / 4 * gradient.sign() - images).clamp(-0.15, 0.15)
+    torch.testing.assert_close(overwritten, x, rtol=0, atol=1e-12)
+    torch.manual_seed(3)
+    assert not torch.allclose(attacks.pgd(network, images, labels, eot=4, **options), overwritten)
+
+
+# Samples that are coupled: slow versions that drop nobody ----------------------------------------------------------------
+
+
+class Coupled(Smooth):
+    """A sample's logits depend on the one before it in the batch, and on its place."""
+
+    coupled = True
+
+    def __call__(self, x):
+        own = super().__call__(x)
+        return own + 0.5 * own.roll(1, 0) + 0.1 * torch.arange(len(x), dtype=x.dtype)[:, None] * own.square()
+
+
+def project(x, images, bounds, eps):
+    return (images + (x - images).clamp(-eps, eps)).clamp(*bounds)
+
+
+def look(network, x, labels):
+    """Logits, the losses and their gradient, all samples at once."""
+    leaf = x.clone().requires_grad_()
+    logits = network(leaf)
+    losses = cross_entropy(logits, labels, reduction="none")
+    return logits.detach(), losses.detach(), torch.autograd.grad(losses.sum(), leaf)[0]
+
+
+def slow_pgd(network, images, labels, *, steps, eps, bounds, alpha, until_broken):
+    """Nobody is ever left out; who is broken stands still."""
+    x = project(images + eps * uniform_noise(images, 0, None), images, bounds, eps)
+    broken = torch.zeros(len(images), dtype=torch.bool)
+    for _ in range(steps):
+        logits, _, gradient = look(network, x, labels)
+        broken |= (logits.argmax(1) != labels) & until_broken
+        moved = project(x + alpha * gradient.sign(), images, bounds, eps)
+        x = torch.where(broken.view(-1, 1, 1, 1), x, moved)
+    return x
+
+
+def slow_sa_pgd(network, images, labels, *, steps, eps, bounds):
+    """The formulas of section 6 of the paper notes, one sample after the other behind each look at all of them."""
+    with torch.no_grad():
+        still = network(images).argmax(1) == labels
+    noise = uniform_noise(images, 0, None)
+    x = images.clone()
+    for i in still.nonzero().flatten():
+        x[i] = project(images[i] + eps * noise[i] / noise[i].abs().max(), images[i], bounds, eps)
+    m, v, eta = torch.zeros_like(x), torch.zeros_like(x), eps
+    marks = {math.ceil(round(p * steps, 6)) for p in (0.22, 0.41, 0.57, 0.70, 0.80, 0.87, 0.93, 0.99)}
+    for k in range(1, steps + 1):
+        logits, _, gradient = look(network, x, labels)
+        still &= logits.argmax(1) == labels
+        for i in still.nonzero().flatten():
+            g = gradient[i]
+            size = g.abs().mean()
+            g = g / size if size else g
+            square = g**2 / (g**2).mean() if size else g
+            m[i], v[i] = m[i] / 2 + g, 0.8 * v[i] + square
+            step = (eta * m[i] / (v[i].sqrt() + 1e-12)).clamp(-eta, eta)
+            x[i] = project(x[i] + step, images[i], bounds, eps)
+        if k in marks:
+            eta /= 2
+    return x
+
+
+def climber(image, start, steps, bounds, eps):
+    """Algorithm 1 of arXiv 2003.01690 for one image: yields where to look, is sent (loss, gradient, wrong)."""
+    p = [0, 0.22]
+    while p[-1] < 1:
+        p.append(p[-1] + max(p[-1] - p[-2] - 0.03, 0.06))
+    marks = [math.ceil(round(q * steps, 6)) for q in p if q <= 1]
+    x = before = best = start
+    value, gradient, wrong = yield x
+    if wrong:
+        return x
+    highest, uphill, eta = value, gradient, 2 * eps
+    rises, mark, since, halved = [], value, 0, False
+    for k in range(steps):
+        if k in marks and k > 0:
+            few = sum(rises[since:k]) < 0.75 * (k - since)
+            stuck = not halved and highest == mark
+            halved = few or stuck
+            if halved:
+                eta, x, value, gradient = eta / 2, best, highest, uphill
+            mark, since = highest, k
+        target = project(x + eta * gradient.sign(), image, bounds, eps)
+        share = 1 if k == 0 else 0.75
+        new = project(x + share * (target - x) + (1 - share) * (x - before), image, bounds, eps)
+        before, x = x, new
+        last, (value, gradient, wrong) = value, (yield x)
+        rises.append(bool(value > last))
+        if wrong:
+            return x
+        if value > highest:
+            best, highest, uphill = x, value, gradient
+    return best
+
+
+def slow_apgd(network, images, labels, *, steps, eps, bounds):
+    """Climbers in step, each of which has its own; whoever is done stays in the batch where he was last shown."""
+    with torch.no_grad():
+        still = (network(images).argmax(1) == labels).tolist()
+    starts = project(images + eps * uniform_noise(images, 0, None), images, bounds, eps)
+    climbers = {i: climber(images[i], starts[i], steps, bounds, eps) for i, stands in enumerate(still) if stands}
+    shown, result = images.clone(), images.clone()
+    for i, one in climbers.items():
+        shown[i] = next(one)
+    for k in range(steps + 1):
+        if not climbers:
+            break
+        if k < steps:
+            logits, losses, gradient = look(network, shown, labels)
+        else:
+            with torch.no_grad():
+                logits = network(shown)
+            losses, gradient = cross_entropy(logits, labels, reduction="none"), torch.zeros_like(shown)
+        wrong = logits.argmax(1) != labels
+        for i in list(climbers):
+            try:
+                shown[i] = climbers[i].send((losses[i], gradient[i], bool(wrong[i])))
+            except StopIteration as done:
+                result[i] = done.value
+                del climbers[i]
+    return result
+
+
+SLOW = {
+    "pgd": (attacks.pgd, slow_pgd, {"until_broken": False}),
+    "pgd until broken": (attacks.pgd, slow_pgd, {"until_broken": True}),
+    "sa_pgd": (attacks.sa_pgd, slow_sa_pgd, {}),
+    "apgd": (attacks.apgd, slow_apgd, {}),
+}
+
+
+@pytest.mark.parametrize("case", SLOW)
+def test_a_coupled_network_is_attacked_as_by_a_loop_that_drops_nobody(batch, case):
+    attack, slow, options = SLOW[case]
+    options = options | ANY | {"steps": 11} | ({"alpha": 0.15 / 4} if attack is attacks.pgd else {})
+    x = attack(Coupled(), *batch, batch_size=3, **options)  # no batch size splits it
+    torch.testing.assert_close(x, slow(Coupled(), *batch, **options), rtol=0, atol=1e-12)
+    assert not torch.allclose(attack(Smooth(), *batch, **options), x)
+
+
+@pytest.mark.parametrize("rule", ["assg", "pdsg"])
+@pytest.mark.parametrize("case", SLOW)
+def test_a_spiking_network_by_a_coupled_rule_is_attacked_so_too(network, tiny, case, rule):
+    (attack, slow, options), network = SLOW[case], network.double()
+    options = options | {"steps": 9, "eps": 0.04, "bounds": (0, 1)}
+    options |= {"alpha": 0.01} if attack is attacks.pgd else {}
+    images, labels, _ = next(tiny.test.batches(40))
+    images = images.double()
+    with network.backward_rule(rule):
+        expected = slow(network, images, labels, **options)
+    with network.backward_rule(rule):
+        x = attack(network, images, labels, batch_size=7, **options)
+    torch.testing.assert_close(x, expected, rtol=0, atol=1e-12)
+    stands = in_batches(network, x, None).argmax(1) == labels
+    assert 0 < stands.sum() < len(stands)
