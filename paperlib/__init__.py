@@ -1,1 +1,25 @@
-"""Companion to "Enhancing Adversarial Robustness in SNNs with Sparse Gradients" (Liu et al., ICML 2024)."""
+"""Companion to "Enhancing Adversarial Robustness in SNNs with Sparse Gradients" (Liu et al., ICML 2024).
+
+    network = paperlib.load("laptop", "sr", seed=0)
+    paperlib.judge(network, images, labels, eps=32 / 255, bounds=(0, 1))
+
+`judge` measures the robustness of any network, `load` gives a trained one.  The packages `attacks`, `data`, `networks`,
+`theory` and `training` hold the parts.  Everything is imported on first use: this package itself needs nothing.
+"""
+
+import importlib
+
+_FUNCTIONS = {"judge": "paperlib.measures.robustness", "load": "paperlib.profiles.selections"}
+_PACKAGES = ("attacks", "data", "networks", "theory", "training")
+
+
+def __getattr__(name: str):
+    if name in _FUNCTIONS:
+        return getattr(importlib.import_module(_FUNCTIONS[name]), name)
+    if name in _PACKAGES:
+        return importlib.import_module(f"paperlib.{name}")
+    raise AttributeError(f"module 'paperlib' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_FUNCTIONS, *_PACKAGES])

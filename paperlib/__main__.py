@@ -75,7 +75,6 @@ def _parser() -> argparse.ArgumentParser:
 def reproduce(arguments) -> int:
     """Everything of a profile: train, execute every notebook, draw, report."""
     from paperlib import profiles
-    from paperlib.artifacts.report import reading_order
 
     cost = profiles.load(arguments.profile).cost
     print(
@@ -84,7 +83,7 @@ def reproduce(arguments) -> int:
     )
     train(arguments)
     failed = []
-    for arguments.artifact in reading_order():
+    for arguments.artifact in paths.notebooks():
         try:
             run(arguments)
             draw(arguments)
@@ -190,7 +189,8 @@ def run(arguments) -> None:
 
     errors.one_of("notebook", arguments.artifact, paths.notebooks())
     profile, artifact = profiles.load(arguments.profile), arguments.artifact
-    record, parts = _record(profile.name, artifact), artifacts.parts(artifact)
+    record = _record(profile.name, artifact)
+    parts = artifacts.parts(artifact) if artifacts.source(artifact) else {}
     output = paths.BUILD / profile.name / f"{artifact}.ipynb"
     try:
         execute.execute(artifact, profile.parameters(artifact), output, origin=profile.origin)
@@ -205,9 +205,11 @@ def draw(arguments) -> None:
     """Draw an artifact's figures from its record."""
     from paperlib import artifacts, modules
 
-    record = records.load(_record(arguments.profile, arguments.artifact))
-    for part in artifacts.parts(arguments.artifact):
-        artifacts.save(record, paths.figure(arguments.profile, arguments.artifact, part), part)
+    path = _record(arguments.profile, arguments.artifact)
+    if artifacts.source(arguments.artifact) or path.exists():  # a notebook that only teaches has neither
+        record = records.load(path)
+        for part in artifacts.parts(arguments.artifact):
+            artifacts.save(record, paths.figure(arguments.profile, arguments.artifact, part), part)
     modules.keep(paths.BUILD / arguments.profile / f"{arguments.artifact}.drawn", drawing=True)
 
 

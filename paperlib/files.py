@@ -1,4 +1,4 @@
-"""Bytes on disk and in hashes: atomic writes, strict JSON, checksums."""
+"""Files: atomic writes, strict JSON, checksums."""
 
 import errno
 import hashlib
@@ -16,9 +16,12 @@ from paperlib.errors import Refused
 
 
 def write_atomically(path, data: bytes) -> None:
-    """Put `data` at `path`, whole or not at all; parents are made.  An OSError is Refused, the old file kept."""
+    """Write `data` to `path`, whole or not at all; parent folders are made.
+
+    Where the system cannot write, `Refused` is raised and the old file stays as it was.
+    """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")  # same folder: os.replace is then atomic
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")  # os.replace is atomic within a folder
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -31,7 +34,7 @@ def write_atomically(path, data: bytes) -> None:
             temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
-        remedy = f"free {len(data) // 1000 + 1:,} kB" if error.errno == errno.ENOSPC else "see to that"
+        remedy = f"free {len(data) // 1000 + 1:,} kB" if error.errno == errno.ENOSPC else "solve that"
         raise Refused(
             f"Could not write {paths.shown(path)}: {reason(error)}. "
             f"Nothing half-written was left; {remedy} and start again."
@@ -39,17 +42,20 @@ def write_atomically(path, data: bytes) -> None:
 
 
 def sha256(data: bytes) -> str:
-    """Checksum of `data` in hexadecimal."""
+    """The SHA-256 of `data` in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 
 
 def hashed(content: object) -> str:
-    """A name for `content`: the start of its canonical JSON's SHA-256."""
+    """A short name for `content`: the first 16 digits of the SHA-256 of its JSON with sorted keys."""
     return sha256(json.dumps(content, sort_keys=True).encode())[:16]
 
 
 def plain(value):
-    """`value` in JSON's types alone: arrays and tuples as lists, what is not finite as None."""
+    """`value` in the types of JSON: arrays, tuples and ranges become lists, NaN and infinity None.
+
+    Refuses values of other types.
+    """
     if isinstance(value, (np.ndarray, np.generic)):
         return plain(value.tolist())
     if isinstance(value, dict):
@@ -62,11 +68,12 @@ def plain(value):
 
 
 def as_json(content: object) -> str:
-    """Strict JSON, indented, innermost lists on one line (inside a JSON string no raw line break can match)."""
+    """Strict JSON, indented, with each innermost list on one line."""
     text = json.dumps(plain(content), indent=1, ensure_ascii=False, allow_nan=False)
-    return re.sub(r"\[\n[^\[\]{}]*\n *\]", lambda found: re.sub(r"\n *", " ", found[0]), text) + "\n"
+    # Strings are safe: in JSON they hold no line break, without which the pattern does not match.
+    return re.sub(r"\[\n[^\[\]{}]*\n *\]", lambda match: re.sub(r"\n *", " ", match[0]), text) + "\n"
 
 
 def reason(error: OSError) -> str:
-    """The cause of an OSError in the words of the system."""
+    """The cause of an OSError as the system describes it."""
     return (error.strerror or str(error)).lower()

@@ -1,17 +1,17 @@
-"""The record of one artifact: its numbers and where they come from, as strict JSON with a CSV of the rows beside it.
+"""The record of an artifact: its numbers and their provenance.  It is strict JSON, with a CSV of the rows beside it.
 
 {"artifact": "tab-ablation", "schema": 2,
  "provenance": {"profile", "parameters", "data", "recipe", "code", "clean", "packages", "device"},
- "words": {"trainings": {name: {"title", "colour"}}, "attacks": {name: title}},         (of the names in the rows)
+ "words": {"trainings": {name: {"title", "colour"}}, "attacks": {name: title}},      (for the names in the rows)
  "rows": [{"quantity": "accuracy", ...labels: training, attack, eps_255, ...,
            "value", "low", "high", "over", "method", "n", "seeds", "experiments",
            "published": null or {"value", "source"},
-           "doubts": [reason and remedy, ...]}],                     (doubts only where a sanity check has failed)
- "arrays": {name: nested lists}}                                                       (arrays only where figures need)
+           "doubts": [reason and remedy, ...]}],                     (only where a sanity check has failed)
+ "arrays": {name: nested lists}}                                     (only where a figure needs them)
 
 `low` and `high` are a 95 % interval, and `over` says what it is taken over: "seeds", "samples", "pairs", "draws",
-"networks", "steps"; null where there is no interval.  NaN and infinity are stored as null.  Seconds, host and date go
-to a sibling `*.run.json`: the same numbers give the same bytes.
+"networks", "steps"; null where there is no interval.  NaN and infinity are stored as null.  Seconds, host and date
+differ between runs, so they are kept apart in `*.run.json`: equal numbers give equal bytes.
 """
 
 import csv
@@ -34,30 +34,33 @@ from paperlib.files import as_json, plain, reason, write_atomically
 SCHEMA = 2
 MEASURED = ("value", "low", "high", "over", "method", "n")
 FIELDS = (*MEASURED, "seeds", "experiments", "published")
-DOUBTS = "doubts"  # a field that a row need not have; every other key of a row is a label
-TIMED = "timed"  # the label of rows that hold seconds, which no two runs have in common
+DOUBTS = "doubts"  # an optional field; all keys of a row that are no fields are labels
+TIMED = "timed"  # the label of rows that hold seconds, which differ between any two runs
 PROVENANCE = ("profile", "parameters", "data", "recipe", "code", "clean", "packages", "device")
 PACKAGES = ("torch", "torchvision", "snntorch", "numpy", "scipy", "matplotlib", "seaborn", "papermill", "jupytext")
 STATUSES = ("identical", "inside the interval", "timed", "moved", "only mine", "only committed")  # of `compare`
-OUTPUTS = ("results", "figures", "*.ipynb")  # committed, but made by a run: a change there leaves the tree clean
+OUTPUTS = ("results", "figures", "*.ipynb")  # made by runs and committed: `code_version` ignores changes to them
 
 
 def row(interval, *, seeds, experiments, published=None, doubts=(), **labels) -> dict:
-    """One row from anything with the fields of `MEASURED` (`statistics.Interval`) and its free `labels`.
+    """One row: its labels, and the fields of `interval`, an object with the attributes `MEASURED`.
 
-    `doubts` are sentences that say why the number should not be believed.
+    `statistics.Interval` is such an object.  `seeds` and `experiments` (keys) say which networks were measured;
+    `doubts` are sentences that say why the number may be wrong.  Refuses labels with the name of a field.
     """
-    if taken := [key for key in labels if key in FIELDS]:
-        raise Refused(f"{', '.join(taken)} cannot be labels: every row has fields of these names.")
+    if reserved := [key for key in labels if key in FIELDS]:
+        raise Refused(f"{', '.join(reserved)} cannot be labels: every row has fields of these names.")
     measured = {field: getattr(interval, field) for field in MEASURED}
     if math.isnan(measured["low"]):
         measured["over"] = None
-    sources = {"seeds": seeds, "experiments": experiments, "published": published}
-    return plain(labels | measured | sources | ({DOUBTS: list(doubts)} if doubts else {}))
+    fields = measured | {"seeds": seeds, "experiments": experiments, "published": published}
+    if doubts:
+        fields[DOUBTS] = list(doubts)
+    return plain(labels | fields)
 
 
 def array(values, digits: int = 4) -> list:
-    """`values` of any shape as nested lists, floats rounded to `digits` significant digits."""
+    """`values` of any shape as nested lists; floats are rounded to `digits` significant digits."""
     values = np.asarray(values)
     if values.dtype.kind == "f":
         values = np.array([float(f"{v:.{digits}g}") for v in values.flat]).reshape(values.shape)
@@ -65,7 +68,10 @@ def array(values, digits: int = 4) -> list:
 
 
 def build(artifact: str, *, profile, parameters, data, recipe, device, rows, arrays=None) -> dict:
-    """A checked record of `rows` with its provenance; `data` is a dict with at least the title and its sha256."""
+    """A checked record of `rows` with its provenance and words.
+
+    `data` is a dict with at least the title and the sha256 of the data.
+    """
     code, clean = code_version()
     provenance = {"profile": profile, "parameters": parameters, "data": data, "recipe": recipe}
     provenance |= {"code": code, "clean": clean, "packages": packages(), "device": device}
@@ -73,11 +79,13 @@ def build(artifact: str, *, profile, parameters, data, recipe, device, rows, arr
     attacks = {row[name] for row in rows for name in ("attack", "reference_attack", "noise") if name in row}
     record = {"artifact": artifact, "schema": SCHEMA, "provenance": provenance}
     record |= {"words": words.known(trainings, attacks), "rows": rows}
-    return check(plain(record | ({"arrays": arrays} if arrays else {})))
+    if arrays:
+        record["arrays"] = arrays
+    return check(plain(record))
 
 
 def check(record: dict) -> dict:
-    """`record` itself if it keeps to the schema; else Refused, naming the row and what is wrong with it."""
+    """Return `record` if it follows the schema; else `Refused` is raised, with the row and its fault."""
     if not isinstance(record, dict) or record.get("schema") != SCHEMA or not isinstance(record.get("artifact"), str):
         raise Refused(f"This is no record: a dict with 'schema' {SCHEMA} and the name of its 'artifact'.")
     if not isinstance(record.get("rows"), list) or not all(
@@ -87,25 +95,24 @@ def check(record: dict) -> dict:
     if missing := [key for key in PROVENANCE if key not in record["provenance"]]:
         raise Refused(f"Record {record['artifact']}: its provenance lacks {', '.join(missing)}.")
     for i, entry in enumerate(record["rows"]):
-        if wrong := _wrong(entry):
-            raise Refused(f"Record {record['artifact']}, row {i} ({label(entry)}): {wrong}.")
+        if fault := _fault(entry):
+            raise Refused(f"Record {record['artifact']}, row {i} ({label(entry)}): {fault}.")
     _by_labels(record)
     return record
 
 
-def _wrong(entry) -> str | None:
-    """What is wrong with a row, or None."""
+def _fault(entry) -> str | None:
+    """What is wrong with a row; None if nothing is."""
     if missing := [field for field in FIELDS if not isinstance(entry, dict) or field not in entry]:
         return f"it lacks {', '.join(missing)}"
     rules = dict.fromkeys(("value", "low", "high"), (_is_number_or_null, "a finite number or null"))
-    rules |= dict.fromkeys(("seeds", "experiments"), (lambda given: isinstance(given, list), "a list"))
+    rules |= dict.fromkeys(("seeds", "experiments", DOUBTS), (lambda given: isinstance(given, list), "a list"))
     rules["over"] = (lambda given: given is None or isinstance(given, str), "text or null")
     rules["method"] = (lambda given: isinstance(given, str), "text")
-    rules |= {DOUBTS: (lambda given: isinstance(given, list), "a list")} if DOUBTS in entry else {}
     rules["n"] = (lambda given: type(given) is int and given >= 0, "a count")
     rules["published"] = (_is_published, "null, or a dict of a number 'value' and its 'source'")
-    for field, (holds, needed) in rules.items():
-        if not holds(entry[field]):
+    for field, (follows, needed) in rules.items():
+        if field in entry and not follows(entry[field]):
             return f"{field} is {entry[field]!r}; it must be {needed}"
     return None
 
@@ -120,14 +127,17 @@ def _is_published(given) -> bool:
 
 
 def save(record: dict, path) -> None:
-    """Check `record`, then write it to `path` (.json) and its rows to the sibling .csv, each atomically."""
+    """Check `record`, then write it to `path` (.json), and its rows to a .csv of the same name, each atomically."""
     text = as_json(check(record))
     write_atomically(Path(path).with_suffix(".csv"), _csv(record["rows"]).encode())
     write_atomically(path, text.encode())
 
 
 def load(path) -> dict:
-    """The checked record at `path`, whose words are learnt; a missing, damaged or foreign file is Refused by name."""
+    """The checked record at `path`; its words are passed to `words.learn`.
+
+    Refuses a missing file, a damaged one, and one that is no record; the sentence names it.
+    """
     try:
         record = check(json.loads(Path(path).read_text(encoding="utf-8")))
     except FileNotFoundError as error:
@@ -145,16 +155,16 @@ def load(path) -> dict:
 
 
 def save_run(path, *, seconds: float) -> None:
-    """Beside the record at `path`, `<artifact>.run.json` with what differs between runs of the same numbers."""
+    """Write `<artifact>.run.json` beside the record at `path`: what differs between runs that give equal numbers."""
     date = datetime.now(UTC).isoformat(timespec="seconds")
     run = {"seconds": seconds, "host": platform.node(), "date": date, "python": platform.python_version()}
     write_atomically(Path(path).with_suffix(".run.json"), as_json(run).encode())
 
 
 def code_version(root=paths.ROOT) -> tuple[str, bool | None]:
-    """Git commit of the checkout at `root`, and whether its tracked files are unchanged but for `OUTPUTS`.
+    """Git commit of the checkout at `root`, and whether its tracked files are unchanged, apart from `OUTPUTS`.
 
-    ("unknown", None) without git, or where `root` is not the top of a checkout: it may lie inside a stranger's.
+    ("unknown", None) without git, and where `root` is not the top of a checkout: it may lie inside another project's.
     """
 
     def git(*arguments):
@@ -172,7 +182,7 @@ def code_version(root=paths.ROOT) -> tuple[str, bool | None]:
 
 
 def packages() -> dict[str, str]:
-    """Versions of Python and of those packages that can move a number or a picture; absent ones are left out."""
+    """Versions of Python and of the packages that can change a number or a figure; absent ones are left out."""
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
         with suppress(metadata.PackageNotFoundError):
@@ -181,25 +191,28 @@ def packages() -> dict[str, str]:
 
 
 def label(entry) -> str:
-    """What a row is of, for people: "accuracy, training SR, eps 0.03137, seeds 0 1"."""
+    """A row's labels as text: "accuracy, training SR, eps 0.03137, seeds 0 1"."""
     labels = _labels(entry) if isinstance(entry, dict) else {}
-    return ", ".join(f"{'' if key == 'quantity' else key + ' '}{_text(value)}" for key, value in labels.items())
+    return ", ".join(_text(value) if key == "quantity" else f"{key} {_text(value)}" for key, value in labels.items())
 
 
 def compare(mine: dict, committed: dict) -> list[dict]:
-    """My run against the committed one: one dict per row, in the committed order, what only I have at the end.
+    """My record and the committed one, row by row: a dict for each row, in the committed order.
 
-    Each holds the row's label, both values, `moved` = mine - committed (None without both) and a status: "identical"
-    (value, interval and n), "inside the interval" (my value, in the committed one), "timed" (seconds, whichever),
-    "moved", "only mine", "only committed".  Rows match by their labels and seeds.
+    Rows match by their labels and seeds; those that only I have come last.  Each dict holds the row's label, both
+    values, `moved` = mine - committed (None unless both are there) and a status: "identical" (value, interval and n are
+    equal), "inside the interval" (my value lies in the committed interval), "timed" (seconds, whatever they are),
+    "moved", "only mine", "only committed".
+    Refuses records of two artifacts.
     """
     if mine["artifact"] != committed["artifact"]:
         raise Refused(f"Cannot compare {mine['artifact']} with {committed['artifact']}: they are two artifacts.")
-    ours, theirs = _by_labels(mine), _by_labels(committed)
-    return [_compared(ours.get(key), theirs.get(key)) for key in theirs | ours]
+    mine, committed = _by_labels(mine), _by_labels(committed)
+    return [_compared(mine.get(key), committed.get(key)) for key in committed | mine]
 
 
 def _compared(mine: dict | None, committed: dict | None) -> dict:
+    """One dict of `compare`, for rows with equal labels; either may be missing."""
     a, b = (mine or {}).get("value"), (committed or {}).get("value")
     if mine is None or committed is None:
         status = "only committed" if mine is None else "only mine"
@@ -215,31 +228,32 @@ def _compared(mine: dict | None, committed: dict | None) -> dict:
 
 
 def _labels(entry: dict) -> dict:
+    """A row's labels, and its seeds, which tell rows apart as well."""
     return {key: value for key, value in entry.items() if key == "seeds" or key not in (*FIELDS, DOUBTS)}
 
 
 def _by_labels(record: dict) -> dict[str, dict]:
-    """Rows by their labels, whatever the order these stand in; two rows of the same labels are Refused."""
-    found = {}
+    """The rows by their labels, whose order does not matter.  Refuses two rows with equal labels."""
+    rows = {}
     for entry in record["rows"]:
         key = json.dumps(_labels(entry), sort_keys=True)
-        if key in found:
+        if key in rows:
             raise Refused(f"Record {record['artifact']} has two rows ({label(entry)}); a label must tell them apart.")
-        found[key] = entry
-    return found
+        rows[key] = entry
+    return rows
 
 
 def _csv(rows: list[dict]) -> str:
-    """A table of all keys in order of appearance; lists joined by spaces, the published source in its own column."""
-    flat = []
+    """A table with a column for each key of any row; lists are joined by spaces, a published source has its column."""
+    lines = []
     for entry in rows:
         published = entry["published"] or {}
         cells = entry | {"published": published.get("value"), "published_source": published.get("source")}
-        flat.append({key: " ".join(map(str, cell)) if isinstance(cell, list) else cell for key, cell in cells.items()})
+        lines.append({key: " ".join(map(str, cell)) if isinstance(cell, list) else cell for key, cell in cells.items()})
     table = io.StringIO()
-    writer = csv.DictWriter(table, dict.fromkeys(key for cells in flat for key in cells), lineterminator="\n")
+    writer = csv.DictWriter(table, dict.fromkeys(key for line in lines for key in line), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(flat)
+    writer.writerows(lines)
     return table.getvalue()
 
 

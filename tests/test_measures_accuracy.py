@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from by_hand import SEEDS, at, bounds, built, evaluation, experiment, flags, images, only, opened, select
+from measures_by_hand import SEEDS, at, bounds, built, evaluation, experiment, flags, images, only, opened, select
 
 from paperlib import labels, records
 from paperlib.attacks import protocols
@@ -59,7 +59,9 @@ def test_means_are_taken_over_seeds_and_nothing_else():
         for s in (1, 0, 2)
     ]
     rows = accuracy.mean_rows(made)
-    assert len(rows) == 3 * 4 and {(r["quantity"], r["n"], *r["seeds"]) for r in rows} == {("mean accuracy", 3, 1, 0, 2)}
+    assert len(rows) == 3 * 4 and {(r["quantity"], r["n"], *r["seeds"]) for r in rows} == {
+        ("mean accuracy", 3, 1, 0, 2)
+    }
     means = [(r["training"], r.get("lam"), r["value"]) for r in rows[::4]]
     assert means == [(t, o.get("lam"), pytest.approx(0.1 + r / 10)) for r, (t, o) in enumerate(nets)]
     # three seeds, 0.1 apart: standard error 0.1/√3, times t(0.975, 2) = 4.3027: ±0.24841, cut at 0
@@ -221,15 +223,6 @@ def test_gaps_hold_every_law_and_factor_and_radii_that_are_no_integers():
     assert {(r["noise"], r["factor"], r["quantity"]) for r in rows} == wanted and len(rows) == len(wanted)
     assert {round(r["value"], 9) for r in rows} == {0.7}
     assert {bounds(r) for r in select(rows, quantity="mean gap")} == {(None, None)}  # one seed
-
-
-def test_a_gap_is_paired_over_samples():
-    # equal shares on other samples: no difference, but ten discordant pairs of ten
-    noise = [evaluation(SEEDS[0], at("sign", 8), right) for right in (~flags(5), flags(5))]
-    attacked = [evaluation(SEEDS[0], at("pgd", 8))]
-    wide, narrow = (accuracy.gap_rows([n], attacked, factors=[1])[0] for n in noise)
-    assert wide["value"] == narrow["value"] == 0
-    assert wide["high"] - wide["low"] > 2 * (narrow["high"] - narrow["low"])
 
 
 # ---- noise's energy ----------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from by_hand import at, evaluation, experiment, flags
+from measures_by_hand import at, evaluation, experiment, flags
 
 from paperlib.attacks.attack import Attack, standard
 from paperlib.attacks.ensembles import Ensemble, Transfer

@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from by_hand import SEEDS, experiment, images, only, opened, select
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from measures_by_hand import SEEDS, experiment, images, only, opened, select
 
 from paperlib.errors import Refused
 from paperlib.measures import landscape

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from by_hand import (
+from measures_by_hand import (
     SEEDS,
     at,
     bounds,

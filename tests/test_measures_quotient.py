@@ -1,12 +1,13 @@
 """The finite-difference proposition's rows: quotients by hand, transcriptions on a network, curvature, penalties."""
 
 import copy
+import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
-from by_hand import SEEDS, at, bounds, built, evaluation, experiment, only, opened, select
+from measures_by_hand import SEEDS, at, bounds, built, evaluation, experiment, only, opened, select
 
 from paperlib import records
 from paperlib.labels import REGIMES, SMOOTH, TRUE
@@ -312,59 +313,36 @@ def test_the_cost_of_each_penalty_by_hand(network, tiny):
     built(few)
 
 
-# ---- all of it -----------------------------------------------------------------------------------------------------
+# ---- all rows of a run ---------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def several(network):
-    """Networks of two trainings and seeds, each the shared one with other weights in the readout."""
-    made = []
+@pytest.mark.parametrize("artifact", ["thm-ratio", "prop-finite-difference"])
+def test_a_record_holds_all_rows_of_a_run(network, tiny, tmp_path, artifact):
+    samples, several = tiny.test.take(10), []  # two trainings and seeds, with other weights in the readout
     for e in [experiment(t, s) for t in ("vanilla", "sr") for s in (0, 1)]:
-        own = copy.deepcopy(network)
+        several.append(Opened(e, copy.deepcopy(network)))
         torch.manual_seed(10 * e.seed + len(e.defense))
-        own.head.weight.data += 0.3 * torch.randn_like(own.head.weight)
-        made.append(Opened(e, own))
-    return made
-
-
-def kept(artifact_rows, arrays, path):
-    record = built(artifact_rows, arrays)
-    records.save(record, path)
-    return records.load(path) == record and len(record["rows"]) == len(artifact_rows)
-
-
-def test_a_record_of_the_ratio_holds_all_rows_of_a_run(several, tiny, tmp_path):
-    samples = tiny.test.take(10)
-    gradient = {o.experiment.key: predictors.probability_gradients(o.network, samples) for o in several}
-    found = [
-        v for regime in REGIMES for o in several
-        for v in ratio.vulnerabilities(o, samples, regime, (8.0, 48.0), draws=8, steps=4)
-    ]  # fmt: skip
-    networks = {o.experiment.key: o.network for o in several}
-    broken = ratio.worst_rows(found, networks, samples, draws=100, steps=4)
-    attacked = [evaluation(o.experiment, at("pgd", 32), right=3 + o.experiment.seed) for o in several]
-    rows = exact.exact_rows(draws=100)
-    rows += [r for o in several for r in ratio.ratio_rows(o.experiment, gradient[o.experiment.key])]
-    rows += ratio.vulnerability_rows(found) + broken
-    rows += predictors.predictor_rows(gradient, found, attacked, [0.0, 0.01])
-    how = {"eps_255": 16.0, "draws": 4, "steps": 2, "thresholds": [0.01]}
-    rows += predictors.scale_rows(several[0], samples, [0.1, 1, 30], **how)
-    arrays = {"quartiles": ratio.quantiles(found), "saturation": ratio.saturation(found)}
-    assert kept(rows, arrays | {"worst": ratio.pictures(broken, samples)}, tmp_path / "thm-ratio.json")
-    assert {r["bound"] for r in broken} == {"upper", "lower"}
-
-
-def test_a_record_of_the_quotient_holds_all_rows_of_a_run(several, tiny, tmp_path):
-    samples = tiny.test.take(10)
-    found = [
-        quotient.quotients(o, samples, [1e-6, 0.01], regime=regime, precision=precision)
-        for regime in REGIMES
-        for precision in PRECISIONS
-        for o in several
-    ]
-    rows = quotient.quotient_rows(found, used=0.01) + quotient.curvature_rows(found)
-    rows += quotient.smooth_accuracy_rows(several, samples)
-    rows += quotient.weight_gradient_rows(several, samples, h=0.01)
-    rows += quotient.cost_rows(several[0], samples, h=0.01)
-    arrays = {"curvature": quotient.curvatures(found, 0.01)}
-    assert kept(rows, arrays, tmp_path / "prop-finite-difference.json")
+        several[-1].network.head.weight.data += 0.3 * torch.randn(3, 16)
+    if artifact == "thm-ratio":
+        how, networks = {"draws": 8, "steps": 4}, {e.key: own for e, own in several}
+        found = [v for r in REGIMES for o in several for v in ratio.vulnerabilities(o, samples, r, (8, 48), **how)]
+        gradient = {key: predictors.probability_gradients(own, samples) for key, own in networks.items()}
+        worst = ratio.worst_rows(found, networks, samples, draws=100, steps=4)
+        attacked = [evaluation(e, at("pgd", 32), right=3 + e.seed) for e, _ in several]
+        rows = exact.exact_rows(draws=100) + [r for e, _ in several for r in ratio.ratio_rows(e, gradient[e.key])]
+        rows += ratio.vulnerability_rows(found) + worst
+        rows += predictors.predictor_rows(gradient, found, attacked, [0.0, 0.01])
+        rows += predictors.scale_rows(several[0], samples, [0.1, 1, 30], eps_255=16.0, thresholds=[0.01], **how)
+        arrays = {"quartiles": ratio.quantiles(found), "saturation": ratio.saturation(found)}
+        arrays |= {"worst": ratio.pictures(worst, samples)}
+    else:
+        places = itertools.product(REGIMES, PRECISIONS, several)
+        found = [quotient.quotients(o, samples, [1e-6, 0.01], regime=r, precision=p) for r, p, o in places]
+        rows = quotient.quotient_rows(found, used=0.01) + quotient.curvature_rows(found)
+        rows += quotient.smooth_accuracy_rows(several, samples)
+        rows += quotient.weight_gradient_rows(several, samples, h=0.01)
+        rows += quotient.cost_rows(several[0], samples, h=0.01)
+        arrays = {"curvature": quotient.curvatures(found, 0.01)}
+    record = built(rows, arrays)
+    records.save(record, tmp_path / "record.json")
+    assert records.load(tmp_path / "record.json") == record and len(record["rows"]) == len(rows)

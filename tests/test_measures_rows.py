@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from by_hand import SEEDS, bounds, flags
+from measures_by_hand import SEEDS, bounds, flags
 
 from paperlib.measures import rows, statistics
 

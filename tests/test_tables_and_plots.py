@@ -85,7 +85,7 @@ for artifact in report.READING_ORDER:
     texts = {part: [artifacts.headline(record, part), artifacts.table(record, part)] for part in artifacts.parts(artifact)}
     (folder / f"{artifact}.texts").write_text(json.dumps([texts, claims.finding(record)]))
     for part in texts:
-        artifacts.draw(record, part).draw_without_rendering()
+        artifacts.draw(record, part)
     artifacts.save(record, folder / f"{artifact}.png")
 """
 

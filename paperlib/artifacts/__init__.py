@@ -28,29 +28,43 @@ DPI = 160  # of the files
 NEEDED = ("headline", "caption", "figure", "table")
 
 
-def module(artifact: str) -> ModuleType:
-    """The module of an artifact: `paperlib.artifacts.tab_mine` of "tab-mine", or notebooks/tab_mine.py.
+def source(artifact: str) -> Path | None:
+    """The file of an artifact's module, in this package or beside a notebook; None for a notebook without an artifact.
 
-    Refuses an artifact without a module, and a module that lacks one of `NEEDED`.
+    The module of "tab-mine" is tab_mine.py.
     """
-    name = artifact.replace("-", "_")
-    if importlib.util.find_spec(f"{__name__}.{name}"):
-        found = importlib.import_module(f"{__name__}.{name}")
+    name = f"{artifact.replace('-', '_')}.py"
+    folders = [Path(__file__).parent, *paths.notebook_folders()]
+    return next((folder / name for folder in folders if (folder / name).is_file()), None)
+
+
+def module(artifact: str) -> ModuleType:
+    """The module of an artifact; refuses an artifact without one, and a module that lacks one of `NEEDED`."""
+    path = source(artifact)
+    if path is None:
+        raise Refused(
+            f"There is no artifact {artifact!r}: neither paperlib/artifacts nor a folder of notebooks has "
+            f"{artifact.replace('-', '_')}.py."
+        )
+    if path.parent == Path(__file__).parent:
+        found = importlib.import_module(f"{__name__}.{path.stem}")
     else:
-        found = _beside(artifact, paths.NOTEBOOKS / f"{name}.py")
+        found = _from_file(path)
     if missing := [needed for needed in NEEDED if not callable(getattr(found, needed, None))]:
-        raise Refused(f"{paths.shown(Path(found.__file__))} lacks {', '.join(missing)}; it needs {', '.join(NEEDED)}.")
+        raise Refused(f"{paths.shown(path)} lacks {', '.join(missing)}; it needs {', '.join(NEEDED)}.")
     return found
 
 
-def _beside(artifact: str, path: Path) -> ModuleType:
-    if not path.exists():
-        raise Refused(f"There is no artifact {artifact!r}: neither paperlib/artifacts nor notebooks has {path.name}.")
-    name = f"{__name__}.own.{path.stem}"
+def _from_file(path: Path) -> ModuleType:
+    name = f"{__name__}.{files.sha256(str(path.resolve()).encode())[:8]}_{path.stem}"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, path)
         sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
+        try:
+            spec.loader.exec_module(sys.modules[name])
+        except BaseException:
+            del sys.modules[name]  # half a module must not be found again
+            raise
     return sys.modules[name]
 
 

@@ -72,8 +72,8 @@ def write(profile: str, title: str) -> list[str]:
 
 
 def reading_order() -> list[str]:
-    """Every artifact that has a notebook, in reading order."""
-    there = set(paths.notebooks())
+    """Every artifact that has a notebook, in reading order; those of others come last."""
+    there = {name for name in paths.notebooks() if artifacts.source(name)}
     return [a for a in READING_ORDER if a in there] + sorted(there - set(READING_ORDER))
 
 

@@ -229,3 +229,32 @@ def _four(members: Sequence[Attack | Transfer]) -> Ensemble:
     """One attack by the four rules, the network's own first."""
     labels = members[0].labels
     return Ensemble(labels.pop("attack"), members, labels | {"rules": FOUR})
+
+
+BUDGETS = ("quick", "standard", "full")
+
+
+def of_budget(budget: str, eps: float, *, num_classes: int, has_rules: bool) -> list[Attack]:
+    """The attacks of `paperlib.judge` within `eps` in l∞, the cheapest first.
+
+    "quick": uniform noise, FGSM, PGD-20, Square-200.  "standard": sign noise, APGD-100 on both losses, PGD-20 by the
+    three other rules of `FOUR_RULES`, and Square-1000 besides.  "full": rules of other widths, PGD-100, SA-PGD with
+    ASSG, PDSG, Square-5000, and Square from where APGD ended besides.  The DLR loss needs three classes; other rules
+    need a network that takes them (`has_rules`).
+    """
+    level = BUDGETS.index(budget)
+    queries = (200, 1000, 5000)[level]
+    losses = ("ce", "dlr") if num_classes >= 3 else ("ce",)
+    attacks = [standard("uniform", eps), standard("fgsm", eps), standard("pgd", eps)]
+    if level >= 1:
+        attacks.insert(1, standard("sign", eps))
+        attacks += [standard("pgd", eps, rule=rule) for rule in FOUR_RULES[1:] if has_rules]
+        attacks += [Attack("apgd", eps, {"steps": 100, "loss": loss}) for loss in losses]
+    if level == 2:
+        attacks.append(standard("pgd", eps, steps=100))
+        if has_rules:
+            attacks += widths(255 * eps, (0.5, 2.0), steps=20)
+            attacks.append(standard("sa_pgd", eps, steps=100, rule={"name": "assg"}))
+            attacks.append(standard("pgd", eps, rule={"name": "pdsg"}))
+        attacks.append(standard("apgd_square", eps, steps=100, queries=queries))
+    return [*attacks, standard("square", eps, queries=queries)]

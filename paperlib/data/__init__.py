@@ -1,1 +1,4 @@
-"""Data sets by name: images, and recordings of event cameras, real or simulated."""
+"""Data sets by name: images, and event recordings, real or simulated."""
+
+from paperlib.data.datasets import load
+from paperlib.data.sets import ImageSet, Source, Split, register

@@ -122,7 +122,7 @@ def rate() -> Rate:
 
 
 def assg(a: float = 0.43) -> Whole:
-    """The ASSG rule: atan with its own sharpness α for each sample, neuron and step (section 6 of the paper notes).
+    """The ASSG rule (arXiv 2512.22522, section 6 of the notes): atan with a sharpness α of each sample and neuron.
 
     Each backward pass updates M ← 0.9M + 0.1|u|, which starts at 1, then D ← 0.9D + 0.1·||u| - M|, which starts at 0.
     The slope is then (α/2) / (1 + (παu/2)²) with α = (2/π)·tan(πa) / (M + 1.5D + 1e-4).  The rule holds M and D of one

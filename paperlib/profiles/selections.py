@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from itertools import product
 from typing import NamedTuple
 
-from paperlib import errors, networks
+from paperlib import errors, networks, paths
+from paperlib.networks import Network
+from paperlib.profiles import files
 from paperlib.profiles.profile import Profile
 from paperlib.store import checkpoints
 from paperlib.store.experiment import Experiment, Imported
@@ -12,6 +14,20 @@ from paperlib.training import defenses, regularizers
 from paperlib.training.loop import passes as passes_of
 
 AnyExperiment = Experiment | Imported
+
+
+def load(profile: str, training: str, *, seed: int | None = None, device: str = "auto") -> Network:
+    """The trained network of a profile in eval mode: images (B, C, H, W) → logits (B, K).
+
+    `seed` is one of the profile's, by default its first.  The network comes from checkpoints/, else from those that
+    are kept with the results; without either it is trained now.
+    """
+    opened = files.load(profile)
+    seed = opened.seeds[0] if seed is None else seed
+    errors.one_of(f"seed in {opened.origin}", seed, opened.seeds)
+    (experiment,) = opened.experiments(training, seeds=[seed])
+    checkpoints.copy_networks([experiment], paths.RESULTS / profile / "networks", paths.CHECKPOINTS)
+    return checkpoints.trained(experiment, device=device)
 
 
 def first(profile: Profile, seeds: int) -> list[AnyExperiment]:

@@ -93,7 +93,8 @@ def header(artifact: str) -> str:
 def badge_table() -> str:
     """A Markdown list for the README, in reading order: each notebook's title, linked, with its badges."""
     lines = []
-    for name in report.reading_order():
+    order = report.reading_order()
+    for name in [*order, *(name for name in names() if name not in order)]:
         found = re.search(r"^# # (.+)$", source_of(name).read_text(encoding="utf-8"), flags=re.MULTILINE)
         title, both = found[1] if found else name, badges(name).replace("\n", " ")
         lines.append(f"* [{title}](notebooks/{name}.ipynb) {both}\n")
