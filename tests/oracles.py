@@ -1,8 +1,9 @@
 """Slow versions of the neuron, its layer and whole networks, and helpers that several tests of networks share."""
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 
+import pytest
 import torch
 import torch.nn.functional as F
 from conftest import scatter
@@ -10,7 +11,7 @@ from torch import nn
 
 from paperlib import networks
 from paperlib.attacks.evaluation import chance
-from paperlib.networks import rules
+from paperlib.networks import kernel, rules
 from paperlib.networks.architectures import WideBlock
 from paperlib.networks.neurons import LIF, NormedLIF
 
@@ -108,6 +109,22 @@ def gradients(layer, x):
     weights = torch.randn(out.shape, dtype=torch.double, generator=torch.Generator().manual_seed(1)).to(out.dtype)
     parameters = layer.parameters() if isinstance(layer, nn.Module) else ()
     return out.detach(), *torch.autograd.grad((out * weights).sum(), [leaf, *parameters])
+
+
+@contextmanager
+def in_torch():
+    """Without the compiled neuron."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernel, "library", lambda dtype: None)
+        yield
+
+
+@contextmanager
+def on(path, lif):
+    """`lif` on the path "reference", or on the fast path with the implementation "C" or "torch"."""
+    lif.path = path if path == "reference" else "fast"
+    with in_torch() if path == "torch" else nullcontext():
+        yield
 
 
 def assert_bits(one, other):

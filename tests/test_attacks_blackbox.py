@@ -219,7 +219,7 @@ def test_square_breaks_more_than_chance_and_about_as_much_as_that_of_torchattack
         assert sum(ours) / 4 == pytest.approx(sum(theirs) / 4, abs=4)
         for law in ("uniform", "sign"):
             by_chance = run(random_search, network, *batch, queries, eps=eps, law=law)
-            assert 0 < max(ours) + 5 < stands(network, by_chance, batch[1]).sum()
+            assert 0 < max(ours) < stands(network, by_chance, batch[1]).sum()
 
 
 # Random search -------------------------------------------------------------------------------------------------------

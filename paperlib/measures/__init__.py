@@ -1,1 +1,4 @@
-"""Flags and gradients → the rows of a record, each with its interval.  Notebooks import the modules they need."""
+"""Measures: from evaluations and gradients to the rows of a record, each with its interval.
+
+The package exports nothing; notebooks import the modules that they need.
+"""

@@ -1,7 +1,9 @@
-"""Flags → accuracies, their differences and gaps; and how much of the noise clamping leaves."""
+"""Rows of accuracies, of their differences and gaps, of passes, of the noise's energy, and the choice of λ."""
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,36 +15,67 @@ from paperlib.measures import statistics
 from paperlib.measures.doubts import doubts, union
 from paperlib.measures.rows import by_labels, certain, mean_over_seeds, over_seeds, row
 from paperlib.store.evaluations import Evaluation
-from paperlib.store.experiment import Experiment
+from paperlib.store.experiment import Experiment, Imported
 from paperlib.theory import gradients
+
+# ---- accuracies and passes -----------------------------------------------------------------------------------------
+
+
+class Doubted(NamedTuple):
+    """An evaluation with the reasons to doubt its number, mostly none."""
+
+    evaluation: Evaluation
+    reasons: list[str]
+
+    @property
+    def experiment(self) -> Experiment | Imported:
+        return self.evaluation.experiment
+
+    @property
+    def share(self) -> float:
+        """The accuracy."""
+        return self.evaluation.flags.mean()
+
+
+def doubted(evaluations: Iterable[Evaluation]) -> list[Doubted]:
+    """Each evaluation with the reasons to doubt it, in the same order; only evaluations of one network are compared."""
+    evaluations = list(evaluations)
+    reasons: dict[int, list[str]] = {}  # by the place in `evaluations`
+    for _, group in by_labels(enumerate(evaluations), lambda item: {"network": item[1].experiment.key}):
+        places, judged = zip(*group, strict=True)
+        reasons |= dict(zip(places, doubts(judged), strict=True))
+    return [Doubted(e, reasons[place]) for place, e in enumerate(evaluations)]
 
 
 def accuracy_rows(evaluations: Iterable[Evaluation]) -> list[dict]:
-    """One row a network and attack: the share of samples still classified correctly, with Wilson's interval."""
+    """One row for each network and attack: the share of samples still classified correctly, with Wilson's interval."""
     return [
-        row(statistics.wilson(e.flags), [e.experiment], quantity="accuracy", doubts=why, **e.labels)
-        for e, why in doubted(evaluations)
+        row(statistics.wilson(e.flags), [e.experiment], quantity="accuracy", doubts=reasons, **e.labels)
+        for e, reasons in doubted(evaluations)
     ]
 
 
 def mean_rows(evaluations: Iterable[Evaluation]) -> list[dict]:
-    """One row a training and attack: the mean of that share over seeds, with Student's t interval cut to [0, 1].
+    """One row for each training and attack: the mean of that share over seeds.
 
-    With a single seed there is no interval over seeds: the row is that network's own, over samples.
+    The interval is Student's t, cut to [0, 1].  With a single seed it is that of the network's samples.
     """
     return [
         over_seeds(
             [(e.experiment, e.flags) for e, _ in group],
             quantity="mean accuracy",
-            doubts=union(why for _, why in group),
+            doubts=union(reasons for _, reasons in group),
             **labels,
         )
-        for labels, group in by_labels(doubted(evaluations), lambda item: item[0].labels)
+        for labels, group in by_labels(doubted(evaluations), lambda item: item.evaluation.labels)
     ]
 
 
 def pass_rows(evaluations: Iterable[Evaluation]) -> list[dict]:
-    """One row a training and attack: forward and backward passes it cost per sample, the mean over seeds."""
+    """One row for each training and attack: the mean over seeds of the forward and backward passes that a sample cost.
+
+    The interval is cut at 0.
+    """
     return [
         mean_over_seeds(
             [(e.experiment, e.passes.mean(), partial(statistics.bootstrap_mean, e.passes, seed=0)) for e in group],
@@ -54,103 +87,103 @@ def pass_rows(evaluations: Iterable[Evaluation]) -> list[dict]:
     ]
 
 
-def difference_rows(evaluations: Iterable[Evaluation], training: str, against: str) -> list[dict]:
-    """One row an attack: accuracy of `training` minus that of `against`, paired by seed, with its t interval.
+# ---- differences ---------------------------------------------------------------------------------------------------
 
-    Then one row a pair of networks, which share their samples: Bonett and Price's interval, McNemar's p beside it.
+
+def difference_rows(evaluations: Iterable[Evaluation], training: str, against: str) -> list[dict]:
+    """Accuracy of `training` minus that of `against`, for each attack.
+
+    First a row for each attack, "difference", paired by seed, with its t interval.  Then a row for each seed, "paired
+    difference", of two networks on the same samples, with Bonett and Price's interval and McNemar's p.
     """
-    by_attack = by_labels(doubted(evaluations), lambda item: labels_of(item[0].attack) | item[0].size)
     means, pairs = [], []
-    for attack, group in by_attack:
-        others = {e.experiment.seed: (e, why) for e, why in group if e.experiment.defense == against}
+    attacks = by_labels(doubted(evaluations), lambda item: labels_of(item.evaluation.attack) | item.evaluation.size)
+    for attack, group in attacks:
+        others = {item.experiment.seed: item for item in group if item.experiment.defense == against}
         matched = [
-            (e, why, *others[e.experiment.seed])
-            for e, why in group
-            if e.experiment.defense == training and e.experiment.seed in others
+            (item, others[item.experiment.seed])
+            for item in group
+            if item.experiment.defense == training and item.experiment.seed in others
         ]
         if not matched:
             continue
         labels = {"training": training, "against": against} | attack
-        interval = statistics.paired_t([a.flags.mean() for a, *_ in matched], [b.flags.mean() for *_, b, _ in matched])
-        both = [e.experiment for a, _, b, _ in matched for e in (a, b)]
-        reasons = union(why for _, first, _, second in matched for why in (first, second))
-        means.append(row(interval, both, quantity="difference", doubts=reasons, **labels))
-        for a, first, b, second in matched:
-            reasons = union([first, second])
-            experiments = [a.experiment, b.experiment]
-            pairs.append(row(_paired(a, b), experiments, quantity="paired difference", doubts=reasons, **labels))
+        interval = statistics.paired_t([a.share for a, _ in matched], [b.share for _, b in matched])
+        experiments = [item.experiment for pair in matched for item in pair]
+        reasons = union(item.reasons for pair in matched for item in pair)
+        means.append(row(interval, experiments, quantity="difference", doubts=reasons, **labels))
+        pairs += [_pair_row(*pair, quantity="paired difference", **labels) for pair in matched]
     return means + pairs
 
 
 def contrast_rows(evaluations: Iterable[Evaluation], pairs: Iterable[tuple[AnyAttack, AnyAttack]]) -> list[dict]:
     """Accuracy under one attack minus accuracy under another, for each of `pairs`, of one network on the same samples.
 
-    A row a training, the mean over seeds (see `mean_over_seeds`), then a row a network: Bonett and Price's interval,
-    McNemar's p beside it.  The labels of the second attack have "reference_" before their names.
+    For each pair a row for each training, "mean contrast", the mean over seeds (see `mean_over_seeds`).  Then a row for
+    each network, "contrast", with Bonett and Price's interval and McNemar's p.  The labels of the second attack have
+    "reference_" before their names.
     """
-    by_network = {(e.experiment.key, repr(e.attack)): (e, why) for e, why in doubted(evaluations)}
+    by_network = {(item.experiment.key, repr(item.evaluation.attack)): item for item in doubted(evaluations)}
     means, single = [], []
     for attack, reference in pairs:
         matched = [
-            (*one, *by_network[key, repr(reference)]) for (key, name), one in by_network.items() if name == repr(attack)
+            (item, by_network[key, repr(reference)]) for (key, name), item in by_network.items() if name == repr(attack)
         ]
-        for labels, group in by_labels(matched, lambda one: one[0].labels):
+        for labels, group in by_labels(matched, lambda pair: pair[0].evaluation.labels):
             labels |= {REFERENCE + name: value for name, value in labels_of(reference).items()}
-            networks = []
-            for a, first, b, second in group:
-                interval = _paired(a, b)
-                networks.append((a.experiment, interval.value, interval._replace))
-                reasons = union([first, second])
-                single.append(row(interval, [a.experiment], quantity="contrast", doubts=reasons, **labels))
-            reasons = union(why for _, first, _, second in group for why in (first, second))
+            networks = [(a.experiment, _paired(a, b).value, partial(_paired, a, b)) for a, b in group]
+            reasons = union(item.reasons for pair in group for item in pair)
             means.append(mean_over_seeds(networks, within=(-1, 1), quantity="mean contrast", doubts=reasons, **labels))
+            single += [_pair_row(*pair, quantity="contrast", **labels) for pair in group]
     return means + single
 
 
-def _paired(a: Evaluation, b: Evaluation) -> statistics.Interval:
-    """Share of `a` minus share of `b`, which are of the same samples; its method gives McNemar's p too."""
-    interval = statistics.paired_difference(a.flags, b.flags)
-    return interval._replace(method=f"{interval.method}, McNemar p = {statistics.mcnemar(a.flags, b.flags):.2g}")
+def _pair_row(a: Doubted, b: Doubted, **labels) -> dict:
+    """One row of the share of `a` minus the share of `b`."""
+    return row(_paired(a, b), [a.experiment, b.experiment], doubts=union([a.reasons, b.reasons]), **labels)
 
 
-def doubted(evaluations: Iterable[Evaluation]) -> list[tuple[Evaluation, list[str]]]:
-    """Each evaluation with the reasons to doubt it, in the same order."""
-    evaluations = list(evaluations)
-    reasons: dict[int, list[str]] = {}
-    for _, group in by_labels(enumerate(evaluations), lambda item: {"network": item[1].experiment.key}):
-        places, own = zip(*group, strict=True)
-        reasons |= dict(zip(places, doubts(own), strict=True))
-    return [(e, reasons[place]) for place, e in enumerate(evaluations)]
+def _paired(a: Doubted, b: Doubted) -> statistics.Interval:
+    """The share of `a` minus the share of `b`, which are of the same samples; its method gives McNemar's p too."""
+    flags = a.evaluation.flags, b.evaluation.flags
+    interval = statistics.paired_difference(*flags)
+    return interval._replace(method=f"{interval.method}, McNemar p = {statistics.mcnemar(*flags):.2g}")
 
 
 def gap_rows(noise: Iterable[Evaluation], attacked: Iterable[Evaluation], *, factors: Sequence[int]) -> list[dict]:
     """Accuracy under noise at k·ε minus accuracy under the attack at ε, for each k of `factors` (claim C1).
 
-    A row a network, paired over its samples, and a row over seeds.  Radii at which either side was not evaluated are
-    left out.
+    Rows for each attack, radius ε, law of noise and k: one for each network, "gap", paired over its samples, then one
+    over seeds, "mean gap".  Radii at which either side was not evaluated are left out.
     """
     rows = []
     by_network = {(e.experiment.key, e.attack.name, *e.size.items()): e for e in noise}
     laws = dict.fromkeys(law for _, law, _ in by_network)
-    for labels, group in by_labels(attacked, lambda e: e.labels):
+    for attack, group in by_labels(attacked, lambda e: e.labels):
         ((unit, eps),) = group[0].size.items()
-        for law in laws:
-            for k in factors:
-                pairs = [(by_network.get((e.experiment.key, law, (unit, round(k * eps, 6)))), e) for e in group]
-                pairs = [(n, a) for n, a in pairs if n is not None]
-                if not pairs:
-                    continue
-                of_noise = labels | {"noise": law, "factor": k}
-                for n, a in pairs:
-                    interval = statistics.paired_difference(n.flags, a.flags)
-                    rows.append(row(interval, [a.experiment], quantity="gap", **of_noise))
-                mean = statistics.paired_t([n.flags.mean() for n, _ in pairs], [a.flags.mean() for _, a in pairs])
-                rows.append(row(mean, [a.experiment for _, a in pairs], quantity="mean gap", **of_noise))
+        for law, k in itertools.product(laws, factors):
+            radius = (unit, round(k * eps, 6))
+            noisy = [by_network.get((e.experiment.key, law, radius)) for e in group]
+            pairs = [(n, e) for n, e in zip(noisy, group, strict=True) if n is not None]
+            if not pairs:
+                continue
+            labels = attack | {"noise": law, "factor": k}
+            for n, e in pairs:
+                interval = statistics.paired_difference(n.flags, e.flags)
+                rows.append(row(interval, [e.experiment], quantity="gap", **labels))
+            mean = statistics.paired_t([n.flags.mean() for n, _ in pairs], [e.flags.mean() for _, e in pairs])
+            rows.append(row(mean, [e.experiment for _, e in pairs], quantity="mean gap", **labels))
     return rows
 
 
+# ---- the noise's energy --------------------------------------------------------------------------------------------
+
+
 def energy_rows(samples: Split, radii: Sequence[Attack]) -> list[dict]:
-    """Share of the noise's energy ‖δ‖₂² that is left after clamping to the bounds, per law and radius, over samples."""
+    """One row for each law and radius: the share of the noise's energy ‖δ‖₂² that clamping to the bounds leaves.
+
+    `radii` are attacks that only draw noise.  The mean over samples, with the bootstrap's interval.
+    """
     x, rows = samples.pixels(), []
     for attack in radii:
         perturb = attack.bind(seed=0, index=samples.index)
@@ -162,31 +195,32 @@ def energy_rows(samples: Split, radii: Sequence[Attack]) -> list[dict]:
     return rows
 
 
+# ---- the choice of λ -----------------------------------------------------------------------------------------------
+
+
 def chosen(evaluations: Iterable[Evaluation], tolerance: float) -> float:
     """The λ that validation data choose.
 
     Of all λ whose mean clean accuracy lies at most `tolerance` below that of λ = 0 (vanilla), the one with the highest
     mean accuracy under attack.  `evaluations` holds clean images and one attack for each network.
     """
-    means: dict[float, dict[bool, float]] = {}
+    clean: dict[float, float] = {}  # mean accuracies by λ
+    attacked: dict[float, float] = {}
     for labels, group in by_labels(evaluations, lambda e: e.labels):
-        accuracy = float(np.mean([e.flags.mean() for e in group]))
-        means.setdefault(labels.get("lam", 0.0), {})[labels["attack"] == CLEAN] = accuracy
-    lost = {lam: round(means[0.0][True] - mean[True], 9) for lam, mean in means.items()}  # shares are not exact binary
-    allowed = [lam for lam in means if lost[lam] <= tolerance]
-    return max(allowed, key=lambda lam: means[lam][False])
+        means = clean if labels["attack"] == CLEAN else attacked
+        means[labels.get("lam", 0.0)] = float(np.mean([e.flags.mean() for e in group]))
+    loss = {lam: round(clean[0.0] - accuracy, 9) for lam, accuracy in clean.items()}  # shares are no binary fractions
+    allowed = [lam for lam in clean if loss[lam] <= tolerance]
+    return max(allowed, key=lambda lam: attacked[lam])
 
 
 def choice_rows(evaluations: Sequence[Evaluation], tolerance: float, *, used: float) -> list[dict]:
-    """The λ that validation data choose (see `chosen`), beside the one that the profile uses."""
+    """The λ that validation data choose (see `chosen`), then the one that the profile uses."""
     n, experiments = len(evaluations[0].flags), [e.experiment for e in evaluations]
-    method = f"best under attack within {tolerance:g} of clean accuracy, on validation data"
+    rule = f"best under attack within {tolerance:g} of clean accuracy, on validation data"
     return [
-        row(certain(value, n, how), experiments, quantity=name)
-        for name, value, how in (
-            ("chosen λ", chosen(evaluations, tolerance), method),
-            ("used λ", used, "set in the profile"),
-        )
+        row(certain(chosen(evaluations, tolerance), n, rule), experiments, quantity="chosen λ"),
+        row(certain(used, n, "set in the profile"), experiments, quantity="used λ"),
     ]
 
 
@@ -195,9 +229,9 @@ def apart(
     labels: Callable[[Experiment], dict],
     measure: Callable[[list[Evaluation]], list[dict]],
 ) -> list[dict]:
-    """The rows that `measure` makes of each part of `evaluations`, parted and labelled by `labels`.
+    """The rows of `measure` for each group of evaluations whose networks have the same `labels`, with these labels.
 
     For networks that differ by more than the labels of their training.
     """
-    parts = by_labels(evaluations, lambda e: labels(e.experiment))
-    return [entry | common for common, part in parts for entry in measure(part)]
+    groups = by_labels(evaluations, lambda e: labels(e.experiment))
+    return [entry | common for common, group in groups for entry in measure(group)]

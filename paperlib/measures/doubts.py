@@ -1,13 +1,14 @@
 """Sanity checks: why the number of an evaluation should not be believed, and what to do about it.
 
-Each check is one that overstated robustness has failed before (Carlini et al., arXiv 1902.06705; section 7 of the paper
-notes).  A comparison counts where the two sets of flags, of one network and the same samples, differ beyond chance.
+Overstated robustness has failed each of these checks before (Carlini et al., arXiv 1902.06705; section 7 of the paper
+notes).  Two evaluations of one network on the same samples are compared.  The comparison counts where their flags
+differ beyond chance.
 """
 
 from collections.abc import Iterable, Sequence
 
 from paperlib.attacks.attack import Attack
-from paperlib.attacks.ensembles import Transfer, members
+from paperlib.attacks.ensembles import AnyAttack, Transfer, members
 from paperlib.attacks.evaluation import Judged
 from paperlib.measures import statistics
 
@@ -24,58 +25,61 @@ SHORTER = "fewer steps break more; give it restarts, or shorten its steps"
 
 
 def doubts(judged: Sequence[Judged]) -> list[list[str]]:
-    """The reasons to doubt each number of one network, given all of them; mostly none."""
-    reasons = [_alone(one) for one in judged]
-    for place, one in enumerate(judged):
-        if isinstance(one.attack, Attack) and one.attack.gradients:
-            reasons[place] += dict.fromkeys(
-                why for other in judged if (why := _outdone(one.attack, other.attack)) and _breaks_more(other, one)
-            )
+    """The reasons to doubt each evaluation, in the same order and mostly none; all are of one network."""
+    reasons = [_by_itself(evaluation) for evaluation in judged]
+    for place, evaluation in enumerate(judged):
+        if isinstance(evaluation.attack, Attack) and evaluation.attack.gradients:
+            reasons[place] += union(_by_comparison(evaluation, other) for other in judged)
     return reasons
 
 
 def union(reasons: Iterable[list[str]]) -> list[str]:
     """Each reason once, in order of first appearance."""
-    return list(dict.fromkeys(why for some in reasons for why in some))
+    return list(dict.fromkeys(reason for some in reasons for reason in some))
 
 
-def _alone(one: Judged) -> list[str]:
-    """The reasons that an evaluation gives by itself."""
-    drawn = one.stochastic and any(
+def _by_itself(evaluation: Judged) -> list[str]:
+    """The reasons that an evaluation gives without any other."""
+    one_draw = evaluation.stochastic and any(
         isinstance(member, Attack) and member.gradients and member.options.get("eot", 1) == 1
-        for member in members(one.attack)
+        for member in members(evaluation.attack)
     )
-    checks = {VANISHED: one.vanished > MANY, STRAYED: one.strayed > 0, DRAWN: drawn}
-    return [why for why, holds in checks.items() if holds]
+    checks = {VANISHED: evaluation.vanished > MANY, STRAYED: evaluation.strayed > 0, DRAWN: one_draw}
+    return [reason for reason, applies in checks.items() if applies]
 
 
-def _outdone(mine: Attack, theirs) -> str | None:
-    """Why it would speak against `mine`, a gradient attack, if `theirs` broke more; None where that proves nothing."""
-    same, iterated = theirs is not None and theirs.eps == mine.eps, mine.gradients > 1
-    if theirs is not None and theirs.norm != mine.norm:  # a change of few events is no smaller one of all counts
+def _by_comparison(evaluation: Judged, other: Judged) -> list[str]:
+    """The reason, if there is one, to doubt a gradient attack because `other` broke more."""
+    reason = _weaker(other.attack, evaluation.attack)
+    if reason and statistics.paired_difference(evaluation.flags, other.flags).low > 0:
+        return [reason]
+    return []
+
+
+def _weaker(other: AnyAttack, attack: Attack) -> str | None:
+    """Why `other` should break no more than the gradient attack `attack`; None where it may well break more."""
+    if other is None or other.norm != attack.norm:  # a change of few events is no smaller one of all counts
         return None
-    if isinstance(theirs, Transfer):
-        return BLIND if same and iterated else None
-    if not isinstance(theirs, Attack):  # clean images, or the worst of several
+    same_radius, iterated = other.eps == attack.eps, attack.gradients > 1
+    if isinstance(other, Transfer):
+        return BLIND if same_radius and iterated else None
+    if not isinstance(other, Attack):  # the worst of several
         return None
-    if theirs.declared.noise:
-        return NOISE if same else None
-    if not theirs.gradients:
-        return BLIND if same and iterated else None
-    if theirs.name == "fgsm" and theirs.rule == mine.rule and iterated:
-        return ONE_STEP if same else None
-    if _kind(theirs) != _kind(mine):
+    if other.declared.noise:
+        return NOISE if same_radius else None
+    if not other.gradients:
+        return BLIND if same_radius and iterated else None
+    if other.name == "fgsm" and other.rule == attack.rule and iterated:
+        return ONE_STEP if same_radius else None
+    if _kind(other) != _kind(attack):
         return None
-    if same:
-        return SHORTER if theirs.gradients < mine.gradients else None
-    return SMALLER if theirs.eps < mine.eps and theirs.gradients == mine.gradients else None
+    if same_radius:
+        return SHORTER if other.gradients < attack.gradients else None
+    return SMALLER if other.eps < attack.eps and other.gradients == attack.gradients else None
 
 
 def _kind(attack: Attack) -> tuple:
-    """What is the same in an attack with another radius or more steps."""
+    """What two attacks have in common that differ by their radius or number of steps alone."""
     lengths = ("steps", "alpha")
-    return attack.name, repr(attack.rule), repr({k: v for k, v in attack.options.items() if k not in lengths})
-
-
-def _breaks_more(one: Judged, other: Judged) -> bool:
-    return statistics.paired_difference(other.flags, one.flags).low > 0
+    options = {name: value for name, value in attack.options.items() if name not in lengths}
+    return attack.name, repr(attack.rule), repr(options)

@@ -23,7 +23,7 @@ def median(values: Tensor | np.ndarray) -> statistics.Interval:
 
 
 def certain(value: float, n: int, method: str = "counted") -> statistics.Interval:
-    """A number that is exact, without an interval."""
+    """A number without an interval, from `n` samples or seeds."""
     return statistics.Interval(value, np.nan, np.nan, n, method)
 
 
@@ -48,16 +48,16 @@ def over_seeds(
 ) -> dict:
     """One row for networks that differ by their seed alone, from the values of each one's samples, (n,) each.
 
-    Of bool arrays it is the mean share of True, of others, none below 0, the mean of the networks' medians; `geometric`
-    for those that span orders of magnitude.  See `mean_over_seeds`.
+    For bool arrays it is the mean over networks of the share of True.  For others, none below 0, it is the mean over
+    networks of the median; `geometric` is for values that span orders of magnitude.  See `mean_over_seeds`.
     """
-    shares = any(np.asarray(samples).dtype == bool for _, samples in values)
-    middle, interval = (np.mean, statistics.wilson) if shares else (np.median, median)
+    flags = any(np.asarray(samples).dtype == bool for _, samples in values)
+    middle, interval = (np.mean, statistics.wilson) if flags else (np.median, median)
     networks = [
         (experiment, float(middle(samples)) if len(samples) else np.nan, partial(interval, np.asarray(samples)))
         for experiment, samples in values
     ]
-    limits = (0, 1 if shares else np.inf)
+    limits = (0, 1 if flags else np.inf)
     return mean_over_seeds(networks, within=limits, geometric=geometric, doubts=doubts, **labels)
 
 
@@ -70,10 +70,10 @@ def mean_over_seeds(
 ) -> dict:
     """One row for networks that differ by their seed alone: the mean of their values with Student's t interval.
 
-    `networks` holds a value for each, and a function that returns its interval over samples.  The mean's interval is
-    cut to `within`; that of a `geometric` mean is taken of logarithms, and there is none where a value is 0.  Values
-    that are NaN are left out.  With a single seed there is no interval over seeds: the row is that network's own, over
-    samples, and its method says so.
+    `networks` holds for each its experiment, its value, and a function that returns its interval over samples.  The
+    interval of the mean is cut to `within`.  That of a `geometric` mean is taken of logarithms; there is none where a
+    value is 0.  Values that are NaN are left out.  With a single value there is no interval over seeds: the row has
+    that network's interval over samples, and its method says so.
     """
     known = [(value, interval) for _, value, interval in networks if not np.isnan(value)]
     values = [value for value, _ in known]
