@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import seaborn as sns
 from matplotlib.axes import Axes
 
-from paperlib import files, plots
+from paperlib import artifacts, files
 
 SR, PGD = "SR training step", "PGD step"
 RIVALS = ("stepping", "folded")
@@ -143,7 +143,7 @@ def _table(titles: list[str], rows: list[list[str]]) -> str:
 
 def save_figure(results: dict, path: Path) -> None:
     """A panel for each network: time of both steps and memory, in % of stepping's."""
-    style = {**plots.STYLE, "axes.grid.axis": "y"}
+    style = {**artifacts.STYLE, "axes.grid.axis": "y"}
     with sns.axes_style("whitegrid", {"grid.color": ".9"}), matplotlib.rc_context(style):
         networks = list(dict.fromkeys(m["network"] for m in results["memory"]))
         figure, panels = plt.subplots(1, len(networks), figsize=(11, 4.2), sharey=True, layout="constrained")
@@ -152,7 +152,7 @@ def save_figure(results: dict, path: Path) -> None:
         panels[0].set_ylabel("% of stepping snn.Leaky")
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
         picture = io.BytesIO()
-        figure.savefig(picture, format="png", dpi=plots.DPI, metadata={"Software": None})
+        figure.savefig(picture, format="png", dpi=artifacts.DPI, metadata={"Software": None})
         plt.close(figure)
     files.write_atomically(path, picture.getvalue())
 

@@ -1,29 +1,32 @@
-"""What is measured: a training step, an attack step, and the bare convolutions and matrix products of the former.
+"""What is measured: a training step, an attack step, and the bare convolutions and matrix products of a training step.
 
-The networks take CIFAR-like images (3×32×32, ten classes); pixels and labels are random, for the time does not depend
-on them.
+The networks take images like those of CIFAR-10 (3×32×32, ten classes).  Pixels and labels are random, because the time
+does not depend on them.
 """
 
 import copy
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from rivals import Folded, Stepping
 from torch import Tensor, nn
 
 from paperlib import networks
 from paperlib.attacks.core import Ball
 from paperlib.theory.gradients import loss_gradient
-from paperlib.training import regularizers
+from paperlib.training import defenses, loop
+from paperlib.training.defenses import Batch
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)  # CIFAR-10
-LAMBDA = 0.01
+BOUNDS = (0.0, 1.0)
+SR = {"lam": 0.01, "preset": "released"}
 EPS, ALPHA = 8 / 255, 2.55 / 255
 
 
 class Case(NamedTuple):
-    name: str  # what `networks.build` takes
+    """A network and the sizes on which time and memory depend."""
+
+    name: str  # as in `networks.build`
     T: int
     batch: int
 
@@ -33,64 +36,67 @@ VARIANTS = {"stepping": Stepping, "folded": Folded, "float32": nn.Identity, "bfl
 
 
 def fast_bfloat16() -> bool:
-    """Whether this processor computes in 16 bits; without that, bfloat16 is emulated and slower than float32."""
+    """Whether this processor computes in 16 bits; otherwise bfloat16 is emulated and slower than float32."""
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 class Subject:
-    """One variant of a network, its optimiser, and a batch; the same weights and images for every variant."""
+    """One variant of a network with a batch and its steps; every variant has the same weights and images."""
 
     def __init__(self, case: Case, variant: str):
         torch.manual_seed(0)
         size = {"in_channels": 3, "image_size": 32, "num_classes": 10}
         precision = "bfloat16" if variant == "bfloat16" else "float32"
-        own = networks.build(case.name, **size, T=case.T, mean=MEAN, std=STD, precision=precision)
-        self.images, self.labels = torch.rand(case.batch, 3, 32, 32), torch.randint(10, (case.batch,))
-        self.network = own if VARIANTS[variant] is nn.Identity else VARIANTS[variant](own)
-        self.optimiser = torch.optim.SGD(self.network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
-        self.ball = Ball(self.images, EPS, (0.0, 1.0))
+        ours = networks.build(case.name, **size, T=case.T, mean=MEAN, std=STD, precision=precision)
+        images, labels = torch.rand(case.batch, 3, 32, 32), torch.randint(10, (case.batch,))
+        self.batch = Batch(images, labels, torch.arange(case.batch), BOUNDS, seed=0)
+        self.network = ours if VARIANTS[variant] is nn.Identity else VARIANTS[variant](ours)
+        schedule = loop.Schedule(epochs=1, batch_size=case.batch, lr=0.01, momentum=0.9, weight_decay=5e-4)
+        self.step = loop.Step(self.network, defenses.build("sr", SR), schedule)
+        self.ball = Ball(images, EPS, BOUNDS)
 
     def sr_step(self) -> None:
         """One step of training with SR in its released form (section 4 of the paper notes), in training mode."""
         self.network.train()
-        self.optimiser.zero_grad()
-        logits, penalty = regularizers.sr(self.network, self.images, self.labels, preset="released")
-        (F.cross_entropy(logits, self.labels) + LAMBDA * penalty).backward(inputs=list(self.network.parameters()))
-        self.optimiser.step()
+        self.step.move(self.step.loss(self.batch))
 
     def pgd_step(self) -> None:
-        """One step of PGD, in eval mode: the loss's input gradient, its sign, the projection."""
+        """One step of PGD, in eval mode: the input gradient of the loss, its sign, the projection."""
         self.network.eval()
-        _, gradient = loss_gradient(self.network, self.images, self.labels, None)
-        self.ball.project(self.images + ALPHA * gradient.sign())
+        images = self.batch.images
+        _, gradient = loss_gradient(self.network, images, self.batch.labels, None)
+        self.ball.project(images + ALPHA * gradient.sign())
 
 
 class Product(NamedTuple):
-    """A convolution or linear layer on tensors of its own, laid out in memory as in the network."""
+    """A convolution or linear layer with tensors that lie in memory as those of the network do."""
 
     layer: nn.Conv2d | nn.Linear
-    x: Tensor  # its input
-    grad: Tensor  # of its output
-    first: bool  # reads the images
+    x: Tensor  # the input
+    grad: Tensor  # the gradient of the output
+    first: bool  # whether its input is the images
 
     def forward(self) -> None:
         self.layer(self.x)
 
     def backward(self, *, to_input: bool, to_weight: bool) -> tuple[Tensor | None, Tensor | None]:
-        """The gradients that are asked for; the bias's is no product."""
-        c = self.layer
-        if isinstance(c, nn.Linear):
-            return self.grad.mm(c.weight) if to_input else None, self.grad.t().mm(self.x) if to_weight else None
-        options = c.stride, c.padding, c.dilation, False, [0, 0], c.groups
-        asked = [to_input, to_weight, False]
-        return torch.ops.aten.convolution_backward(self.grad, self.x, c.weight, None, *options, asked)[:2]
+        """The gradients of the input and of the weights, None where not wanted.
+
+        The gradient of the bias is no product and is left out.
+        """
+        layer = self.layer
+        if isinstance(layer, nn.Linear):
+            return self.grad.mm(layer.weight) if to_input else None, self.grad.t().mm(self.x) if to_weight else None
+        options = layer.stride, layer.padding, layer.dilation, False, [0, 0], layer.groups
+        wanted = [to_input, to_weight, False]
+        return torch.ops.aten.convolution_backward(self.grad, self.x, layer.weight, None, *options, wanted)[:2]
 
 
 class Limit:
-    """The bare products of an SR step: nobody's step can be faster without faster convolutions.
+    """The bare products of an SR step: no implementation of the step is faster without faster convolutions.
 
-    They have the shapes and memory formats that `network` itself gives them: the first convolution runs on B images,
-    the last linear layer on B means over time, all others on T·B.
+    Their shapes and memory formats are those in `network`: the first convolution runs on B images, the last linear
+    layer on B means over time, all others on T·B samples.
     """
 
     def __init__(self, network: networks.Network, images: Tensor):
@@ -98,7 +104,7 @@ class Limit:
 
     @torch.no_grad()
     def sr_step(self) -> None:
-        """Two forward passes; backward to the images once, to all weights twice."""
+        """Two forward passes; one backward pass to the images and two to all weights."""
         self._forward()
         for product in reversed(self.products):
             product.backward(to_input=True, to_weight=False)
@@ -113,6 +119,7 @@ class Limit:
 
 
 def _products(network: networks.Network, images: Tensor) -> list[Product]:
+    """Every convolution and linear layer of `network` in the order in which they run, with random tensors."""
     products = []
 
     def record(layer, inputs, output):
@@ -126,5 +133,5 @@ def _products(network: networks.Network, images: Tensor) -> list[Product]:
     for hook in hooks:
         hook.remove()
     for product in products:
-        product.layer._forward_hooks.clear()  # came along with the copy
+        product.layer._forward_hooks.clear()  # the copy has the hook as well
     return products

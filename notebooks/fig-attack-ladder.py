@@ -75,8 +75,8 @@ def ladder(network):
 climb = run.ask(selections.chosen(run.profile, checkpoints, seeds), ladder, samples=samples)
 
 # %% [markdown]
-# A rung is everything up to there: an image counts as robust while nothing so far has broken it, and what is broken is
-# not attacked again. So the accuracy can only fall from rung to rung, whatever the order.
+# A rung is the worst case of all attacks up to there: an image counts as robust while nothing so far has broken it, and
+# what is broken is not attacked again. So the accuracy can only fall from rung to rung, whatever the order.
 #
 # * **four rules:** PGD differentiates spikes by the released code's four rules: the network's own triangle, a sigmoid,
 #   an arc tangent, and the rate rule. The forward pass is always the network's own.
@@ -101,8 +101,8 @@ artifacts.draw(record)
 
 # %% [markdown]
 # Left, how much each training loses from rung to rung; the passes under each rung are forward and backward passes per
-# image, up to there. Right, what SR changes on each rung: a robustness that is only hidden from weak attacks would melt
-# away from the top to the bottom.
+# image, up to there. Right, what SR changes on each rung: robustness that only weak attacks fail to break would
+# disappear from top to bottom.
 #
 # ## The table
 

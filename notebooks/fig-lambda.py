@@ -35,7 +35,7 @@ if "google.colab" in sys.modules:  # Colab opens this file alone: fetch the rest
 #
 # **You will see** clean accuracy and accuracy under PGD against λ, on **validation** images; then the two against each
 # other, with the λ that validation data choose and the one that this companion uses. The choice never sees a test
-# image. `training` may name another one that has a weight, AT+SR or a rival.
+# image. The parameter `training` may name another training that has a weight, AT+SR or a rival.
 #
 # **Time:** 1 minute on trained networks, 5 from nothing on two cores.
 
@@ -80,7 +80,7 @@ artifacts.draw(record)
 
 # %% [markdown]
 # Right, a dot is the mean over seeds and its cross the two t intervals, which may reach beyond the frame. Where a
-# network's clean accuracy fell below half of the vanilla networks' mean, its λ is told and not shown; a loss that is
+# network's clean accuracy fell below half of the vanilla networks' mean, its λ is named but not shown; a loss that is
 # not finite stops the run and names its λ and seed.
 #
 # ## The numbers

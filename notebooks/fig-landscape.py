@@ -91,7 +91,7 @@ plane = landscape.landscape_plane(opened, few, reach_255=reach_255, points=plane
 # * **Stairs** in single images are no mask. A spiking network is constant between the inputs at which a spike comes or
 #   goes, so each curve is a staircase; what counts is whether the stairs lead up.
 #
-# The roughness in the table says the last in a number: the share of a path's ups and downs, from the image outwards,
+# The roughness in the table measures the stairs: it is the share of a path's ups and downs, from the image outwards,
 # that cancels out. It is 0 for a climb without a step back, and 100 % where nothing is gained. Along a random
 # direction, which is nearly level, most of the little there is cancels in any network.
 
@@ -103,8 +103,8 @@ artifacts.draw(record)
 # %% [markdown]
 # ## The plane of both directions
 # The first of these images is the cross in the middle. To the right is the attack's direction, upwards the random one;
-# at the white line the decision changes. Where the gradient tells the truth, colours change from left to right. With a
-# masked one there would be bright islands anywhere but to the right.
+# at the white line the decision changes. Where the gradient is useful, colours change from left to right. With a masked
+# one there would be bright islands anywhere but to the right.
 
 # %%
 artifacts.draw(record, "plane")

@@ -67,7 +67,7 @@ adversarial = run.ask(networks, attacked, samples=samples)
 # %% [markdown]
 # Two laws of noise: **uniform**, δ ~ ε·U[-1, 1], the random perturbation of the paper's theorem, and **random signs**,
 # δ = ±ε, which has three times its energy and sits at corners of the ball, where attacks live too. Every image gets one
-# draw, and perturbed images are clamped to the data's bounds, as every attack's are.
+# draw, and perturbed images are clamped to the data's bounds, as those of every attack are.
 #
 # PGD ascends the cross-entropy from a random start. A sample counts as broken at its first misclassified iterate.
 
@@ -77,8 +77,8 @@ everything = clean.evaluated() + under_noise + under_attack
 
 # %% [markdown]
 # Clamping takes energy from the noise: where most pixels are exactly 0, as in digits, half of each draw points outside
-# the image's bounds and is cut off. The share that is left is kept beside the accuracies, so that nobody takes clamped
-# noise for the theorem's.
+# the image's bounds and is cut off. The share that is left is kept beside the accuracies, because clamped noise is not
+# the noise of the theorem.
 
 # %%
 record = run.save(

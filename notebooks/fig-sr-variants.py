@@ -30,8 +30,8 @@ if "google.colab" in sys.modules:  # Colab opens this file alone: fetch the rest
     sys.path.insert(0, _home)
 
 # %% [markdown]
-# # What of SR does the work?
-# **The penalty has four parts:** whose confidence p it looks at, what it takes of the quotient
+# # Which part of SR matters?
+# **The penalty has four parts:** whose confidence p it looks at, which penalty it takes of the quotient
 # q = (p(x + h·d) - p(x))/h, on which side of the image the probe lies, and how far away, h. The form that the theory
 # leads to, |q| of the softmax probability, and the one in the released code differ in the first two.
 #
@@ -106,13 +106,15 @@ record = run.save(studies.variant_rows(validation, found, gradients, tolerance))
 artifacts.draw(record)
 
 # %% [markdown]
-# Words in bold differ from the first form. **The worst of all** is what PGD, APGD and Square leave together. Intervals
-# are taken over the images of one network each, unless there are several seeds: they do not say how another training
-# would come out. And each stands for itself: where nothing matters, one in twenty is clear of 0 by chance.
+# Words in bold differ from the first form. **The worst of all** is the share that survives PGD, APGD and Square
+# together. Intervals are taken over the images of one network each, unless there are several seeds: they do not say how
+# another training would come out. Each interval stands alone: of twenty differences without any effect, about one is
+# clear of 0 by chance.
 #
 # ## The numbers
-# First every variant at its own λ, with the medians of the gradient's l1 norm and participation number; then what chose
-# λ, accuracy on validation images. A λ that is chosen at the end of its row leaves open whether one beyond were better.
+# First every variant at its own λ, with the medians of the gradient's l1 norm and participation number; then the
+# accuracies on validation images, which chose λ. A λ that is chosen at the end of its row leaves open whether one
+# beyond were better.
 
 # %%
 Markdown(artifacts.table(record))

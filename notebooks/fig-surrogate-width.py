@@ -66,13 +66,14 @@ attacked = run.ask(networks, swept, samples=samples)
 
 # %% [markdown]
 # A spike is a step function of the membrane: its derivative is 0 almost everywhere. A backward rule puts a bump of area
-# 1 in its place, and γ says how wide. A narrow bump lets only neurons near their threshold speak; a wide one lets all
-# speak, whether an input could ever flip them or not. **straight-through** is a slope of 1 everywhere; **rate**,
-# **ASSG** and **PDSG** have no width to choose either: the last two follow the membranes of the network at hand. The
-# forward pass, and so the network that is judged, never changes: a robust one has to bear whatever rule breaks most.
+# 1 in its place, and γ says how wide. With a narrow bump only neurons near their threshold pass on a gradient; with a
+# wide one all do, whether an input could ever flip them or not. **straight-through** is a slope of 1 everywhere;
+# **rate**, **ASSG** and **PDSG** have no width to choose either: the last two follow the membranes of the network at
+# hand. The forward pass, and so the network that is judged, never changes: a robust one must withstand the rule that
+# breaks most.
 #
-# Whoever tries all widths tries many times. So there is a control of the same cost: the network's own rule with as many
-# steps as all widths have together.
+# Trying all widths means many tries. So there is a control of the same cost: the network's own rule with as many steps
+# as all widths have together.
 
 # %%
 found = attacked.evaluated()
@@ -89,7 +90,7 @@ artifacts.draw(record)
 # The lowest point of a curve is the width that breaks most. Look whether it lies far from γ = 1, and whether the dashed
 # line, all widths together, lies below the dotted one, the own rule at the same cost: only then does the width itself
 # matter, and not the number of tries. The single best width is picked on the very images that it is measured on, which
-# flatters it by a point or two; the worst case over all of them is what an attacker really gets.
+# flatters it by a point or two; an attacker really gets the worst case over all of them.
 #
 # ## The table
 # Accuracy with its interval and the forward and backward passes per image; then the change against the network's own

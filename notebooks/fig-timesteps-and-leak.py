@@ -32,11 +32,11 @@ if "google.colab" in sys.modules:  # Colab opens this file alone: fetch the rest
 # %% [markdown]
 # # Does SR need time steps, a leak, a reset or spikes at all?
 # **The paper says** (C3) that SR makes networks robust; its code trains those of T = 8 steps whose neurons do not leak
-# (τ = 1) and whose reset hands gradients on. Reviewers of an earlier version asked for leaky neurons, and whether a
+# (τ = 1) and whose reset passes gradients on. Reviewers of an earlier version asked for leaky neurons, and whether a
 # network without spikes gains as much.
 #
 # **You will see** what SR gains on vanilla training with fewer and more steps, with leaky neurons, with a detached
-# reset, and in the ANN of the same architecture; and where that gain is clearly another than with the profile's own
+# reset, and in the ANN of the same architecture; and where that gain clearly differs from that of the profile's own
 # neurons.
 #
 # **Time:** 2 minutes on trained networks, 4 from nothing on two cores.
@@ -76,8 +76,8 @@ choosing = run.ask(networks, [None, pgd], samples=samples, split="validation")
 judging = run.ask(networks, [None, pgd, worst], samples=samples)
 
 # %% [markdown]
-# A neuron's membrane is m[t] = τ·v[t-1] + I[t]; it fires where m[t] reaches 1, and v[t] = (1 - s[t])·m[t] starts from 0
-# again behind a spike s[t].
+# A neuron's membrane is m[t] = τ·v[t-1] + I[t]; it fires where m[t] reaches 1, and v[t] = (1 - s[t])·m[t] starts again
+# from 0 after a spike s[t].
 #
 # * **T:** steps that an image is shown for. With one step there is nothing to leak and nothing to reset: T = 1 is one
 #   setting, whatever τ and reset.
@@ -88,8 +88,7 @@ judging = run.ask(networks, [None, pgd, worst], samples=samples)
 #
 # All networks here are trained anew for `epochs` epochs: a study of its own, whose numbers are not those of the other
 # notebooks. What suits one setting need not suit another, so each chooses its λ by the rule of `fig-lambda`, on
-# validation images. Where that rule would rather have no SR at all, the smallest λ is shown, marked with a star: what
-# SR does there is asked all the same.
+# validation images. Where that rule chooses λ = 0, the smallest λ is shown all the same, marked with a star.
 
 # %%
 validation, test = choosing.evaluated(), judging.evaluated()
@@ -100,8 +99,8 @@ artifacts.draw(record)
 
 # %% [markdown]
 # The worst case is PGD, APGD and, from where APGD ended, Square, which asks for no gradient: a setting whose gradients
-# mislead is not taken for a robust one. But Square stops after so many `queries`; where more would break more, the gain
-# is not final, and another number of them is worth a run. The profile's own setting stands in every group, shaded.
+# mislead is not taken for a robust one. But Square stops after so many `queries`; where more queries would break more,
+# the gain is not final: try another number. The profile's own setting stands in every group, shaded.
 #
 # **What the whiskers say.** With one seed they are over images: this network against that one. Trained again, either
 # might come out otherwise, and of twenty differences one is clear of 0 by chance. Give more `seeds` and the intervals

@@ -67,7 +67,7 @@ trained = run.ask(networks)
 # ## Does the quotient follow ‖g‖₁?
 # For a smooth f the quotient errs by (h/2)·dᵀ∇²f d. A spiking network with direct encoding is piecewise constant: for
 # tiny h most images do not change a single spike, the quotient is 0 for these and huge for the few that cross a
-# threshold. Between that and curvature there may be a window in which it is a proxy (shaded: what is called one here).
+# threshold. Between that and curvature there may be a window in which it is a proxy (shaded).
 
 # %%
 opened, test = list(run.opened(networks)), run.data.test

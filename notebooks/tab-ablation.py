@@ -34,10 +34,10 @@ if "google.colab" in sys.modules:  # Colab opens this file alone: fetch the rest
 # **The paper says** (C3) that SR trains networks that are more robust than vanilla ones, alone and on top of
 # adversarial training.
 #
-# **You will see** ten trainings: vanilla, AT and TRADES, each without and with SR; RAT; and what SR must beat to be
-# worth its name, exact penalties of the gradient's l1 and l2 norm and the older penalty of the *loss* gradient. First
-# at equal epochs, on clean images, under noise, FGSM and PGD. Then at equal cost: a step of SR goes through the network
-# five times where a vanilla step needs two, so the cheaper trainings have more epochs.
+# **You will see** ten trainings: vanilla, AT and TRADES, each without and with SR; RAT; and SR's rivals, exact
+# penalties of the gradient's l1 and l2 norm and the older penalty of the *loss* gradient. First at equal epochs, on
+# clean images, under noise, FGSM and PGD. Then at equal cost: a step of SR goes through the network five times where a
+# vanilla step needs two, so the cheaper trainings have more epochs.
 #
 # **Time:** 4 minutes on trained networks, 12 from nothing on two cores.
 
@@ -103,14 +103,14 @@ artifacts.draw(run.record(rows))
 # %% [markdown]
 # Left, from right to left in each line, clean images and growing radii. Right, what SR adds to a training, and SR
 # against its rivals. Differences are paired by seed. Where the two have one seed in common there is no interval over
-# seeds; then it is that of the two networks over the images they share, which says nothing of other seeds.
+# seeds; then the interval is over the images that the two networks share, and tells nothing about other seeds.
 #
 # ## At equal cost
-# Passes count forward and backward alike, whatever they take: those of double back-propagation are slower (`tab-cost`).
-# Each training is given the number of epochs that comes closest to `passes` passes per image, one at least, and the
-# learning rate falls over these epochs. The attack is the strongest that twenty networks can afford: PGD, then APGD,
-# then Square from where APGD ended, which needs no gradient. PGD alone flatters networks whose gradients mislead, SR's
-# among them (`tab-masking-checklist`).
+# Forward and backward passes count alike, although those of double back-propagation are slower (`tab-cost`). Each
+# training is given the number of epochs that comes closest to `passes` passes per image, one at least, and the learning
+# rate falls over these epochs. The attack is the strongest that twenty networks can afford: PGD, then APGD, then Square
+# from where APGD ended, which needs no gradient. PGD alone flatters networks whose gradients mislead, SR's among them
+# (`tab-masking-checklist`).
 
 # %%
 budgets = {budget: request.evaluated() for budget, request in strong.items()}
@@ -118,11 +118,11 @@ record = run.save(rows + cost.budget_rows(budgets))
 artifacts.draw(record, "equal-cost")
 
 # %% [markdown]
-# The best of ten is named after the numbers were seen, which alone favours it a little.
+# The best of ten trainings is chosen after looking at the numbers; this choice alone favours it a little.
 #
 # ## The tables
-# Mean accuracy over seeds with its 95 % t interval, of a rival's one network over images; then the differences, clean
-# and under PGD; the same under noise and FGSM; and both budgets.
+# First the mean accuracy over seeds with its 95 % t interval (for a rival's single network an interval over images),
+# then the differences, clean and under PGD; the same under noise and FGSM; and both budgets.
 
 # %%
 Markdown(artifacts.tables(record))

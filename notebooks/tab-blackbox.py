@@ -30,7 +30,7 @@ if "google.colab" in sys.modules:  # Colab opens this file alone: fetch the rest
     sys.path.insert(0, _home)
 
 # %% [markdown]
-# # What can an attacker do who cannot look inside?
+# # How robust are the networks to black-box attacks?
 # **The paper says** that SR helps against black-box attacks too. Its code makes them on a second checkpoint of the same
 # architecture, and repeats them four times without ever changing that network's backward rule.
 #
@@ -75,7 +75,7 @@ outside = run.ask(selections.chosen(run.profile, checkpoints, seeds), attacks_on
 
 # %% [markdown]
 # A substitute never shares its seed with the network under attack. PGD goes on after it has broken the substitute,
-# since it is another network that it has to break.
+# since it has to break another network.
 
 # %%
 found = outside.evaluated()

@@ -34,9 +34,9 @@ if "google.colab" in sys.modules:  # Colab opens this file alone: fetch the rest
 # **The paper** replaces the gradient's norm by a difference of two passes, so that training needs no double
 # back-propagation. Later work reports that SR takes three times as long as its own method even so (MPPD-TV, ICLR 2026).
 #
-# **You will see** for ten trainings what one step takes, in passes, arithmetic, seconds and memory, and what is left in
-# the worst case when all have had the same number of passes, and not of epochs. At the end, how a training of your own
-# joins them by one function.
+# **You will see** for ten trainings what one step takes, in passes, arithmetic, seconds and memory, and its accuracy in
+# the worst case when all have had the same number of passes instead of epochs. At the end, how to add a training of
+# your own by one function.
 #
 # **Time:** 2 minutes on trained networks, 6 from nothing on two cores.
 
@@ -78,16 +78,16 @@ strong = {budget: run.ask(networks, [None, strongest], samples=strong_samples) f
 # %% [markdown]
 # ## What is counted, and what is timed
 # * **Passes:** how often a step goes through the network, forward and backward. A backward pass that can be
-#   differentiated again counts twice, as the way back leads through it as well.
-# * **Multiply-adds:** of convolutions and matrix products. They grow less than passes do: the way back to the images
+#   differentiated again counts twice, because the second backward pass goes through it again.
+# * **Multiply-adds:** of convolutions and matrix products. They grow less than passes do: a backward pass to the images
 #   alone needs no gradient of the weights.
-# * **Bytes kept** for the way back, when most are: the graph's own, not what the allocator holds.
+# * **Bytes kept** for the backward pass, at their maximum: those of the graph, not of the allocator.
 # * **Seconds** of a whole step on this machine, optimiser included: the median of `repeats`, with the fastest and the
 #   slowest. The trainings take turns.
 #
 # The first three are the same on any machine. Seconds are not: `make compare` sets them apart. Double back-propagation
 # has to step the neuron in Python, where all others take the fused one, which is differentiable once: a good part of
-# its seconds and of its memory is owed to that.
+# its seconds and of its memory comes from that.
 
 # %%
 trainings = selections.recipes(run.profile)
@@ -106,7 +106,7 @@ artifacts.draw(record)
 # %% [markdown]
 # Left, a step relative to one of vanilla training. Right, what the passes bought: a line to the right means that a
 # training had more epochs at equal passes than at equal epochs, and one that climbs that it needed them. Passes are not
-# seconds: by the clock a training whose triangle lies right of its circle would have had fewer epochs.
+# seconds: at equal seconds, a training whose triangle lies to the right of its circle would have had fewer epochs.
 #
 # ## The tables
 
@@ -121,8 +121,8 @@ Markdown(claims.finding(record))
 
 # %% [markdown]
 # ## A training of your own
-# A training is a function of network and batch that returns the loss; what it takes beside these are its options. Give
-# it a name:
+# A training is a function of network and batch that returns the loss; its other arguments are its options. Register it
+# under a name:
 
 
 # %%
@@ -142,10 +142,14 @@ beside = cost.step_rows([*trainings[:2], mine], batch=batch, repeats=repeats, de
 Markdown(artifacts.table(run.record(beside)))
 
 # %% [markdown]
-# To see it in every table and figure, put the function at the end of `paperlib/defenses.py` and a line into a profile,
-# `params/mine.yml` say, under `trainings:`; under `rivals:` it joins this notebook and `tab-ablation` alone.
+# To see it in every table and figure, put the function into a file, `mine.py` say, with a title and a colour:
+# `@defenses.register("noise", title="noise", colour="#aa3377")`. A profile that names the file, `params/mine.yml`, gives
+# the training its options; under `rivals:` in place of `trainings:` it joins this notebook and `tab-ablation` alone.
 #
 # ```yaml
+# base: laptop
+# title: laptop with one more training
+# imports: [mine.py]
 # trainings:
 #   noise: {sigma: 0.2}
 # ```

@@ -34,8 +34,9 @@ if "google.colab" in sys.modules:  # Colab opens this file alone: fetch the rest
 # **The paper says** (C4) that SR makes networks more robust on event data as well, alone and on top of adversarial
 # training (C3), and shows it on CIFAR10-DVS.
 #
-# **You will see** recordings of an event camera, four trainings on them, and what attacks leave of each: within ε of
-# every count, and by a budget of whole events added or removed, which leaves a recording that a camera could have made.
+# **You will see** recordings of an event camera, four trainings on them, and the accuracy of each under attack: within
+# ε of every count, and by a budget of whole events added or removed, which leaves a recording that a camera could have
+# made.
 #
 # **Time:** 2 minutes on trained networks, 5 from nothing on two cores.
 
@@ -87,17 +88,17 @@ strongest = run.ask(networks, worst, samples=strong_samples)
 Image(tab_events.animation(*events.shown(run.profile.data, frames=30)))
 
 # %% [markdown]
-# The network sees the events of each stretch of time summed up, a frame a step: counts in two channels, neither
-# shifted nor scaled. What SR and attacks differentiate by are these frames: $d$ is the sign of the gradient in every
-# cell of every frame, and $h$ and $\varepsilon$ are in counts. SR's probe $x + h\,d$ holds fractions of events, as the
+# The network sees the events of each stretch of time summed up, a frame a step: counts in two channels, neither shifted
+# nor scaled. SR and attacks take gradients with respect to these frames: $d$ is the sign of the gradient in every cell
+# of every frame, and $h$ and $\varepsilon$ are in counts. SR's probe $x + h\,d$ holds fractions of events, as the
 # paper's does.
 
 # %%
 found, strong = everything.evaluated(), strongest.evaluated()
 
 # %% [markdown]
-# Two checks that the released code fails: at ε = 0 accuracy is the clean one exactly, and no count is cut to 1. What
-# cutting costs before any attack stands in the last table.
+# Two checks that the released code fails: at ε = 0 accuracy is the clean one exactly, and no count is cut to 1. The
+# last table shows what cutting costs before any attack.
 
 # %%
 pairs = [("sr", "vanilla"), ("at+sr", "at")]
@@ -111,7 +112,7 @@ record = run.save(
 artifacts.draw(record)
 
 # %% [markdown]
-# Left and middle, what PGD and the flips leave, and dashed what noise of the same size leaves; crosses are the worst of
+# Left and middle, accuracy under PGD and under flips, and dashed under noise of the same size; crosses are the worst of
 # all attacks, on fewer recordings. Right, what SR changes in that worst case.
 #
 # ## The tables

@@ -36,7 +36,7 @@ if "google.colab" in sys.modules:  # Colab opens this file alone: fetch the rest
 # arXiv 1902.06705).
 #
 # **You will see** the checklist of those two papers, check by check and training by training, each with its number,
-# interval and verdict; and one network whose logits are multiplied by c, which can make no network more robust.
+# interval and verdict; and one network whose logits are multiplied by c, which makes no network more robust.
 #
 # **Time:** a minute on trained networks.
 
@@ -86,9 +86,9 @@ found = checks.evaluated()
 # %% [markdown]
 # ## The scale control
 # Multiply the logits of one network by c: no decision changes, so no robustness can. It is the first network above, of
-# vanilla training, and that one only: what is tried here is the attack. At a large c the softmax of a confident network
-# rounds to 1 and the gradient of its cross-entropy to 0; at a small c all classes are about as likely, and the gradient
-# aims at their average and not at the nearest one. The DLR loss divides the scale out.
+# vanilla training, and that one only, because the attack is tested here and not the network. At a large c the softmax
+# of a confident network rounds to 1 and the gradient of its cross-entropy to 0; at a small c all classes are about as
+# likely, and the gradient aims at their average and not at the nearest one. The DLR loss divides the scale out.
 
 # %%
 first, test = next(run.opened(networks)), run.data.test.take(samples)
@@ -98,9 +98,9 @@ artifacts.draw(record)
 
 # %% [markdown]
 # Read the picture by its rows: the first four ask whether an attack that should be weaker broke more than PGD, the
-# others whether PGD behaves as an attack must that finds what there is. Where a row has several numbers (one for each
-# pair of radii, one for each c) the worst one stands there. A red cell names a number in the other tables that should
-# not be believed as it stands.
+# others whether PGD behaves as a working attack must. Where a row has several numbers (one for each pair of radii, one
+# for each c) the worst one stands there. A red cell names a number in the other tables that should not be believed as
+# it stands.
 #
 # ## The table
 

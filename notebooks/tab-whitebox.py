@@ -34,8 +34,8 @@ if "google.colab" in sys.modules:  # Colab opens this file alone: fetch the rest
 # **The paper says** (C3) that SR makes networks robust under FGSM, RFGSM and PGD of 10, 30 and 50 steps, each repeated
 # with four backward rules; an image counts as robust where it survives all four.
 #
-# **You will see** this protocol at the radius of these data, for vanilla, SR, AT and
-# AT+SR: what each attack leaves by the network's own rule, and what the four rules leave together.
+# **You will see** this protocol at the radius of these data, for vanilla, SR, AT and AT+SR: the accuracy under each
+# attack by the network's own rule, and in the worst case of the four rules.
 #
 # **Time:** 1.5 minutes on trained networks, 5 from nothing on two cores.
 

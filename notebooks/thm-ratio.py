@@ -125,7 +125,7 @@ linear, upper = theory.linear_ratio(g), 3 * theory.l0(g, threshold=0)
 f"3 ≤ {linear.item():.2f} ≤ {upper.item()}"
 
 # %% [markdown]
-# ### Where either bound is met, and whose constant the 3 is
+# ### Where the bounds are met, and where the 3 comes from
 # One nonzero coordinate meets the lower bound, equal magnitudes the upper; a Gaussian gradient lies at about (2/π)·3m.
 # The 3 is 1/E δ² of the uniform law: random signs give 1, a triangular law 6. And where f is not linear within the
 # ball, either bound may fail: on the right, a logistic f that is steep at 1/2, and one that is confident.
@@ -139,8 +139,8 @@ Markdown(artifacts.table(run.record(by_hand), "exact"))
 
 # %% [markdown]
 # ## Trained networks, three regimes
-# A spiking network is piecewise constant in its input: its true gradient is 0 almost everywhere, and the g that
-# everybody uses is the **surrogate** one. So the theorem can be read in three ways, and all are measured:
+# A spiking network is piecewise constant in its input: its true gradient is 0 almost everywhere, and the g in use is
+# the **surrogate** one. So the theorem can be read in three ways, and all three are measured:
 #
 # * *linear*: the ratio 3‖g‖₁²/‖g‖₂² of the surrogate gradient. Here the statement must hold for every image with a
 #   gradient; an image without one, g = 0, has no ratio, and is counted.
@@ -186,10 +186,10 @@ artifacts.draw(run.record(rows, arrays), "vulnerabilities")
 
 # %% [markdown]
 # ## Where and why first order ends
-# From the left: what was measured over what first order predicts, for noise and for the attack; the share of draws that
-# changed f_y at all; and, at the largest radius, the ratio over its upper bound against how sure the network is. Below,
-# the spiking network is a staircase, and noise meets many small steps that the surrogate gradient smooths away; above,
-# a confident f_y is flat where its gradient is taken and falls off a cliff within the ball.
+# From the left: the measured over the predicted size, for noise and for the attack; the share of draws that changed f_y
+# at all; and, at the largest radius, the ratio over its upper bound against how sure the network is. Below, the spiking
+# network is a staircase, and noise meets many small steps that the surrogate gradient smooths away; above, a confident
+# f_y is flat where its gradient is taken and falls off a cliff within the ball.
 
 # %%
 artifacts.draw(run.record(rows, arrays), "first-order")
@@ -207,8 +207,8 @@ artifacts.draw(run.record(rows + worst, arrays), "worst")
 # %% [markdown]
 # ## Which sparsity matters?
 # ‖g‖₀ counts exact zeros and is nearly always the number of pixels, so it is shown with its thresholds. Hoyer's measure
-# is PN in other clothes (its rank correlations are PN's with the sign turned); Gini is another scale-free one; l1 and
-# l2 are sizes. Blue: over images within a network; purple: over networks.
+# is a function of PN (its rank correlations are PN's with the opposite sign); Gini is another scale-free one; l1 and l2
+# are sizes. Blue: over images within a network; purple: over networks.
 
 # %%
 predicted = predictors.predictor_rows(gradients, found, attacked.evaluated(), thresholds)

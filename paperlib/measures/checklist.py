@@ -1,5 +1,6 @@
-"""Flags → the rows of the gradient-masking checklist, and its control: one network whose logits are scaled."""
+"""Rows of the gradient-masking checklist, and of its control: one network whose logits are scaled."""
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -16,14 +17,15 @@ from paperlib.measures.rows import NOTHING, by_labels, row
 from paperlib.store.evaluations import Evaluation
 from paperlib.store.experiment import Experiment, Opened
 
-# Attacks that must not beat the gradient's, as the artifact's module and `Checklist` name them.
+# Attacks that must not break more than PGD does: names of the checks → fields of `Checklist`.
 WEAKER = {"one step": "one_step", "no gradient": "square", "transfer": "transfer", "random search": "random"}
 
 
 class Scaled(nn.Module):
-    """`network` with its logits multiplied by `c` > 0: the same decisions, other gradients of a loss that has a scale.
+    """`network` with its logits multiplied by `c`: the same decisions, but other gradients of most losses.
 
     Images (B, C, H, W) → logits (B, K).  It takes no backward rule: attacks differentiate by the network's own.
+    Refuses a `c` that is not above 0.
     """
 
     def __init__(self, network: nn.Module, c: float):
@@ -37,68 +39,76 @@ class Scaled(nn.Module):
 
 
 def checklist_rows(evaluations: Iterable[Evaluation], lists: Mapping[str, Checklist]) -> list[dict]:
-    """A row a check and training, for "radius" one a pair of neighbours; `lists` maps experiment keys to checklists.
+    """One row for each training and check; for "radius" one for each two neighbouring radii.
 
-    A difference is accuracy under one attack minus accuracy under another, on the same images, with Bonett and Price's
-    interval; a share has Wilson's.  The images of several networks of one training are pooled, as if all were different
-    ones.  "zero gradient" is of the gradients at the images themselves, which is where the one step takes its own.
+    `lists` maps experiment keys to checklists.  A difference is accuracy under one attack minus accuracy under another
+    on the same images, with Bonett and Price's interval; a share has Wilson's.  The images of several networks of one
+    training are pooled, as if all were different ones.  "zero gradient" is of the gradients at the images themselves,
+    which are those of the one step.
     """
     rows = []
     for labels, group in by_labels(evaluations, lambda e: {"training": e.experiment.defense}):
-        judged = {(e.experiment.key, repr(e.attack)): e for e in group}
         networks = {e.experiment.key: e.experiment for e in group}
-        rows += _of_training(judged, {key: lists[key] for key in networks}, list(networks.values()), labels)
+        rows += _training_rows(group, {key: lists[key] for key in networks}, list(networks.values()), labels)
     return rows
 
 
-def _of_training(judged: dict, lists: dict[str, Checklist], networks: list[Experiment], labels: dict) -> list[dict]:
-    first = next(iter(lists.values()))
+def _training_rows(
+    evaluations: list[Evaluation], lists: dict[str, Checklist], networks: list[Experiment], labels: dict
+) -> list[dict]:
+    """The rows of one training, whose `networks` were each attacked by its own one of `lists`."""
+    by_attack = {(e.experiment.key, repr(e.attack)): e for e in evaluations}
+    attacks = {key: _by_role(checklist) for key, checklist in lists.items()}
+    first, *_ = attacks.values()  # the others differ by the source of transferred examples alone
+    by_role = {role: [by_attack[key, repr(own[role])] for key, own in attacks.items()] for role in first}
+    flags = {role: np.concatenate([e.flags for e in group]) for role, group in by_role.items()}
 
-    def under(part: str, place: int | None = None) -> list[Evaluation]:
-        """Each network under that part of its own list."""
-        parts = ((key, getattr(own, part)) for key, own in lists.items())
-        return [judged[key, repr(attack if place is None else attack[place])] for key, attack in parts]
+    def check_row(check: str, role: str | float, interval: statistics.Interval, **more) -> dict:
+        attack = first[role]
+        attack_labels = {"check": check} | attack.labels | {"eps_255": _radius(attack)}
+        return row(interval, networks, quantity="check", **labels, **attack_labels, **more)
 
-    def check_row(interval: statistics.Interval, check: str, attack: Attack | Transfer, **more) -> dict:
-        own = {"check": check} | attack.labels | {"eps_255": round(attack.eps * 255, 6)}
-        return row(interval, networks, quantity="check", **labels, **own, **more)
+    def difference(role: str | float, reference: str | float) -> statistics.Interval:
+        return statistics.paired_difference(flags[role], flags[reference])
 
-    gradient = under("gradient")
-    rows = [
-        check_row(statistics.paired_difference(_pooled(under(part)), _pooled(gradient)), check, getattr(first, part))
-        for check, part in WEAKER.items()
-    ]
-    rows.append(check_row(statistics.wilson(_pooled(under("unbounded"))), "unbounded", first.unbounded))
-    for i, (smaller, larger) in enumerate(zip(first.radii, first.radii[1:], strict=False)):
-        interval = statistics.paired_difference(_pooled(under("radii", i)), _pooled(under("radii", i + 1)))
-        rows.append(check_row(interval, "radius", larger, from_255=round(smaller.eps * 255, 6)))
-    longer = statistics.paired_difference(_pooled(gradient), _pooled(under("longer")))
-    rows += [check_row(longer, check, first.longer) for check in ("more steps", "converged")]
-    return [*rows, check_row(_vanished(under("one_step")), "zero gradient", first.one_step)]
-
-
-def _pooled(judged: list[Evaluation]) -> np.ndarray:
-    return np.concatenate([e.flags for e in judged])
+    rows = [check_row(check, role, difference(role, "gradient")) for check, role in WEAKER.items()]
+    rows.append(check_row("unbounded", "unbounded", statistics.wilson(flags["unbounded"])))
+    radii = [role for role in first if isinstance(role, float)]
+    for smaller, larger in itertools.pairwise(radii):
+        rows.append(check_row("radius", larger, difference(smaller, larger), from_255=smaller))
+    rows += [check_row(check, "longer", difference("gradient", "longer")) for check in ("more steps", "converged")]
+    return [*rows, check_row("zero gradient", "one_step", _vanished(by_role["one_step"]))]
 
 
-def _vanished(judged: list[Evaluation]) -> statistics.Interval:
-    """Share of the attacked images whose one gradient is exactly 0."""
-    attacked = [int((e.passes > 0).sum()) for e in judged]
-    zeros = sum(round(e.vanished * n) for e, n in zip(judged, attacked, strict=True))
+def _by_role(checklist: Checklist) -> dict[str | float, Attack | Transfer]:
+    """The attacks of a checklist: by the name of their field, and PGD at several radii by the radius in 1/255."""
+    roles = checklist._asdict()
+    return roles | {_radius(attack): attack for attack in roles.pop("radii")}
+
+
+def _radius(attack: Attack | Transfer) -> float:
+    """In 1/255."""
+    return round(attack.eps * 255, 6)
+
+
+def _vanished(evaluations: list[Evaluation]) -> statistics.Interval:
+    """Share of the attacked images whose gradient is exactly 0; each of them has one."""
+    attacked = [int((e.passes > 0).sum()) for e in evaluations]
+    zeros = sum(round(e.vanished * n) for e, n in zip(evaluations, attacked, strict=True))
     return statistics.wilson(np.arange(sum(attacked)) < zeros) if sum(attacked) else NOTHING
 
 
 def scale_control_rows(
     opened: Opened, samples: Split, scales: Sequence[float], *, eps_255: float, steps: int
 ) -> list[dict]:
-    """One network with its logits times 1 and each of `scales`: accuracy on `samples`.
+    """The accuracy of one network on `samples` with its logits times 1 and times each of `scales`.
 
-    Clean, under PGD on the cross-entropy, whose gradient depends on the scale, and under APGD on the DLR loss, which
-    has none.  Then a check a scale c and attack: accuracy at c = 1 minus accuracy at c, paired.  Refuses a scale that
-    is not above 0.
+    There is a row for each scale and attack, "scaled accuracy": clean; PGD on the cross-entropy, whose gradient depends
+    on the scale; and APGD on the DLR loss, whose gradient does not.  Beside it a row "check" for each attack and scale
+    c other than 1: accuracy at c = 1 minus accuracy at c, paired.  Refuses a scale that is not above 0.
     """
     experiment, network = opened
-    attacks: dict[str, Attack | None] = {
+    attacks: dict[str, Attack | None] = {  # by the name of their check
         "clean": None,
         "scale, CE": standard("pgd", eps_255 / 255, steps=steps),
         "scale, DLR": Attack("apgd", eps_255 / 255, {"steps": steps, "loss": "dlr"}),
@@ -110,12 +120,12 @@ def scale_control_rows(
         for c in sorted({1.0, *map(float, scales)})
     }
     rows = []
-    for (check, c), right in flags.items():
+    for (check, c), survived in flags.items():
         attack = attacks[check]
         labels = labels_of(attack) | {"eps_255": eps_255 if attack else 0.0, "scale": c}
         labels |= {"training": experiment.defense}
-        rows.append(row(statistics.wilson(right), [experiment], quantity="scaled accuracy", **labels))
+        rows.append(row(statistics.wilson(survived), [experiment], quantity="scaled accuracy", **labels))
         if attack and c != 1:
-            difference = statistics.paired_difference(flags[check, 1.0], right)
+            difference = statistics.paired_difference(flags[check, 1.0], survived)
             rows.append(row(difference, [experiment], quantity="check", check=check, **labels))
     return rows

@@ -1,7 +1,7 @@
-"""Trainings (defenses): each turns a batch into a loss and declares its title and colour by `register`.
+"""Trainings (defenses): each computes a loss from a batch, and declares its title and colour by `register`.
 
-A defense may also have `after_step(network)`, called when the optimiser has moved the weights.  The order in this file
-is the order of tables and figures.
+A defense may also have a method `after_step(network)`, called after each step of the optimiser.  Tables and figures
+show trainings in the order in which they are registered.
 """
 
 import inspect
@@ -22,46 +22,46 @@ from paperlib.networks.architectures import WideBlock
 from paperlib.networks.network import Network
 from paperlib.training import regularizers
 
-MANY_ROWS, SHARE = 200, 0.3  # RAT moves this share of a linear layer's rows where there are so many
+MANY_ROWS, SHARE = 200, 0.3  # of a linear layer with so many rows, RAT changes a random share
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step sees.  `seed` differs from epoch to epoch; `index` names each sample, for its random start."""
+    """The input of one training step."""
 
     images: Tensor  # (B, C, H, W) in `bounds`
-    labels: Tensor  # (B,)
-    index: Tensor  # (B,)
-    bounds: tuple[float, float]
-    seed: int
+    labels: Tensor  # (B,) int64
+    index: Tensor  # (B,) int64: each sample's number in its source, which decides its random start
+    bounds: tuple[float, float]  # smallest and largest value of a pixel
+    seed: int  # of the epoch
 
 
 class Defense(Protocol):
-    """Anything with a loss; the network comes, and must be left, in training mode.
+    """An object with a loss.
 
-    Torch's global chance is seeded for each step.
+    The network is in training mode before and after the call.  Torch's global generator is seeded for each step.
     """
 
     def loss(self, network: nn.Module, batch: Batch) -> Tensor: ...
 
 
-DEFENSES: dict[str, Callable[..., Defense]] = {}
-LOSS_TAKES = ["network", "batch"]  # before its options
+DEFENSES: dict[str, Callable[..., Defense]] = {}  # by name: options → defense
+LOSS_TAKES = ["network", "batch"]  # the first arguments of a loss
 
 
 def register(name: str, *, title: str | None = None, colour: str = words.COLOUR):
-    """Decorator: make a training known as `name` to experiments, parameter files, tables and figures.
+    """Decorator that makes a training known as `name` to experiments, parameter files, tables and figures.
 
-    It decorates a class, or a function that makes a `Defense` of its options; or just a loss, a function of
-    (network, batch, *, options).  `title` is its name for readers, `colour` its colour in every figure.  Refuses a name
-    that another training has.
+    It decorates a class or a function that returns a `Defense` for given options, or a loss, which is a function of
+    (network, batch, *, options).  `title` is its name in tables and figures, `colour` its colour in figures.  Refuses a
+    name that another training has.
     """
 
     def remember(factory):
         before = getattr(DEFENSES.get(name), "declared", DEFENSES.get(name))
         errors.registered_once("training", name, before, factory)
-        takes = [*inspect.signature(factory).parameters]
-        DEFENSES[name] = _of_loss(factory) if takes[:2] == LOSS_TAKES else factory
+        parameters = [*inspect.signature(factory).parameters]
+        DEFENSES[name] = _of_loss(factory) if parameters[:2] == LOSS_TAKES else factory
         words.learn({"trainings": {name: {"title": title or name, "colour": colour}}})
         return factory
 
@@ -69,18 +69,18 @@ def register(name: str, *, title: str | None = None, colour: str = words.COLOUR)
 
 
 def _of_loss(loss: Callable[..., Tensor]) -> Callable[..., Defense]:
-    """A function of the loss's options that makes a defense; its signature says which options there are."""
+    """A function that makes a defense of the loss; its signature, which `build` checks, holds the loss's options."""
 
-    def made(**options) -> Defense:
+    def factory(**options) -> Defense:
         return SimpleNamespace(loss=partial(loss, **options))
 
-    made.__signature__ = inspect.Signature([*inspect.signature(loss).parameters.values()][len(LOSS_TAKES) :])
-    made.declared = loss
-    return made
+    factory.__signature__ = inspect.Signature([*inspect.signature(loss).parameters.values()][len(LOSS_TAKES) :])
+    factory.declared = loss
+    return factory
 
 
 def build(name: str, options: dict) -> Defense:
-    """The defense `name` with `options`; refuses unknown names and options, and says which it takes."""
+    """The defense `name` with `options`.  Refuses unknown names and options; the sentence lists the known ones."""
     errors.one_of("defense", name, DEFENSES)
     errors.takes(f"Defense {name!r}", DEFENSES[name], options)
     return DEFENSES[name](**options)
@@ -92,13 +92,13 @@ def after_step(defense: Defense, network: nn.Module) -> None:
         defense.after_step(network)
 
 
-# ---- on the batch as it is: each has `terms`, the loss and the logits on the batch's images --------------------------
+# ---- on clean images: each has `terms`, which returns the loss and the logits on the batch's images ------------------
 
 
 @register("vanilla", title="vanilla", colour="#4d4d4d")
 @dataclass(frozen=True)
 class Vanilla:
-    """Cross-entropy on clean images: one pass, nothing else."""
+    """Cross-entropy on clean images."""
 
     def terms(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         logits = network(batch.images)
@@ -110,7 +110,7 @@ class Vanilla:
 
 @dataclass(frozen=True)
 class Penalised:
-    """Cross-entropy plus λ times what `penalty` of a subclass says: logits and a penalty of a batch."""
+    """Cross-entropy plus λ times a penalty; a subclass has `penalty`, which returns logits (B, K) and a scalar."""
 
     lam: float
 
@@ -128,16 +128,13 @@ class Penalised:
 @register("sr", title="SR", colour="#0072b2")
 @dataclass(frozen=True)
 class SR(Penalised):
-    """The sparsity penalty of `regularizers.sr`: its preset, or single axes beside it; `clamp` keeps probes in bounds.
+    """The sparsity penalty of `regularizers.sr`."""
 
-    Both passes update BatchNorm, as in the released code, or with `update` "clean" the first alone.
-    """
-
-    h: float = 0.01
+    h: float = 0.01  # step of the finite difference
     preset: str = "released"
-    axes: dict = field(default_factory=dict)  # of `regularizers.Variant`
-    clamp: bool = False
-    update: str = "both"
+    axes: dict = field(default_factory=dict)  # fields of `regularizers.Variant` that differ from the preset
+    clamp: bool = False  # whether the second point of the difference is kept within bounds
+    update: str = "both"  # which passes update BatchNorm: "both" as in the released code, or the "clean" one alone
 
     def __post_init__(self):
         super().__post_init__()
@@ -149,8 +146,8 @@ class SR(Penalised):
 
     def penalty(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         clamp = batch.bounds if self.clamp else None
-        how = {"preset": self.preset, "h": self.h, "clamp": clamp, "update": self.update} | self.axes
-        return regularizers.sr(network, batch.images, batch.labels, **how)
+        options = {"preset": self.preset, "h": self.h, "clamp": clamp, "update": self.update} | self.axes
+        return regularizers.sr(network, batch.images, batch.labels, **options)
 
 
 # ---- on adversarial examples ----------------------------------------------------------------------------------------
@@ -158,17 +155,17 @@ class SR(Penalised):
 
 @dataclass(frozen=True)
 class Examples:
-    """PGD in eval mode: `steps` of length `alpha` within `eps`, by the backward `rule` of `attacks.Attack`.
+    """Adversarial examples by PGD, made in eval mode.
 
-    One step of α = 1.25·ε from a random start is "fast" FGSM training (Wong et al., arXiv 2001.03994); one of α = ε
-    without a random start is FGSM.
+    One step of α = 1.25·ε from a random start is "fast" FGSM training (Wong et al., arXiv 2001.03994); one step of
+    α = ε without a random start is FGSM.
     """
 
     eps: float
-    alpha: float
+    alpha: float  # length of a step
     steps: int
     random_start: bool = True
-    rule: dict = field(default_factory=dict)  # {}: the training's own
+    rule: dict = field(default_factory=dict)  # backward rule, as in `attacks.Attack`; {}: the network's own
 
     def __post_init__(self):
         errors.number("eps", self.eps, above=0)
@@ -182,17 +179,17 @@ class Examples:
         return Attack("pgd", self.eps, options, self.rule)
 
     def made(self, network: nn.Module, batch: Batch, **more) -> Tensor:
-        """The examples, (B, C, H, W); `more` goes to `attacks.pgd`.  The network is left in training mode."""
+        """The examples, (B, C, H, W).  `more` are arguments of `attacks.pgd`.  Leaves the network in training mode."""
         network.eval()
         perturb = self._attack().bind(seed=batch.seed, index=batch.index, **more)
-        found = perturb(network, batch.images, batch.labels, bounds=batch.bounds)
+        examples = perturb(network, batch.images, batch.labels, bounds=batch.bounds)
         network.train()
-        return found
+        return examples
 
 
 @dataclass(frozen=True)
 class AT(Examples):
-    """Adversarial training: the examples take the images' place in the loss `then`."""
+    """Adversarial training: the loss `then` is computed on the examples in place of the images."""
 
     then: Vanilla | Penalised = Vanilla()
 
@@ -208,7 +205,7 @@ def at(*, eps: float, alpha: float, steps: int, random_start: bool = True, rule:
 
 @register("at+sr", title="AT+SR", colour="#009e73")
 def at_sr(*, eps: float, alpha: float, steps: int, random_start: bool = True, rule: dict | None = None, **sr) -> AT:
-    """SR on adversarial examples: cross-entropy and penalty are both taken there.  `sr` are the options of "sr"."""
+    """Cross-entropy and SR penalty, both on adversarial examples.  `sr` are the options of "sr"."""
     errors.takes("Defense 'at+sr'", SR, sr)
     return AT(eps, alpha, steps, random_start, rule or {}, then=SR(**sr))
 
@@ -216,11 +213,11 @@ def at_sr(*, eps: float, alpha: float, steps: int, random_start: bool = True, ru
 @register("rat", title="RAT", colour="#999933")
 @dataclass(frozen=True)
 class RAT(Examples):
-    """Regularised AT: after each step every weight matrix is drawn towards orthogonal rows (SNN-RAT, as described).
+    """AT that moves every weight matrix towards orthonormal rows after each step, as described for SNN-RAT.
 
-    W ← (1+β)·W - β·W·Wᵀ·W of convolutions, flattened to out × rest, and of linear layers; of those with many rows a
-    random share of them.  Mixing scalars of wide blocks are brought onto the simplex.  Its own recipe has no weight
-    decay and batches of 64: set them beside its options in the profile.
+    W ← (1+β)·W - β·W·Wᵀ·W for linear layers and convolutions, whose weights are flattened to out × rest; in linear
+    layers with many rows, for a random share of the rows.  The mixing scalars of wide blocks are projected onto the
+    simplex.  SNN-RAT is trained without weight decay and in batches of 64; a profile's schedule sets both.
     """
 
     beta: float = 5e-4

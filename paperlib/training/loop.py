@@ -1,7 +1,7 @@
-"""The one training step and the one training loop: SGD under a cosine schedule, resumable at every epoch.
+"""The training step and the training loop: SGD under a cosine schedule, which can be resumed after every epoch.
 
-All chance is drawn from (seed, epoch), so a state file needs weights, momentum and the epoch's number only.  A resumed
-training ends with the same bytes as an uninterrupted one.
+All random draws depend on seed, epoch and step alone, so a state file holds no generator's state.  A resumed training
+ends with the same bytes as an uninterrupted one.
 """
 
 import copy
@@ -26,20 +26,23 @@ from paperlib.networks.network import build
 from paperlib.training import defenses
 from paperlib.training.defenses import Batch, Defense
 
-ATTACKED = "validation_accuracy_attacked"  # the entry of a history row that selects an epoch
+ATTACKED = "validation_accuracy_attacked"  # the entry of a history row by which an epoch is selected
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast; the paper's own: 200 epochs, batch 32, lr 0.1, momentum 0.9, weight decay 5e-4."""
+    """The options of SGD and its learning rate.
+
+    The paper's are: 200 epochs, batch size 32, lr 0.1, momentum 0.9, weight decay 5e-4.
+    """
 
     epochs: int
     batch_size: int
-    lr: float
+    lr: float  # the largest learning rate
     momentum: float
-    weight_decay: float
-    warm_up: int = 0  # epochs in which the learning rate climbs to `lr` in equal steps
-    selection: dict = field(default_factory=dict)  # eps and steps of a PGD: the epoch that is kept is the best under it
+    weight_decay: float  # of every parameter
+    warm_up: int = 0  # epochs in which the learning rate rises to `lr` in equal steps
+    selection: dict = field(default_factory=dict)  # eps and steps of PGD: the best epoch under it is kept; {}: the last
 
     def __post_init__(self):
         errors.count("epochs", self.epochs)
@@ -55,7 +58,10 @@ class Schedule:
             _selection(**self.selection)
 
     def rate(self, step: int, steps: int) -> float:
-        """The learning rate of a step, counted from 0 over all epochs of `steps` each: warm-up, then half a cosine."""
+        """The learning rate of step `step`, which counts from 0 over all epochs; an epoch has `steps` steps.
+
+        It rises in the warm-up and then falls like half a cosine.
+        """
         rising, falling = self.warm_up * steps, (self.epochs - self.warm_up) * steps
         if step < rising:
             return self.lr * (step + 1) / rising
@@ -63,12 +69,12 @@ class Schedule:
 
 
 def _selection(*, eps: float, steps: int) -> Attack:
-    """The attack on validation images that chooses an epoch."""
+    """The attack on validation images by which an epoch is selected."""
     return standard("pgd", eps, steps=steps)
 
 
 class Step:
-    """One step of training: the loss of a batch, its gradient, the optimiser, what the defense does afterwards."""
+    """The step of a training: `move(loss(batch))`."""
 
     def __init__(self, network: nn.Module, defense: Defense, schedule: Schedule):
         self.network, self.defense, self.parameters = network, defense, list(network.parameters())
@@ -77,18 +83,18 @@ class Step:
         )
 
     def loss(self, batch: Batch) -> Tensor:
-        """The loss of a batch, a scalar with its graph."""
+        """The loss of a batch, a scalar that can be differentiated."""
         return self.defense.loss(self.network, batch)
 
     def move(self, loss: Tensor) -> None:
-        """Follow the gradient of `loss` by the weights."""
+        """Move the weights by the gradient of `loss`, then call the defense's `after_step`."""
         self.optimiser.zero_grad()
-        loss.backward(inputs=self.parameters)  # of other leaves, such as SR's images, no gradient is wanted
+        loss.backward(inputs=self.parameters)  # and not for other leaves of the graph, such as the images in SR
         self.optimiser.step()
         defenses.after_step(self.defense, self.network)
 
     def set_rate(self, lr: float) -> None:
-        """The learning rate of the next steps."""
+        """Set the learning rate of the following steps."""
         for group in self.optimiser.param_groups:
             group["lr"] = lr
 
@@ -104,14 +110,16 @@ def epochs(
     state: Path | None = None,
     progress: bool = True,
 ) -> Iterator[dict]:
-    """Train `network` in place; yields one history row an epoch: loss, validation accuracy, learning rate, seconds.
+    """Train `network` in place; yields a history row after each epoch: epoch, loss, lr, validation_accuracy, seconds.
 
-    With `state`, a file, every finished epoch is kept there, and an interrupted training goes on from it and ends with
-    the same weights as an uninterrupted one.  Rows of epochs trained earlier are yielded again.  The loss is the mean
-    over the epoch's steps; weight decay covers every parameter.  Where the schedule selects an epoch, rows hold the
-    validation accuracy under attack and the best epoch so far, of two equal ones the earlier; its weights are the
-    network's when the iteration has ended.  Test images are never seen.
-    Raises `Refused` when the loss is not finite, naming epoch, step and learning rate.
+    The loss is the mean over the epoch's steps, lr the learning rate of its last step.  Test images are not used.
+    Every finished epoch is kept in the file `state`, if it is given.  If the file exists, the training resumes from it
+    and yields the rows of earlier epochs again.
+    Where the schedule selects an epoch, a row also holds the validation accuracy under attack (`ATTACKED`) and
+    best_epoch, the best so far; of two equal epochs the earlier one counts.  After the last row the network has the
+    weights of the best epoch.
+    Raises `Refused` where the loss is not finite (with epoch, step and learning rate), where the training images do not
+    fill one batch, and where `state` is damaged or belongs to another network.
     """
     errors.refuse_while_planning("trains")
     step = Step(network.to(device), defense, schedule)
@@ -120,8 +128,7 @@ def epochs(
     steps = len(data.train) // schedule.batch_size
     if steps == 0:
         raise errors.Refused(f"{len(data.train)} training images do not fill one batch of {schedule.batch_size}.")
-    bar = tqdm(total=schedule.epochs * steps, initial=len(history) * steps, leave=False, disable=not progress)
-    with bar:
+    with tqdm(total=schedule.epochs * steps, initial=len(history) * steps, leave=False, disable=not progress) as bar:
         for epoch in range(len(history), schedule.epochs):
             started, total = time.perf_counter(), 0.0
             bar.set_description(f"epoch {epoch + 1}/{schedule.epochs}")
@@ -129,12 +136,12 @@ def epochs(
             draw = torch.Generator().manual_seed(epoch_seed)
             network.train()
             batches = data.train.batches(schedule.batch_size, draw)
-            for number, (x, y, index) in zip(range(steps), batches, strict=False):  # the last batch may be short
+            for number, (x, y, index) in zip(range(steps), batches, strict=False):  # a smaller last batch is left out
                 x = data.augmented(x, draw)
                 lr = schedule.rate(epoch * steps + number, steps)
                 step.set_rate(lr)
                 batch = Batch(x.to(device), y.to(device), index, data.bounds, seed=epoch_seed)
-                with evaluation.chance(epoch_seed * 1_000_003 + number):  # for input spikes, rows and other draws
+                with evaluation.chance(epoch_seed * 1_000_003 + number):  # input spikes, RAT's rows and other draws
                     loss = step.loss(batch)
                     total += _finite(loss, epoch, number, lr)
                     step.move(loss)
@@ -157,7 +164,7 @@ def epochs(
 
 
 def to_bytes(content: object) -> bytes:
-    """`torch.save` into memory: saving to a path would write the file's name into the bytes."""
+    """The bytes of `torch.save`, made in memory because they would hold the file's name otherwise."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     return buffer.getvalue()
@@ -166,7 +173,10 @@ def to_bytes(content: object) -> bytes:
 def _resume(
     network: nn.Module, optimiser: torch.optim.Optimizer, state: Path | None, device: str
 ) -> tuple[list[dict], dict | None]:
-    """The rows of finished epochs, and the best epoch with its weights where the schedule selects one."""
+    """The rows of finished epochs, and the best epoch with its weights if the schedule selects one.
+
+    Loads weights and momentum from the file `state`, if there is one.
+    """
     if state is None or not state.exists():
         return [], None
     content = state.read_bytes()
@@ -184,6 +194,7 @@ def _resume(
 
 
 def _finite(loss: Tensor, epoch: int, step: int, lr: float) -> float:
+    """The value of `loss`, refused where it is NaN or infinite."""
     value = loss.item()
     if not math.isfinite(value):
         raise errors.Refused(
@@ -194,7 +205,7 @@ def _finite(loss: Tensor, epoch: int, step: int, lr: float) -> float:
 
 
 def _validated(network: nn.Module, validation: Split, schedule: Schedule) -> dict:
-    """Accuracy on validation images, clean and, where the schedule selects by it, under attack."""
+    """Accuracy on clean validation images and, if the schedule selects an epoch, under attack."""
     correct = evaluation.flags(network, validation)
     accuracies = {"validation_accuracy": correct.float().mean().item()}
     if schedule.selection:
@@ -204,24 +215,24 @@ def _validated(network: nn.Module, validation: Split, schedule: Schedule) -> dic
 
 
 class Passes(NamedTuple):
-    """How often a step of training goes through the network."""
+    """The number of passes through the network in one training step."""
 
     forward: int
-    backward: int  # one that can be differentiated again counts twice: the way back leads through it as well
+    backward: int  # a backward pass that is differentiated again counts twice
 
 
 def passes(defense: Defense) -> Passes:
-    """Forward and backward passes of one training step, counted on a network of two neurons a pixel."""
+    """Forward and backward passes of one training step of `defense`, counted on a small network."""
     with torch.random.fork_rng(devices=[]):
         network = build("conv-2", in_channels=1, image_size=4, num_classes=3, T=1).train()
         images, labels = torch.rand(4, 1, 4, 4), torch.tensor([0, 1, 2, 0])
         forward, backward = [], []
 
-        def watch(module, inputs, logits):
-            forward.append(logits)
-            if logits.requires_grad:
-                logits.register_hook(lambda _: backward.append(1 + torch.is_grad_enabled()))
+        def count(module, inputs, logits):
+            forward.append(1)
+            if logits.requires_grad:  # in a backward pass gradients are enabled where it is differentiated again
+                logits.register_hook(lambda _: backward.append(2 if torch.is_grad_enabled() else 1))
 
-        network.register_forward_hook(watch)
+        network.register_forward_hook(count)
         defense.loss(network, Batch(images, labels, torch.arange(4), (0.0, 1.0), seed=0)).backward()
-    return Passes(len(forward), sum(backward))
+    return Passes(sum(forward), sum(backward))
