@@ -1,10 +1,12 @@
-# What is built is stamped under build/<profile>/, never by committed files, so a fresh clone builds everything.
+# The stamps of everything that is built lie under build/<profile>/.  Committed files never count as built, so a fresh
+# clone builds everything.
 PROFILE ?= laptop
 JOBS    ?= $(shell getconf _NPROCESSORS_ONLN)
 DEVICE  ?= auto
 SHELL   := /bin/sh
 
-# glibc would give every large tensor's pages back and fault them in again: a seventh of a training step.
+# Otherwise glibc returns the memory of every large tensor to the system and asks for it again, which takes a seventh of
+# a training step.
 export MALLOC_MMAP_THRESHOLD_ := 1000000000
 export MALLOC_TRIM_THRESHOLD_ := 4000000000
 
@@ -12,6 +14,7 @@ export MALLOC_TRIM_THRESHOLD_ := 4000000000
 .SUFFIXES:
 .SECONDEXPANSION:
 
+# Without PYTHON= the targets are built by an environment of their own, which comes first.
 ifdef PYTHON
 READY  :=
 else
@@ -23,26 +26,24 @@ RUN       = $(PYTHON) -m paperlib
 BUILD    := build/$(PROFILE)
 PARAMS   := params/$(PROFILE).yml
 BASE     := $(patsubst %,params/%.yml,$(shell sed -n 's/^base: *//p' $(PARAMS) 2>/dev/null))
-# notebooks, ours and those in the folders that COMPANION_NOTEBOOKS names; a name with an underscore is a module's
+# The notebooks are in notebooks/ and in the folders that COMPANION_NOTEBOOKS names; a file with an underscore in its
+# name is a module.
 SOURCES  := $(foreach source,$(wildcard $(addsuffix /*.py,notebooks $(subst :, ,$(COMPANION_NOTEBOOKS)))),\
               $(if $(findstring _,$(notdir $(source))),,$(source)))
-# the longest first, so that no core waits for it in the end
+# The longest notebooks come first, so that in the end no core waits for one of them.
 NAMES    := $(basename $(notdir $(SOURCES)))
 LONGEST  := $(filter fig-attack-ladder tab-ablation tab-events thm-ratio,$(NAMES))
 ARTIFACTS := $(LONGEST) $(filter-out $(LONGEST),$(NAMES))
 DRAWN    := $(ARTIFACTS:%=$(BUILD)/%.drawn)
 
-# Everything but the drawing wing and the words; one change asks again what is to be trained, and trains only that.
-CODE     := $(filter-out paperlib/words.py paperlib/artifacts/%,$(wildcard paperlib/*.py paperlib/*/*.py paperlib/*/*.c))
-
-# Inside `make -jN` the jobserver already shares the cores out.
+# Inside `make -jN` the jobserver distributes the cores.
 SHARED    = $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(JOBS))
 MORE      = $(MAKE) --no-print-directory PROFILE=$(PROFILE)
 
-help:  ## this list
+help:  ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 	@echo "  make <artifact>   one of: $(ARTIFACTS)"
-	@echo "PROFILE=$(PROFILE) (there are: $(basename $(notdir $(wildcard params/*.yml)))), PYTHON= to use another interpreter, CACHED=1 to take kept networks, DEVICE= for training"
+	@echo "PROFILE=$(PROFILE) (there are: $(basename $(notdir $(wildcard params/*.yml)))), PYTHON= to use another interpreter, CACHED=1 to take the networks that are kept with the results, DEVICE= for training"
 
 reproduce: known-profile  ## rebuild everything of a profile: train, run the notebooks, draw, report
 	+@if $(MORE) -q $(BUILD)/report >/dev/null 2>&1; then \
@@ -59,25 +60,27 @@ $(ARTIFACTS): %: known-profile
 known-profile:
 	@[ -e $(PARAMS) ] || { echo "There is no profile '$(PROFILE)'. Allowed: $(basename $(notdir $(wildcard params/*.yml)))." >&2; exit 2; }
 
-$(BUILD)/trained: $(PARAMS) $(BASE) $(SOURCES) $(CODE) requirements.lock | $(READY)
+# The commands that train, execute and draw write the list of the modules that they have loaded to a .d file beside the
+# stamp, so that each is called again after a change of one of these modules.
+-include $(wildcard $(BUILD)/*.d)
+
+# The missing networks are trained; after most changes there are none.
+$(BUILD)/trained: $(PARAMS) $(BASE) $(SOURCES) requirements.lock | $(READY)
 	@mkdir -p $(@D)
 	@$(if $(CACHED),$(RUN) restore --profile $(PROFILE))
 	@$(RUN) train --profile $(PROFILE) --jobs $(JOBS) --device $(DEVICE)
 	@touch $@
 
-# A notebook is executed again when its source, its parameters or a module that it imports has changed: each run leaves
-# the list of its modules in a .d file.
+# A notebook is executed again after a change of its source, of its parameters or of a module that it imports.
 $(BUILD)/%.done: $$(foreach source,$$(SOURCES),$$(if $$(filter $$*,$$(basename $$(notdir $$(source)))),$$(source))) $(PARAMS) $(BASE) requirements.lock | $(BUILD)/trained $(READY)
-	@rm -f $@ $@.d $(@:.done=.drawn)  # a failed run leaves no older stamp
+	@rm -f $@ $@.d $(@:.done=.drawn)  # so that no older stamps are left if the run fails
 	@$(RUN) run $* --profile $(PROFILE)
 	@touch $@
 
-# A figure is drawn again when its notebook was executed, or its own module or one that this imports has changed.
+# A figure is drawn again after its notebook was executed, and after a change of its module or of one that this imports.
 $(BUILD)/%.drawn: $(BUILD)/%.done
 	@$(RUN) draw $* --profile $(PROFILE)
 	@touch $@
-
--include $(wildcard $(BUILD)/*.d)
 
 $(BUILD)/report: $(DRAWN) $(wildcard paperlib/artifacts/*.py published/*.csv)
 	@$(RUN) report --profile $(PROFILE)
@@ -85,39 +88,40 @@ $(BUILD)/report: $(DRAWN) $(wildcard paperlib/artifacts/*.py published/*.csv)
 
 .PRECIOUS: $(BUILD)/%.done $(BUILD)/%.drawn
 
-plan: known-profile $(READY)  ## every training and evaluation of a profile, what is there, what the rest costs here
+plan: known-profile $(READY)  ## list the missing trainings and evaluations of a profile, with their time on this machine
 	@$(RUN) plan --profile $(PROFILE) --device $(DEVICE)
 
-compare: known-profile $(READY)  ## this run against the committed one, number by number
+compare: known-profile $(READY)  ## compare this run with the committed one, number by number
 	@$(RUN) compare --profile $(PROFILE)
 
 test: $(READY)  ## run the tests
 	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n auto
 
-lint: $(READY)  ## ruff, and whether every notebook's twin is in step
+lint: $(READY)  ## check the style, and whether every notebook's twin is up to date
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m ruff format --check .
 	@$(RUN) check
 
-bench: $(READY)  ## time and memory of a training step against two other ways of writing it, on an idle machine
+bench: $(READY)  ## compare a training step's time and memory with two other implementations, on an idle machine
 	@$(PYTHON) benchmarks/bench.py
 	@$(PYTHON) benchmarks/accuracy.py
 
 lab: $(READY)  ## open JupyterLab on the notebooks
 	@$(PYTHON) -m jupyter lab notebooks
 
-notebooks: $(READY)  ## put the laptop outputs into the committed .ipynb twins
+notebooks: $(READY)  ## copy the outputs of the profile laptop to the committed .ipynb twins
 	+@$(MORE) PROFILE=laptop $(ARTIFACTS:%=build/laptop/%.done)
 	@for artifact in $(ARTIFACTS); do $(RUN) publish $$artifact || exit 1; done
 	@$(RUN) keep --profile laptop
 
-links: $(READY)  ## point every link at REPO=owner/name
+links: $(READY)  ## replace the address of the public repository by REPO=owner/name
 	@$(RUN) links "$(REPO)"
 
-clean:  ## forget what was built; trained networks stay
+clean:  ## remove what was built; trained networks stay
 	rm -rf build
 
-# `unfinished` marks an environment being filled; one left so is made anew (downloads come from pip's cache).
+# `unfinished` marks an environment whose installation has not ended.  If it is found, the environment is made anew; pip
+# has kept its downloads.
 .venv/complete: pyproject.toml requirements.lock
 	@if [ -e $@ -o ! -e .venv/unfinished ] && .venv/bin/python -m pip --version >/dev/null 2>&1; then exit 0; fi; \
 	for base in python3 python3.14 python3.13 python3.12 python3.11; do \

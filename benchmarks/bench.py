@@ -1,8 +1,10 @@
-"""Time and memory of our networks, of two rivals, and of the bare products: `python benchmarks/bench.py`.
+"""Time and memory of our networks, of two rivals, and of the bare products.
 
-Prints the tables, and writes results.json, results.png and the README's tables.  The variants take turns (A B A B ...),
-so that a slow moment of the machine meets them all; ratios are taken within a repetition.  Until the end nothing is
-written, so it may be interrupted.
+    python benchmarks/bench.py
+
+Prints the tables and writes results.json, results.png and the tables of the README.  The variants take turns
+(A B A B ...), so that a slow moment of the machine slows all of them; ratios are taken within a repetition.  All files
+are written at the end, so the run may be interrupted.
 """
 
 import json
@@ -27,13 +29,13 @@ from tqdm import tqdm
 from paperlib import files
 
 HERE = Path(__file__).parent
-REPETITIONS = {"small": 9, "VGG-11": 4}  # and one before, to warm up
+REPETITIONS = {"small": 9, "VGG-11": 4}  # after one that warms up
 GROWTH_REPETITIONS = 3
 SIZES = {  # (T, batch) by axis
     "small": {"T": [(T, 8) for T in (1, 2, 4, 8, 16)], "batch": [(4, batch) for batch in (8, 16, 32, 64)]},
     "VGG-11": {"T": [(T, 8) for T in (1, 2, 4, 8)], "batch": [(4, batch) for batch in (8, 16)]},
 }
-MALLOC = {"MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TRIM_THRESHOLD_": "4000000000"}  # the Makefile's
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TRIM_THRESHOLD_": "4000000000"}  # as in the Makefile
 ALLOCATORS = {"make's": MALLOC, "glibc's own": {}}
 
 
@@ -56,7 +58,7 @@ def main() -> None:
 
 
 def machine() -> dict:
-    """What the numbers depend on beside the code."""
+    """What the numbers depend on besides the code."""
     cpuinfo = Path("/proc/cpuinfo")
     model = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
     return {
@@ -72,7 +74,7 @@ def times(network: str, variants: list[str], threads: list[int]) -> list[dict]:
     """Seconds of an SR step and a PGD step of each variant, of the bare products, and their ratios."""
     subjects = {variant: Subject(CASES[network], variant) for variant in variants}
     actions = {(SR, variant): subject.sr_step for variant, subject in subjects.items()}
-    actions[SR, "limit"] = Limit(subjects["float32"].network, subjects["float32"].images).sr_step
+    actions[SR, "limit"] = Limit(subjects["float32"].network, subjects["float32"].batch.images).sr_step
     actions |= {(PGD, variant): subject.pgd_step for variant, subject in subjects.items()}
     turns = {(*key, count): (action, count) for count in threads for key, action in actions.items()}
     seconds = in_turns(turns, REPETITIONS[network], f"{network}: time")
@@ -84,8 +86,8 @@ def times(network: str, variants: list[str], threads: list[int]) -> list[dict]:
 
 
 def in_turns(turns: dict[tuple, tuple[Callable, int]], repetitions: int, title: str) -> dict[tuple, list[float]]:
-    """Seconds of each action, on its number of threads, once in every repetition; the first round is not counted."""
-    seconds, before = {key: [] for key in turns}, torch.get_num_threads()
+    """Seconds of each action with its number of threads, once in every repetition; the first round is not counted."""
+    seconds, threads = {key: [] for key in turns}, torch.get_num_threads()
     with tqdm(total=(repetitions + 1) * len(turns), desc=title) as progress:
         for _ in range(repetitions + 1):
             for key, (action, count) in turns.items():
@@ -94,12 +96,12 @@ def in_turns(turns: dict[tuple, tuple[Callable, int]], repetitions: int, title: 
                 action()
                 seconds[key].append(time.perf_counter() - started)
                 progress.update()
-    torch.set_num_threads(before)
+    torch.set_num_threads(threads)
     return {key: values[1:] for key, values in seconds.items()}
 
 
 def summary(network: str, operation: str, threads: int, seconds: dict[str, list[float]]) -> dict:
-    """One operation's times by variant, and every ratio of two variants."""
+    """The times of one operation by variant, and every ratio of two variants."""
     return {
         "network": network,
         "operation": operation,
@@ -116,24 +118,25 @@ def ratio(seconds: dict[str, list[float]], a: str, b: str) -> dict[str, float]:
 
 
 def spread(values: list[float]) -> dict[str, float]:
+    """Median, smallest and largest value."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
 def memory(network: str, variants: list[str], allocator: str) -> dict:
-    """Peak memory of an SR training step of each variant, and what weights, gradients and momentum take, in MB."""
-    case, named = CASES[network], tqdm(variants, f"{network}: memory, {allocator} allocator")
-    found = {v: in_fresh_process(network, v, case, ALLOCATORS[allocator]) for v in named}
+    """Peak memory of an SR training step of each variant, and the size of weights, gradients and momentum, in MB."""
+    case, progress = CASES[network], tqdm(variants, f"{network}: memory, {allocator} allocator")
+    measured = {variant: in_fresh_process(network, variant, case, ALLOCATORS[allocator]) for variant in progress}
     weights = sum(p.numel() for p in Subject(case, "float32").network.parameters())
     return {
         "network": network,
         "allocator": allocator,
-        "mb": {variant: held["peak"] for variant, held in found.items()},
+        "mb": {variant: sizes["peak"] for variant, sizes in measured.items()},
         "parameters_mb": 3 * 4 * weights / 1e6,
     }
 
 
 def in_fresh_process(network: str, variant: str, case: Case, allocator: dict[str, str]) -> dict[str, float]:
-    """What memory.py measures, in MB."""
+    """The result of memory.py: peak and rest, in MB."""
     command = [sys.executable, str(HERE / "memory.py"), network, variant, str(case.T), str(case.batch)]
     env = {name: value for name, value in os.environ.items() if name not in MALLOC} | allocator
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=env).stdout)
@@ -146,23 +149,23 @@ def growth(network: str) -> list[dict]:
         for size in sorted(set(sum(SIZES[network].values(), [])))
     }
     subjects = {size: Subject(case, "float32") for size, case in cases.items()}
-    everything = torch.get_num_threads()
-    turns = {size: (subject.sr_step, everything) for size, subject in subjects.items()}
+    threads = torch.get_num_threads()
+    turns = {size: (subject.sr_step, threads) for size, subject in subjects.items()}
     seconds = in_turns(turns, GROWTH_REPETITIONS, f"{network}: growth of time")
     del subjects, turns
     points = {}
     for size, case in tqdm(cases.items(), f"{network}: growth of memory"):
-        held = in_fresh_process(network, "float32", case, ALLOCATORS["glibc's own"])
+        measured = in_fresh_process(network, "float32", case, ALLOCATORS["glibc's own"])
         points[size] = {
             **case._asdict(),
             "seconds": statistics.median(seconds[size]),
-            "mb": held["peak"] - held["rest"],
+            "mb": measured["peak"] - measured["rest"],
         }
     return [growth_summary(network, axis, [points[size] for size in sizes]) for axis, sizes in SIZES[network].items()]
 
 
 def growth_summary(network: str, axis: str, points: list[dict]) -> dict:
-    """`points` along `axis` ("T" or "batch") and the exponents of their seconds and of their MB."""
+    """`points` along `axis` ("T" or "batch"), and the exponents of their seconds and of their MB."""
     sizes = [point[axis] for point in points]
     exponents = {f"{what}_exponent": exponent(sizes, [p[what] for p in points]) for what in ("seconds", "mb")}
     return {"network": network, "axis": axis, "points": points, **exponents}

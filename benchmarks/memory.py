@@ -1,11 +1,11 @@
-"""Peak memory of an SR training step, in a process that has done nothing else.
+"""Peak memory of an SR training step, in a process that does nothing else.
 
     python benchmarks/memory.py NETWORK VARIANT T BATCH
 
-prints {"peak": ..., "rest": ...} in MB (10⁶ bytes), both above what the process held after its imports.  `peak` is the
-most that was ever resident during the making of the network and two steps, the second on a warm allocator: weights,
-gradients, momentum, activations, and whatever the libraries load on first use.  `rest` is what stays between steps: the
-same without activations.
+prints {"peak": ..., "rest": ...} in MB (10⁶ bytes), both above the memory of the process after its imports.  `peak` is
+the largest resident memory while the network is built and two steps are made, the second with a warm allocator:
+weights, gradients, momentum, activations, and what the libraries load on first use.  `rest` is what stays between
+steps: the same without activations.
 """
 
 import ctypes
@@ -19,7 +19,7 @@ from steps import CASES, Case, Subject
 
 
 def resident(field: str) -> float:
-    """`VmRSS` (now) or `VmHWM` (the most so far) of this process in MB; Linux alone tells."""
+    """`VmRSS` (now) or `VmHWM` (the largest so far) of this process in MB.  It needs Linux."""
     status = Path("/proc/self/status").read_text()
     return int(re.search(rf"{field}:\s*(\d+) kB", status)[1]) * 1024 / 1e6
 

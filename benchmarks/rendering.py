@@ -1,4 +1,4 @@
-"""results.json → the Markdown page, the figure, and the page's place in the README."""
+"""From results.json: the Markdown page, its place in the README, and the figure."""
 
 import io
 import re
@@ -17,25 +17,26 @@ OURS = ("float32", "bfloat16")
 TITLES = {"stepping": "stepping", "folded": "folded", "float32": "ours, float32", "bfloat16": "ours, bfloat16"}
 COLOURS = {"stepping": "#bdbdbd", "folded": "#9e9ac8", "float32": "#6a51a3", "bfloat16": "#2d004b"}
 
-FASTER = {  # of an SR step, at least
+# Aims.
+FASTER = {  # how many times faster an SR step is, at least
     ("stepping", "float32"): 1.7,
     ("stepping", "bfloat16"): 2.5,
     ("folded", "float32"): 1.1,
     ("folded", "bfloat16"): 1.9,
 }
-SMALLER = {("stepping", "bfloat16"): 40, ("folded", "float32"): 55}  # of an SR step, at most, in %
-NEAR_LIMIT = {"small": 0.75, "VGG-11": 0.85}  # at least
-EXPONENT = 1.05  # at most
+SMALLER = {("stepping", "bfloat16"): 40, ("folded", "float32"): 55}  # memory of an SR step in % of the rival's, at most
+NEAR_LIMIT = {"small": 0.75, "VGG-11": 0.85}  # share of the bare products in an SR step, at least
+EXPONENT = 1.05  # of the growth with T and with the batch, at most
 
 
 def page(results: dict) -> str:
-    """All tables; a bold figure has reached its aim."""
+    """All tables; bold numbers have reached their aims."""
     parts = [_machine(results["machine"]), _speed(results), _seconds(results), _memory(results), _growth(results)]
     return "\n\n".join(parts) + "\n\n![Time and memory against stepping](results.png)"
 
 
 def into_readme(page: str, path: Path, mark: str) -> None:
-    """Put the page between the README's marks of that name."""
+    """Replace the text between the marks named `mark` in a README; without such marks nothing changes."""
     old = path.read_text(encoding="utf-8")
     new = f"<!-- {mark} -->\n{page}\n<!-- /{mark} -->"
     text = re.sub(f"<!-- {mark} -->.*<!-- /{mark} -->", lambda _: new, old, flags=re.DOTALL)
@@ -58,10 +59,10 @@ def _speed(results: dict) -> str:
     rows = []
     for operation, name in ((SR, "SR step"), (PGD, "PGD step")):
         for rival in RIVALS:
-            for own in _ours(results):
-                aim = FASTER[rival, own] if operation == SR else None
-                cells = [_ratio(ratios[operation][f"{rival} / {own}"], aim) for ratios in columns.values()]
-                rows.append([f"{name}: {rival} / {TITLES[own]}", f"≥ {aim}" if aim else "", *cells])
+            for ours in _ours(results):
+                aim = FASTER[rival, ours] if operation == SR else None
+                cells = [_ratio(ratios[operation][f"{rival} / {ours}"], aim) for ratios in columns.values()]
+                rows.append([f"{name}: {rival} / {TITLES[ours]}", f"≥ {aim}" if aim else "", *cells])
     cells = [_ratio(r[SR]["limit / float32"], NEAR_LIMIT[network]) for (network, _), r in columns.items()]
     aims = ", ".join(f"≥ {aim} {network}" for network, aim in NEAR_LIMIT.items())
     rows.append(["SR step: bare products / ours, float32", aims, *cells])
@@ -88,13 +89,13 @@ def _memory(results: dict) -> str:
     rows = []
     for m in results["memory"]:
         common = m["parameters_mb"]
-        for what, mb in (("whole", m["mb"]), ("its own", {v: mb - common for v, mb in m["mb"].items()})):
+        for part, mb in (("whole", m["mb"]), ("its own", {v: mb - common for v, mb in m["mb"].items()})):
             cells = [f"{mb[v]:,.0f}" for v in variants]
-            for rival, own in compared:
-                share, aim = 100 * mb[own] / mb[rival], SMALLER[rival, own]
-                cells.append(_bold(f"{share:.0f} %", what == "whole" and share <= aim))
-            rows.append([m["network"], m["allocator"], what, *cells])
-    titles = [f"{own} of {rival}, aim ≤ {SMALLER[rival, own]} %" for rival, own in compared]
+            for rival, ours in compared:
+                share, aim = 100 * mb[ours] / mb[rival], SMALLER[rival, ours]
+                cells.append(_bold(f"{share:.0f} %", part == "whole" and share <= aim))
+            rows.append([m["network"], m["allocator"], part, *cells])
+    titles = [f"{ours} of {rival}, aim ≤ {SMALLER[rival, ours]} %" for rival, ours in compared]
     return (
         "Peak resident memory of an SR training step in MB, above that of the imports, all threads: weights, gradients,"
         " momentum, activations, libraries' own buffers; two steps in a fresh process. *Its own* leaves out weights,"
@@ -108,7 +109,7 @@ def _growth(results: dict) -> str:
     rows = []
     for g in results["growth"]:
         sizes = [point[g["axis"]] for point in g["points"]]
-        exponents = [_bold(f"{g[what]:.2f}", g[what] <= EXPONENT) for what in ("seconds_exponent", "mb_exponent")]
+        exponents = [_bold(f"{g[key]:.2f}", g[key] <= EXPONENT) for key in ("seconds_exponent", "mb_exponent")]
         rows.append([g["network"], f"{g['axis']}, from {sizes[0]} to {sizes[-1]}", *exponents])
     return (
         "Growth of ours in float32, SR training step, all threads: exponents fitted by least squares, "
@@ -126,7 +127,7 @@ def _threads(count: int) -> str:
 
 
 def _ratio(ratio: dict, aim: float | None) -> str:
-    median, low, high = (f"{ratio[of]:.2f}" for of in ("median", "min", "max"))
+    median, low, high = (f"{ratio[key]:.2f}" for key in ("median", "min", "max"))
     return f"{_bold(median, aim is not None and ratio['median'] >= aim)} ({low} to {high})"
 
 
@@ -138,11 +139,11 @@ def _table(titles: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in [titles, ["---"] * len(titles), *rows])
 
 
-# The figure -------------------------------------------------------------------------------------------------------
+# ---- the figure --------------------------------------------------------------------------------------------------
 
 
 def save_figure(results: dict, path: Path) -> None:
-    """A panel for each network: time of both steps and memory, in % of stepping's."""
+    """A panel for each network: times of both steps and memory, in % of those of stepping."""
     style = {**artifacts.STYLE, "axes.grid.axis": "y"}
     with sns.axes_style("whitegrid", {"grid.color": ".9"}), matplotlib.rc_context(style):
         networks = list(dict.fromkeys(m["network"] for m in results["memory"]))

@@ -1,7 +1,7 @@
-"""The same networks as one would write them without paperlib's neuron; the bench holds ours against them.
+"""The same networks as one would write them without the neuron of paperlib; the benchmark compares ours with them.
 
 Both are made from a `paperlib.networks.Network` ("vgg11" or "conv-A-B-..."), with copies of its weights and statistics,
-and take the same images (B, C, H, W) to the same logits (B, K).  Their weights lie in memory as PyTorch makes them.
+and map the same images (B, C, H, W) to the same logits (B, K).  Their weights have the memory format of PyTorch.
 """
 
 import copy
@@ -16,7 +16,7 @@ from paperlib.networks.neurons import LIF, NormedLIF
 
 
 class Triangle(torch.autograd.Function):
-    """1(u ≥ 0), or with `strict` 1(u > 0); backward max(0, γ - |u|)/γ², as one would write it with autograd."""
+    """Forward 1(u ≥ 0), or with `strict` 1(u > 0); backward max(0, γ - |u|)/γ², as written with autograd."""
 
     @staticmethod
     def forward(ctx, u: Tensor, gamma: float, strict: bool) -> Tensor:
@@ -33,9 +33,10 @@ class Triangle(torch.autograd.Function):
 class Stepping(nn.Module):
     """A Python loop over the T steps with `snn.Leaky` as the neuron, as a careful snnTorch user would write it.
 
-    The first convolution and its BatchNorm see the same image at every step and so run once, before the loop.  The
-    neurons fire at >, as snnTorch's do.  In training mode every BatchNorm in the loop takes the statistics of one
-    step's batch at a time, so the function is the same in eval mode only; the work is the same in both.
+    The first convolution and its BatchNorm see the same image at every step, so they run once, before the loop.  A
+    neuron fires where its membrane is above the threshold, as in snnTorch.  In training mode every BatchNorm in the
+    loop takes the statistics of the batch at one step, so the function is the same in eval mode only; the amount of
+    work is the same in both modes.
     """
 
     def __init__(self, network: Network):
@@ -61,7 +62,7 @@ class Stepping(nn.Module):
 
 
 class Folded(nn.Module):
-    """Time folded into the batch for all layers but the neurons, which loop over the steps inside autograd.
+    """Time is folded into the batch for all layers except the neurons, which loop over the steps inside autograd.
 
     The images are repeated T times at the input, and BatchNorm takes the statistics of all T·B of them.
     """
@@ -78,7 +79,7 @@ class Folded(nn.Module):
 
 
 class LoopedLIF(nn.Module):
-    """The neuron on (T·B, ...), one step after the other; the reset is attached, autograd keeps what it likes."""
+    """The neuron on (T·B, ...), step by step.  The reset is differentiated; autograd keeps what it needs."""
 
     def __init__(self, neuron: LIF, T: int):
         super().__init__()
@@ -95,7 +96,7 @@ class LoopedLIF(nn.Module):
 
 
 def _layers(network: Network, neuron: Callable[[LIF], nn.Module]) -> list[nn.Module]:
-    """Copies of the layers of `network`, one behind the other, as torch's own modules and `neuron` for each LIF."""
+    """Copies of the layers of `network` in their order, as modules of torch, and `neuron` of each LIF."""
     layers = [network.stem]
     for layer in network.body:
         if isinstance(layer, NormedLIF):

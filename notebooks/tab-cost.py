@@ -143,8 +143,9 @@ Markdown(artifacts.table(run.record(beside)))
 
 # %% [markdown]
 # To see it in every table and figure, put the function into a file, `mine.py` say, with a title and a colour:
-# `@defenses.register("noise", title="noise", colour="#aa3377")`. A profile that names the file, `params/mine.yml`, gives
-# the training its options; under `rivals:` in place of `trainings:` it joins this notebook and `tab-ablation` alone.
+# `@defenses.register("noise", title="noise", colour="#aa3377")`. A profile that names the file, `params/mine.yml`,
+# gives the training its options; under `rivals:` in place of `trainings:` it joins this notebook and `tab-ablation`
+# alone.
 #
 # ```yaml
 # base: laptop

@@ -3,8 +3,9 @@
     network = paperlib.load("laptop", "sr", seed=0)
     paperlib.judge(network, images, labels, eps=32 / 255, bounds=(0, 1))
 
-`judge` measures the robustness of any network, `load` gives a trained one.  The packages `attacks`, `data`, `networks`,
-`theory` and `training` hold the parts.  Everything is imported on first use: this package itself needs nothing.
+`judge` measures the robustness of any network, and `load` returns a trained one.  The parts are in the packages
+`attacks`, `data`, `networks`, `theory` and `training`.  All of them are imported on first use, so that a module without
+torch, such as `paperlib.environment`, can be imported without it.
 """
 
 import importlib

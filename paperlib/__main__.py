@@ -1,4 +1,7 @@
-"""The command line: `python -m paperlib COMMAND`.  The Makefile calls it; `reproduce` works without make."""
+"""The command line: `python -m paperlib COMMAND`.  The Makefile calls it; `reproduce` does its work without make.
+
+The commands import what they need when they run, so that the quick ones need not wait for torch.
+"""
 
 import argparse
 import json
@@ -14,14 +17,18 @@ from paperlib import errors, paths, records
 
 
 def main() -> int:
-    """Run one command; 0 if it did its work, 1 if something is missing or moved, 2 for bad input, 130 interrupted."""
+    """Run one command and return its exit status.
+
+    0: it did its work; 1: something is missing or differs; 2: it refused its input; 130: it was interrupted.
+    """
     arguments = _parser().parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # to be terminated is to be interrupted
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a termination is handled like an interruption
     try:
         if "profile" in arguments:
             errors.one_of("profile", arguments.profile, sorted(path.stem for path in paths.PARAMS.glob("*.yml")))
         if "artifact" in arguments:
-            arguments.artifact = _by_path(arguments.artifact)
+            arguments.artifact = _name(arguments.artifact)
+            errors.one_of("notebook", arguments.artifact, paths.notebooks())
         if "jobs" in arguments:
             errors.count("jobs", arguments.jobs)
         return arguments.run(arguments) or 0
@@ -51,14 +58,16 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     command("reproduce", reproduce, jobs=True)
-    planning = command("plan", plan, device=True)
-    planning.add_argument("notebooks", nargs="*", help="paths of notebooks of your own, planned beside the others")
+    of_plan = command("plan", plan, device=True)
+    of_plan.add_argument("notebooks", nargs="*", help="paths of notebooks of your own, which are planned as well")
     command("train", train, jobs=True)
-    released = command("import-released", import_released, profile=False)
-    released.add_argument("files", nargs="+", metavar="TRAINING=FILE", help="vanilla=, sr=, at= or at+sr= a state dict")
-    released.add_argument("--network", required=True, help="vgg11 or wrn16")
-    released.add_argument("--dataset", required=True, help="cifar10 or cifar100: what they were trained on")
-    released.add_argument("--data", help="images to look at, as profiles name them (default: the data set)")
+    of_import = command("import-released", import_released, profile=False)
+    of_import.add_argument(
+        "files", nargs="+", metavar="TRAINING=FILE", help="a state dict for vanilla, sr, at or at+sr"
+    )
+    of_import.add_argument("--network", required=True, help="vgg11 or wrn16")
+    of_import.add_argument("--dataset", required=True, help="cifar10 or cifar100, on which they were trained")
+    of_import.add_argument("--data", help="images to evaluate on, as profiles name them (default: the data set)")
     command("restore", restore)
     command("keep", keep)
     command("run", run, artifact=True)
@@ -73,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def reproduce(arguments) -> int:
-    """Everything of a profile: train, execute every notebook, draw, report."""
+    """Build everything of a profile: train, execute every notebook, draw, report."""
     from paperlib import profiles
 
     cost = profiles.load(arguments.profile).cost
@@ -94,29 +103,31 @@ def reproduce(arguments) -> int:
 
 
 def plan(arguments) -> None:
-    """Every training and evaluation of a profile, what is there, and what the rest costs on this machine."""
+    """List every training and evaluation of a profile that is missing, with its time on this machine."""
     from paperlib import profiles
     from paperlib.runs import costs
     from paperlib.runs import plan as plans
     from paperlib.store import checkpoints
 
     for path in arguments.notebooks:
-        _by_path(path)
+        errors.one_of("notebook", _name(path), paths.notebooks())
     total = 0.0
     for name in profiles.family(arguments.profile):
         profile = profiles.load(name)
         networks, evaluations = plans.experiments(profile), plans.planned(profile)
-        there = sum(map(checkpoints.is_trained, networks)), sum(one.is_there for one in evaluations)
+        trained = sum(checkpoints.is_trained(experiment) for experiment in networks)
+        evaluated = sum(planned.is_there for planned in evaluations)
         print(f"{name}: {profile.title}.")
-        print(f"  {there[0]} of {len(networks)} networks and {there[1]} of {len(evaluations)} evaluations are there.")
+        print(f"  {trained} of {len(networks)} networks and {evaluated} of {len(evaluations)} evaluations are there.")
         bill = costs.bill(profile, arguments.device)
-        for e, seconds in bill.trainings:
-            print(f"  train {e} ({e.network}, {e.schedule.epochs} epochs): {costs.duration(seconds)}")
-        alike: dict[str, list[float]] = {}
-        for one, seconds in bill.evaluations:
-            alike.setdefault(str(one), []).append(seconds)
-        for what, seconds in alike.items():
-            print(f"  evaluate {len(seconds)} networks, {what}: {costs.duration(sum(seconds))} at most")
+        for experiment, seconds in bill.trainings:
+            described = f"{experiment} ({experiment.network}, {experiment.schedule.epochs} epochs)"
+            print(f"  train {described}: {costs.duration(seconds)}")
+        groups: dict[str, list[float]] = {}  # description of an evaluation → seconds of each network
+        for planned, seconds in bill.evaluations:
+            groups.setdefault(str(planned), []).append(seconds)
+        for described, seconds in groups.items():
+            print(f"  evaluate {len(seconds)} networks, {described}: {costs.duration(sum(seconds))} at most")
         total += bill.seconds
     if total:
         print(f"In all {costs.duration(total)} on {checkpoints.resolve(arguments.device)}, by steps timed just now.")
@@ -124,18 +135,20 @@ def plan(arguments) -> None:
 
 def train(arguments) -> None:
     """Train every network of a profile that is missing."""
-    from paperlib import profiles
+    from paperlib import modules, profiles
     from paperlib.runs import plan
     from paperlib.store import checkpoints
 
-    networks, prepare = plan.experiments(profiles.load(arguments.profile)), partial(plan.register, arguments.profile)
+    networks = plan.experiments(profiles.load(arguments.profile))
+    prepare = partial(plan.register, arguments.profile)  # a worker knows nothing of what the notebooks register
     checkpoints.train_all(networks, workers=arguments.jobs, device=arguments.device, prepare=prepare)
+    modules.keep(paths.BUILD / arguments.profile / "trained", drawing=False)
 
 
 def import_released(arguments) -> None:
-    """Take over networks that the released code trained, and write a profile that looks at them.
+    """Import networks that the released code trained, and write a profile for them.
 
-    Trainings for which no file is given are our own, by the recipe of the profile "paper".
+    Trainings without a file are trained here, by the recipe of the profile "paper".
     """
     from paperlib import profiles
     from paperlib.store import checkpoints
@@ -160,7 +173,7 @@ def import_released(arguments) -> None:
 
 
 def restore(arguments) -> None:
-    """Take the networks that are kept with the results instead of training them."""
+    """Copy the networks that are kept with the results to checkpoints/, instead of training them."""
     from paperlib import profiles
     from paperlib.runs import plan
     from paperlib.store import checkpoints
@@ -171,23 +184,22 @@ def restore(arguments) -> None:
 
 
 def keep(arguments) -> None:
-    """Put a profile's networks with its results, to be committed."""
+    """Copy a profile's trained networks to its results, where they can be committed."""
     from paperlib import profiles
     from paperlib.runs import plan
     from paperlib.store import checkpoints
 
     target = paths.RESULTS / arguments.profile / "networks"
     planned = plan.experiments(profiles.load(arguments.profile))
-    shutil.rmtree(target, ignore_errors=True)  # of an older plan, or trained again since
+    shutil.rmtree(target, ignore_errors=True)  # else networks of an older plan would stay
     print(f"{checkpoints.copy_networks(planned, paths.CHECKPOINTS, target)} of {len(planned)} networks kept.")
 
 
 def run(arguments) -> None:
-    """Execute one notebook with a profile's parameters; a failed one leaves no record behind."""
+    """Execute one notebook with a profile's parameters; if it fails, remove its record and figures."""
     from paperlib import artifacts, profiles
     from paperlib.runs import execute
 
-    errors.one_of("notebook", arguments.artifact, paths.notebooks())
     profile, artifact = profiles.load(arguments.profile), arguments.artifact
     record = _record(profile.name, artifact)
     parts = artifacts.parts(artifact) if artifacts.source(artifact) else {}
@@ -195,9 +207,9 @@ def run(arguments) -> None:
     try:
         execute.execute(artifact, profile.parameters(artifact), output, origin=profile.origin)
     except errors.Refused:
-        figures = [paths.figure(profile.name, artifact, part) for part in parts]
-        for stale in (record, record.with_suffix(".csv"), record.with_suffix(".run.json"), *figures):
-            stale.unlink(missing_ok=True)
+        stale = [record, record.with_suffix(".csv"), record.with_suffix(".run.json")]
+        for path in [*stale, *(paths.figure(profile.name, artifact, part) for part in parts)]:
+            path.unlink(missing_ok=True)
         raise
 
 
@@ -205,12 +217,13 @@ def draw(arguments) -> None:
     """Draw an artifact's figures from its record."""
     from paperlib import artifacts, modules
 
-    path = _record(arguments.profile, arguments.artifact)
-    if artifacts.source(arguments.artifact) or path.exists():  # a notebook that only teaches has neither
+    profile, artifact = arguments.profile, arguments.artifact
+    path = _record(profile, artifact)
+    if artifacts.source(artifact) or path.exists():  # a notebook without an artifact has no module and no record
         record = records.load(path)
-        for part in artifacts.parts(arguments.artifact):
-            artifacts.save(record, paths.figure(arguments.profile, arguments.artifact, part), part)
-    modules.keep(paths.BUILD / arguments.profile / f"{arguments.artifact}.drawn", drawing=True)
+        for part in artifacts.parts(artifact):
+            artifacts.save(record, paths.figure(profile, artifact, part), part)
+    modules.keep(paths.BUILD / profile / f"{artifact}.drawn", drawing=True)
 
 
 def report(arguments) -> int:
@@ -221,43 +234,42 @@ def report(arguments) -> int:
 
     title = yaml.safe_load((paths.PARAMS / f"{arguments.profile}.yml").read_text(encoding="utf-8"))["title"]
     gaps = report.write(arguments.profile, title)
-    where = (paths.RESULTS / arguments.profile / "REPORT.md").relative_to(paths.ROOT)
-    print(f"{where} (and .html) written" + (f", with gaps: {', '.join(gaps)}." if gaps else "."))
+    ending = f", with gaps: {', '.join(gaps)}." if gaps else "."
+    print(f"{paths.shown(paths.RESULTS / arguments.profile / 'REPORT.md')} (and .html) written{ending}")
     return 1 if gaps else 0
 
 
 def compare(arguments) -> int:
-    """Hold this run's numbers against the committed ones."""
+    """Compare this run's numbers with the committed ones."""
     from paperlib.artifacts.report import reading_order
 
-    worst = 0
+    differs = False
     for artifact in reading_order():
-        path = _record(arguments.profile, artifact).relative_to(paths.ROOT)
-        shown = subprocess.run(
-            ["git", "show", f"HEAD:{path.as_posix()}"], cwd=paths.ROOT, capture_output=True, text=True
-        )
-        if shown.returncode:
+        path = _record(arguments.profile, artifact)
+        command = ["git", "show", f"HEAD:{path.relative_to(paths.ROOT).as_posix()}"]
+        committed = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True)
+        if committed.returncode:
             print(f"{artifact}: no committed record to compare with.")
             continue
-        lines = records.compare(records.load(paths.ROOT / path), records.check(json.loads(shown.stdout)))
+        lines = records.compare(records.load(path), records.check(json.loads(committed.stdout)))
         counts = {status: sum(line["status"] == status for line in lines) for status in records.STATUSES}
-        print(f"{artifact}: " + ", ".join(f"{n} {status}" for status, n in counts.items() if n))
+        print(f"{artifact}: " + ", ".join(f"{count} {status}" for status, count in counts.items() if count))
         for line in lines:
             if line["status"] not in ("identical", "inside the interval", "timed"):
-                worst = 1
+                differs = True
                 print(f"  {line['status']}: {line['row']}: mine {line['mine']}, committed {line['committed']}")
-    return worst
+    return 1 if differs else 0
 
 
 def publish(arguments) -> None:
-    """Put the outputs of an executed laptop notebook into its committed twin."""
+    """Copy the outputs of a notebook that was executed with the profile "laptop" to its committed twin."""
     from paperlib.runs import twins
 
     print(twins.publish(arguments.artifact, paths.BUILD / "laptop" / f"{arguments.artifact}.ipynb"))
 
 
 def sync(arguments) -> None:
-    """Bring headers, twins and the README's badges in step with the sources."""
+    """Bring headers, twins and the README's badges up to date."""
     from paperlib.runs import twins
 
     for path in twins.sync():
@@ -265,35 +277,35 @@ def sync(arguments) -> None:
 
 
 def check(arguments) -> int:
-    """Say which twins and headers are stale."""
+    """Print which headers, twins and badges are not up to date."""
     from paperlib.runs import twins
 
     stale = twins.stale()
-    print("\n".join(stale) or "Every twin is in step with its source.")
+    print("\n".join(stale) or "Every twin is up to date.")
     return 1 if stale else 0
 
 
 def links(arguments) -> None:
-    """Rewrite every link to the public repository."""
+    """Replace the address of the public repository in every file that names it."""
     from paperlib.runs import twins
 
     for path in twins.links(arguments.repo):
         print(path.relative_to(paths.ROOT))
 
 
-def _by_path(artifact: str) -> str:
-    """The name of a notebook; the folder of one that is given by path joins the folders of notebooks."""
-    path = Path(artifact)
+def _name(notebook: str) -> str:
+    """The name of a notebook that is given by name or by path; a path's folder is added to the folders of notebooks."""
+    path = Path(notebook)
     if path.suffix != ".py":
-        return artifact
+        return notebook
     if not path.is_file():
-        raise errors.Refused(f"There is no notebook {artifact}.")
+        raise errors.Refused(f"There is no notebook {notebook}.")
     folders = [*os.environ.get(paths.FOLDERS, "").split(os.pathsep), str(path.resolve().parent)]
-    os.environ[paths.FOLDERS] = os.pathsep.join(dict.fromkeys(filter(None, folders)))
+    os.environ[paths.FOLDERS] = os.pathsep.join(dict.fromkeys(filter(None, folders)))  # for kernels and workers, too
     return path.stem
 
 
-def _record(profile: str, artifact: str):
+def _record(profile: str, artifact: str) -> Path:
     return paths.RESULTS / profile / f"{artifact}.json"
 
 

@@ -1,33 +1,37 @@
-"""Which files of the library a process has loaded, kept as a list that Make reads."""
+"""The source files that a process has loaded, written as a list of dependencies for Make."""
 
 import sys
 from pathlib import Path
 
 from paperlib import files, paths
 
-LIBRARY = paths.ROOT / "paperlib"
-DRAWING = ("artifacts", "words.py")  # of the library: a change of these redraws, and executes no notebook again
-COMMANDS = ("__main__.py",)  # the command line decides no number and no picture
+# The module of an artifact that lies beside a notebook, and a file that a profile imports, have names in paperlib, too.
+DRAWING = ("paperlib.artifacts", "paperlib.words")  # a change of these draws figures again; no notebook is executed
+OMITTED = ("paperlib.__main__", "paperlib.modules")  # a change of these changes neither a number nor a figure
 
 
 def loaded(*, drawing: bool) -> list[Path]:
-    """The library's files that this process has loaded, sorted; those of `DRAWING` only where `drawing` is set."""
-    found = set()
-    for module in list(sys.modules.values()):
-        for name in (getattr(module, "__file__", None), getattr(module, "SOURCE", None)):  # SOURCE: of C
-            if isinstance(name, (str, Path)) and Path(name).is_relative_to(LIBRARY):
-                found.add(Path(name))
-    left_out = COMMANDS if drawing else (*COMMANDS, *DRAWING)
-    return sorted(path for path in found if path.relative_to(LIBRARY).parts[0] not in left_out)
+    """The source files of paperlib's modules in this process, sorted; those of `DRAWING` only if `drawing` is set."""
+    omitted = OMITTED if drawing else (*OMITTED, *DRAWING)
+    sources = set()
+    for name, module in list(sys.modules.items()):
+        if _lies_in(name, ("paperlib",)) and not _lies_in(name, omitted):
+            attributes = (getattr(module, "__file__", None), getattr(module, "SOURCE", None))  # SOURCE: a file in C
+            sources.update(Path(file) for file in attributes if isinstance(file, (str, Path)))
+    return sorted(sources)
 
 
 def keep(target: Path | str, *, drawing: bool) -> None:
-    """Write the rule "`target` depends on the loaded files" to `target`.d, for Make.
+    """Write `target`.d, a makefile with the rule "`target` depends on the loaded files".
 
-    Each file is a target without a rule as well, so that Make goes on when one is deleted.
+    Each file is also a target without a recipe, so that Make does not stop after a file was deleted.
     """
     target = Path(target)
-    names = [str(path.relative_to(paths.ROOT)) for path in loaded(drawing=drawing)]
-    stamp = target.relative_to(paths.ROOT) if target.is_relative_to(paths.ROOT) else target
-    lines = [f"{stamp}: {' '.join(names)}", *(f"{name}:" for name in names)]
+    names = [paths.shown(path) for path in loaded(drawing=drawing)]
+    lines = [f"{paths.shown(target)}: {' '.join(names)}", *(f"{name}:" for name in names)]
     files.write_atomically(target.with_name(target.name + ".d"), ("\n".join(lines) + "\n").encode())
+
+
+def _lies_in(name: str, packages: tuple[str, ...]) -> bool:
+    """Whether `name` is one of `packages` or a module inside one."""
+    return any(name == package or name.startswith(f"{package}.") for package in packages)

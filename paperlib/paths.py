@@ -1,9 +1,9 @@
-"""Where everything lives: the only module that knows folders."""
+"""The folders of the project.  No other module knows where they are."""
 
 import os
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent  # the checkout: params, published and notebooks lie beside the package
+ROOT = Path(__file__).resolve().parent.parent  # the checkout, which holds the package and the folders below
 
 README = ROOT / "README.md"
 NOTEBOOKS = ROOT / "notebooks"
@@ -14,33 +14,38 @@ FIGURES = ROOT / "figures"
 BUILD = ROOT / "build"
 CHECKPOINTS = ROOT / "checkpoints"
 DATA = ROOT / "data"
-FOLDERS = "COMPANION_NOTEBOOKS"  # an environment variable: more folders of notebooks
+FOLDERS = "COMPANION_NOTEBOOKS"  # the environment variable that names more folders of notebooks
 
 
 def shown(path: Path) -> str:
-    """A path as messages name it: relative to the project where it lies inside."""
+    """The text of a path in messages: relative to the project if it lies inside it."""
     return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
 
 
 def figure(profile: str, artifact: str, part: str = "") -> Path:
-    """The file of one of an artifact's figures."""
-    return FIGURES / profile / f"{artifact}{'-' * bool(part)}{part}.png"
+    """The file of a figure; `part` tells the figures of one artifact apart."""
+    name = f"{artifact}-{part}" if part else artifact
+    return FIGURES / profile / f"{name}.png"
 
 
 def notebook_folders() -> list[Path]:
-    """The folders of notebooks: ours, and those that the environment variable COMPANION_NOTEBOOKS names."""
+    """The project's folder of notebooks, and those that the environment variable COMPANION_NOTEBOOKS lists."""
     more = os.environ.get(FOLDERS, "").split(os.pathsep)
     return [NOTEBOOKS, *(Path(folder) for folder in more if folder)]
 
 
 def notebooks() -> dict[str, Path]:
-    """Every notebook's source by its name.  Hyphens make a name; a file with underscores is a module beside one."""
-    found = {}
+    """The source file of every notebook, by name.
+
+    Of two notebooks with one name, that of the earlier folder counts.  Files with an underscore in their name are
+    modules and not notebooks.
+    """
+    sources = {}
     for folder in reversed(notebook_folders()):
-        found |= {path.stem: path for path in folder.glob("*.py") if "_" not in path.stem}
-    return dict(sorted(found.items()))
+        sources |= {path.stem: path for path in folder.glob("*.py") if "_" not in path.stem}
+    return dict(sorted(sources.items()))
 
 
 def notebook(name: str) -> Path:
-    """The source of a notebook, whether it is there or not."""
+    """The source file of a notebook, which need not exist."""
     return notebooks().get(name, NOTEBOOKS / f"{name}.py")

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from house import FOLDERS, House, sixty
 
-from paperlib import networks, training
+from paperlib import networks, paths, profiles, training
+from paperlib.data import sets
 from paperlib.data.sets import ImageSet, Split
 from paperlib.training import defenses
 
@@ -95,3 +97,17 @@ def full_disk(monkeypatch):
             yield
 
     return full
+
+
+@pytest.fixture
+def house(tmp_path, monkeypatch):
+    """Folders, notebooks and a profile of its own (see `house.House`)."""
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    for name in FOLDERS:
+        monkeypatch.setattr(paths, name, tmp_path / name.lower())
+    for folder in (paths.NOTEBOOKS, paths.PARAMS):
+        folder.mkdir()
+    monkeypatch.setitem(sets.SOURCES, "sixty", sixty)
+    profiles.load.cache_clear()
+    yield House(tmp_path)
+    profiles.load.cache_clear()

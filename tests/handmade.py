@@ -11,7 +11,18 @@ import torch
 from paperlib import labels, paths, records, theory
 from paperlib.attacks import protocols
 from paperlib.attacks.attack import Attack, standard
-from paperlib.measures import accuracy, checklist, cost, exact, landscape, predictors, quotient, ratio, settings, variants
+from paperlib.measures import (
+    accuracy,
+    checklist,
+    cost,
+    exact,
+    landscape,
+    predictors,
+    quotient,
+    ratio,
+    settings,
+    variants,
+)
 from paperlib.measures.statistics import Interval
 from paperlib.profiles import parameters
 from paperlib.store.evaluations import Evaluation
@@ -24,14 +35,11 @@ LAMBDAS = (0.01, 0.1)  # the first is the trainings' own
 SETTINGS = [{}, {"T": 1}, {"T": 8}, {"tau": 0.5}, {"detach_reset": True}, {"network": "ann-conv-2-4", "T": 1}]
 
 
-def row(
-    quantity, value, low=None, high=None, *, over=labels.SEEDS, n=100, seeds=(0, 1, 2), experiments=(), doubts=(), **told
-):
+def row(quantity, value, low=None, high=None, *, over=labels.SEEDS, n=100, seeds=(0, 1, 2), doubts=(), **told):
     """A row with these numbers, None where there is none, and these labels."""
     numbers = (math.nan if number is None else number for number in (value, low, high))
     interval = Interval(*numbers, n, "by hand", over)
-    fields = {"seeds": list(seeds), "experiments": list(experiments), "doubts": doubts}
-    return records.row(interval, **fields, quantity=quantity, **told)
+    return records.row(interval, seeds=list(seeds), experiments=[], doubts=doubts, quantity=quantity, **told)
 
 
 def record(artifact, rows, arrays=None, **changes):

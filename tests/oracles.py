@@ -11,7 +11,7 @@ from torch import nn
 
 from paperlib import networks
 from paperlib.attacks.evaluation import chance
-from paperlib.networks import kernel, rules
+from paperlib.networks import architectures, kernel, rules
 from paperlib.networks.architectures import WideBlock
 from paperlib.networks.neurons import LIF, NormedLIF
 
@@ -137,10 +137,15 @@ def assert_bits(one, other):
 
 
 def small(name="conv-4-6", seed=0, **options):
-    """A network of two channels in float64; BatchNorm, mixing weights and readout have other values than new ones."""
+    """A network of two channels in float64; BatchNorm, mixing weights and readout have other values than new ones.
+
+    The hidden layers of VGG-11 have 64 neurons each.
+    """
     torch.manual_seed(seed)
     defaults = dict(in_channels=2, image_size=8, num_classes=3, T=1 if name.startswith("ann-") else 3)
-    network = networks.build(name, **{**defaults, "mean": MEAN, "std": STD, **options}).double()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(architectures, "VGG11_HIDDEN", (64, 64))
+        network = networks.build(name, **{**defaults, "mean": MEAN, "std": STD, **options}).double()
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             scatter(module)

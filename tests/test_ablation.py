@@ -1,95 +1,91 @@
-"""What is said of ten trainings at equal epochs and at equal cost, on records made by hand."""
+"""What is said of ten trainings at equal epochs, at equal cost and of what they cost, on records made by hand."""
 
 import ast
 
 import pytest
-from test_claims import record, row
+from handmade import record, row
+from test_tables_and_plots import PGD_20, cells
 
-from paperlib import findings, paths, profiles, tables
+from paperlib import artifacts, paths, profiles, words
+from paperlib.artifacts import tab_ablation, tab_cost
 from paperlib.attacks import protocols
-from paperlib.claims import TITLES, WORST
-from paperlib.findings.ablation import EPOCHS, PASSES
+from paperlib.labels import EPOCHS, PASSES, WORST
+from paperlib.profiles import selections
 from paperlib.training import defenses
 
 AT_32 = {"attack": WORST, "eps_255": 32.0}
-SEEDS, IMAGES = "paired t 95 % over seeds", "Bonett-Price paired 95 %"
+UP, UNSURE, DOWN = (0.2, 0.1, 0.3), (0.0, -0.1, 0.1), (-0.2, -0.3, -0.1)
 
 
 def worst(shares, budget=PASSES):
-    return [row("mean accuracy", share, training=t, budget=budget, **AT_32) for t, share in shares.items()]
+    return [row("mean accuracy", share, training=name, budget=budget, **AT_32) for name, share in shares.items()]
 
 
 def against(training, value, low, high, budget=PASSES):
     """SR minus a training: one seed in common, so that only the pair has an interval."""
-    labels = {"training": "sr", "against": training, "budget": budget} | AT_32
-    pair = row("paired difference", value, low, high, seeds=[0], n=100, **labels) | {"method": IMAGES}
-    return [row("difference", value, seeds=[0], n=1, **labels), pair]
+    of = {"training": "sr", "against": training, "budget": budget, "seeds": [0]} | AT_32
+    pair = row("paired difference", value, low, high, over="samples", **of)
+    return [row("difference", value, n=1, **of), pair]
 
 
-def at_pgd(training, other, *intervals, method=SEEDS):
-    return [
-        row("difference", *interval, training=training, against=other, attack="PGD-20", eps_255=eps, n=5)
-        | {"method": method}
-        for eps, interval in zip((16.0, 32.0, 48.0), intervals, strict=False)
-    ]
+def at_pgd(training, other, *intervals):
+    """A difference at 16/255, one at 32/255, and so on."""
+    of = {"training": training, "against": other, "n": 5} | PGD_20
+    return [row("difference", *interval, **of, eps_255=16.0 * i) for i, interval in enumerate(intervals, 1)]
 
 
-def told(rows):
-    return findings.headline(record("tab-ablation", rows), "equal-cost")
+# ---- which training is best --------------------------------------------------------------------------------------
+
+SR_FIRST = [*worst({"sr": 0.6, "at": 0.5}, EPOCHS), *against("at", 0.1, 0.05, 0.2, EPOCHS)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (
+            worst({"vanilla": 0.1, "sr": 0.6, "at": 0.71}) + against("at", -0.11, -0.2, -0.02),
+            "At about 20 passes an image, in the worst case at 32/255, AT keeps most: 71 %, "
+            "+11.0 points [+2.0, +20.0] against SR",
+        ),
+        (
+            worst({"vanilla": 0.1, "at": 0.5, "sr": 0.6})
+            + against("at", 0.1, -0.01, 0.2)
+            + against("vanilla", 0.5, 0.4, 0.6),
+            ", SR keeps most: 60 %, +10.0 points [-1.0, +20.0] against AT",
+        ),
+        (
+            worst({"vanilla": 0.1, "sr": 0.6, "at": 0.7, "rat": 0.7}) + against("at", -0.1, -0.2, -0.02),
+            ", AT, RAT keep most: 70 %, +10.0 points [+2.0, +20.0] against SR",
+        ),
+        (worst({"vanilla": 0.0, "sr": 0.0}), ", all trainings keep 0 %"),
+        (
+            SR_FIRST,
+            "At equal epochs, in the worst case at 32/255, SR keeps most: 60 %, +10.0 points [+5.0, +20.0] against AT",
+        ),
+        (  # equal passes decide where there are any
+            SR_FIRST + worst({"sr": 0.5, "at": 0.6}) + against("at", -0.1, -0.2, 0.0),
+            "At about 20 passes an image, in the worst case at 32/255, AT keeps most: 60 %, "
+            "+10.0 points [+0.0, +20.0] against SR",
+        ),
+    ],
+)
+def test_the_headline_of_equal_cost_tells_the_best_and_how_far_sr_or_the_next_is_behind(rows, said):
+    assert artifacts.headline(record("tab-ablation", rows), "equal-cost").endswith(said)
+
+
+# ---- what holds --------------------------------------------------------------------------------------------------
 
 
 def lines(rows):
     """(holds, numbers) by statement, of the box."""
-    return {
-        line.statement: (line.holds, line.numbers)
-        for line in findings.BOXES["tab-ablation"](record("tab-ablation", rows))
-    }
-
-
-# ---- which training is best ----------------------------------------------------------------------------------------
-
-
-def test_another_training_is_best_and_how_far_sr_is_behind():
-    rows = worst({"vanilla": 0.1, "sr": 0.6, "at": 0.71}) + against("at", -0.11, -0.2, -0.02)
-    assert told(rows) == (
-        "At about 20 passes an image, in the worst case at 32/255, AT keeps most: 71 %, "
-        "+11.0 points [+2.0, +20.0] against SR"
-    )
-
-
-def test_sr_is_best_and_how_far_the_next_is_behind():
-    rows = (
-        worst({"vanilla": 0.1, "at": 0.5, "sr": 0.6})
-        + against("at", 0.1, -0.01, 0.2)
-        + against("vanilla", 0.5, 0.4, 0.6)
-    )
-    assert told(rows).endswith(", SR keeps most: 60 %, +10.0 points [-1.0, +20.0] against AT")
-
-
-def test_several_are_best():
-    rows = worst({"vanilla": 0.1, "sr": 0.6, "at": 0.7, "rat": 0.7}) + against("at", -0.1, -0.2, -0.02)
-    assert ", AT, RAT keep most: 70 %, +10.0 points" in told(rows)
-    assert told(worst({"vanilla": 0.0, "sr": 0.0})).endswith(", all trainings keep 0 %")
-
-
-def test_equal_passes_decide_where_there_are_any():
-    rows = worst({"sr": 0.6, "at": 0.5}, EPOCHS) + against("at", 0.1, 0.05, 0.2, EPOCHS)
-    assert told(rows).startswith("At equal epochs, in the worst case at 32/255, SR keeps most")
-    rows += worst({"sr": 0.5, "at": 0.6}) + against("at", -0.1, -0.2, 0.0)
-    assert told(rows).startswith("At about 20 passes an image") and ", AT keeps most: 60 %" in told(rows)
-
-
-# ---- what holds ----------------------------------------------------------------------------------------------------
+    return {line.statement: line[::2] for line in tab_ablation.box(record("tab-ablation", rows))}
 
 
 def test_a_comparison_holds_where_every_radius_is_clear_of_0():
-    rows = at_pgd("sr", "vanilla", (0.2, 0.1, 0.3), (0.1, 0.01, 0.2))
-    rows += at_pgd("at+sr", "at", (0.2, 0.1, 0.3), (0.0, -0.1, 0.1))
-    rows += at_pgd("sr", "at", (0.2, 0.1, 0.3), (-0.2, -0.3, -0.1))
-    found = lines(rows + worst({"sr": 0.5}))
-    holds = [found[f"{pair} under PGD-20 at every radius."][0] for pair in (
-        "SR is more robust than vanilla", "AT+SR is more robust than AT", "SR is more robust than AT")]  # fmt: skip
-    assert holds == [True, None, False]
+    rows = at_pgd("sr", "vanilla", UP, (0.1, 0.01, 0.2)) + at_pgd("at+sr", "at", UP, UNSURE)
+    found = lines(rows + at_pgd("sr", "at", UP, DOWN) + worst({"sr": 0.5}))
+    pairs = ("SR is more robust than vanilla", "AT+SR is more robust than AT", "SR is more robust than AT")
+    assert [found[f"{pair} under PGD-20 at every radius."][0] for pair in pairs] == [True, None, False]
     assert found["SR is more robust than vanilla under PGD-20 at every radius."][1] == (
         "+20.0 points [+10.0, +30.0] at 16/255, +10.0 points [+1.0, +20.0] at 32/255; over 5 seeds"
     )
@@ -102,17 +98,18 @@ def test_sr_must_beat_every_other_training_at_equal_passes(low, high, holds):
     assert found is holds and numbers.startswith("SR - RAT: ") and numbers.endswith("the least of 2; over 100 images")
 
 
-def test_the_headline_names_what_sr_is_added_to_and_no_rival():
-    rows = at_pgd("sr", "vanilla", (0.2, 0.1, 0.3), (-0.3, -0.4, -0.1))
-    rows += at_pgd("trades+sr", "trades", (0.1, None, None)) + at_pgd("sr", "l2", (0.9, 0.8, 1.0))
+def test_the_headline_tells_the_largest_change_of_either_sign_in_what_sr_is_added_to_and_no_rival():
+    rows = at_pgd("sr", "vanilla", UP, (-0.3, -0.4, -0.1))
+    rows += at_pgd("trades+sr", "trades", (0.1, None, None), (0.04, None, None))
+    rows += at_pgd("sr", "l2", (0.9, 0.8, 1.0))
     strong = [row("difference", 0.9, training="sr", against="vanilla", budget=EPOCHS, **AT_32)]
-    assert findings.headline(record("tab-ablation", rows + strong)) == (
+    assert artifacts.headline(record("tab-ablation", rows + strong)) == (
         "What SR changes under PGD-20, where most: SR against vanilla: -30 points at 32/255; "
         "TRADES+SR against TRADES: +10 points at 16/255"
     )
 
 
-# ---- what it costs -------------------------------------------------------------------------------------------------
+# ---- what it costs -----------------------------------------------------------------------------------------------
 
 
 def cost_record(sr, exact):
@@ -125,12 +122,10 @@ def cost_record(sr, exact):
 
 
 def test_the_headline_of_cost_names_sr_and_the_slowest():
-    found = findings.headline(cost_record((2.5, 2.4, 2.6), (8.0, 7.0, 9.0)))
-    steps = (
+    assert artifacts.headline(cost_record((2.5, 2.4, 2.6), (8.0, 7.0, 9.0))) == (
         "SR's step takes 2.5 times the time and 2.0 times the memory of a vanilla one, exact l1's 8.0 and 4.0 times. "
+        "At about 20 passes an image, in the worst case at 32/255, all trainings keep 50 %"
     )
-    assert found.startswith(steps)
-    assert found.endswith("all trainings keep 50 %")
 
 
 @pytest.mark.parametrize(
@@ -142,12 +137,12 @@ def test_the_headline_of_cost_names_sr_and_the_slowest():
     ],
 )
 def test_seconds_decide_only_where_the_slowest_and_the_fastest_are_apart(sr, exact, holds):
-    found = {line.statement: line.holds for line in findings.BOXES["tab-cost"](cost_record(sr, exact))}
+    found = {line.statement: line.holds for line in tab_cost.box(cost_record(sr, exact))}
     assert found["A step of SR takes less time than one of double back-propagation."] is holds
     assert found["A step of SR takes less memory than one of double back-propagation."] is True
 
 
-# ---- the notebooks -------------------------------------------------------------------------------------------------
+# ---- the notebooks -----------------------------------------------------------------------------------------------
 
 
 def test_both_notebooks_attack_the_same_networks_in_the_same_way():
@@ -160,19 +155,19 @@ def test_both_notebooks_attack_the_same_networks_in_the_same_way():
 
 def test_the_attack_is_pgd_then_apgd_then_square():
     attack = protocols.strongest(32.0, steps=20, long_steps=10, queries=300)
-    assert attack.title == WORST and attack.eps == 32 / 255
+    assert attack.title == "worst of all" and attack.eps == 32 / 255
     assert [(m.name, m.gradients, m.queries) for m in attack.members] == [("pgd", 20, 0), ("apgd_square", 10, 300)]
 
 
 def test_the_readers_own_training_of_the_notebook_is_measured_beside_the_others(monkeypatch):
     monkeypatch.setattr(defenses, "DEFENSES", dict(defenses.DEFENSES))
+    monkeypatch.setattr(words, "_trainings", dict(words._trainings))
     source = ast.parse((paths.NOTEBOOKS / "tab-cost.py").read_text(encoding="utf-8"))
     start = next(i for i, node in enumerate(source.body) if isinstance(node, ast.FunctionDef))
     own = [node for node in source.body[start:] if isinstance(node, (ast.FunctionDef, ast.Assign))]
     imports = [node for node in source.body if isinstance(node, (ast.Import, ast.ImportFrom))]
-    names = {"trainings": profiles.load("smoke").recipes(), "batch": 10, "repeats": 1, "device": "cpu"}
+    trainings = selections.recipes(profiles.load("smoke"))
+    names = {"trainings": trainings, "batch": 10, "repeats": 1, "device": "cpu"}
     exec(ast.unparse(ast.Module([*imports, *own], [])), names)
-    found = record("tab-cost", names["beside"])
-    table = tables.markdown(found)
-    assert [line.split("|")[1].strip() for line in table.splitlines()[2:]] == ["vanilla", "SR", names["mine"].defense]
-    assert names["mine"].defense not in TITLES and names["mine"].defense in defenses.DEFENSES
+    _, *table = cells(artifacts.table(record("tab-cost", names["beside"])))
+    assert [line[0] for line in table] == ["vanilla", "SR", "noise"] and "noise" in defenses.DEFENSES

@@ -96,7 +96,7 @@ def test_declared_costs_are_taken_at_their_word(register):
 
 def test_costs_that_cannot_be_counted_are_asked_for(register):
     register()(lambda network, images, labels, *, eps, bounds: images.unfold(2, 9, 1))
-    with pytest.raises(Refused, match="^The passes of attack 'mine' cannot be counted .*RuntimeError.*Register it with"):
+    with pytest.raises(Refused, match="^The passes of attack 'mine' cannot be counted .*RuntimeError.*Register"):
         _ = Attack("mine", EPS).gradients
 
 
@@ -196,6 +196,7 @@ def test_which_attacks_are_noise_and_what_their_radius_is_measured_in():
         (("apgd", {"steps": 20, "restarts": 1}), {"steps": 20}, "APGD-20"),
         (("sa_pgd", {"steps": 9}, {"name": "assg"}), {"steps": 9, "rule": "assg"}, "SA-PGD-9 assg"),
         (("overwritten_eot", {"steps": 10, "draws": 4}), {"steps": 10, "draws": 4}, "PGD-10 EOT 4 overwritten"),
+        (("overwritten_eot",), {}, "PGD overwritten"),
         (("apgd_square", {"steps": 5, "queries": 30}), {"steps": 5, "queries": 30}, "APGD-Square-5-30"),
         (("square", {"queries": 200}), {"queries": 200}, "Square-200"),
         (("random_search", {"draws": 50}), {"draws": 50}, "Random search-50"),
@@ -360,7 +361,7 @@ def test_a_network_without_backward_rules_is_refused_in_a_sentence():
             by_rate.bind()(network, images, classes, bounds=(0, 1))
 
 
-# Ensembles and protocols -----------------------------------------------------------------------------------------------
+# Ensembles and protocols ---------------------------------------------------------------------------------------------
 
 
 def test_a_transfer_and_an_ensemble_say_their_radius_their_costs_and_their_labels():
@@ -404,6 +405,7 @@ PROTOCOLS = {
     "checklist": protocols.checklist(8, [2, 16], source=VANILLA, **LONG).attacks,
     "expectations": protocols.expectations(8, [2, 5], steps=5),
     "what two notebooks attack with": [*protocols.ladder([8], steps=5), protocols.strongest(8, **LONG)],
+    "full budget": protocols.of_budget("full", EPS, num_classes=3, has_rules=True),
 }
 
 
@@ -429,8 +431,9 @@ def test_the_rungs_climb_and_each_holds_those_below():
         assert upper.members[: len(lower.members)] == lower.members and len(upper.members) > len(lower.members)
     single = [member for member in rungs[-1].members if isinstance(member, Attack)]
     assert {member.name for member in single} == {"uniform", "fgsm", "pgd", "sa_pgd", "apgd", "apgd_square"}
-    families = {"triangle", "rectangle", "exponential"}
-    assert {member.rule.get("name") for member in single} == families | {None, "sigmoid", "atan", "rate", "assg", "pdsg"}
+    assert {member.rule.get("name") for member in single} == {
+        *(None, "sigmoid", "atan", "rate", "assg", "pdsg", "triangle", "rectangle", "exponential")
+    }
     assert isinstance(rungs[-1].members[-1], Transfer)
     assert [rung.title for rung in rungs] == [
         *("uniform noise", "up to FGSM", "up to PGD-5", "up to four rules", "up to widths", "up to adaptive rules"),
@@ -444,6 +447,26 @@ def test_a_protocol_refuses_what_it_cannot_compare():
             protocols.checklist(8, radii, source=VANILLA, **LONG | {"long_steps": steps})
     with pytest.raises(Refused, match="the smallest number of draws is 1"):
         protocols.expectations(8, [1, 5], steps=5)
+    with pytest.raises(Refused, match="no budget 'huge'. Allowed: quick, standard, full."):
+        protocols.of_budget("huge", EPS, num_classes=3, has_rules=True)
+
+
+def test_a_larger_budget_adds_attacks_that_the_network_allows():
+    def titles(budget, num_classes=3, has_rules=True):
+        given = protocols.of_budget(budget, EPS, num_classes=num_classes, has_rules=has_rules)
+        assert {one.eps for one in given} == {EPS}
+        return [one.title for one in given]
+
+    rules, wide = ["PGD-20 sigmoid 4", "PGD-20 atan 2", "PGD-20 rate"], ["triangle", "rectangle", "exponential"]
+    assert titles("quick", 2, False) == titles("quick") == ["uniform noise", "FGSM", "PGD-20", "Square-200"]
+    noise = ["uniform noise", "sign noise", "FGSM", "PGD-20"]
+    assert titles("standard") == [*noise, *rules, "APGD-CE-100", "APGD-DLR-100", "Square-1000"]
+    assert titles("standard", 2, False) == [*noise, "APGD-CE-100", "Square-1000"]
+    assert titles("full") == [
+        *(*noise, *rules, "APGD-CE-100", "APGD-DLR-100", "PGD-100"),
+        *(f"PGD-20 {family} {gamma}" for family in wide for gamma in ("0.5", "2")),
+        *("SA-PGD-100 assg", "PGD-20 pdsg", "APGD-Square-100-5000", "Square-5000"),
+    ]
 
 
 def test_expectation_pairs_compare_equal_costs():

@@ -12,6 +12,7 @@ import torchattacks
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
+from toys import Coupled, Toy, toy_batch
 
 from paperlib.attacks.adaptive import apgd, checkpoints, dlr, sa_pgd
 from paperlib.attacks.core import round_noise, uniform_noise
@@ -273,22 +274,6 @@ def test_apgd_is_algorithm_1_where_a_run_rises_and_yet_finds_nothing_higher():
     assert {(True, False, True, True), (False, False, True, True), (False, False, True, False)} <= seen
 
 
-class Coupled:
-    """Three classes; a sample's logits depend on the one before it in the batch, and on its place."""
-
-    def __init__(self, coupled=True):
-        generator = torch.Generator().manual_seed(0)
-        self.first = torch.randn(6, 12, generator=generator, dtype=torch.float64)
-        self.second = torch.randn(12, 3, generator=generator, dtype=torch.float64)
-        self.coupled = coupled
-
-    def __call__(self, x):
-        own = torch.tanh(x.flatten(1) @ self.first) @ self.second
-        if not self.coupled:
-            return own
-        return own + 0.5 * own.roll(1, 0) + 0.1 * torch.arange(len(x), dtype=x.dtype)[:, None] * own.square()
-
-
 SLOW = {
     "pgd": (pgd, slow_pgd, {"until_broken": False, "alpha": 0.03}),
     "pgd until broken": (pgd, slow_pgd, {"until_broken": True, "alpha": 0.03}),
@@ -301,12 +286,10 @@ SLOW = {
 def test_a_coupled_network_is_attacked_as_by_a_loop_that_drops_nobody(case):
     attack, slow, options = SLOW[case]
     options = options | {"eps": 0.15, "bounds": (-math.inf, math.inf), "steps": 11}
-    images = torch.rand(20, 1, 2, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    labels = Coupled(False)(images).argmax(1)
-    labels[::4] = (labels[::4] + 1) % 3
+    images, labels = toy_batch()
     x = attack(Coupled(), images, labels, batch_size=3, **options)  # no batch size splits it
     torch.testing.assert_close(x, slow(Coupled(), images, labels, **options), rtol=0, atol=1e-12)
-    assert not torch.allclose(attack(Coupled(False), images, labels, **options), x)
+    assert not torch.allclose(attack(Toy(), images, labels, **options), x)
 
 
 @pytest.mark.parametrize("rule", ["assg", "pdsg"])

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
+from toys import COUNT, Coupled, Toy, toy_batch
 
 from paperlib import attacks
 from paperlib.attacks.attack import Attack
@@ -15,7 +16,7 @@ from paperlib.attacks.core import Queried
 from paperlib.errors import Refused
 from paperlib.theory.gradients import in_batches, loss_gradient
 
-COUNT, ANY = 20, (-math.inf, math.inf)
+ANY = (-math.inf, math.inf)
 VARIANTS = {  # the registered name is the first word
     "uniform": {},
     "sign": {},
@@ -68,59 +69,9 @@ def run(variant, network, images, labels, *, eps=None, bounds=ANY, seed=0, index
     return perturb(network, images, labels, bounds=bounds)
 
 
-class Toy:
-    """A smooth network of three classes, whose images carry their number in the last column, times ten.
-
-    It writes down what it is asked: passes forward and backward of each number, gradients that were all 0, the numbers
-    of each call, and the images.  Of every fifth number the gradient is exactly 0.
-    """
-
-    def __init__(self):
-        generator = torch.Generator().manual_seed(0)
-        self.first = torch.randn(6, 12, generator=generator, dtype=torch.float64)
-        self.second = torch.randn(12, 3, generator=generator, dtype=torch.float64)
-        self.forward, self.backward, self.vanished = (torch.zeros(COUNT) for _ in range(3))
-        self.calls, self.images = [], []
-
-    def logits(self, x):
-        return torch.tanh(x[..., :-1].flatten(1) @ self.first) @ self.second
-
-    def __call__(self, x):
-        numbers = (x.detach()[:, 0, 0, -1] / 10).round().long()
-        self.calls.append(numbers.tolist())
-        self.images.append(x.detach().clone())
-        shown = numbers.unique()  # a short batch is filled up with copies
-        self.forward[shown] += 1
-        dead = (numbers % 5 == 0).view(-1, 1, 1, 1)
-        y = torch.where(dead, x.detach(), x)
-        if x.requires_grad:
-            y.register_hook(lambda g: self._looked_back(numbers, dead, g))
-        return self.logits(y)
-
-    def _looked_back(self, numbers, dead, gradient):
-        self.backward[numbers.unique()] += 1
-        zero = dead.flatten() | (gradient == 0).flatten(1).all(1)
-        self.vanished[numbers[zero].unique()] += 1
-
-
-class Coupled(Toy):
-    """A sample's logits depend on the one before it in the batch, and on its place."""
-
-    coupled = True
-
-    def logits(self, x):
-        own = super().logits(x)
-        return own + 0.5 * own.roll(1, 0) + 0.1 * torch.arange(len(x), dtype=x.dtype)[:, None] * own.square()
-
-
 @pytest.fixture
 def batch():
-    """Images (20, 1, 2, 4), numbered, and labels: what `Toy` says, and of every fourth something else."""
-    images = torch.rand(COUNT, 1, 2, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    images[..., -1] = 10 * torch.arange(COUNT).view(-1, 1, 1)
-    labels = Toy().logits(images).argmax(1)
-    labels[::4] = (labels[::4] + 1) % 3
-    return images, labels
+    return toy_batch()
 
 
 # The ball ----------------------------------------------------------------------------------------------------------
@@ -214,6 +165,7 @@ def test_gradient_attacks_raise_the_loss_and_leave_no_weight_gradients(network, 
 
 @pytest.mark.parametrize("variant", [v for v in VARIANTS if v not in (*BY_GRADIENT, "sparse_flips")])
 def test_the_others_only_call_forward(variant):
+    torch.manual_seed(0)
     weight = torch.randn(18, 3, requires_grad=True)
 
     def network(x):
@@ -221,7 +173,9 @@ def test_the_others_only_call_forward(variant):
         return x.flatten(1) @ weight
 
     images = torch.rand(6, 2, 3, 3).round()
-    x = run(variant, network, images, torch.arange(6) % 3, bounds=(0, 1))
+    with torch.no_grad():
+        labels = network(images).argmax(1)
+    x = run(variant, network, images, labels, bounds=(0, 1))
     assert not x.requires_grad and weight.grad is None and not torch.equal(x, images)
 
 

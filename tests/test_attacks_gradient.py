@@ -6,6 +6,7 @@ import pytest
 import torch
 import torchattacks
 from torch.nn.functional import cross_entropy
+from toys import slope
 
 from paperlib import attacks
 from paperlib.attacks.core import round_noise, sign_noise
@@ -24,12 +25,6 @@ def batch(tiny):
 @pytest.fixture
 def network(network):
     return network.double()
-
-
-def slope(x):
-    """Logits of two classes whose gradient is easy: raising a pixel speaks for class 1, more so further right."""
-    z = (x * (1 + torch.arange(x.shape[-1]))).flatten(1).sum(1)
-    return torch.stack([-z, z], dim=1)
 
 
 # Against another library -------------------------------------------------------------------------------------------
@@ -211,7 +206,8 @@ def test_what_pgd_ascends_is_given_the_samples_still_moving(network, batch):
     [
         ("rfgsm", {"alpha": 0.2}, "RFGSM's alpha is 0.2; .*eps = 0.1"),
         ("rfgsm", {"steps": 0}, "steps is 0"),
-        *(("pgd", options, message) for options, message in (({"alpha": -1}, "alpha is -1"), ({"steps": 0}, "steps is"))),
+        ("pgd", {"alpha": -1}, "alpha is -1"),
+        ("pgd", {"steps": 0}, "steps is 0"),
         ("pgd", {"alpha": math.nan}, "alpha is nan"),
         ("mim", {"alpha": -1}, "alpha is -1"),
         ("mim", {"steps": 0}, "steps is 0"),

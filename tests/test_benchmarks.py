@@ -1,4 +1,4 @@
-"""The bench's rivals against our networks; its products, fits and page against what is known by hand."""
+"""The benchmark's rivals against our networks; its steps, products, fits and page against what is known by hand."""
 
 import importlib
 import sys
@@ -11,9 +11,13 @@ from torch import nn
 
 from paperlib import networks
 from paperlib.paths import ROOT
+from paperlib.training import regularizers
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 bench, rendering, rivals, steps = map(importlib.import_module, ("bench", "rendering", "rivals", "steps"))
+
+IMAGES = torch.rand(2, 2, 8, 8, dtype=torch.double, generator=torch.Generator().manual_seed(1))
+LABELS = torch.tensor([0, 2])
 
 
 def random_network(name, T=3):
@@ -27,53 +31,60 @@ def random_network(name, T=3):
     return network
 
 
-def logits_and_input_gradient(network, images):
-    leaf = images.clone().requires_grad_()
+def logits_and_input_gradient(network):
+    leaf = IMAGES.clone().requires_grad_()
     logits = network(leaf)
-    return logits.detach(), torch.autograd.grad(F.cross_entropy(logits, torch.tensor([0, 2])), leaf)[0]
-
-
-IMAGES = torch.rand(2, 2, 8, 8, dtype=torch.double, generator=torch.Generator().manual_seed(1))
+    return logits.detach(), torch.autograd.grad(F.cross_entropy(logits, LABELS), leaf)[0]
 
 
 @pytest.mark.parametrize("name", ["conv-4-6", "vgg11"])
-@pytest.mark.parametrize("rival", ["Stepping", "Folded"])
-def test_rivals_are_the_same_function_in_eval_mode(name, rival):
+@pytest.mark.parametrize("rival", [rivals.Stepping, rivals.Folded])
+def test_rivals_are_the_same_function_in_eval_mode_with_weights_of_their_own(name, rival):
     network = random_network(name).eval()
-    theirs = getattr(rivals, rival)(network).eval()
-    mine = logits_and_input_gradient(network, IMAGES)
-    assert mine[1].count_nonzero() > 0
-    torch.testing.assert_close(logits_and_input_gradient(theirs, IMAGES), mine, rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(theirs(IMAGES[:1]), network(IMAGES[:1]))  # another batch: nothing was remembered
+    weights = {name: value.clone() for name, value in network.state_dict().items()}
+    theirs = rival(network).eval()
+    ours = logits_and_input_gradient(network)
+    assert ours[1].count_nonzero() > 0
+    torch.testing.assert_close(logits_and_input_gradient(theirs), ours, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(theirs(IMAGES[:1]), network(IMAGES[:1]))  # nothing of the last batch is remembered
+    theirs.train()(IMAGES)
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.add_(1)
+    torch.testing.assert_close(network.state_dict(), weights, rtol=0, atol=0)
 
 
 def test_folded_is_the_same_function_in_training_mode():
     network = random_network("conv-4-6").train()
     folded = rivals.Folded(network).train()
     for each in (network, folded):
-        F.cross_entropy(each(IMAGES), torch.tensor([0, 2])).backward()
-    for (name, mine), theirs in zip(network.named_parameters(), folded.parameters(), strict=True):
-        torch.testing.assert_close(theirs.grad, mine.grad, rtol=1e-9, atol=1e-12, msg=name)
+        F.cross_entropy(each(IMAGES), LABELS).backward()
+    for (name, ours), theirs in zip(network.named_parameters(), folded.parameters(), strict=True):
+        torch.testing.assert_close(theirs.grad, ours.grad, rtol=1e-9, atol=1e-12, msg=name)
     assert any(parameter.grad.abs().max() > 1e-3 for parameter in network.parameters())
     norms = ([m for m in each.modules() if isinstance(m, nn.BatchNorm2d)] for each in (network, folded))
-    for mine, theirs in zip(*norms, strict=True):
-        torch.testing.assert_close(dict(theirs.named_buffers()), dict(mine.named_buffers()))
+    for ours, theirs in zip(*norms, strict=True):
+        torch.testing.assert_close(dict(theirs.named_buffers()), dict(ours.named_buffers()))
 
 
-@pytest.mark.parametrize("rival", ["Stepping", "Folded"])
-def test_rivals_do_not_share_the_weights(rival):
-    network = random_network("conv-4-6")
-    kept = {name: value.clone() for name, value in network.state_dict().items()}
-    theirs = getattr(rivals, rival)(network).train()
-    theirs(IMAGES)
-    with torch.no_grad():
-        for parameter in theirs.parameters():
-            parameter.add_(1)
-    torch.testing.assert_close(network.state_dict(), kept, rtol=0, atol=0)
+@pytest.mark.parametrize("variant", ["float32", "folded", "stepping"])
+def test_a_step_of_a_variant_is_sgd_with_sr_written_out(variant):
+    case = steps.Case("conv-2-4", T=2, batch=4)
+    subject, reference = (steps.Subject(case, variant) for _ in range(2))
+    optimiser = torch.optim.SGD(reference.network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
+    images, labels = reference.batch.images, reference.batch.labels
+    for _ in range(2):
+        subject.sr_step()
+        optimiser.zero_grad()
+        logits, penalty = regularizers.sr(reference.network.train(), images, labels, preset="released")
+        (F.cross_entropy(logits, labels) + 0.01 * penalty).backward()
+        optimiser.step()
+        subject.pgd_step()  # moves no weight, and the next step trains again
+    torch.testing.assert_close(subject.network.state_dict(), reference.network.state_dict())
 
 
 def test_limit_knows_every_product():
-    network = random_network("vgg11", T=3).eval()
+    network = random_network("vgg11").eval()
     products = steps.Limit(network, IMAGES).products
     layers = [m for m in network.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
     assert len(products) == len(layers) == 11
@@ -104,8 +115,7 @@ def test_limit_runs_two_passes_forward_and_three_back(monkeypatch):
 
 
 def test_products_are_those_of_autograd():
-    network = random_network("conv-4-6").eval()
-    for product in steps.Limit(network.float(), IMAGES.float()).products:
+    for product in steps.Limit(random_network("conv-4-6").eval().float(), IMAGES.float()).products:
         x = product.x.clone().requires_grad_()
         product.layer(x).backward(product.grad)
         gradients = product.backward(to_input=True, to_weight=True)
@@ -124,50 +134,44 @@ def test_ratios_are_taken_within_a_repetition():
 
 
 def made_up(bfloat16=True):
-    """Results of a bench that ran nowhere, with round numbers."""
-    variants = ["stepping", "folded", "float32"] + ["bfloat16"] * bfloat16
+    """Results of a benchmark that never ran, with round numbers."""
+    variants = ["stepping", "folded", "float32", *(["bfloat16"] if bfloat16 else [])]
     base = {"stepping": 8.0, "folded": 6.0, "float32": 4.0, "bfloat16": 2.0, "limit": 3.0}
-    results = {
-        "machine": {"processor": "Abacus 9", "cores": 2, "bfloat16": bfloat16, "torch": "9.9", "malloc": {}},
-        "times": [],
-        "memory": [
-            {"network": n, "allocator": allocator, "mb": {v: 100 * base[v] for v in variants}, "parameters_mb": 20.0}
-            for n in steps.CASES
-            for allocator in bench.ALLOCATORS
-        ],
-        "growth": [],
-    }
-    for network in steps.CASES:
-        for threads in (1, 2):
-            for operation in (rendering.SR, rendering.PGD):
-                timed = variants + ["limit"] * (operation == rendering.SR)
-                seconds = {v: [base[v] / threads] * 3 for v in timed}
-                results["times"].append(bench.summary(network, operation, threads, seconds))
-        for axis in ("T", "batch"):
-            points = [{"T": 1, "batch": 8, "seconds": 1.0, "mb": 10.0}, {"T": 2, "batch": 16, "seconds": 2, "mb": 40.0}]
-            results["growth"].append(bench.growth_summary(network, axis, points))
-    return results
+    machine = {"processor": "Abacus 9", "cores": 2, "bfloat16": bfloat16, "torch": "9.9", "malloc": {}}
+    memory = [
+        {"network": n, "allocator": allocator, "mb": {v: 100 * base[v] for v in variants}, "parameters_mb": 20.0}
+        for n in steps.CASES
+        for allocator in bench.ALLOCATORS
+    ]
+    times = [
+        bench.summary(network, operation, threads, {v: [base[v] / threads] * 3 for v in timed})
+        for network in steps.CASES
+        for threads in (1, 2)
+        for operation, timed in ((rendering.SR, [*variants, "limit"]), (rendering.PGD, variants))
+    ]
+    points = [{"T": 1, "batch": 8, "seconds": 1.0, "mb": 10.0}, {"T": 2, "batch": 16, "seconds": 2, "mb": 40.0}]
+    growth = [bench.growth_summary(network, axis, points) for network in steps.CASES for axis in ("T", "batch")]
+    return {"machine": machine, "times": times, "memory": memory, "growth": growth}
 
 
 def row(page: str, start: str) -> list[str]:
+    """The cells of the one line that starts with these cells, after them."""
     (line,) = (line for line in page.splitlines() if line.startswith(f"| {start} |"))
-    return [cell.strip() for cell in line.strip("|").split("|")]
+    return [cell.strip() for cell in line.removeprefix(f"| {start} |").rstrip("|").split("|")]
 
 
 def test_page_of_made_up_results():
     page = rendering.page(made_up())
-    assert row(page, "SR step: stepping / ours, float32") == [
-        "SR step: stepping / ours, float32", "≥ 1.7", *["**2.00** (2.00 to 2.00)"] * 4,
-    ]  # fmt: skip
-    assert row(page, "SR step: folded / ours, bfloat16")[2] == "**3.00** (3.00 to 3.00)"
+    assert row(page, "SR step: stepping / ours, float32") == ["≥ 1.7", *["**2.00** (2.00 to 2.00)"] * 4]
+    assert row(page, "SR step: folded / ours, bfloat16")[1] == "**3.00** (3.00 to 3.00)"
     limit = row(page, "SR step: bare products / ours, float32")
-    assert limit[2:] == ["**0.75** (0.75 to 0.75)"] * 2 + ["0.75 (0.75 to 0.75)"] * 2  # 0.85 is asked of VGG-11
-    assert row(page, "PGD step: stepping / ours, bfloat16")[1] == ""
-    assert row(page, "VGG-11 | SR training step | 2")[3:] == ["4 s", "3 s", "2 s", "1 s", "1.5 s"]
+    assert limit[1:] == ["**0.75** (0.75 to 0.75)"] * 2 + ["0.75 (0.75 to 0.75)"] * 2  # the aim of VGG-11 is 0.85
+    assert row(page, "PGD step: stepping / ours, bfloat16")[0] == ""
+    assert row(page, "VGG-11 | SR training step | 2") == ["4 s", "3 s", "2 s", "1 s", "1.5 s"]
     shares = ["**25 %**", "67 %"]  # bfloat16 of stepping, float32 of folded
-    assert row(page, "small | make's | whole")[3:] == ["800", "600", "400", "200", *shares]
-    assert row(page, "small | make's | its own")[3:] == ["780", "580", "380", "180", "23 %", "66 %"]
-    assert row(page, "small | T, from 1 to 2")[2:] == ["**1.00**", "2.00"]
+    assert row(page, "small | make's | whole") == ["800", "600", "400", "200", *shares]
+    assert row(page, "small | make's | its own") == ["780", "580", "380", "180", "23 %", "66 %"]
+    assert row(page, "small | T, from 1 to 2") == ["**1.00**", "2.00"]
 
 
 def test_page_without_fast_bfloat16_says_so():

@@ -18,7 +18,6 @@ from paperlib.artifacts.tab_masking_checklist import (
 )
 
 ARTIFACT = "tab-masking-checklist"
-NAMES = [check.name for check in CHECKS]
 
 
 def checked(training="vanilla", **numbers):

@@ -131,7 +131,9 @@ def test_c4_asks_c1_of_vanilla_training_on_event_data(id, law, unit, attack, rad
 
 
 @pytest.mark.parametrize(("training", "against"), reading.BASELINES.items())
-@pytest.mark.parametrize(("name", "unit", "other"), [("counts", "eps_counts", "flips"), ("flips", "flips", "eps_counts")])
+@pytest.mark.parametrize(
+    ("name", "unit", "other"), [("counts", "eps_counts", "flips"), ("flips", "flips", "eps_counts")]
+)
 @pytest.mark.parametrize(("gain", "expected"), DECISIONS)
 def test_c4_asks_c3_once_in_counts_and_once_in_whole_events(training, against, name, unit, other, gain, expected):
     of = {"training": training, "against": against}

@@ -1,7 +1,9 @@
 """Defenses: how often and in which mode each calls the network, and that its loss is the one it is named for."""
 
 import copy
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,10 +11,10 @@ from test_regularizers import slow_loss_difference, slow_sr
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from paperlib import attacks, networks
+from paperlib import attacks, networks, records, words
 from paperlib.errors import Refused
 from paperlib.networks import rules
-from paperlib.networks.neurons import NormedLIF
+from paperlib.networks.neurons import LIF, NormedLIF
 from paperlib.training import defenses, regularizers
 from paperlib.training.defenses import Batch
 
@@ -80,38 +82,31 @@ def test_vanilla_is_cross_entropy_in_one_pass(network, batch, calls):
     assert loss.item() == cross_entropy(network(batch.images), batch.labels).item()
 
 
-@pytest.mark.parametrize("preset", ["released", "paper"])
-def test_sr_is_cross_entropy_and_penalty_in_two_passes(network, batch, calls, preset):
-    oracle = copy.deepcopy(network)
-    loss = defenses.build("sr", {"lam": LAM, "preset": preset, "h": 0.02}).loss(network, batch)
-    assert [training for training, _ in calls] == [True, True]
-    logits, penalty = regularizers.sr(oracle, batch.images, batch.labels, preset=preset, h=0.02)
-    expected = cross_entropy(logits, batch.labels) + LAM * penalty
-    assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
-    assert penalty > 0.01
-    loss.backward()
-    expected.backward()
-    for ours, theirs in zip(network.parameters(), oracle.parameters(), strict=True):
-        torch.testing.assert_close(ours.grad, theirs.grad)
-
-
-def test_sr_is_by_default_the_released_form(network, batch):
-    default, released, paper = (
-        defenses.build("sr", {"lam": LAM} | options).loss(network, batch).item()
-        for options in ({}, {"preset": "released", "h": 0.01}, {"preset": "paper"})
-    )
-    assert default == released != paper
-
-
 @pytest.mark.parametrize("clamp", [False, True])
-@pytest.mark.parametrize("direction", ["+", "-", "central"])
-def test_sr_takes_axes_beside_its_preset_and_clamps_to_the_batchs_bounds(network, batch, direction, clamp):
-    batch, oracle = replace(batch, images=batch.images.clamp(0.2, 0.3), bounds=(0.2, 0.3)), copy.deepcopy(network)
-    options = {"lam": LAM, "preset": "paper", "axes": {"direction": direction}, "clamp": clamp}
-    loss = defenses.build("sr", options).loss(network, batch)
-    form, bounds = ("softmax", "absolute", direction), batch.bounds if clamp else None
-    logits, penalty = slow_sr(oracle, batch.images, batch.labels, form, clamp=bounds)
+@pytest.mark.parametrize(
+    ("options", "form"),
+    [
+        ({}, ("margin", "square", "+")),  # the released form
+        ({"preset": "paper"}, ("softmax", "absolute", "+")),
+        ({"preset": "paper", "axes": {"direction": "-"}}, ("softmax", "absolute", "-")),
+        ({"preset": "released", "axes": {"direction": "central"}}, ("margin", "square", "central")),
+    ],
+)
+def test_sr_is_cross_entropy_and_the_penalty_of_its_form_within_the_batchs_bounds(network, batch, options, form, clamp):
+    batch = replace(batch, images=batch.images.clamp(0.2, 0.3), bounds=(0.2, 0.3))
+    oracle, modes = copy.deepcopy(network), []
+    network.register_forward_pre_hook(lambda module, _: modes.append(module.training))
+    loss = defenses.build("sr", {"lam": LAM, "clamp": clamp} | options).loss(network, batch)
+    assert modes == [True] * (3 if form[2] == "central" else 2)
+    logits, penalty = slow_sr(oracle, batch.images, batch.labels, form, clamp=batch.bounds if clamp else None)
+    assert penalty > 0.01
     agree(network, loss, oracle, cross_entropy(logits, batch.labels) + LAM * penalty)
+
+
+def test_with_lambda_zero_sr_is_vanilla_at_a_second_pass_h_away(network, batch, calls):
+    with_pass = defenses.build("sr", {"lam": 0, "h": 0.02}).loss(network, batch)
+    assert [(x - batch.images).abs().max().item() for _, x in calls] == pytest.approx([0, 0.02])
+    assert with_pass.item() == defenses.build("vanilla", {}).loss(network, batch).item()
 
 
 @pytest.mark.parametrize(("update", "first_alone"), [("clean", True), ("both", False)])
@@ -127,7 +122,7 @@ def test_the_loss_difference_is_cross_entropy_and_penalty_in_two_passes(network,
     oracle._forward_pre_hooks.clear()
     loss = defenses.build("loss-l1", {"lam": LAM, "h": 0.01}).loss(network, batch)
     assert [training for training, _ in calls] == [True, True]
-    logits, penalty = slow_loss_difference(oracle, batch.images, batch.labels, "l1", h=0.01)
+    logits, penalty = slow_loss_difference(oracle, batch.images, batch.labels, "l1")
     assert penalty > 0.01
     agree(network, loss, oracle, cross_entropy(logits, batch.labels) + LAM * penalty)
 
@@ -142,25 +137,20 @@ def slow_exact(network, images, labels, norm):
     return z, sum(sizes) / len(sizes)
 
 
+@pytest.mark.parametrize("kind", ["spiking", "smooth"])
 @pytest.mark.parametrize(("name", "norm"), [("exact-l1", "l1"), ("l2", "l2")])
-def test_the_exact_penalties_step_the_neurons_and_end_on_the_fast_path(network, batch, name, norm):
-    oracle, paths = copy.deepcopy(network), []
-    network.register_forward_pre_hook(lambda module, _: paths.append({neuron.path for neuron in module.neurons()}))
+def test_the_exact_penalties_step_the_neurons_and_end_on_the_fast_path(network, batch, name, norm, kind):
+    network, paths = smooth() if kind == "smooth" else network, []
+    oracle = copy.deepcopy(network)
+    if kind == "spiking":
+        network.register_forward_pre_hook(lambda module, _: paths.append({neuron.path for neuron in module.neurons()}))
     loss = defenses.build(name, {"lam": LAM}).loss(network, batch)
-    assert paths == [{"reference"}]
-    assert {neuron.path for neuron in network.neurons()} == {"fast"} and network.training
-    with oracle.reference_path():
+    if kind == "spiking":
+        assert paths == [{"reference"}]
+        assert {neuron.path for neuron in network.neurons()} == {"fast"} and network.training
+    with oracle.reference_path() if kind == "spiking" else nullcontext():
         logits, penalty = slow_exact(oracle, batch.images, batch.labels, norm)
     assert penalty > 0.01
-    agree(network, loss, oracle, cross_entropy(logits, batch.labels) + LAM * penalty)
-
-
-@pytest.mark.parametrize(("name", "norm"), [("exact-l1", "l1"), ("l2", "l2")])
-def test_the_exact_penalties_take_a_network_of_ones_own(batch, name, norm):
-    network = smooth()
-    oracle = copy.deepcopy(network)
-    loss = defenses.build(name, {"lam": LAM}).loss(network, batch)
-    logits, penalty = slow_exact(oracle, batch.images, batch.labels, norm)
     agree(network, loss, oracle, cross_entropy(logits, batch.labels) + LAM * penalty)
 
 
@@ -174,28 +164,17 @@ def smooth():
 # ---- on adversarial examples -------------------------------------------------------------------------------------
 
 
-def test_at_trains_on_examples_made_in_eval_mode(network, batch, calls):
+@pytest.mark.parametrize("name", ["at", "rat"])
+def test_at_and_rat_train_on_examples_made_in_eval_mode_and_keep_none_of_their_gradients(network, batch, calls, name):
     expected = adversarial(network, batch)
     calls.clear()
-    before = {name: value.clone() for name, value in network.named_buffers()}
-    loss = defenses.build("at", PGD).loss(network, batch)
-    assert [training for training, _ in calls] == [False] * PGD["steps"] + [True]
-    assert torch.equal(calls[-1][1], expected)
-    assert not torch.equal(expected, batch.images)
-    assert network.training
-    assert loss.item() == cross_entropy(network(expected), batch.labels).item()
-    assert any(not torch.equal(value, before[name]) for name, value in network.named_buffers())  # the last pass alone
-    loss.backward()
-    assert all(weight.grad is not None for weight in network.parameters())
-
-
-def test_at_leaves_no_gradients_from_its_examples(network, batch):
-    expected = adversarial(network, batch)
     oracle = copy.deepcopy(network)
-    cross_entropy(oracle(expected), batch.labels).backward()
-    defenses.build("at", PGD).loss(network, batch).backward()
-    for ours, theirs in zip(network.parameters(), oracle.parameters(), strict=True):
-        assert torch.equal(ours.grad, theirs.grad)
+    oracle._forward_pre_hooks.clear()
+    loss = defenses.build(name, PGD).loss(network, batch)
+    assert [training for training, _ in calls] == [False] * PGD["steps"] + [True]
+    assert torch.equal(calls[-1][1], expected) and not torch.equal(expected, batch.images)
+    assert network.training
+    agree(network, loss, oracle, cross_entropy(oracle(expected), batch.labels))
 
 
 def test_the_random_start_changes_with_the_seed_and_belongs_to_the_index(network, batch):
@@ -219,9 +198,7 @@ def test_at_with_sr_takes_both_terms_at_the_adversarial_batch(network, batch, ca
     assert probe.min() < 0
     logits, penalty = regularizers.sr(network, expected, batch.labels)
     assert loss.item() == pytest.approx((cross_entropy(logits, batch.labels) + LAM * penalty).item(), rel=1e-12)
-
-
-def test_at_with_sr_hands_its_options_on():
+    assert defenses.build("trades", PGD) == defenses.build("trades", PGD | {"beta": 6.0})
     built = defenses.build("at+sr", PGD | {"lam": LAM, "h": 0.02, "preset": "paper"})
     assert built == defenses.AT(**PGD, then=defenses.SR(LAM, 0.02, "paper"))
 
@@ -265,14 +242,6 @@ def test_at_by_another_backward_rule_is_that_rules_attack(network, batch, calls)
     assert not torch.equal(expected, adversarial(oracle, batch))
     agree(network, loss, oracle, cross_entropy(oracle(expected), batch.labels))  # by the oracle's own rule
     assert by_rule.item() == loss.item()  # forward there is no difference
-
-
-@pytest.mark.parametrize("name", ["at", "rat"])
-def test_at_and_rat_have_the_same_loss(network, batch, name):
-    oracle = copy.deepcopy(network)
-    x = adversarial(network, batch)
-    loss = defenses.build(name, PGD).loss(network, batch)
-    agree(network, loss, oracle, cross_entropy(oracle(x), batch.labels))
 
 
 # ---- TRADES ------------------------------------------------------------------------------------------------------
@@ -324,33 +293,6 @@ def test_trades_is_cross_entropy_and_the_divergence_where_it_is_largest(network,
     agree(network, loss, oracle, expected)
 
 
-def test_trades_beta_is_six_unless_it_is_given():
-    assert defenses.build("trades", PGD) == defenses.build("trades", PGD | {"beta": 6.0})
-    assert defenses.build("trades", PGD) != defenses.build("trades", PGD | {"beta": 5.0})
-
-
-def test_the_examples_of_trades_increase_the_divergence(network, batch, calls):
-    start, x = slow_trades_examples(network, batch, **PGD | {"steps": 10})
-    defenses.build("trades", PGD | {"steps": 10}).loss(network, batch)
-    found = calls[-1][1]
-    torch.testing.assert_close(found, x, rtol=0, atol=1e-12)
-    assert (found - batch.images).abs().max() <= PGD["eps"] + 1e-12
-    clean, first, last = (network.eval()(shown) for shown in (batch.images, start, found))
-    grown = divergences(clean, last) - divergences(clean, first)
-    assert (grown > 0).double().mean() > 0.8 and grown.mean() > 0.1
-
-
-def test_from_the_image_itself_the_divergence_has_no_gradient(network, batch):
-    # it is least there: this is why TRADES starts at random
-    network.eval()
-    sizes = []
-    for moved in (0, 0.05 * torch.ones_like(batch.images)):
-        x = (batch.images + moved).requires_grad_()
-        target = network(batch.images).detach()
-        sizes.append(torch.autograd.grad(divergences(target, network(x)).sum(), x)[0].abs().max().item())
-    assert sizes[0] < 1e-12 < 1e-3 < sizes[1]
-
-
 @pytest.mark.parametrize("update", ["both", "clean"])
 def test_trades_with_sr_takes_the_penalty_at_the_clean_images(network, batch, calls, update):
     oracle = copy.deepcopy(network)
@@ -391,9 +333,7 @@ class Parts(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.conv, self.linear, self.norm = nn.Conv2d(2, 3, 3), nn.Linear(6, 4), nn.BatchNorm2d(3)
-        self.block = networks.WideBlock(
-            2, 3, 1, lambda width: NormedLIF(width, networks.LIF(rules.triangle()), steps=1)
-        )
+        self.block = networks.WideBlock(2, 3, 1, lambda width: NormedLIF(width, LIF(rules.triangle()), steps=1))
         self.double().to(memory_format=torch.channels_last)
 
 
@@ -401,20 +341,21 @@ def rat(beta):
     return defenses.build("rat", PGD | {"beta": beta})
 
 
-def test_rat_draws_every_weight_matrix_by_the_formula_and_in_place():
+@pytest.mark.parametrize("beta", [0.3, 0])
+def test_rat_draws_every_weight_matrix_by_the_formula_and_in_place(beta):
     parts = Parts()
     weights = {
         name: module.weight for name, module in parts.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))
     }
     assert len(weights) == 5 and not weights["conv"].is_contiguous()
-    expected = {name: drawn([row.flatten().tolist() for row in weight], 0.3) for name, weight in weights.items()}
+    expected = {name: drawn([row.flatten().tolist() for row in weight], beta) for name, weight in weights.items()}
     where = {name: (weight.data_ptr(), weight.stride()) for name, weight in weights.items()}
     others = {
         name: value.clone()
         for name, value in parts.state_dict().items()
         if not any(name == f"{of}.weight" for of in weights)
     }
-    assert defenses.after_step(rat(0.3), parts) is None
+    assert defenses.after_step(rat(beta), parts) is None
     for name, weight in weights.items():
         found = weight.detach().flatten(1)
         torch.testing.assert_close(found, torch.tensor(expected[name], dtype=torch.double))
@@ -424,44 +365,13 @@ def test_rat_draws_every_weight_matrix_by_the_formula_and_in_place():
         assert torch.equal(parts.state_dict()[name], value)
 
 
-def test_rat_changes_nothing_of_orthonormal_rows_or_without_beta():
-    layer = nn.Linear(12, 5).double()
-    with torch.no_grad():
-        layer.weight.copy_(torch.linalg.qr(torch.randn(12, 5, dtype=torch.double))[0].T)
-    before = layer.weight.clone()
-    defenses.after_step(rat(0.4), layer)
-    torch.testing.assert_close(layer.weight, before, rtol=0, atol=1e-14)
-    any_layer = nn.Linear(12, 5)
-    before = any_layer.weight.clone()
-    defenses.after_step(rat(0), any_layer)
-    assert torch.equal(any_layer.weight, before)
-
-
-def test_rat_draws_all_singular_values_towards_one():
-    torch.manual_seed(0)
-    layer = nn.Conv2d(3, 4, 3).double().to(memory_format=torch.channels_last)
-    left, right = (torch.linalg.qr(torch.randn(n, 4, dtype=torch.double))[0] for n in (4, 27))
-    with torch.no_grad():
-        layer.weight.copy_(
-            (left @ torch.diag(torch.tensor([0.05, 0.6, 1.0, 1.45]).double()) @ right.T).view(4, 3, 3, 3)
-        )
-    off = []
-    for _ in range(25):
-        w = layer.weight.detach().flatten(1)
-        off.append((w @ w.T - torch.eye(4)).abs().max().item())
-        defenses.after_step(rat(0.5), layer)  # each singular value s becomes 1.5·s - 0.5·s³
-    assert off[0] > 0.8 and off[-1] < 1e-12
-    singular = torch.linalg.svdvals(layer.weight.detach().flatten(1))
-    torch.testing.assert_close(singular, torch.ones(4, dtype=torch.double))
-
-
 def moved_rows(layer, seed):
     """Which rows one step of chance `seed` moves, of a copy; and the copy."""
     layer = copy.deepcopy(layer)
     before = layer.weight.clone()
     torch.manual_seed(seed)
     defenses.after_step(rat(0.2), layer)
-    return (layer.weight != before).any(1).nonzero().flatten().tolist(), layer
+    return (layer.weight != before).flatten(1).any(1).nonzero().flatten().tolist(), layer
 
 
 @pytest.mark.parametrize(("rows", "moved"), [(199, 199), (200, 60), (205, 62), (333, 100)])  # 61.5 to even; 99.9
@@ -474,13 +384,7 @@ def test_of_many_rows_rat_moves_a_random_share(rows, moved):
     torch.testing.assert_close(after.weight[found].detach(), torch.tensor(expected, dtype=torch.double))
     assert moved_rows(layer, 1)[0] == found
     assert (moved_rows(layer, 2)[0] == found) == (rows == 199)
-
-
-def test_of_many_channels_rat_moves_all():
-    layer = nn.Conv2d(2, 200, 1).double()
-    before = layer.weight.clone()
-    defenses.after_step(rat(0.2), layer)
-    assert (layer.weight != before).flatten(1).any(1).all()
+    assert moved_rows(nn.Conv2d(2, rows, 1).double(), 1)[0] == [*range(rows)]  # of a convolution all
 
 
 @pytest.mark.parametrize("mix", [(0.5, 0.5), (0.9, 0.3), (1.7, 0.1), (-0.4, 0.2), (0.2, 2.5), (-1.0, -1.2), (0.3, 0.7)])
@@ -503,19 +407,13 @@ def test_what_has_no_after_step_does_nothing_after_one(network):
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
-# ---- what is refused, and what is registered ---------------------------------------------------------------------
-
-
-def test_lambda_zero_is_the_same_loss_at_a_second_pass(network, batch, calls):
-    with_pass = defenses.build("sr", {"lam": 0}).loss(network, batch)
-    assert len(calls) == 2
-    assert with_pass.item() == defenses.build("vanilla", {}).loss(network, batch).item()
+# ---- what is refused ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("sar", {}, "There is no defense 'sar'. Allowed: vanilla, sr, loss-l1, "),
+        ("sar", {}, "There is no defense 'sar'. Allowed: vanilla, sr, at, .*, exact-l1."),
         ("vanilla", {"lam": 1}, "'vanilla' cannot take {'lam': 1}: .*unexpected.*'lam'"),
         ("sr", {}, "'sr' cannot take {}: .*missing.*'lam'.* It takes .*preset"),
         ("sr", {"lam": 1, "lambda_": 2}, "'lambda_'"),
@@ -569,31 +467,35 @@ def test_unknown_names_and_options_are_refused_in_one_sentence(name, options, me
     assert "\n" not in str(refusal.value)
 
 
-def test_register_adds_a_defense(network, batch, monkeypatch):
-    monkeypatch.setattr(defenses, "DEFENSES", dict(defenses.DEFENSES))
-
-    @defenses.register("margin")
-    @dataclass(frozen=True)
-    class Margin:
-        weight: float = 1.0
-
-        def loss(self, network, batch):
-            return self.weight * network(batch.images).sum()
-
-    assert defenses.build("margin", {"weight": 2.0}) == Margin(2.0)
-    assert defenses.build("margin", {}).loss(network, batch).shape == ()
-    with pytest.raises(Refused, match="'margin' cannot take .* It takes .*weight: float = 1.0"):
-        defenses.build("margin", {"height": 1})
-    with pytest.raises(Refused, match="trades\\+sr, margin"):
-        defenses.build("margins", {})
-
-
-# ---- a defense of the reader's own -------------------------------------------------------------------------------
+# ---- a training of the reader's own ------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def registry(monkeypatch):
+    """What a test registers is forgotten after it."""
     monkeypatch.setattr(defenses, "DEFENSES", dict(defenses.DEFENSES))
+    monkeypatch.setattr(words, "_trainings", dict(words._trainings))
+
+
+def test_a_registered_class_is_a_defense_and_its_after_step_is_called(network, batch, registry):
+    @defenses.register("clipped")
+    @dataclass(frozen=True)
+    class Clipped(defenses.Vanilla):
+        to: float = 1.0
+
+        def after_step(self, network):
+            with torch.no_grad():
+                network.head.weight.clamp_(-self.to, self.to)
+
+    built = defenses.build("clipped", {"to": 0.01})
+    assert built == Clipped(0.01) and built.loss(network, batch).shape == ()
+    assert network.head.weight.abs().max() > 0.01
+    defenses.after_step(built, network)
+    assert network.head.weight.abs().max() == 0.01
+    with pytest.raises(Refused, match="'clipped' cannot take .* It takes .*to: float = 1.0"):
+        defenses.build("clipped", {"height": 1})
+    with pytest.raises(Refused, match="trades\\+sr, .*clipped"):
+        defenses.build("margins", {})
 
 
 def test_a_registered_loss_is_a_defense_and_takes_its_options(network, batch, registry):
@@ -609,3 +511,37 @@ def test_a_registered_loss_is_a_defense_and_takes_its_options(network, batch, re
         with pytest.raises(Refused, match=r"It takes \(\*, by, twice=False\)\."):
             defenses.build("brighter", options)
     assert brighter(network, batch, by=0.1).item() == expected  # it stays what it was
+
+
+def test_title_and_colour_of_a_registered_training_are_in_the_records_that_name_it(registry):
+    @defenses.register("mine", title="My training", colour="#123456")
+    def mine(network, batch):
+        return network(batch.images).sum()
+
+    @defenses.register("plain")
+    def plain(network, batch):
+        return network(batch.images).sum()
+
+    interval = SimpleNamespace(value=0.5, low=0.4, high=0.6, over="samples", n=10, method="Wilson 95 %")
+    rows = [records.row(interval, seeds=[0], experiments=["ab"], training=name) for name in ("mine", "sr", "plain")]
+    common = {"profile": "laptop", "parameters": {}, "data": {}, "recipe": 1, "device": "cpu"}
+    assert records.build("tab", rows=rows, **common)["words"]["trainings"] == {
+        "sr": {"title": "SR", "colour": "#0072b2"},
+        "mine": {"title": "My training", "colour": "#123456"},
+        "plain": {"title": "plain", "colour": words.COLOUR},
+    }
+
+
+def test_no_other_function_takes_the_name_of_a_training_but_it_may_be_defined_again(registry):
+    def defined(factor):
+        @defenses.register("mine", title=f"Mine, times {factor}")
+        def mine(network, batch):
+            return torch.tensor(factor)
+
+    defined(1)
+    defined(2)  # as when a notebook's cell runs again
+    assert defenses.build("mine", {}).loss(None, None) == 2 and words.title("mine") == "Mine, times 2"
+    for name, owner in (("mine", "defined.<locals>.mine of test_defenses"), ("sr", "SR of paperlib.training.defenses")):
+        with pytest.raises(Refused, match=f"name {name!r} is taken already by the training .*{owner}; choose another"):
+            defenses.register(name, title="Yours")(lambda network, batch: torch.tensor(3))
+        assert words.title(name) in ("Mine, times 2", "SR")

@@ -1,6 +1,8 @@
-"""The Makefile on a small copy of this tree: what is built when, what a failure leaves, what is said.
+"""The Makefile on a small copy of this tree: what is built when, what a failure leaves, what is printed.
 
-Two notebooks are kept: fig-lambda as it is, on tiny networks, and tab-whitebox with a stub in place of its code.
+The copy has two notebooks: fig-lambda as it is, on tiny networks, and one of a user's own in another folder, with its
+artifact's module beside it.  The user's notebook brings data, a network, a training and attacks; no file of the library
+is changed for it.
 """
 
 import os
@@ -13,85 +15,168 @@ from pathlib import Path
 import pytest
 import yaml
 from filelock import FileLock
-from test_tables_and_plots import made
+from house import PROFILE
+from matplotlib.colors import to_hex
 
-from paperlib import paths, records
-from paperlib.profiles import parameters
+from paperlib import artifacts, paths, records, words
+from paperlib.measures import doubts
 
-KEPT = ("fig-lambda", "tab-whitebox")  # a real one and a stub
-OURS = ("PROFILE", "PYTHON", "CACHED", "JOBS", "REPO", "MAKEFLAGS", "MFLAGS", "MAKELEVEL", "PYTHONPATH")
-STEP = {"eps_255": 8, "alpha_255": 10, "steps": 1}
-PROFILE = {
+OURS = (
+    "PROFILE",
+    "PYTHON",
+    "CACHED",
+    "JOBS",
+    "REPO",
+    "MAKEFLAGS",
+    "MFLAGS",
+    "MAKELEVEL",
+    "PYTHONPATH",
+    "COMPANION_NOTEBOOKS",
+)
+BOOM = '\n# %%\nraise ValueError("boom")\n'
+BOTH = ("fig-lambda", "tab-mine")
+TINY = PROFILE | {
     "title": "sixty digits",
-    "cost": "{minutes: 1, disk_mb: 2, download_mb: 0}",
     "data": {"name": "mnist5k", "train": 60, "validation": 20, "test": 20},
-    "network": {"name": "conv-2-2", "T": 1, "tau": 1.0, "rule": "triangle", "precision": "float32"},
-    "schedule": {"epochs": 1, "batch_size": 20, "lr": 0.1, "momentum": 0.9, "weight_decay": 0.0005},
+    "network": PROFILE["network"] | {"name": "conv-2-2", "T": 1},
+    "schedule": PROFILE["schedule"] | {"epochs": 1, "batch_size": 20},
     "seeds": [0],
-    "trainings": {"vanilla": {}, "sr": {"lam": 0.01}, "at": STEP, "at+sr": STEP | {"lam": 0.01}},
-    "events": {
-        "data": {"name": "saccades:mnist5k", "T": 2, "train": 20, "validation": 10, "test": 10},
-        "network": {"name": "events-conv-2", "T": 2, "tau": 1.0, "rule": "triangle", "precision": "float32"},
-        "schedule": {"epochs": 1, "batch_size": 10, "lr": 0.1, "momentum": 0.9, "weight_decay": 0.0005},
-        "seeds": [0],
-        "trainings": {"vanilla": {}, "sr": {"lam": 0.01}, "at": STEP, "at+sr": STEP | {"lam": 0.01}},
-    },
     "notebooks": {"fig-lambda": {"samples": 20, "pgd_steps": 1, "seeds": [0], "lambdas": [0.01]}},
 }
-STUB = """
+MODULE = '''\
+"""What a training of mine keeps under attacks of mine."""
+
+import matplotlib.pyplot as plt
+
+from paperlib.artifacts.reading import captioned as caption, percent, select
+from paperlib.artifacts.tabulating import attack_at, pivot, training
+from paperlib.words import hue, title
+headline = lambda record: f"{title(record['rows'][0]['training'])} keeps {percent(record['rows'][-1])}"
+table = lambda record: [pivot(select(record, quantity="accuracy"), lambda row: {"": attack_at(row)}, training, percent)]
+
+
+def figure(record):
+    fig, ax = plt.subplots()
+    for row in record["rows"]:
+        ax.bar(attack_at(row), 100 * row["value"], color=hue(row["training"]))
+    return fig
+'''
+NOTEBOOK = """\
+# %% tags=["parameters"]
+profile: str = "tiny"  # which file under params/
+samples: int = 30  # test images
+
+# %% tags=["asks"]
+from dataclasses import replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from paperlib import artifacts, attacks, runs
+from paperlib.artifacts import claims
+from paperlib.data import sets
+from paperlib.measures import accuracy
+from paperlib.networks import architectures
+from paperlib.training import defenses
+
+
+@sets.register("bars")
+def bars():
+    labels = np.arange(240) % 3
+    images = np.random.RandomState(0).randint(0, 60, (240, 1, 6, 6)).astype(np.uint8)
+    images[np.arange(240), 0, 2 * labels] += 190
+    return sets.Source("240 bars", ("top", "middle", "bottom"), labels, 0, lambda rows: images[rows])
+
+
+@architectures.register("one-layer")
+def one_layer(*, in_channels, image_size, neuron, normed):
+    body = [normed(8), architectures.TimeFolded(nn.Flatten())]
+    return nn.Conv2d(in_channels, 8, 3, padding=1), body, 8 * image_size**2
+
+
+@defenses.register("smooth", title="Label smoothing", colour="#123456")
+def smooth(network, batch, *, amount):
+    return F.cross_entropy(network(batch.images), batch.labels, label_smoothing=amount)
+
+
+@attacks.register("negative", title="Negative", noise=True)
+def negative(network, images, labels, *, eps, bounds):
+    return bounds[0] + bounds[1] - images
+
+
+@attacks.register("lazy", title="Lazy walk")
+def lazy(network, images, labels, *, eps, bounds, steps):
+    for _ in range(steps):
+        x = images.clone().requires_grad_()
+        torch.autograd.grad(F.cross_entropy(network(x), labels), x)
+    return images
+
+
+run = runs.begin("tab-mine", globals())
+run = replace(run, profile=replace(run.profile, data={"name": "bars"}))
+networks = run.profile.experiments("smooth", options={"amount": 0.1}, network="one-layer", epochs=3)
+mine = [None, attacks.Attack("lazy", 1.0, {"steps": 3}), attacks.Attack("negative", 1.0)]
+request = run.ask(networks, mine, samples=samples)
+
 # %%
-from paperlib import paths, records
+record = run.save(accuracy.accuracy_rows(request.evaluated()))
+artifacts.draw(record)
 
-print("the stub ran")
-records.save(records.load(paths.ROOT / "made.json"), paths.RESULTS / profile / "tab-whitebox.json")
+# %%
+print(artifacts.table(record), claims.finding(record))
 """
-BOOM = '\n# %%\nraise ValueError("boom")\n'
 
 
-def make(tree, *arguments, profile="smoke"):
-    """`make arguments` in `tree`, with this interpreter and nothing of an outer make."""
-    environment = {k: v for k, v in os.environ.items() if k not in OURS} | {"OMP_NUM_THREADS": "1"}
-    command = ["make", *arguments, f"PROFILE={profile}", f"PYTHON={sys.executable}"]
+def run(command, tree):
+    """A command in `tree` with nothing of an outer make; the user's folder is known to it."""
+    environment = {k: v for k, v in os.environ.items() if k not in OURS}
+    environment |= {"OMP_NUM_THREADS": "1", "COMPANION_NOTEBOOKS": "mine"}
     return subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
 
 
+def make(tree, *arguments, profile="tiny"):
+    return run(["make", *arguments, f"PROFILE={profile}", f"PYTHON={sys.executable}"], tree)
+
+
+def git(tree, *arguments):
+    identity = ["-c", "user.name=a test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false"]
+    return subprocess.run(["git", *identity, *arguments], cwd=tree, capture_output=True, text=True)
+
+
 def copy_of_this_tree(target):
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=paths.ROOT, capture_output=True
-    )
+    listed = git(paths.ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     if listed.returncode:
         pytest.skip("needs git, to copy what belongs to this tree")
-    for name in map(Path, filter(None, listed.stdout.decode().split("\0"))):
-        if name.parts[0] not in ("tests", "results", "figures", "benchmarks") and (paths.ROOT / name).is_file():
+    for name in map(Path, filter(None, listed.stdout.split("\0"))):
+        others = name.parts[0] in ("tests", "results", "figures", "benchmarks")
+        unused = name.parts[0] == "notebooks" and name.name != "fig-lambda.py"
+        if not others and not unused and (paths.ROOT / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(paths.ROOT / name, target / name)
-    for path in (target / "notebooks").iterdir():
-        if path.stem not in KEPT or path.suffix != ".py":
-            path.unlink()
-    stub = target / "notebooks" / "tab-whitebox.py"
-    cells = parameters.cells(stub.read_text(encoding="utf-8"))
-    declared = "".join(cell for tags, cell in cells if "parameters" in tags)
-    stub.write_text(declared + STUB, encoding="utf-8")
-    lines = [f"{k}: {v}" if k == "cost" else yaml.safe_dump({k: v}).strip() for k, v in PROFILE.items()]
-    (target / "params" / "smoke.yml").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    records.save(made("tab-whitebox"), target / "made.json")
+    (target / "mine").mkdir()
+    (target / "mine" / "tab-mine.py").write_text(NOTEBOOK, encoding="utf-8")
+    (target / "mine" / "tab_mine.py").write_text(MODULE, encoding="utf-8")
+    lines = [yaml.safe_dump({key: value}, default_flow_style=key == "cost").strip() for key, value in TINY.items()]
+    lines = [line.strip("{}") + "}" if line.startswith("{") else line for line in lines]
+    (target / "params" / "tiny.yml").write_text("\n".join(lines) + "\n", encoding="utf-8")
     for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "a copy"]):
-        identity = ["-c", "user.name=a test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false"]
-        subprocess.run(["git", *identity, *command], cwd=target, check=True, capture_output=True)
+        assert git(target, *command).returncode == 0
 
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory):
-    """A tree in which `make -j2 reproduce` has run once, and what that said; shared by xdist's workers."""
+    """A tree in which `make -j2 reproduce` has run once, and what that printed; shared by xdist's workers."""
     base = tmp_path_factory.getbasetemp()
     home = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    tree, said = home / "made-tree", home / "made-tree.said"
+    tree, printed = home / "made-tree", home / "made-tree.printed"
     with FileLock(home / "made-tree.lock"):
-        if not said.exists():
+        if not printed.exists():
             copy_of_this_tree(tree)
             done = make(tree, "-j2", "reproduce")
-            said.write_text(f"{done.returncode}\n{done.stdout}{done.stderr}", encoding="utf-8")
-    code, _, text = said.read_text(encoding="utf-8").partition("\n")
+            printed.write_text(f"{done.returncode}\n{done.stdout}{done.stderr}", encoding="utf-8")
+    code, _, text = printed.read_text(encoding="utf-8").partition("\n")
     return tree, int(code), text
 
 
@@ -113,13 +198,13 @@ def built(tree):
 
 
 def written(before, after):
-    """What is new or newer, without the trailing .running files."""
+    """What is new or newer."""
     return {name for name, time in after.items() if before.get(name) != time}
 
 
 def would_do(tree):
-    """The commands that `make reproduce` would run up to its report, as "run tab-whitebox", "report"."""
-    done = make(tree, "--dry-run", "build/smoke/report")
+    """The commands that `make reproduce` would run up to its report, as "run tab-mine", "report"."""
+    done = make(tree, "--dry-run", "build/tiny/report")
     assert done.returncode == 0, done.stderr
     return sorted(re.findall(r"-m paperlib (.*?) --profile", done.stdout))
 
@@ -130,18 +215,27 @@ def append(path, text="\n"):
 
 def artifact(name):
     """All that a build of an artifact leaves."""
-    left = {f"build/smoke/{name}.{end}" for end in ("ipynb", "done", "drawn")}
-    left |= {f"results/smoke/{name}.{end}" for end in ("json", "csv")}
-    return left | {f"figures/smoke/{name}.png"}
+    return executed(name) | drawn(name)
 
 
-REPORT = {"results/smoke/REPORT.md", "results/smoke/REPORT.html", "build/smoke/report"}
+def executed(name):
+    return {f"build/tiny/{name}.{end}" for end in ("ipynb", "done", "done.d")} | {
+        f"results/tiny/{name}.{end}" for end in ("json", "csv", "run.json")
+    }
 
 
-# ---- what is said before anything is made ------------------------------------------------------------------------
+def drawn(name):
+    return {f"build/tiny/{name}.drawn", f"build/tiny/{name}.drawn.d", f"figures/tiny/{name}.png"}
 
 
-def test_make_alone_prints_help(tmp_path):
+TRAINED = {"build/tiny/trained", "build/tiny/trained.d"}
+REPORT = {"results/tiny/REPORT.md", "results/tiny/REPORT.html", "build/tiny/report"}
+
+
+# ---- what is printed before anything is made ---------------------------------------------------------------------
+
+
+def test_make_alone_prints_help():
     done = make(paths.ROOT)
     assert done.returncode == 0 and done.stderr == ""
     for target in ("reproduce", "compare", "plan", "test", "lint", "lab", "notebooks", "links", "clean"):
@@ -153,22 +247,22 @@ def test_make_alone_prints_help(tmp_path):
 @pytest.mark.parametrize("target", ["reproduce", "tab-whitebox", "plan", "compare"])
 def test_an_unknown_profile_is_one_sentence(target):
     done = make(paths.ROOT, target, profile="nope")
-    told = [line for line in done.stderr.splitlines() if not line.startswith("make: ***")]
+    sentences = [line for line in done.stderr.splitlines() if not line.startswith("make: ***")]
     assert done.returncode == 2 and done.stdout == ""
-    assert len(told) == 1 and told[0].startswith("There is no profile 'nope'. Allowed: ")
-    assert set(told[0].partition("Allowed: ")[2].rstrip(".").split()) == {p.stem for p in paths.PARAMS.glob("*.yml")}
+    assert len(sentences) == 1 and sentences[0].startswith("There is no profile 'nope'. Allowed: ")
+    allowed = sentences[0].partition("Allowed: ")[2].rstrip(".").split()
+    assert set(allowed) == {path.stem for path in paths.PARAMS.glob("*.yml")}
     assert not (paths.ROOT / "build" / "nope").exists()
 
 
 @pytest.mark.parametrize("profile", sorted(path.stem for path in paths.PARAMS.glob("*.yml")))
-def test_the_cost_of_every_profile_can_be_said(profile):
+def test_the_cost_of_every_profile_can_be_printed(profile):
     """The Makefile reads it with sed, from one line of the file."""
     (line,) = (line for line in (paths.ROOT / "Makefile").read_text().splitlines() if "sed -n 's/^cost:" in line)
     script = line.partition("sed -n '")[2].partition("' $(PARAMS)")[0].replace("$(PROFILE)", profile)
     command = ["sed", "-n", script, str(paths.PARAMS / f"{profile}.yml")]
     cost = yaml.safe_load((paths.PARAMS / f"{profile}.yml").read_text(encoding="utf-8"))["cost"]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert said == (
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == (
         f"Profile {profile}: about {cost['minutes']} minutes on two cores, {cost['disk_mb']} MB of disk and "
         f"{cost['download_mb']} MB of download, after installation.\n"
     )
@@ -177,24 +271,66 @@ def test_the_cost_of_every_profile_can_be_said(profile):
 # ---- building ----------------------------------------------------------------------------------------------------
 
 
-def test_reproduce_says_its_cost_and_builds_everything_on_two_cores(first):
-    tree, code, said = first
-    assert code == 0, said
-    assert said.startswith("Profile smoke: about 1 minutes on two cores, 2 MB of disk and 0 MB of download")
-    assert "jobserver" not in said and "warning" not in said.lower()
-    assert set(built(tree)) >= artifact("fig-lambda") | artifact("tab-whitebox") | REPORT | {"build/smoke/trained"}
-    assert not list(tree.rglob("*.failed.ipynb")) and not list(tree.rglob("*.running.ipynb"))
-    provenance = records.load(tree / "results" / "smoke" / "fig-lambda.json")["provenance"]
-    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=tree, capture_output=True, text=True).stdout.strip()
-    assert (provenance["code"], provenance["clean"], provenance["profile"]) == (head, True, "smoke")
-    assert len(list((tree / "checkpoints").glob("*/weights.pt"))) == 4
+def test_reproduce_prints_its_cost_and_builds_everything_on_two_cores(first):
+    tree, code, printed = first
+    assert code == 0, printed
+    assert printed.startswith("Profile tiny: about 1 minutes on two cores, 2 MB of disk and 0 MB of download")
+    assert "jobserver" not in printed and "warning" not in printed.lower()
+    assert set(built(tree)) == artifact("fig-lambda") | artifact("tab-mine") | TRAINED | REPORT
+    provenance = records.load(tree / "results" / "tiny" / "fig-lambda.json")["provenance"]
+    head = git(tree, "rev-parse", "HEAD").stdout.strip()
+    assert (provenance["code"], provenance["clean"], provenance["profile"]) == (head, True, "tiny")
+    assert len(list((tree / "checkpoints").glob("*/weights.pt"))) == 3
+
+
+def test_what_a_users_notebook_registers_is_trained_by_workers_doubted_titled_coloured_drawn_and_reported(
+    first, monkeypatch
+):
+    """This process has not executed the notebook: it knows what the record tells."""
+    tree, _, printed = first
+    assert "3 networks: 0 trained already, 3 to train." in printed
+    assert re.search(r"\[\d/3\] smooth, seed 0: epoch 3/3, loss ", printed)  # the tag is that of `train`'s workers
+    monkeypatch.setenv(paths.FOLDERS, str(tree / "mine"))
+    monkeypatch.setattr(words, "_trainings", {})
+    monkeypatch.setattr(words, "_attacks", {})
+    record = records.load(tree / "results" / "tiny" / "tab-mine.json")
+    clean, lazy, negative = record["rows"]
+    assert (lazy["attack"], lazy["steps"], lazy["value"]) == ("lazy", 3, clean["value"])
+    assert clean["value"] > 0.8 > negative["value"] + 0.4 and clean["seeds"] == [0]
+    assert doubts.NOISE in lazy["doubts"] and "doubts" not in negative and "doubts" not in clean
+    (bars,) = artifacts.draw(record).axes[0].containers[:1]
+    assert to_hex(bars[0].get_facecolor()) == "#123456"
+    table = artifacts.table(record)
+    assert "| Lazy walk-3, 255/255 |" in table and "| Negative, 255/255 " in table and "Label smoothing" in table
+    assert " † |" in table and f"† Unreliable: {doubts.NOISE}" in table
+    section = (tree / "results" / "tiny" / "REPORT.md").read_text(encoding="utf-8").partition("## `tab-mine`\n")[2]
+    assert table in section and "data 240 bars" in section and artifacts.headline(record) in section
+    executed = (tree / "build" / "tiny" / "tab-mine.ipynb").read_text(encoding="utf-8")
+    assert "Lazy walk-3, 255/255" in executed and "image/png" in executed
+
+
+def test_the_plan_costs_what_a_users_notebook_registers(tree):
+    """It is given by path here.  What was built is all that was planned."""
+    command = [sys.executable, "-m", "paperlib", "plan", "mine/tab-mine.py", "--profile", "tiny", "--device", "cpu"]
+    done = run(command, tree)
+    assert done.stdout.splitlines() == ["tiny: sixty digits.", "  3 of 3 networks and 7 of 7 evaluations are there."]
+    assert len(list((tree / "checkpoints").glob("*/evaluations/*.json"))) == 7
+    shutil.rmtree(tree / "checkpoints")
+    lines = run(command, tree).stdout.splitlines()
+    listed = {line.rpartition(": ")[0].strip() for line in lines[2:-1]}
+    assert listed >= {
+        "train smooth, seed 0 (one-layer, 3 epochs)",
+        *("evaluate 1 networks, clean, 30 test images", "evaluate 1 networks, Lazy walk-3 at 255/255, 30 test images"),
+        "evaluate 1 networks, Negative at 255/255, 30 test images",
+    }
+    assert len(listed) == 3 + 3 + 2 and re.fullmatch(r"In all \d+ s on cpu, by steps timed just now\.", lines[-1])
 
 
 def test_the_second_time_there_is_nothing_to_do(tree):
     before = built(tree)
     done = make(tree, "reproduce")
     assert done.returncode == 0 and done.stderr == ""
-    assert done.stdout == ("Nothing to do: profile smoke is up to date. Its report is results/smoke/REPORT.md.\n")
+    assert done.stdout == "Nothing to do: profile tiny is up to date. Its report is results/tiny/REPORT.md.\n"
     assert built(tree) == before
 
 
@@ -202,91 +338,100 @@ def test_what_is_committed_says_nothing_of_what_is_built(tree):
     """A fresh clone builds everything whatever is committed: without build/, records and figures count for nothing."""
     assert would_do(tree) == []
     shutil.rmtree(tree / "build")
-    assert would_do(tree) == sorted(["train", "report"] + [f"{step} {a}" for step in ("run", "draw") for a in KEPT])
+    assert would_do(tree) == sorted(["train", "report"] + [f"{step} {a}" for step in ("run", "draw") for a in BOTH])
 
 
-BOTH = [f"{step} {name}" for step in ("draw", "run") for name in KEPT]
+EVERYTHING = ["draw fig-lambda", "draw tab-mine", "report", "run fig-lambda", "run tab-mine", "train"]
+FIGURES = ["draw fig-lambda", "draw tab-mine", "report"]
 
 
 @pytest.mark.parametrize(
     ("touched", "expected"),
     [
-        ("paperlib/plots/core.py", ["draw fig-lambda", "draw tab-whitebox", "report"]),
-        ("paperlib/findings/accuracy.py", ["draw fig-lambda", "draw tab-whitebox", "report"]),
-        ("paperlib/claims.py", ["draw fig-lambda", "draw tab-whitebox", "report"]),
-        ("paperlib/tables.py", ["draw fig-lambda", "draw tab-whitebox", "report"]),
-        ("paperlib/report.py", ["report"]),
+        ("paperlib/words.py", FIGURES),
+        ("paperlib/artifacts/tabulating.py", FIGURES),
+        ("paperlib/artifacts/drawing.py", ["draw fig-lambda", "report"]),
+        ("paperlib/artifacts/fig_lambda.py", ["draw fig-lambda", "report"]),
+        ("mine/tab_mine.py", ["draw tab-mine", "report"]),
+        ("paperlib/artifacts/report.py", ["report"]),
         ("published/numbers.csv", ["report"]),
-        ("paperlib/notebooks.py", []),
-        ("paperlib/runner.py", []),
+        ("paperlib/runs/twins.py", []),
+        ("paperlib/runs/execute.py", []),
+        ("paperlib/runs/costs.py", []),
         ("paperlib/__main__.py", []),
+        ("paperlib/modules.py", []),
+        ("paperlib/measures/landscape.py", []),  # which neither of them imports
         ("README.md", []),
-        ("notebooks/tab-whitebox.py", ["draw tab-whitebox", "report", "run tab-whitebox"]),
-        ("notebooks/fig-lambda.py", [*BOTH, "report", "train"]),  # its parameters name networks
-        ("paperlib/measures/accuracy.py", [*BOTH, "report", "train"]),
-        ("paperlib/attacks/gradient.py", [*BOTH, "report", "train"]),
-        ("params/smoke.yml", [*BOTH, "report", "train"]),
+        ("paperlib/runs/plan.py", ["train"]),
+        ("mine/tab-mine.py", ["draw tab-mine", "report", "run tab-mine", "train"]),
+        ("paperlib/profiles/selections.py", ["draw fig-lambda", "report", "run fig-lambda", "train"]),
+        ("paperlib/networks/rules.py", EVERYTHING),  # runs.begin imports it
+        ("paperlib/networks/neuron.c", EVERYTHING),
+        ("paperlib/attacks/gradient.py", EVERYTHING),
+        ("params/tiny.yml", EVERYTHING),
         ("params/laptop.yml", []),
     ],
 )
 def test_a_change_makes_again_what_depends_on_it_and_nothing_else(tree, touched, expected):
     os.utime(tree / touched)
-    assert would_do(tree) == sorted(expected)
+    assert would_do(tree) == expected
 
 
-def test_a_change_of_plots_redraws_and_executes_no_notebook(tree):
-    append(tree / "paperlib" / "plots" / "core.py")
-    before = built(tree)
+def test_a_file_of_the_library_that_is_gone_stops_nothing(tree):
+    (tree / "paperlib" / "artifacts" / "drawing.py").unlink()
+    assert would_do(tree) == ["draw fig-lambda", "report"]
+
+
+def test_a_change_of_one_module_builds_again_by_need(tree):
+    module = tree / "paperlib" / "profiles" / "selections.py"
+    module.write_text(
+        module.read_text(encoding="utf-8").replace('"""Which', '"""A new docstring: which', 1), encoding="utf-8"
+    )
+    before, records_ = built(tree), (tree / "results" / "tiny" / "fig-lambda.csv").read_bytes()
     done = make(tree, "reproduce")
     assert done.returncode == 0, done.stdout + done.stderr
-    figures = {f"figures/smoke/{name}.png" for name in KEPT}
-    assert written(before, built(tree)) == figures | {f"build/smoke/{name}.drawn" for name in KEPT} | REPORT
-    assert "running" not in done.stdout and "warning" not in done.stderr
+    assert written(before, built(tree)) == artifact("fig-lambda") | TRAINED | REPORT
+    assert (tree / "results" / "tiny" / "fig-lambda.csv").read_bytes() == records_
+    assert "3 networks: 3 trained already, 0 to train." in done.stdout and "warning" not in done.stderr
+
+    append(tree / "mine" / "tab_mine.py")
+    before = built(tree)
+    done = make(tree, "reproduce")
+    assert done.returncode == 0 and "running" not in done.stdout, done.stdout + done.stderr
+    assert written(before, built(tree)) == drawn("tab-mine") | REPORT
+    assert make(tree, "reproduce").stdout.startswith("Nothing to do")
 
 
 # ---- failing -----------------------------------------------------------------------------------------------------
 
 
 def test_a_failing_notebook_is_a_marked_gap_until_it_is_repaired(tree):
-    source = tree / "notebooks" / "tab-whitebox.py"
-    for name in artifact("tab-whitebox") | artifact("fig-lambda") | REPORT:
-        if name.endswith((".done", ".drawn", "report")) and "fig-lambda.done" not in name:
-            (tree / name).unlink()  # fig-lambda lacks its drawing, tab-whitebox everything
-    append(source, BOOM)
-    done = make(tree, "reproduce", "JOBS=1")  # the failing one comes first
-    assert done.returncode != 0
-    assert "tab-whitebox.py: the cell 'raise ValueError(\"boom\")' failed: boom." in done.stderr.replace(
-        "ValueError: ", ""
-    )
-    assert "Traceback" not in done.stderr
-    there = set(built(tree))
-    assert not there & artifact("tab-whitebox") and "build/smoke/report" not in there
-    assert there >= artifact("fig-lambda") | {"build/smoke/tab-whitebox.failed.ipynb", "results/smoke/REPORT.md"}
-    text = (tree / "results" / "smoke" / "REPORT.md").read_text(encoding="utf-8")
-    gap = text.partition("## `tab-whitebox`\n")[2].partition("\n## ")[0]
-    assert "**Gap.**" in gap and "build/smoke/tab-whitebox.failed.ipynb" in gap
-    assert text.count("**Gap.**") == 1
-
-    before = built(tree)
-    source.write_text(source.read_text(encoding="utf-8").removesuffix(BOOM), encoding="utf-8")
-    done = make(tree, "reproduce")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert written(before, built(tree)) == artifact("tab-whitebox") | REPORT
-    assert "build/smoke/tab-whitebox.failed.ipynb" not in built(tree)
-    assert "**Gap.**" not in (tree / "results" / "smoke" / "REPORT.md").read_text(encoding="utf-8")
-
-
-def test_a_failure_after_a_success_leaves_neither_its_stamps_nor_its_record(tree):
-    """Else an old source put back with its old time would look built, while its record and its figure are gone."""
-    source = tree / "notebooks" / "tab-whitebox.py"
+    source = tree / "mine" / "tab-mine.py"
     text, time = source.read_text(encoding="utf-8"), source.stat().st_mtime_ns
+    for name in drawn("fig-lambda"):  # is drawn though the other one fails
+        (tree / name).unlink()
     append(source, BOOM)
-    assert make(tree, "tab-whitebox").returncode != 0
-    assert not set(built(tree)) & {name for name in artifact("tab-whitebox") if not name.endswith((".done", ".drawn"))}
+    done = make(tree, "reproduce", "JOBS=1")
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+    assert "mine/tab-mine.py: the cell 'raise ValueError(\"boom\")' failed: boom." in done.stderr
+    there = set(built(tree))
+    assert not there & artifact("tab-mine") - {"build/tiny/tab-mine.done.d", "build/tiny/tab-mine.drawn.d"}
+    assert "build/tiny/report" not in there and there >= artifact("fig-lambda")
+    report = tree / "results" / "tiny" / "REPORT.md"
+    gap = report.read_text(encoding="utf-8").partition("## `tab-mine`\n")[2].partition("\n## ")[0]
+    assert "**Gap.**" in gap and "build/tiny/tab-mine.failed.ipynb" in gap
+    assert report.read_text(encoding="utf-8").count("**Gap.**") == 1
+
+    # the old source with its old time is built again: else it would look built, while record and figure are gone
+    before = built(tree)
     source.write_text(text, encoding="utf-8")
     os.utime(source, ns=(time, time))
-    assert would_do(tree) == ["draw tab-whitebox", "report", "run tab-whitebox"]
-    assert not set(built(tree)) & artifact("tab-whitebox")
+    assert {"run tab-mine", "draw tab-mine", "report"} <= set(would_do(tree))
+    done = make(tree, "reproduce")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert artifact("tab-mine") | REPORT <= written(before, built(tree)) <= artifact("tab-mine") | REPORT | TRAINED
+    assert "build/tiny/tab-mine.failed.ipynb" not in built(tree)
+    assert "**Gap.**" not in report.read_text(encoding="utf-8")
 
 
 # ---- networks that are kept --------------------------------------------------------------------------------------
@@ -295,12 +440,13 @@ def test_a_failure_after_a_success_leaves_neither_its_stamps_nor_its_record(tree
 def test_kept_networks_are_restored_in_place_of_training(tree):
     weights = {path.parent.name: path.read_bytes() for path in (tree / "checkpoints").glob("*/weights.pt")}
     for key in weights:  # as `make notebooks` keeps them
-        (tree / "results" / "smoke" / "networks" / key).mkdir(parents=True)
         for name in ("weights.pt", "checkpoint.json"):
-            shutil.copy(tree / "checkpoints" / key / name, tree / "results" / "smoke" / "networks" / key / name)
+            kept = tree / "results" / "tiny" / "networks" / key / name
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(tree / "checkpoints" / key / name, kept)
     shutil.rmtree(tree / "checkpoints")
-    (tree / "build" / "smoke" / "trained").unlink()
-    done = make(tree, "build/smoke/trained", "CACHED=1")
+    (tree / "build" / "tiny" / "trained").unlink()
+    done = make(tree, "build/tiny/trained", "CACHED=1")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["4 of 4 networks restored.", "4 networks: 4 trained already, 0 to train."]
+    assert done.stdout.splitlines() == ["3 of 3 networks restored.", "3 networks: 3 trained already, 0 to train."]
     assert weights == {path.parent.name: path.read_bytes() for path in (tree / "checkpoints").glob("*/weights.pt")}

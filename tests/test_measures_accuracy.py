@@ -151,12 +151,6 @@ def test_the_ladder_starts_clean_and_climbs_at_each_radius():
     assert rungs[-1].options["steps"] == 7 and rungs[-1].options["alpha"] == pytest.approx(2.5 * 32 / 255 / 7)
 
 
-def test_the_pairs_that_are_compared_in_expectation():
-    pairs = [(a.title, b.title) for a, b in protocols.expectation_pairs(16, [2, 5], steps=3)]
-    loops = ["PGD-3 EOT 2 overwritten", "PGD-3 EOT 5 overwritten"]
-    assert pairs == [(loops[0], "PGD-3"), (loops[1], "PGD-3"), ("PGD-3 EOT 2", loops[0]), ("PGD-3 EOT 5", loops[1])]
-
-
 # ---- passes, doubts and records ----------------------------------------------------------------------------------
 
 

@@ -88,6 +88,28 @@ def test_the_checks_are_differences_and_shares_by_hand():
     assert (row["value"], *bounds(row)) == pytest.approx(slow_difference(flags(50, N), flags(40, N)))
 
 
+@pytest.mark.parametrize(
+    ("attack", "checks"),
+    [
+        ("gradient", {"one step", "no gradient", "transfer", "random search", "more steps", "converged", 16.0, 32.0}),
+        ("longer", {"more steps", "converged"}),
+        ("one_step", {"one step"}),
+        ("square", {"no gradient"}),
+        ("random", {"random search"}),
+        ("transfer", {"transfer"}),
+        ("unbounded", {"unbounded"}),
+        ("smallest radius", {16.0}),
+        ("largest radius", {32.0}),
+    ],
+)
+def test_an_attack_that_breaks_less_changes_its_own_checks_alone(attack, checks):
+    place = [*ROLES, "smallest radius", "largest radius"].index(attack)
+    sound, faulty = checked(), checked([*LEFT[:place], LEFT[place] + 10, *LEFT[place + 1 :]])
+    moved = {key: round(faulty[key]["value"] - sound[key]["value"], 9) for key in sound}
+    assert {smaller or check for (check, smaller), change in moved.items() if change} == checks
+    assert set(map(abs, moved.values())) == {0, 0.1}
+
+
 def test_the_vanished_are_a_share_of_the_images_that_were_attacked():
     row = checked(vanished=0.25, passes=2.0 * flags(40, N))["zero gradient", None]
     assert (row["value"], row["n"], row["method"]) == (0.25, 40, "Wilson 95 %")

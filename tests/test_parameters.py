@@ -3,10 +3,10 @@
 import math
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from paperlib import paths
 from paperlib.errors import Refused
 from paperlib.profiles import parameters
 
@@ -43,13 +43,13 @@ def cell(source):
 
 
 def test_the_cell_is_read_with_types_defaults_and_comments(cell):
-    assert [tuple(p) for p in cell.values()] == [
-        ("profile", "str", "laptop", "which file under params/"),
-        ("eps_255", "list[int]", [4, 8], 'radii in units of 1/255 — "ε"'),
-        ("decay", "float", -0.5, "per step"),
-        ("bold", "bool", True, "draw thick"),
-        ("models", "dict", {"a": 1}, "by name"),
-    ]
+    assert {name: tuple(p) for name, p in cell.items()} == {
+        "profile": ("profile", "str", "laptop", "which file under params/"),
+        "eps_255": ("eps_255", "list[int]", [4, 8], 'radii in units of 1/255 — "ε"'),
+        "decay": ("decay", "float", -0.5, "per step"),
+        "bold": ("bold", "bool", True, "draw thick"),
+        "models": ("models", "dict", {"a": 1}, "by name"),
+    }
     assert list(cell) == ["profile", "eps_255", "decay", "bold", "models"]
 
 
@@ -83,28 +83,21 @@ def test_a_line_of_another_form_is_refused(source, line):
         (CELL.replace("[4, 8]", "[4, 8"), "not Python"),
     ],
 )
-def test_a_missing_doubled_or_broken_cell_is_refused(source, text, words):
+def test_a_missing_doubled_or_broken_cell_and_an_unknown_notebook_are_refused(source, text, words):
     with pytest.raises(Refused, match=f"notebook fig-x: .*{words}"):
         parameters.declared(source(text))
-
-
-def test_an_unknown_notebook_is_refused_with_those_there_are(source):
     with pytest.raises(Refused, match="no notebook 'fig-y'. Allowed: fig-x"):
         parameters.declared(source().with_stem("fig-y"))
 
 
-def test_given_values_override_defaults_and_ints_become_floats(cell):
-    values = parameters.check("fig-x", cell, {"decay": 2, "eps_255": []})
-    assert values == {"profile": "laptop", "eps_255": [], "decay": 2.0, "bold": True, "models": {"a": 1}}
-    assert type(values["decay"]) is float
-
-
-def test_checked_values_share_nothing_with_what_they_come_from(cell):
-    given = {"eps_255": [1]}
+def test_given_values_override_defaults_as_copies_and_ints_become_floats(cell):
+    given = {"decay": 2, "eps_255": [1]}
     values = parameters.check("fig-x", cell, given)
+    assert values == {"profile": "laptop", "eps_255": [1], "decay": 2.0, "bold": True, "models": {"a": 1}}
+    assert type(values["decay"]) is float
     values["eps_255"].append(2)
     values["models"].clear()
-    assert given == {"eps_255": [1]} and cell["models"].default == {"a": 1}
+    assert given["eps_255"] == [1] and cell["models"].default == {"a": 1}
 
 
 def test_an_unknown_name_is_refused_with_what_the_notebook_takes(cell):
@@ -118,16 +111,8 @@ def test_an_unknown_name_is_refused_with_what_the_notebook_takes(cell):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("eps_255", "abc"),
-        ("eps_255", 4),
-        ("eps_255", [4, 8.0]),
-        ("eps_255", [True]),
-        ("eps_255", (4, 8)),
-        ("decay", "1e-3"),
-        ("decay", True),
-        ("decay", math.nan),
-        ("decay", math.inf),
-        ("decay", 10**400),
+        *(("eps_255", value) for value in ("abc", 4, [4, 8.0], [True], (4, 8))),
+        *(("decay", value) for value in ("1e-3", True, math.nan, math.inf, 10**400)),
         ("bold", 1),
         ("profile", None),
         ("models", [("a", 1)]),
@@ -140,21 +125,14 @@ def test_an_ill_typed_value_is_refused(cell, name, value):
     assert str(refusal.value) == words
 
 
-# ---- inside a notebook ----
-
-
-class Shell:
-    """What IPython knows of the names that it put into the namespace itself."""
-
-    def __init__(self, **hidden):
-        self.user_ns_hidden = hidden
+# ---- inside a notebook -------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def namespace(cell):
     history = [""]
     initial = {"In": history, "Out": {}, "exit": object(), "startup": 3}
-    shell = Shell(**initial)
+    shell = SimpleNamespace(user_ns_hidden=dict(initial))  # the names that IPython itself put there
     values = {p.name: p.default for p in cell.values()}
     imported = {"sys": sys, "Path": Path, "ceil": math.ceil}
     return {"get_ipython": lambda: shell, "__name__": "__main__", "_i1": "", **initial, **imported, **values}
@@ -190,8 +168,3 @@ def test_the_cell_can_be_run_again_in_an_open_notebook(cell, namespace):
     namespace["eps_255"] = 16
     with pytest.raises(Refused, match=r"takes eps_255: list\[int\]"):
         parameters.from_namespace("fig-x", cell, namespace)
-
-
-@pytest.mark.parametrize("notebook", sorted(paths.NOTEBOOKS.glob("*.py")), ids=lambda path: path.stem)
-def test_every_notebook_declares_its_parameters(notebook):
-    assert parameters.declared(notebook)

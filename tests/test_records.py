@@ -8,7 +8,6 @@ import math
 import os
 import subprocess
 import sys
-from copy import deepcopy
 from types import SimpleNamespace
 
 import numpy as np
@@ -194,23 +193,21 @@ def test_a_damaged_foreign_or_missing_file_is_refused_by_name(tmp_path, content,
         records.load(tmp_path)
 
 
-def fail_with(number):
-    def fail(*_):
-        raise OSError(number, os.strerror(number))
-
-    return fail
-
-
 @pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, call):
-    path = tmp_path / "tab.json"
+@pytest.mark.parametrize("problem", [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), KeyboardInterrupt()], ids=type)
+def test_a_full_disk_or_an_interrupt_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, call, problem):
+    def fail(*_):
+        raise problem
+
+    path, full = tmp_path / "tab.json", isinstance(problem, OSError)
     files.write_atomically(path, b"old")
-    monkeypatch.setattr(os, call, fail_with(errno.ENOSPC))
-    with pytest.raises(Refused) as refusal:
+    monkeypatch.setattr(os, call, fail)
+    with pytest.raises(Refused if full else KeyboardInterrupt) as refusal:
         files.write_atomically(path, b"new" * 10**6)
-    sentence = "no space left on device. Nothing half-written was left; free 3,001 kB and start again."
-    assert str(refusal.value) == f"Could not write {path}: {sentence}"
-    assert refusal.value.__cause__.errno == errno.ENOSPC
+    if full:
+        sentence = "no space left on device. Nothing half-written was left; free 3,001 kB and start again."
+        assert str(refusal.value) == f"Could not write {path}: {sentence}"
+        assert refusal.value.__cause__ is problem
     assert os.listdir(tmp_path) == ["tab.json"] and path.read_bytes() == b"old"
 
 
@@ -223,16 +220,6 @@ def test_a_write_that_the_system_breaks_off_half_way(tmp_path):
             files.write_atomically(tmp_path / "tab.json", b"x" * 10**6)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert os.listdir(tmp_path) == []
-
-
-def test_an_interrupt_leaves_nothing_behind_and_stays_an_interrupt(tmp_path, monkeypatch):
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, "fsync", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        files.write_atomically(tmp_path / "tab.json", b"new")
     assert os.listdir(tmp_path) == []
 
 
@@ -275,17 +262,15 @@ def git(folder, *arguments):
     return subprocess.run(["git", "-C", folder, *arguments], check=True, capture_output=True, text=True).stdout.strip()
 
 
-def test_outputs_and_new_files_leave_the_tree_clean(checkout):
+def test_changes_to_outputs_and_new_files_leave_the_tree_clean_and_changed_or_staged_code_does_not(checkout):
+    head = git(checkout, "rev-parse", "HEAD")
     for name in ("results/laptop/t.json", "figures/f.png", "notebooks/n.ipynb", "untracked.py"):
         (checkout / name).write_text("second")
-    assert records.code_version(checkout) == (git(checkout, "rev-parse", "HEAD"), True)
-
-
-def test_changed_or_staged_code_does_not(checkout):
+    assert records.code_version(checkout) == (head, True)
     (checkout / "paperlib/a.py").write_text("second")
-    assert records.code_version(checkout) == (git(checkout, "rev-parse", "HEAD"), False)
+    assert records.code_version(checkout) == (head, False)
     git(checkout, "add", ".")
-    assert records.code_version(checkout)[1] is False
+    assert records.code_version(checkout) == (head, False)
 
 
 def test_outside_a_checkout_the_code_is_unknown(checkout, monkeypatch):
@@ -314,19 +299,16 @@ def compared(mine, committed):
 
 
 def test_compare_by_hand():
-    committed = row(0.5, 0.4, 0.6)
-    assert compared(row(0.5, 0.4, 0.6), committed) == ("identical", 0)
+    committed, alone, nothing = row(0.5, 0.4, 0.6), row(0.5, math.nan, math.nan), row(math.nan, math.nan, math.nan)
+    assert compared(committed, committed) == compared(alone, alone) == ("identical", 0)
+    assert compared(nothing, nothing) == ("identical", None) and compared(nothing, committed) == ("moved", None)
     assert compared(row(0.5, 0.3, 0.7, n=50), committed) == ("inside the interval", 0)
     assert compared(row(0.6, 0.5, 0.7), committed) == ("inside the interval", pytest.approx(0.1))
     assert compared(row(0.4, 0.3, 0.5), committed) == ("inside the interval", pytest.approx(-0.1))
     assert compared(row(0.25, 0.2, 0.3), committed) == ("moved", -0.25)
-    assert compared(row(math.nan, math.nan, math.nan), committed) == ("moved", None)
-
-
-def test_without_a_committed_interval_a_number_is_identical_or_moved():
-    committed = row(0.5, math.nan, math.nan)
-    assert compared(committed, committed) == ("identical", 0)
-    assert compared(row(0.75, math.nan, math.nan), committed) == ("moved", 0.25)
+    assert compared(row(0.75, math.nan, math.nan), alone) == ("moved", 0.25)
+    with pytest.raises(Refused, match="tab-ablation with fig-lambda"):
+        records.compare(build(row()), build(row(), artifact="fig-lambda"))
 
 
 def test_compare_keeps_the_committed_order_and_shows_rows_of_one_side():
@@ -341,12 +323,9 @@ def test_compare_keeps_the_committed_order_and_shows_rows_of_one_side():
     assert lines[0]["mine"] is None and lines[2]["committed"] is None and lines[2]["moved"] is None
 
 
-def test_rows_match_whatever_the_order_of_labels_and_whichever_networks_they_used():
+def test_rows_match_whatever_the_order_of_labels_and_whichever_networks_they_used_but_not_with_other_seeds():
     entry = row(training="SR", eps=0.1)
     assert compared(dict(reversed(entry.items())) | {"experiments": ["new"]}, entry) == ("identical", 0)
-
-
-def test_other_seeds_are_another_row():
     statuses = [line["status"] for line in records.compare(build(row(seeds=[0])), build(row(seeds=[1])))]
     assert statuses == ["only committed", "only mine"]
 
@@ -358,16 +337,6 @@ def test_seconds_are_told_apart_and_never_moved():
     lines = records.compare(build(row()), build(row() | {records.TIMED: True}))
     assert {line["status"] for line in lines} == {"only mine", "only committed"}  # another row, whatever else is alike
     assert compared(row(0.9), row(0.5, 0.4, 0.6)) == ("moved", pytest.approx(0.4))
-
-
-def test_two_artifacts_are_not_compared():
-    with pytest.raises(Refused, match="tab-ablation with fig-lambda"):
-        records.compare(build(row()), build(row(), artifact="fig-lambda"))
-
-
-def test_a_record_compared_with_itself_is_identical():
-    record = build(*(row(value, i=i) for i, value in enumerate((0, 1 / 3, 1e-300, math.nan))))
-    assert {line["status"] for line in records.compare(record, deepcopy(record))} == {"identical"}
 
 
 # Doubts -----------------------------------------------------------------------------------------------------------

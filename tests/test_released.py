@@ -1,17 +1,29 @@
-"""The released code's two networks, built here from section 2 of the paper notes and stepped slowly, against ours."""
+"""The released code's two networks, built here from section 2 of the paper notes and stepped slowly, against ours.
 
+And its checkpoints, which are imported into the store.
+"""
+
+import hashlib
+import json
 import math
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
+from test_experiments import IMPORTED, VANILLA
 from torch import nn
 
+from paperlib import attacks, paths
+from paperlib.attacks import evaluation
 from paperlib.errors import Refused
-from paperlib.store import released
-from paperlib.training import regularizers
+from paperlib.networks import Network
+from paperlib.store import checkpoints, evaluations, released
+from paperlib.store.experiment import Imported
+from paperlib.training import loop, regularizers
 
 T = 8
 PRECISION = 1e-6  # relative, in float64
@@ -433,3 +445,126 @@ def test_unknown_networks_and_data_sets_are_refused_before_the_file_is_read(tmp_
         assert refused(nowhere, network=name) == f"There is no released network {name!r}. Allowed: vgg11, wrn16."
     said = "There is no data set of the released code 'mnist5k'. Allowed: cifar10, cifar100."
     assert refused(nowhere, dataset="mnist5k") == said
+
+
+# ---- imported into the store -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """An empty folder for checkpoints, in which nothing may be trained."""
+    monkeypatch.setattr(paths, "CHECKPOINTS", tmp_path / "checkpoints")
+    monkeypatch.setattr(loop, "epochs", lambda *_, **__: pytest.fail("a network was trained"))
+    monkeypatch.setattr(checkpoints, "ProcessPoolExecutor", lambda *_: pytest.fail("a worker was started"))
+    return tmp_path / "checkpoints"
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory):
+    """A folder of 2 classes of 10 images, 32×32 in colour."""
+    root, rng = tmp_path_factory.mktemp("colours"), np.random.RandomState(0)
+    for name in ("cats", "dogs"):
+        (root / name).mkdir()
+        for i in range(10):
+            Image.fromarray(rng.randint(0, 255, (32, 32, 3)).astype(np.uint8)).save(root / name / f"{i}.png")
+    return {"name": f"folder:{root}"}
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory, state):
+    """A checkpoint as the released code would write it."""
+    path = tmp_path_factory.mktemp("downloads") / "sr.pth"
+    torch.save(state, path)
+    return path
+
+
+@pytest.fixture
+def imported(store, file, colours):
+    return checkpoints.import_released(file, "wrn16", "cifar10", defense="sr", data=colours)
+
+
+def opened(experiment):
+    return checkpoints.trained(experiment, device="cpu", progress=False)
+
+
+def test_an_imported_network_is_kept_and_loaded_to_the_same_logits(
+    imported, file, colours, store, monkeypatch, tmp_path
+):
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert imported == Imported(digest, "wrn16", "cifar10", "sr", colours)
+    assert checkpoints.is_trained(imported) and checkpoints.in_folder(imported.key) == imported
+    assert sorted(f.name for f in imported.folder.iterdir()) == ["checkpoint.json", "weights.pt"]
+    content = json.loads((imported.folder / "checkpoint.json").read_text())
+    assert content["experiment"] == asdict(imported)
+    assert content["data_sha256"] is None  # what it was trained on is not in the file
+    x = torch.rand(2, 3, 32, 32)
+    expected = released.load(file, "wrn16", "cifar10")(x)
+    assert not opened(imported).training and torch.equal(opened(imported)(x), expected)
+    assert checkpoints.copy_networks([imported], store, tmp_path / "published") == 1
+    monkeypatch.setattr(paths, "CHECKPOINTS", tmp_path / "published")
+    assert torch.equal(opened(imported)(x), expected)
+
+
+def test_a_file_in_double_precision_takes_images_as_all_do(store, colours, tmp_path):
+    torch.save(theirs("wrn16", "cifar10").state_dict(), tmp_path / "double.pth")
+    imported = checkpoints.import_released(tmp_path / "double.pth", "wrn16", "cifar10", defense="sr", data=colours)
+    assert {p.dtype for p in opened(imported).parameters()} == {torch.float32}
+
+
+def test_an_imported_network_is_evaluated_as_any_other(imported, file, monkeypatch):
+    monkeypatch.setattr(evaluation, "batch_size", lambda samples: samples)  # no more images at a time than there are
+    both, calls, forward = [None, attacks.standard("fgsm", 4 / 255)], [], Network.forward
+    how = {"samples": 4, "device": "cpu", "progress": False}
+    found = evaluations.evaluated([imported], both, **how)
+    network, samples = released.load(file, "wrn16", "cifar10"), imported.load_data().test.take(4)
+    for one, attack in zip(found, both, strict=True):
+        assert one.flags.tolist() == evaluation.flags(network, samples, attack, batch_size=4).tolist()
+        assert one.labels["training"] == "sr"
+    monkeypatch.setattr(Network, "forward", lambda self, x: calls.append(x) or forward(self, x))
+    again = evaluations.evaluated([imported], both, **how)
+    assert [one.flags.tolist() for one in again] == [one.flags.tolist() for one in found] and not calls
+    assert evaluations.is_evaluated(imported, both[1], samples=4, split="test")
+
+
+def test_an_imported_network_that_is_absent_is_refused_and_not_trained(store, imported, capsys):
+    absent = r"at\+sr, imported from abababab.*no such network.* import-released at\+sr=FILE"
+    with pytest.raises(Refused, match=absent):
+        opened(IMPORTED)
+    assert not checkpoints.is_trained(IMPORTED)
+    with pytest.raises(Refused, match=absent):
+        checkpoints.train_all([VANILLA, imported, IMPORTED], workers=2, device="cpu")
+    capsys.readouterr()
+    checkpoints.train_all([imported], workers=1, device="cpu")
+    assert "1 networks: 1 trained already, 0 to train." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-1], None], ids=["cut", "gone"])
+def test_an_imported_network_that_is_damaged_is_refused_until_it_is_imported_again(
+    imported, file, colours, capsys, damage
+):
+    kept = imported.folder / "weights.pt"
+    good = kept.read_bytes()
+    if damage is None:
+        kept.unlink()
+    else:
+        kept.write_bytes(damage(good))
+    with pytest.raises(Refused, match="import-released sr=FILE") as refusal:
+        opened(imported)
+    text = capsys.readouterr().err + str(refusal.value)
+    assert "weights do not match their checksum" in text and "trained again" not in text
+    assert checkpoints.import_released(file, "wrn16", "cifar10", defense="sr", data=colours).key == imported.key
+    assert kept.read_bytes() == good
+    opened(imported)
+
+
+def test_what_cannot_be_imported_is_refused_and_nothing_is_kept(store, tmp_path, file, colours):
+    (tmp_path / "text.pth").write_text("no checkpoint")
+    (tmp_path / "folder").mkdir()
+    for bad in ("missing.pth", "text.pth", "folder"):
+        with pytest.raises(Refused, match=bad):
+            checkpoints.import_released(tmp_path / bad, "wrn16", "cifar10", defense="sr", data=colours)
+    with pytest.raises(Refused, match="no released wrn16 for cifar100"):
+        checkpoints.import_released(file, "wrn16", "cifar100", defense="sr", data=colours)
+    with pytest.raises(Refused, match="no image set 'minst'"):
+        checkpoints.import_released(file, "wrn16", "cifar10", defense="sr", data={"name": "minst"})
+    assert not store.exists()

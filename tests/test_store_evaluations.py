@@ -186,9 +186,7 @@ def test_a_radius_is_kept_under_the_name_of_its_unit_and_labels_name_training_an
 
 def test_every_network_is_evaluated_under_every_attack_of_its_own(store):
     given = {MAIN.key: [None, pgd()], SOURCE.key: [standard("fgsm", EPS)]}
-    several = evaluations.evaluated(
-        [MAIN, SOURCE], lambda e: given[e.key], samples=60, progress=False
-    )
+    several = evaluations.evaluated([MAIN, SOURCE], lambda e: given[e.key], samples=60, device="cpu", progress=False)
     assert [(one.experiment, one.attack) for one in several] == [
         *((MAIN, attack) for attack in given[MAIN.key]),
         (SOURCE, given[SOURCE.key][0]),
@@ -232,7 +230,9 @@ def test_flags_and_passes_do_not_depend_on_what_was_known_before(store, experime
         forget(store)
         for _ in range(2):  # computed, and then from the files
             known = {i: evaluated(wanted[i], experiment) for i in order}
-            results.append([(e.flags.tolist(), e.passes.tolist(), e.vanished, e.strayed) for _, e in sorted(known.items())])
+            results.append(
+                [(e.flags.tolist(), e.passes.tolist(), e.vanished, e.strayed) for _, e in sorted(known.items())]
+            )
     assert all(one == results[0] for one in results)
 
 
@@ -352,7 +352,14 @@ def test_a_file_says_which_attack_it_is_of(store):
 
 
 def test_is_evaluated_says_whether_anything_would_be_computed(store, passes):
-    some = [None, MEMBERS[2], Ensemble("some", MEMBERS[1:4]), MEMBERS[3], Ensemble("others", MEMBERS[3:1:-1]), MEMBERS[8]]
+    some = [
+        None,
+        MEMBERS[2],
+        Ensemble("some", MEMBERS[1:4]),
+        MEMBERS[3],
+        Ensemble("others", MEMBERS[3:1:-1]),
+        MEMBERS[8],
+    ]
     answers = set()
     for one in (*some, Ensemble("all", MEMBERS), Ensemble("back", MEMBERS[::-1]), *MEMBERS):
         passes.clear()

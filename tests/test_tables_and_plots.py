@@ -1,5 +1,4 @@
-"""The modules of all artifacts: found by name, without torch; what they draw and table, of ordinary records and others.
-"""
+"""The modules of all artifacts: found by name, without torch; what they draw and table."""
 
 import copy
 import json
@@ -7,7 +6,6 @@ import math
 import re
 import subprocess
 import sys
-import textwrap
 import warnings
 
 import matplotlib
@@ -56,7 +54,8 @@ GRADIENTS += ["fig-sr-variants"]
 
 
 def test_every_notebook_has_a_module_with_all_of_a_part_and_a_place_in_the_reading_order():
-    assert set(READING_ORDER) == {path.stem for path in paths.NOTEBOOKS.glob("*.py")} == set(MAKERS)
+    with_artifacts = {name for name in paths.notebooks() if artifacts.source(name)}
+    assert set(READING_ORDER) == set(MAKERS) == with_artifacts
     for artifact in READING_ORDER:
         parts = artifacts.parts(artifact)
         assert next(iter(parts)) == "" and all(map(callable, (f for part in parts.values() for f in part)))
@@ -82,7 +81,8 @@ for module in pkgutil.iter_modules(artifacts.__path__, artifacts.__name__ + ".")
 folder = Path(sys.argv[1])
 for artifact in report.READING_ORDER:
     record = records.load(folder / f"{artifact}.json")
-    texts = {part: [artifacts.headline(record, part), artifacts.table(record, part)] for part in artifacts.parts(artifact)}
+    parts = artifacts.parts(artifact)
+    texts = {part: [artifacts.headline(record, part), artifacts.table(record, part)] for part in parts}
     (folder / f"{artifact}.texts").write_text(json.dumps([texts, claims.finding(record)]))
     for part in texts:
         artifacts.draw(record, part)
@@ -131,8 +131,12 @@ def table(record):
 '''
 
 
-def test_an_artifact_of_the_readers_own_is_found_beside_the_notebooks(tmp_path, monkeypatch):
-    monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path)
+@pytest.mark.parametrize("beside_ours", [True, False])
+def test_an_artifact_of_the_readers_own_is_found_beside_notebooks(tmp_path, monkeypatch, beside_ours):
+    if beside_ours:
+        monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path)
+    else:
+        monkeypatch.setenv(paths.FOLDERS, str(tmp_path))
     (tmp_path / "fig_found_here.py").write_text(OWN_MODULE)
     found = record("fig-found-here", [])
     figure = artifacts.draw(found)
@@ -544,5 +548,7 @@ def test_the_box_says_of_each_statement_whether_it_holds():
 def test_the_finding_of_an_artifact_with_a_box_ends_in_a_table_of_words():
     head, *lines = cells(claims.finding(made("prop-finite-difference")).split("\n\n")[-1])
     assert head == ["", "statement", "measured"]
-    assert ["**does not hold**", "The spiking network answers every step, however small."] in [l[:2] for l in lines]
+    assert ["**does not hold**", "The spiking network answers every step, however small."] in [
+        line[:2] for line in lines
+    ]
     assert {line[0] for line in lines} <= {"**holds**", "**does not hold**", "**undecided**"}

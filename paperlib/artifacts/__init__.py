@@ -1,8 +1,8 @@
-"""Records → figures, tables and findings.  One module an artifact, found by its name; nothing here imports torch.
+"""Records → figures, tables and findings.  Each artifact has a module, found by its name; nothing imports torch.
 
-The module of `tab-whitebox` is `tab_whitebox`.  It has four functions of a record: `headline` (a sentence), `caption`
-(data, sample sizes, seeds), `figure` and `table` (data frames); maybe `box`, which yields `reading.Line`s; and where
-there are more figures than one, `PARTS`, which maps their names to `reading.Part`s.
+The module of `tab-whitebox` is `tab_whitebox`.  It has four functions of a record: `headline` (the finding in a
+sentence), `caption` (data, sample sizes, seeds), `figure` (a Matplotlib figure) and `table` (a list of data frames).
+It may have `box`, which yields `reading.Line`s, and, for further figures, `PARTS`, which maps names to `reading.Part`s.
 """
 
 import importlib
@@ -47,15 +47,16 @@ def module(artifact: str) -> ModuleType:
             f"{artifact.replace('-', '_')}.py."
         )
     if path.parent == Path(__file__).parent:
-        found = importlib.import_module(f"{__name__}.{path.stem}")
+        loaded = importlib.import_module(f"{__name__}.{path.stem}")
     else:
-        found = _from_file(path)
-    if missing := [needed for needed in NEEDED if not callable(getattr(found, needed, None))]:
+        loaded = _from_file(path)
+    if missing := [name for name in NEEDED if not callable(getattr(loaded, name, None))]:
         raise Refused(f"{paths.shown(path)} lacks {', '.join(missing)}; it needs {', '.join(NEEDED)}.")
-    return found
+    return loaded
 
 
 def _from_file(path: Path) -> ModuleType:
+    """The module in a file beside a notebook, loaded once."""
     name = f"{__name__}.{files.sha256(str(path.resolve()).encode())[:8]}_{path.stem}"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, path)
@@ -63,30 +64,30 @@ def _from_file(path: Path) -> ModuleType:
         try:
             spec.loader.exec_module(sys.modules[name])
         except BaseException:
-            del sys.modules[name]  # half a module must not be found again
+            del sys.modules[name]  # the next call must not find an incomplete module
             raise
     return sys.modules[name]
 
 
 def parts(artifact: str) -> dict[str, Part]:
-    """An artifact's figures by name, in reading order; the first is named ""."""
-    found = module(artifact)
-    first = Part(found.headline, found.caption, found.figure, found.table)
-    return {"": first} | getattr(found, "PARTS", {})
+    """An artifact's figures by name, in reading order; the name of the first is ""."""
+    functions = module(artifact)
+    first = Part(functions.headline, functions.caption, functions.figure, functions.table)
+    return {"": first} | getattr(functions, "PARTS", {})
 
 
 def headline(record: dict, part: str = "") -> str:
-    """What a figure's title says: the finding with its numbers."""
+    """The title of a figure: the finding with its numbers."""
     return parts(record["artifact"])[part].headline(record)
 
 
 def caption(record: dict, part: str = "") -> str:
-    """Data, sample sizes, seeds, what the interval is, profile."""
+    """The line below a figure: data, sample sizes, seeds, intervals, profile."""
     return parts(record["artifact"])[part].caption(record)
 
 
 def table(record: dict, part: str = "") -> str:
-    """The tables of a part as Markdown; empty where it has none."""
+    """The tables of a part as Markdown; empty where there are none."""
     return tabulating.markdown(record, parts(record["artifact"])[part].table(record))
 
 
@@ -96,10 +97,10 @@ def tables(record: dict) -> str:
 
 
 def draw(record: dict, part: str = "") -> Figure:
-    """The artifact's figure, titled with its finding, captioned with data, n, seeds and interval."""
+    """The figure of a part, with its headline as the title and its caption below."""
     with sns.axes_style("whitegrid", {"grid.color": ".9"}), matplotlib.rc_context(STYLE):
         figure = parts(record["artifact"])[part].figure(record)
-        title = headline(record, part).replace(" %", "\u00a0%").replace(" - ", "\u00a0-\u00a0")  # no line break there
+        title = headline(record, part).replace(" %", "\u00a0%").replace(" - ", "\u00a0-\u00a0")  # no line breaks there
         figure.suptitle(
             "\n".join(textwrap.wrap(title, int(9.6 * figure.get_figwidth()))),
             fontsize=11,
@@ -113,7 +114,7 @@ def draw(record: dict, part: str = "") -> Figure:
 
 
 def save(record: dict, path: Path, part: str = "") -> None:
-    """Write the artifact's figure as PNG, without a date or a version, so that equal records give equal bytes."""
+    """Write the figure of a part as PNG, without date and version: equal records give equal bytes."""
     picture = io.BytesIO()
     draw(record, part).savefig(picture, format="png", dpi=DPI, metadata={"Software": None})
     files.write_atomically(path, picture.getvalue())

@@ -1,22 +1,21 @@
-"""Trainings at equal epochs and at equal passes: what the artifacts on ablation and on cost share."""
+"""Trainings at equal epochs and at equal passes: what tab-ablation and tab-cost share."""
 
 from pandas import DataFrame
 
 from paperlib import labels
-from paperlib.artifacts.reading import percent, points, same_attack, select
+from paperlib.artifacts.reading import percent, points, same_attack, select, turned
 from paperlib.labels import EPOCHS, PASSES
 from paperlib.words import attack, title
 
-STRONG = (  # what a caption says of the worst case
+STRONG = (  # the part of a caption that describes the worst case
     "PGD-{pgd_steps}, APGD-{long_steps}, Square-{queries} on {strong_samples} test images, networks each: {cost_seeds}"
 )
 
 
 def differences(record: dict, **wanted) -> list[dict]:
-    """Differences that carry all of the labels `wanted`, each with the interval that there is.
+    """The differences of two trainings that have all of the labels `wanted`.
 
-    The interval is over seeds.  Where the two trainings have a single seed in common, it is over the images of that
-    pair.
+    Their intervals are over seeds; where the trainings have a single seed in common, over the images of that pair.
     """
     return [_with_interval(record, row) for row in select(record, quantity="difference", **wanted)]
 
@@ -35,20 +34,13 @@ def worst(record: dict, budget: str) -> list[dict]:
 
 
 def dearest(record: dict) -> str:
-    """Equal passes, or equal epochs where no network was trained for equal passes."""
+    """The budget "equal passes", or "equal epochs" where no network was trained for equal passes."""
     return PASSES if worst(record, PASSES) else EPOCHS
 
 
 def against_sr(record: dict, training: str, budget: str) -> list[dict]:
-    """SR minus a training in the worst case, under a budget: one row, or none where one of them is missing."""
+    """SR minus a training in the worst case, under a budget: one row, or none where either was not measured."""
     return differences(record, training="sr", against=training, attack=labels.WORST, budget=budget)
-
-
-def turned(row: dict) -> dict:
-    """The same difference with the opposite sign: the second training minus the first."""
-    ends = {"value": row["value"], "low": row["high"], "high": row["low"]}
-    ends = {name: None if value is None else 0 - value for name, value in ends.items()}
-    return row | ends | {"training": row["against"], "against": row["training"]}
 
 
 def cost(record: dict, quantity: str, training: str, budget: str) -> int | None:
@@ -58,27 +50,27 @@ def cost(record: dict, quantity: str, training: str, budget: str) -> int | None:
 
 
 def equal_cost_headline(record: dict) -> str:
-    """The training that is best in the worst case at equal passes, and its difference to SR."""
+    """The best training in the worst case at equal passes and its difference to SR, or SR's to the second."""
     budget = dearest(record)
     rows = worst(record, budget)
     top = max(row["value"] for row in rows)
     best = [row["training"] for row in rows if row["value"] == top]
     passes = f"about {record['provenance']['parameters']['passes']} passes an image"
-    where = f"At {passes if budget == PASSES else EPOCHS}, in the worst case at {rows[0]['eps_255']:g}/255"
+    scope = f"At {passes if budget == PASSES else EPOCHS}, in the worst case at {rows[0]['eps_255']:g}/255"
     share = f"{100 * top:.0f} %"
     if len(best) == len(rows):
-        return f"{where}, all trainings keep {share}"
+        return f"{scope}, all trainings keep {share}"
     if "sr" in best:
         second = max((row for row in rows if row["value"] < top), key=lambda row: row["value"])
         pairs = against_sr(record, second["training"], budget)
     else:
         pairs = [turned(row) for row in against_sr(record, best[0], budget)]
-    apart = "".join(f", {points(row)} against {title(row['against'])}" for row in pairs)
-    return f"{where}, {', '.join(map(title, best))} {'keep' if best[1:] else 'keeps'} most: {share}{apart}"
+    gaps = "".join(f", {points(row)} against {title(row['against'])}" for row in pairs)
+    return f"{scope}, {', '.join(map(title, best))} {'keeps' if len(best) == 1 else 'keep'} most: {share}{gaps}"
 
 
 def equal_cost_table(record: dict) -> DataFrame:
-    """A line a training: its cost under each budget, its accuracy there, clean and in the worst case, and SR's."""
+    """A line for each training: under each budget its cost, its accuracy clean and in the worst case, SR minus it."""
     lines: dict[str, dict] = {}
     for budget in (EPOCHS, PASSES):
         for row in worst(record, budget):

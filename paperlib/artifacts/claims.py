@@ -1,33 +1,33 @@
-"""The paper's claims and what the records say of each, by rules that were fixed before the numbers.
+"""The paper's claims and the verdict of the records on each, by rules that were fixed before the numbers.
 
-A claim is `supported` where the 95 % interval is clear of 0 in the claimed direction at every radius it speaks of,
-`not supported` where it is clear in the other direction at one of them, and inconclusive otherwise.
+A claim is *supported* where the 95 % interval lies on the claimed side of 0 at every radius that the claim is about,
+*not supported* where it lies on the other side at one of them, and *inconclusive* otherwise.
 """
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from paperlib import artifacts, labels, words
-from paperlib.artifacts.reading import BASELINES, NOISE_FACTOR, clear, plain, points, select, under
+from paperlib.artifacts.reading import BASELINES, NOISE_FACTOR, clear, known, plain, points, select, under, where
 from paperlib.artifacts.thm_ratio import KEPT, within_bounds
 
 SUPPORTED, NOT_SUPPORTED = "supported", "not supported"
 INCONCLUSIVE, NOT_MEASURED = "inconclusive at this scale", "not measured"
 
-COST = 0.05  # C1 is judged at radii where the attack costs at least this much accuracy
+COST = 0.05  # C1 is judged at radii where the attack costs at least so much accuracy
 
 
 class Claim(NamedTuple):
-    """A line of the ledger: one claim or a part of it, decided by one artifact."""
+    """A line of the ledger: a claim or a part of it, decided by one artifact."""
 
     id: str
     statement: str
     artifact: str
-    judge: Callable[[dict], tuple[str, str]]  # record → verdict and its reason
+    judge: Callable[[dict], tuple[str, str]]  # record → verdict and reason
 
 
 class Verdict(NamedTuple):
-    """What a run says of a claim."""
+    """The verdict of a profile's records on a claim."""
 
     claim: Claim
     verdict: str
@@ -35,19 +35,19 @@ class Verdict(NamedTuple):
 
 
 def verdicts(records: Mapping[str, dict]) -> list[Verdict]:
-    """One verdict per line of the ledger; `records` maps artifacts to their records, missing ones are not measured."""
+    """A verdict for each line of the ledger; `records` maps artifacts to records, and may lack some."""
     return [judged(claim, records.get(claim.artifact)) for claim in LEDGER]
 
 
 def judged(claim: Claim, record: dict | None) -> Verdict:
-    """The verdict of one record, or that there is none."""
+    """The verdict of a record, or "not measured" where there is none."""
     if record is None:
         return Verdict(claim, NOT_MEASURED, f"{claim.artifact} has no record in this profile.")
     return Verdict(claim, *claim.judge(record))
 
 
 def _decide(rows: list[dict], direction: int = 1) -> str:
-    """All intervals clear of 0 in `direction`: supported; one clear the other way: not supported."""
+    """Supported if all intervals lie on the side `direction` of 0, not supported if one lies on the other side."""
     sides = [clear(row) * direction for row in rows]
     if -1 in sides:
         return NOT_SUPPORTED
@@ -58,7 +58,7 @@ HOLDS = {True: "holds", False: "does not hold", None: "undecided"}
 
 
 def finding(record: dict) -> str:
-    """Markdown: the finding in a sentence, what was run, the verdicts that it decides, what holds and what does not."""
+    """Markdown: headline and caption, the verdicts on the artifact's claims, the box of statements."""
     lines = []
     for claim in LEDGER:
         if claim.artifact == record["artifact"]:
@@ -69,12 +69,12 @@ def finding(record: dict) -> str:
 
 
 def _box(record: dict) -> str:
-    """Markdown: what holds, what does not, at which scale; empty for an artifact that has no `box`."""
-    found = artifacts.module(record["artifact"])
-    if not hasattr(found, "box"):
+    """Markdown: a table of statements and whether they hold; empty for an artifact without a `box`."""
+    box = getattr(artifacts.module(record["artifact"]), "box", None)
+    if box is None:
         return ""
     lines = ["| | statement | measured |", "|---|---|---|"]
-    lines += [f"| **{HOLDS[holds]}** | {statement} | {numbers} |" for holds, statement, numbers in found.box(record)]
+    lines += [f"| **{HOLDS[holds]}** | {statement} | {numbers} |" for holds, statement, numbers in box(record)]
     return "\n".join(lines)
 
 
@@ -82,15 +82,14 @@ def _box(record: dict) -> str:
 
 
 def _random_against_adversarial(law: str, attack: str = "pgd", **wanted: str) -> Callable[[dict], tuple[str, str]]:
-    """By noise of that `law` against that attack; `wanted` are labels, where a record has others."""
+    """A judge of noise of that law against that attack, by the rows that have the labels `wanted`."""
 
     def judge(record: dict) -> tuple[str, str]:
         means = select(record, quantity="mean accuracy", **wanted)
         if not means:
             return NOT_MEASURED, "No network of this training was asked for."
         (clean,) = (r["value"] for r in under(means, labels.CLEAN))
-        attacked = under(means, attack)
-        costly = [words.size(r) for r in attacked if round(clean - r["value"], 9) >= COST]
+        costly = [words.size(r) for r in under(means, attack) if round(clean - r["value"], 9) >= COST]
         gaps = select(record, quantity="mean gap", noise=law, factor=NOISE_FACTOR, **wanted)
         rows = [row for row in gaps if words.size(row) in costly]
         if not costly:
@@ -104,24 +103,25 @@ def _random_against_adversarial(law: str, attack: str = "pgd", **wanted: str) ->
 
 
 def _within_bounds(record: dict) -> tuple[str, str]:
+    """By the count of gradients whose linear ratio lies within both bounds."""
     holds, reason = within_bounds(record)
     return {True: SUPPORTED, False: NOT_SUPPORTED, None: INCONCLUSIVE}[holds], reason
 
 
 def _networks_within(record: dict) -> tuple[str, str]:
-    """Per network and radius: is the share's interval clear of `KEPT`, above or below?"""
+    """By the share of samples at most at the bound, of each network and radius: its interval against `KEPT`."""
     rows = [r for r in select(record, quantity="at most 3‖g‖₀", regime=labels.TRUE) if r["low"] is not None]
     if not rows:
         return INCONCLUSIVE, "No sample has a ratio with the true forward pass."
     verdict = _decide([row | {end: row[end] - KEPT for end in ("low", "high")} for row in rows])
-    found = []
+    ranges = []
     for eps in dict.fromkeys(row["eps_255"] for row in rows):
-        at = [row for row in rows if row["eps_255"] == eps]
-        tighter = select(record, quantity="at most 3·PN", regime=labels.TRUE, eps_255=eps)
-        found.append(f"{_range(at)} ({_range([r for r in tighter if r['value'] is not None])}) at {eps:g}/255")
+        networks = where(rows, eps_255=eps)
+        tighter = known(select(record, quantity="at most 3·PN", regime=labels.TRUE, eps_255=eps))
+        ranges.append(f"{_range(networks)} ({_range(tighter)}) at {eps:g}/255")
     return verdict, (
-        f"Share of images at most at the bound, from the lowest to the highest of {len(at)} networks, in brackets at "
-        f"most at the tighter 3·PN: {', '.join(found)}. The mark is {100 * KEPT:g} %."
+        f"Share of images at most at the bound, from the lowest to the highest of {len(networks)} networks, in "
+        f"brackets at most at the tighter 3·PN: {', '.join(ranges)}. The mark is {100 * KEPT:g} %."
     )
 
 
@@ -131,14 +131,14 @@ def _range(rows: list[dict]) -> str:
 
 
 def _robust_difference(training: str, unit: str = "eps_255") -> Callable[[dict], tuple[str, str]]:
-    """By the worst case of all attacks whose radius has that unit."""
+    """A judge of a training against its baseline, by the worst case of all attacks whose radius has that unit."""
 
     def judge(record: dict) -> tuple[str, str]:
         rows = select(record, quantity="difference", training=training, against=BASELINES[training])
         strongest = [row for row in under(rows, labels.WORST) if unit in row]
         if not strongest:
-            names = words.title(training), words.title(BASELINES[training])
-            return NOT_MEASURED, "No network of {} met one of {}.".format(*names)
+            baseline = words.title(BASELINES[training])
+            return NOT_MEASURED, f"No network of {words.title(training)} met one of {baseline}."
         (clean,) = under(rows, labels.CLEAN)
         numbers = ", ".join(f"{points(row)} at {words.radius(row)}" for row in strongest)
         return _decide(strongest), f"Under the worst case of all attacks: {numbers}; clean accuracy: {points(clean)}."
@@ -147,6 +147,7 @@ def _robust_difference(training: str, unit: str = "eps_255") -> Callable[[dict],
 
 
 def _sparsity_matters(record: dict) -> tuple[str, str]:
+    """By the rank correlation of the participation number with accuracy under attack, over networks."""
     by_name = {r["sparsity"]: r for r in select(record, quantity="rank correlation")}
     number, l1 = by_name["participation number"], by_name["l1"]
     verdict = _decide([number], direction=-1)

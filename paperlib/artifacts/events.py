@@ -1,4 +1,4 @@
-"""What the artifacts on event data share."""
+"""What tab-events and fig-random-vs-adversarial-events share."""
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure

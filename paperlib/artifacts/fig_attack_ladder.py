@@ -8,20 +8,20 @@ from pandas import DataFrame
 
 from paperlib import labels
 from paperlib.artifacts.drawing import curve, end, gains, name_ends
-from paperlib.artifacts.reading import BASELINES, captioned, points, same_attack, select, trainings, whole
+from paperlib.artifacts.reading import BASELINES, captioned, points, same_attack, select, trainings, where, whole
 from paperlib.artifacts.tabulating import against, pivot, with_passes
 from paperlib.words import attack, hue, title
 
 
 def headline(record: dict) -> str:
-    """What is left on the last rung, and what SR changes there."""
+    """Accuracy on the last rung, and what SR changes there."""
     means, pairs = (
         select(record, quantity=quantity, attack=labels.WORST) for quantity in ("mean accuracy", "difference")
     )
-    left = [f"{title(row['training'])} {100 * row['value']:.0f} %" for row in means]
-    gained = [f"{against(row)} {whole(row)} points" for name in BASELINES for row in pairs if row["training"] == name]
-    text = f"Under everything together: {', '.join(left)}"
-    return f"{text}; {', '.join(gained)}" if gained else text
+    shares = [f"{title(row['training'])} {100 * row['value']:.0f} %" for row in means]
+    changes = [f"{against(row)} {whole(row)} points" for name in BASELINES for row in where(pairs, training=name)]
+    text = f"Under everything together: {', '.join(shares)}"
+    return f"{text}; {', '.join(changes)}" if changes else text
 
 
 def caption(record: dict) -> str:
@@ -30,13 +30,13 @@ def caption(record: dict) -> str:
 
 
 def figure(record: dict) -> Figure:
-    """The worst case so far on every rung, and what SR changes of it."""
+    """Left, the worst case so far on every rung; right, what SR changes of it."""
     fig, (left, right) = plt.subplots(1, 2, figsize=(10.4, 4.8), width_ratios=(5, 2), layout="constrained")
     means, passes, pairs = (
         [row for row in select(record, quantity=quantity) if row["attack"] != labels.CLEAN]
         for quantity in ("mean accuracy", "mean passes", "difference")
     )
-    groups = {name: [row for row in means if row["training"] == name] for name in trainings(record)}
+    groups = {name: where(means, training=name) for name in trainings(record)}
     ladder(groups, passes, left)
     rungs = next(iter(groups.values()))
     gains(right, {rung_name(rung): same_attack(pairs, rung) for rung in rungs}, below=0.07)
@@ -44,15 +44,15 @@ def figure(record: dict) -> Figure:
 
 
 def table(record: dict) -> list[DataFrame]:
-    """Accuracy on each rung with the passes that it cost; then what SR changes."""
+    """Accuracy on each rung with the passes that it cost, then what SR changes."""
     pairs = select(record, quantity="difference")
     return [with_passes(record), pivot(pairs, lambda row: {"": attack(row)}, against, points)]
 
 
 def ladder(groups: dict[str, list[dict]], passes: list[dict], ax: Axes) -> Axes:
-    """A curve a training over the rungs, which are named with their passes.
+    """A curve for each training over the rungs, which are named with their passes.
 
-    `groups` maps each training to its accuracies, the weakest rung first; `passes` are the mean passes of all.
+    `groups` maps each training to its accuracies, the weakest rung first; `passes` are the mean passes on every rung.
     """
     ends = []
     for training, rows in groups.items():
@@ -67,14 +67,14 @@ def ladder(groups: dict[str, list[dict]], passes: list[dict], ax: Axes) -> Axes:
 
 
 def rung_name(row: dict) -> str:
-    """What a row's rung adds to those before it."""
+    """The name of a row's rung: what it adds to the rungs before it."""
     if row["attack"] == labels.WORST:
         return "transfer: all"
     return row.get("up_to", attack(row))
 
 
 def _tick(rung: dict, passes: list[dict]) -> str:
-    """The name of a rung and its passes, from the training that needs fewest to the one that needs most."""
+    """The name of a rung and the range of its passes over the trainings."""
     numbers = [row["value"] for row in passes]
     low, high = round(min(numbers)), round(max(numbers))
     name = rung_name(rung).replace(" ", "\n", 1)

@@ -1,4 +1,4 @@
-"""Gradients by pixel, and their sizes against robustness."""
+"""Gradients by pixel, and their sizes against accuracy under attack."""
 
 import math
 
@@ -10,27 +10,25 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 from pandas import DataFrame
 
-from paperlib.artifacts.reading import captioned, select, trainings
+from paperlib.artifacts.drawing import picture
+from paperlib.artifacts.reading import captioned, known, select, trainings, where
 from paperlib.artifacts.tabulating import attack_at
 from paperlib.words import attack, hue, radius, title
 
-SIZES = {"participation number": "median participation number", "l1": "median ‖g‖₁"}  # and the axes' labels
-COLUMNS = ("l1", "l2", "participation number", "zero gradient", "accuracy")  # of the table
+SIZES = {"participation number": "median participation number", "l1": "median ‖g‖₁"}  # with labels of axes
+COLUMNS = ("l1", "l2", "participation number", "zero gradient", "accuracy")  # quantities of the table
 
 
 def headline(record: dict) -> str:
     """The typical participation number of each training."""
     rows = select(record, quantity="participation number")
-    numbers = [
-        f"{title(training)} {_typical([row for row in rows if row['training'] == training])}"
-        for training in record["arrays"]["maps"]
-    ]
+    numbers = [f"{title(training)} {_typical(where(rows, training=training))}" for training in record["arrays"]["maps"]]
     return f"Equal pixels that would share the gradient alike (participation number): {', '.join(numbers)}"
 
 
 def _typical(rows: list[dict]) -> str:
-    """The median over the networks of the profile's λ, which stands first."""
-    values = sorted(row["value"] for row in rows if row.get("lam") == rows[0].get("lam") and row["value"] is not None)
+    """The median over the networks of the λ that stands first, the profile's."""
+    values = sorted(row["value"] for row in known(where(rows, lam=rows[0].get("lam"))))
     return f"{values[len(values) // 2]:.0f}" if values else "undefined"
 
 
@@ -47,7 +45,7 @@ def figure(record: dict) -> Figure:
     left, right = fig.subfigures(1, 2, width_ratios=(3, 2.1))
     grid = left.subplots(len(images), 1 + len(maps), squeeze=False)
     for ax, image in zip(grid[:, 0], images, strict=True):
-        ax.imshow(image.transpose(1, 2, 0).squeeze(), cmap="gray_r", vmin=0, vmax=1)
+        picture(ax, image)
     grid[0, 0].set_title("image", fontsize=8)
     for column, (training, gradients) in zip(grid.T[1:], maps.items(), strict=True):
         column[0].set_title(title(training), color=hue(training), fontsize=8, fontweight="bold")
@@ -86,7 +84,7 @@ def table(record: dict) -> list[DataFrame]:
 
 
 def _mean(rows: list[dict]) -> str:
-    values = [row["value"] for row in rows if row["value"] is not None]
+    values = [row["value"] for row in known(rows)]
     mean = math.fsum(values) / len(values) if values else math.nan
     return f"{100 * mean:.1f} %" if rows[0]["quantity"] in ("zero gradient", "accuracy") else f"{mean:.3g}"
 
@@ -94,7 +92,7 @@ def _mean(rows: list[dict]) -> str:
 def map_panel(gradient: np.ndarray, ax: Axes) -> Axes:
     """One gradient (C, H, W), its channels added, with its norms and participation number below.
 
-    Each map is on its own scale, since l1 differs by orders.
+    Each map has its own scale, since l1 differs by orders of magnitude.
     """
     pixels = gradient.sum(0)
     limit = np.abs(pixels).max() or 1
@@ -106,17 +104,17 @@ def map_panel(gradient: np.ndarray, ax: Axes) -> Axes:
 
 
 def size_panel(sizes: list[dict], robust: list[dict], names: list[str], correlation: float | None, ax: Axes) -> Axes:
-    """A dot for each network of the trainings `names`: its gradient's size and its accuracy under attack.
+    """A dot for each network of the trainings `names`: the size of its gradient and its accuracy under attack.
 
-    `sizes` are rows of one quantity, `robust` rows of accuracy; `correlation` between the two is in the title.
+    `sizes` are rows of one quantity, `robust` are accuracies; the title gives the `correlation` of the two.
     """
     accuracy = {row["experiments"][0]: 100 * row["value"] for row in robust}
     for training in names:
-        own = [row for row in sizes if row["training"] == training and row["value"] is not None]
-        heights = [accuracy[row["experiments"][0]] for row in own]
-        ax.plot([row["value"] for row in own], heights, "o", color=hue(training), markersize=4, alpha=0.8)
-    known = "undefined" if correlation is None else f"{correlation:.2f}"
-    ax.set_title(f"rank correlation {known}", fontsize=8, loc="right")
+        rows = known(where(sizes, training=training))
+        heights = [accuracy[row["experiments"][0]] for row in rows]
+        ax.plot([row["value"] for row in rows], heights, "o", color=hue(training), markersize=4, alpha=0.8)
+    text = "undefined" if correlation is None else f"{correlation:.2f}"
+    ax.set_title(f"rank correlation {text}", fontsize=8, loc="right")
     if any(row["value"] for row in sizes):
         ax.set_xscale("log")
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -11,11 +11,11 @@ from paperlib.artifacts.reading import captioned, percent, same_attack, select, 
 from paperlib.artifacts.tabulating import attack_at, pivot
 from paperlib.words import attack, hue, radius, title
 
-CHOSEN, USED = "chosen", "in use"  # marks of a λ
+CHOSEN, USED = "chosen", "in use"  # how a λ can be marked
 
 
 def headline(record: dict) -> str:
-    """The λ that validation data choose, the one in use and the difference; at which λ networks broke down."""
+    """The λ that validation data choose, the one in use and their difference; the λ at which networks broke down."""
     (chosen,), (used,) = select(record, quantity="chosen λ"), select(record, quantity="used λ")
     training = title(_swept(record))
     if used["value"] is None:
@@ -31,7 +31,7 @@ def headline(record: dict) -> str:
 
 
 def _between(means: list[dict], chosen: float, used: float) -> str:
-    """What the chosen λ changes against the one in use; empty where that was not trained."""
+    """The change from the λ in use to the chosen one, in words; empty where the λ in use was not trained."""
     others = [row for row in means if weight(row) == used]
     changes = [
         f"{attack(row)} {100 * (row['value'] - other['value']):+z.1f} points"
@@ -48,7 +48,7 @@ def caption(record: dict) -> str:
 
 
 def figure(record: dict) -> Figure:
-    """Validation accuracy, clean and attacked: left against λ, right against each other; the chosen λ marked."""
+    """Validation accuracy, clean and attacked: left against λ, right against each other; two λ are marked."""
     fig, (left, right) = plt.subplots(1, 2, figsize=(10.4, 4.2), width_ratios=(5, 4), layout="constrained")
     (chosen,), (used,) = select(record, quantity="chosen λ"), select(record, quantity="used λ")
     marks = {used["value"]: USED, chosen["value"]: CHOSEN}  # where they agree, "chosen"
@@ -83,15 +83,16 @@ def by_weight(rows: list[dict]) -> list[list[dict]]:
 
 
 def broken(means: list[dict], networks: list[dict]) -> dict[float, tuple[int, int]]:
-    """For each λ how many networks broke down, and of how many: clean accuracy below half of the vanilla mean.
+    """For each λ how many networks broke down, and how many there are.
 
-    `means` are mean accuracies, `networks` the accuracies of single networks.
+    A network broke down where its clean accuracy is below half of the mean of vanilla networks.  `means` are mean
+    accuracies, `networks` the accuracies of single networks.
     """
     level = next((row["value"] / 2 for row in under(means, labels.CLEAN) if not weight(row)), 0.0)
     counts: dict[float, tuple[int, int]] = {}
     for row in under(networks, labels.CLEAN):
-        count, of = counts.get(weight(row), (0, 0))
-        counts[weight(row)] = count + (row["value"] < level), of + 1
+        count, total = counts.get(weight(row), (0, 0))
+        counts[weight(row)] = count + (row["value"] < level), total + 1
     return counts
 
 
@@ -109,10 +110,10 @@ def sweep_panel(
 ) -> Axes:
     """Accuracy against the λ of `training`: a line for each attack, a dot for each network.
 
-    `curves` hold the mean accuracies under each attack, the smallest λ first, `networks` the accuracies of single
-    networks; `marks` are drawn at their λ.
+    `curves` holds the mean accuracies under each attack, the smallest λ first, `networks` the accuracies of single
+    networks; `marks` maps a λ to its mark.
     """
-    places = {weight(row): i for i, row in enumerate(curves[0])}  # equal steps: 0 has no place on a logarithmic axis
+    places = {weight(row): i for i, row in enumerate(curves[0])}  # equal steps: a logarithmic axis has no 0
     ends = []
     for rows in curves:
         clean = rows[0]["attack"] == labels.CLEAN
@@ -136,10 +137,10 @@ def sweep_panel(
 def trade_off_panel(
     clean: list[dict], attacked: list[dict], down: list[float], marks: dict[float, str], training: str, ax: Axes
 ) -> Axes:
-    """A dot for each λ of `training`: clean accuracy and accuracy under attack, rows of the same λ in the same order.
+    """A dot for each λ of `training`: its clean accuracy and its accuracy under attack, joined in the order of λ.
 
-    The λ of `down`, at which networks broke down, are in the title alone: they would leave no room for the others.
-    `marks` are drawn around the dot of their λ.
+    `clean` and `attacked` hold a row for each λ, the smallest first.  The λ of `down`, at which networks broke down,
+    are in the title alone: their dots would leave no room for the others.  `marks` maps a λ to its mark.
     """
     pairs = [(c, a) for c, a in zip(clean, attacked, strict=True) if weight(c) not in down]
     dots = [(100 * c["value"], 100 * a["value"]) for c, a in pairs]
@@ -169,7 +170,7 @@ def trade_off_panel(
 
 
 def _around(values: list[float]) -> tuple[float, float]:
-    """Limits with room around dots; intervals may reach beyond."""
+    """Limits of an axis with room around dots; whiskers may reach beyond."""
     low, high = min(values), max(values)
     room = max(0.25 * (high - low), 1)
     return low - room, high + room

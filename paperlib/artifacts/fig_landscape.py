@@ -1,4 +1,4 @@
-"""The loss around an image: along the attack's direction and a random one, and over the plane of both."""
+"""The loss around an image: along the attack's direction and a random one, and over the plane of the two."""
 
 from operator import itemgetter
 
@@ -10,22 +10,22 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from pandas import DataFrame
 
-from paperlib.artifacts.drawing import bound, line, logarithmic
-from paperlib.artifacts.reading import Part, captioned, percent, select, trainings
+from paperlib.artifacts.drawing import bound, line, logarithmic, picture
+from paperlib.artifacts.reading import Part, captioned, known, percent, select, trainings, where
 from paperlib.artifacts.tabulating import network, number, pivot
 from paperlib.words import hue, title
 
 STYLES = {"attack": "-", "random": "--"}  # of the directions
 NAMES = {"attack": "attack's direction", "random": "random direction"}
 LIKELY = np.log(2)  # the loss at which the true class has probability 1/2
-NONE = "No image is classified correctly by all networks, so none has a landscape to show"
+NONE = "No image is classified correctly by all networks, so none has a landscape to show"  # a headline
 
 
 # ---- along the two directions ------------------------------------------------------------------------------------
 
 
 def headline(record: dict) -> str:
-    """The median loss at the reach, and where a random direction leads up as far as the attack's."""
+    """The median loss at the largest t, and the trainings where a random direction raises it as much."""
     losses = select(record, quantity="loss")
     reach = max(row["t_255"] for row in losses)
     ends = {(row["training"], row["direction"]): row["value"] for row in losses if row["t_255"] == reach}
@@ -72,7 +72,7 @@ def figure(record: dict) -> Figure:
     texts = (f"median loss of {images} images", f"loss of {shown} images, one by one", "still correct, %")
     for ax, text in zip(axes[:, 0], texts, strict=True):
         ax.set_ylabel(text)
-    for ax in axes[:2].flat:  # after all of the shared scale is logarithmic, which sets a formatter of its own
+    for ax in axes[:2].flat:  # last, because making a shared scale logarithmic sets another formatter
         ax.yaxis.set_major_formatter("{x:g}")
     style = {"xycoords": axes[0, -1].get_yaxis_transform(), "textcoords": "offset points", "va": "center"}
     axes[0, -1].annotate("p = 1/2", (1, LIKELY), (4, 0), color=".4", fontsize=8, **style)
@@ -80,7 +80,7 @@ def figure(record: dict) -> Figure:
 
 
 def table(record: dict) -> list[DataFrame]:
-    """A line for each network: what it has at the image and at the reach, and how rough the way there is."""
+    """A line for each network: loss and correctness at the image and at the largest t, roughness, zero gradients."""
     losses = select(record, quantity="loss")
     reach = max(row["t_255"] for row in losses)
     rows = [row for row in losses if row["t_255"] == 0 and row["direction"] == "attack"]  # both start at the image
@@ -102,14 +102,13 @@ def table(record: dict) -> list[DataFrame]:
 def directions(rows: list[dict], ax: Axes, *, factor: float = 1) -> Axes:
     """`factor` times one quantity of one training against t: a line for each direction, with its interval."""
     for direction, linestyle in STYLES.items():
-        curve = [row for row in rows if row["direction"] == direction]
         style = {"marker": "", "linestyle": linestyle, "linewidth": 1.8}
-        line(ax, "t_255", curve, hue(rows[0]["training"]), factor=factor, **style)
+        line(ax, "t_255", where(rows, direction=direction), hue(rows[0]["training"]), factor=factor, **style)
     return ax
 
 
 def single(t: list[float], losses: dict[str, list[list[float]]], colour: str, ax: Axes) -> Axes:
-    """The loss of single images against `t`: by direction a list of losses for each image."""
+    """The loss of single images against `t`; `losses` maps a direction to a list of losses for each image."""
     for direction, style in STYLES.items():
         for loss in losses.get(direction, []):
             ax.plot(t, loss, style, color=colour, linewidth=0.8)
@@ -117,10 +116,10 @@ def single(t: list[float], losses: dict[str, list[list[float]]], colour: str, ax
 
 
 def name_directions(rows: list[dict], ax: Axes) -> Axes:
-    """Write which line is which at their left ends, above and below their intervals: there they lie apart."""
-    first = [next(row for row in rows if row["direction"] == direction) for direction in STYLES]
-    known = sorted((row for row in first if row["value"] is not None), key=itemgetter("value"))
-    for row, end, shift in zip(known, ("low", "high"), (-4, 4), strict=False):
+    """Name the lines at their left ends, where they lie apart: one below its interval, one above."""
+    first = [where(rows, direction=direction)[0] for direction in STYLES]
+    ends = sorted(known(first), key=itemgetter("value"))
+    for row, end, shift in zip(ends, ("low", "high"), (-4, 4), strict=False):
         style = {"textcoords": "offset points", "va": "top" if shift < 0 else "bottom", "fontsize": 7.5}
         place = (row["t_255"], bound(row, end))
         ax.annotate(NAMES[row["direction"]], place, (0, shift), color=hue(row["training"]), **style)
@@ -132,7 +131,7 @@ def name_directions(rows: list[dict], ax: Axes) -> Axes:
 
 
 def plane_headline(record: dict) -> str:
-    """Whose decision each direction changes within the reach, and how far out."""
+    """The trainings whose decision each direction changes, and at which t."""
     plane = record["arrays"]["plane"]
     if not plane["right"]:
         return NONE
@@ -156,7 +155,7 @@ def plane_caption(record: dict) -> str:
 
 
 def plane_figure(record: dict) -> Figure:
-    """One image, and its loss over the plane for each training."""
+    """An image, and for each training its loss over the plane of the two directions."""
     plane = record["arrays"]["plane"]
     names, t = list(plane["loss"]), np.array(plane["t_255"])
     widths = (0.6, *[1] * max(1, len(names)))
@@ -167,8 +166,7 @@ def plane_figure(record: dict) -> Figure:
         text = "no image is classified\ncorrectly by all"
         maps[0].text(0.5, 0.5, text, transform=maps[0].transAxes, ha="center")
         return fig
-    left.imshow(np.array(plane["image"]).transpose(1, 2, 0).squeeze(), cmap="gray_r", vmin=0, vmax=1)
-    left.set(xticks=[], yticks=[], title="the image (+)")
+    picture(left, np.array(plane["image"])).set_title("the image (+)")
     losses = np.array([*plane["loss"].values()])
     lowest = losses[losses > 0].min(initial=1)
     norm = LogNorm(lowest, max(losses.max(), 2 * lowest))
@@ -184,9 +182,9 @@ def plane_figure(record: dict) -> Figure:
 
 
 def loss_map(t: np.ndarray, loss: np.ndarray, right: np.ndarray, norm: Normalize, ax: Axes) -> Axes:
-    """The loss over the plane: a column for each length `t` along the attack's direction, a row for a random one.
+    """The loss over the plane, (T, T): columns for the T lengths `t` in the attack's direction, rows in a random one.
 
-    A line surrounds where the decision is `right`, which has the shape of `loss`.
+    A line surrounds the region where the decision is `right`, (T, T).
     """
     ax.pcolormesh(t, t, loss, norm=norm, cmap="magma", rasterized=True)
     if right.any() and not right.all():

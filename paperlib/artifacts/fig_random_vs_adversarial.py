@@ -1,19 +1,18 @@
-"""Random noise against an attack of the same size and of a smaller one, on images."""
+"""Random noise against an attack of the same or a smaller size, on images."""
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from pandas import DataFrame
 
 from paperlib import labels
-from paperlib.artifacts.drawing import LAWS, clean_line
-from paperlib.artifacts.noise import UNMEASURED, noise_panel, noise_row, widest
+from paperlib.artifacts.noise import LAWS, UNMEASURED, clean_line, noise_panel, noise_row, widest
 from paperlib.artifacts.reading import captioned, percent, same_attack, select, under
 from paperlib.artifacts.tabulating import pivot
 from paperlib.words import attack, radius
 
 
 def headline(record: dict) -> str:
-    """The attack against noise four times larger, where they differ most."""
+    """Accuracy under the attack and under noise four times larger, where they differ most."""
     means = select(record, quantity="mean accuracy")
     widest_gap = widest(means, select(record, quantity="mean gap", noise="uniform"))
     if widest_gap is None:
@@ -37,14 +36,14 @@ def figure(record: dict) -> Figure:
     fig, axes = plt.subplots(1, 2, figsize=(9, 4), sharey=True, layout="constrained")
     for ax, law in zip(axes, ("uniform", "sign"), strict=True):
         noise_panel(means, select(record, quantity="mean gap", noise=law), ax)
-        clean_line(ax, clean, named=ax is axes[0])
+        clean_line(clean, ax, named=ax is axes[0])
         ax.set(title=LAWS[law], xlabel="ε of the attack, in 1/255")
     axes[0].set(ylabel="accuracy, %", ylim=(0, 101))
     return fig
 
 
 def table(record: dict) -> list[DataFrame]:
-    """A line for each radius: accuracy under the attack and under noise; then what clamping leaves of the noise."""
+    """A line for each radius: accuracy under the attack and under noise; then the noise's energy after clamping."""
     means = select(record, quantity="mean accuracy")
 
     def head(gap: dict) -> dict:

@@ -1,14 +1,13 @@
-"""Random noise against an attack of the same size and of a smaller one, on event data: in counts and in events."""
+"""Random noise against an attack of the same or a smaller size, on event data: in counts and in whole events."""
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from pandas import DataFrame
 
 from paperlib import labels
-from paperlib.artifacts.drawing import LAWS, clean_line
 from paperlib.artifacts.events import NOTHING, UNITS, nothing
-from paperlib.artifacts.noise import UNMEASURED, noise_panel, widest
-from paperlib.artifacts.reading import captioned, percent, points, same_attack, select, trainings, under
+from paperlib.artifacts.noise import LAWS, UNMEASURED, clean_line, noise_panel, widest
+from paperlib.artifacts.reading import captioned, percent, points, same_attack, select, trainings, under, where
 from paperlib.artifacts.tabulating import pivot
 from paperlib.words import attack, hue, radius, size, title
 
@@ -16,14 +15,14 @@ LARGER = {"uniform": "uniform noise of 4ε", labels.RANDOM_FLIPS: "four times as
 
 
 def headline(record: dict) -> str:
-    """The widest gap between noise four times larger and the attack, in counts and in whole events."""
+    """Accuracy under the attack and under noise four times larger, where they differ most: in counts, in events."""
     means = select(record, quantity="mean accuracy")
     if not means:
         return NOTHING
     training, phrases = means[0]["training"], []
-    own = [row for row in means if row["training"] == training]
     for law, name in LARGER.items():
-        widest_gap = widest(own, select(record, quantity="mean gap", noise=law, training=training))
+        gaps = select(record, quantity="mean gap", noise=law, training=training)
+        widest_gap = widest(where(means, training=training), gaps)
         if widest_gap is not None:
             attacked, noise = widest_gap
             phrases.append(
@@ -39,7 +38,7 @@ def caption(record: dict) -> str:
 
 
 def figure(record: dict) -> Figure:
-    """A row for each training: both laws of noise against PGD in counts, random flips against chosen ones."""
+    """A row of panels for each training: two laws of noise and PGD in counts, random and chosen flips of events."""
     names = trainings(record)
     if not names:
         return nothing()
@@ -52,9 +51,9 @@ def figure(record: dict) -> Figure:
             gaps = select(record, quantity="mean gap", noise=law, training=training)
             noise_panel(means, gaps, ax)
             (unit,) = size(gaps[0])
-            room = 1.22 * ax.get_xlim()[1]  # a narrow panel needs more of it for names
-            ax.set(xlabel=f"{UNITS[unit]}, of the attack", ylim=(0, 101), xlim=(0, room))
-            clean_line(ax, clean, named=ax is row[0])
+            right = 1.22 * ax.get_xlim()[1]  # names need more room in a narrow panel
+            ax.set(xlabel=f"{UNITS[unit]}, of the attack", ylim=(0, 101), xlim=(0, right))
+            clean_line(clean, ax, named=ax is row[0])
         row[0].set_ylabel(f"{title(training)}\naccuracy, %", color=hue(training))
     for ax, name in zip(axes[0], LAWS.values(), strict=True):
         ax.set_title(name)
@@ -66,7 +65,7 @@ def table(record: dict) -> list[DataFrame]:
     means = select(record, quantity="mean accuracy")
 
     def head(gap: dict) -> dict:
-        (attacked,) = (row for row in same_attack(means, gap) if row["training"] == gap["training"])
+        (attacked,) = where(same_attack(means, gap), training=gap["training"])
         return {
             "training": title(gap["training"]),
             "attack": attack(gap),

@@ -1,6 +1,6 @@
-"""Which part of SR's form matters: its variants, what each leaves, what it changes, and the size of its gradient.
+"""Variants of SR: their accuracy, their difference from the first form, and the size of their gradient.
 
-A form is a choice for each of `FACTORS`; the first form in a record is SR as it is used everywhere else.
+A form is a choice for each of `FACTORS`; the first form in a record is the one that all other artifacts use.
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,29 +11,41 @@ from matplotlib.figure import Figure
 from pandas import DataFrame
 
 from paperlib import labels
-from paperlib.artifacts.drawing import ATTACK, bound, dots
-from paperlib.artifacts.reading import Line, captioned, clear, percent, points, same_attack, select, under
+from paperlib.artifacts.drawing import ATTACK, dots
+from paperlib.artifacts.reading import (
+    STUDY,
+    Line,
+    captioned,
+    clear,
+    known,
+    percent,
+    points,
+    same_attack,
+    select,
+    turned,
+    under,
+)
 from paperlib.artifacts.tabulating import attack_at, number, pivot
 from paperlib.words import attack, hue, title
 
 FACTORS = ("confidence", "penalty", "direction", "h")
-SYMBOLS = {"square": "q²", "absolute": "|q|", "+": "+d", "-": "-d", "central": "±d"}  # others stand for themselves
-FIRST = "the first"  # how records name the form that differences are against
+SYMBOLS = {"square": "q²", "absolute": "|q|", "+": "+d", "-": "-d", "central": "±d"}  # of choices, where not their name
+FIRST = "the first"  # the label `against` of differences from the first form
 SWEPT = ("mean accuracy", "mean accuracy at another λ")
-SIZES = {"l1": "‖g‖₁", "participation number": "PN"}  # of the gradient
+SIZES = {"l1": "‖g‖₁", "participation number": "PN"}  # quantities of the gradient, with heads of columns
 STATEMENTS = {
     "l1": "Every variant with a λ lowers the gradient's magnitude, the median of ‖∇ₓ f_y‖₁.",
     "participation number": (
         "Every variant with a λ makes the gradient sparser: it lowers the median participation number."
     ),
 }
-MARKERS = {labels.CLEAN: ("o", ".55"), labels.WORST: ("D", None)}  # None: the training's own colour
-OTHER = ("s", ATTACK)  # of any other attack
+MARKERS = {labels.CLEAN: ("o", ".55"), labels.WORST: ("D", None)}  # with colours; None: that of the training
+OTHER = ("s", ATTACK)  # marker and colour of any other attack
 WIDTHS = (3.9, 4.2, 3.1, 1.1)  # of the four panels
 
 
 def headline(record: dict) -> str:
-    """What the first form gains on vanilla, and which single change of it changes most."""
+    """The difference of the first form from vanilla, and the single change of a factor that matters most."""
     chosen = forms(record)
     if not chosen:
         return "No variant of SR was trained here"
@@ -57,18 +69,17 @@ def headline(record: dict) -> str:
 
 def caption(record: dict) -> str:
     """Data, epochs, images and seeds."""
-    images = "{samples} test images ({samples} validation images chose λ)"
-    return captioned(record, f"{{data}}, {{epochs}} epochs, {images}, {{seeds}}")
+    return captioned(record, STUDY)
 
 
 def figure(record: dict) -> Figure:
-    """A line for each form, vanilla first: the form, accuracies, differences from the first form, the gradient."""
+    """A line for each form, vanilla first: its factors, accuracies, differences from the first form, its gradient."""
     chosen = forms(record)
     means = select(record, quantity="mean accuracy", split=None)
     other_lambdas = select(record, quantity="mean accuracy at another λ", attack=labels.WORST)
     first = form(chosen[0]) if chosen else {}
     gains = [row for row in select(record, quantity="difference", against="vanilla") if form(row) == first]
-    differences = [*map(turned, gains), *select(record, quantity="difference", against=FIRST)]
+    differences = [*map(vanilla_against_first, gains), *select(record, quantity="difference", against=FIRST)]
     size = (sum(WIDTHS), 1.6 + 0.34 * (len(chosen) + 1))
     fig, axes = plt.subplots(1, 4, figsize=size, width_ratios=WIDTHS, sharey=True, layout="constrained")
     write_forms(chosen, axes[0])
@@ -87,7 +98,7 @@ def figure(record: dict) -> Figure:
 
 
 def table(record: dict) -> list[DataFrame]:
-    """A line a form at the λ chosen for it, vanilla first; then a line a λ: what chose it, and what judged it."""
+    """A line for each form at its chosen λ, vanilla first; then a line for each λ: validation and test accuracy."""
 
     def head(row: dict) -> dict:
         cells = [symbol(row, factor) for factor in FACTORS] if form(row) else [title(row["training"]), "", "", ""]
@@ -117,7 +128,7 @@ def table(record: dict) -> list[DataFrame]:
 
 
 def box(record: dict) -> Iterator[Line]:
-    """Whether changing one factor alone matters; then what becomes of the gradient's magnitude and sparsity."""
+    """A line for each factor that was changed alone; then two for the gradient's magnitude and sparsity."""
     for factor in FACTORS:
         if rows := [row for row in single_changes(record) if changed(row, forms(record)[0]) == [factor]]:
             numbers = ", ".join(f"{_escaped(name(row, [factor]))} {points(row)}" for row in rows)
@@ -125,8 +136,8 @@ def box(record: dict) -> Iterator[Line]:
             subject = factor if factor == "h" else f"the {factor}"
             yield Line(holds, f"Changing {subject} alone changes accuracy under the {attack(rows[0])}.", numbers)
     for quantity, statement in STATEMENTS.items():
-        known = [row for row in select(record, quantity=quantity) if row["value"] is not None]
-        vanilla, variants = [row for row in known if not form(row)], [row for row in known if form(row)]
+        rows = known(select(record, quantity=quantity))
+        vanilla, variants = [row for row in rows if not form(row)], [row for row in rows if form(row)]
         if vanilla and variants:
             yield _lowered(variants, vanilla[0], statement)
 
@@ -135,12 +146,12 @@ def box(record: dict) -> Iterator[Line]:
 
 
 def forms(record: dict) -> list[dict]:
-    """The rows of what validation data chose, one a form, the first form first."""
+    """The chosen λ of each form, the first form first."""
     return select(record, quantity="chosen λ")
 
 
 def form(row: dict) -> dict:
-    """The form of a row's networks; empty of vanilla ones."""
+    """The form of a row's networks; empty for vanilla networks."""
     return {factor: row[factor] for factor in FACTORS if factor in row}
 
 
@@ -150,47 +161,46 @@ def changed(row: dict, first: dict) -> list[str]:
 
 
 def single_changes(record: dict) -> list[dict]:
-    """The differences from the first form, in the worst case, of those forms that differ in one factor."""
+    """The differences from the first form in the worst case, of the forms that differ from it in one factor."""
     rows = select(record, quantity="difference", attack=labels.WORST, against=FIRST)
     return [row for row in rows if len(changed(row, forms(record)[0])) == 1]
 
 
 def symbol(row: dict, factor: str) -> str:
-    """What readers see of one factor in its column: "margin", "q²", "0.01"."""
+    """The text for one factor of a row's form: "margin", "q²", "0.01"."""
     return f"{row['h']:g}" if factor == "h" else SYMBOLS.get(row[factor], row[factor])
 
 
 def name(row: dict, factors: Iterable[str] = FACTORS) -> str:
-    """Some factors of a row's form: "margin, q², +d, h = 0.01"."""
+    """The text for some factors of a row's form: "margin, q², +d, h = 0.01"."""
     symbols = {factor: symbol(row, factor) for factor in factors}
     return ", ".join(f"h = {text}" if factor == "h" else text for factor, text in symbols.items())
 
 
-def turned(row: dict) -> dict:
-    """The difference of the first form from vanilla as that of vanilla from the first form."""
-    kept = {label: value for label, value in row.items() if label not in FACTORS}
-    values = {"value": -row["value"], "low": -bound(row, "high"), "high": -bound(row, "low")}
-    return kept | {"training": row["against"], "against": FIRST} | values
+def vanilla_against_first(gain: dict) -> dict:
+    """The difference of vanilla from the first form, from that of the first form from vanilla."""
+    row = turned(gain) | {"against": FIRST}
+    return {label: value for label, value in row.items() if label not in FACTORS}
 
 
 def placed(rows: list[dict], chosen: list[dict]) -> list[tuple[int, dict]]:
-    """Each of `rows` with the height of its form in the figure: vanilla at 0, the forms `chosen` below it."""
+    """Each of `rows` with the height of its form in the figure: vanilla at 0, then the forms of `chosen`."""
     heights = [{}, *map(form, chosen)]
     return [(heights.index(form(row)), row) for row in rows]
 
 
 def _lowered(rows: list[dict], vanilla: dict, statement: str) -> Line:
-    """Whether all intervals lie below vanilla's; not so where one lies above."""
-    known = all(row["low"] is not None for row in [vanilla, *rows])
-    below = known and all(row["high"] < vanilla["low"] for row in rows)
-    above = known and any(row["low"] > vanilla["high"] for row in rows)
+    """A line that holds where all intervals lie below vanilla's, and does not hold where one lies above."""
+    decidable = all(row["low"] is not None for row in [vanilla, *rows])
+    below = decidable and all(row["high"] < vanilla["low"] for row in rows)
+    above = decidable and any(row["low"] > vanilla["high"] for row in rows)
     values = [row["value"] for row in rows]
     numbers = f"vanilla {vanilla['value']:.3g}, variants {min(values):.3g} to {max(values):.3g}"
     return Line(True if below else False if above else None, statement, numbers)
 
 
 def _escaped(text: str) -> str:
-    """For a cell of a Markdown table."""
+    """The text for a cell of a Markdown table."""
     return text.replace("|", r"\|")
 
 
@@ -198,7 +208,7 @@ def _escaped(text: str) -> str:
 
 
 def write_forms(chosen: list[dict], ax: Axes) -> Axes:
-    """A line of words for each form, bold where it differs from the first, and its λ."""
+    """The factors of each form, bold where they differ from the first form's, and its λ."""
     ax.set_axis_off()
     places = dict(zip((*FACTORS, "λ"), (0.05, 0.29, 0.47, 0.66, 0.82), strict=True))
     for head, x in places.items():
@@ -214,9 +224,9 @@ def write_forms(chosen: list[dict], ax: Axes) -> Axes:
 
 
 def accuracies(pairs: list[tuple[int, dict]], other_lambdas: list[tuple[int, dict]], ax: Axes) -> Axes:
-    """Mean accuracies, one mark an attack; hollow ones of networks at a λ that was not chosen.
+    """Mean accuracies, a marker for each attack; those of `other_lambdas`, which were not chosen, are hollow.
 
-    `pairs` and `other_lambdas` are heights and rows, vanilla's row before the others'.
+    `pairs` and `other_lambdas` hold heights and rows, vanilla's row before the others.
     """
     for y, row in other_lambdas:
         style = {"markersize": 4, "markerfacecolor": "none", "color": hue(row["training"]), "alpha": 0.55}
@@ -237,7 +247,7 @@ def accuracies(pairs: list[tuple[int, dict]], other_lambdas: list[tuple[int, dic
 
 
 def changes(pairs: list[tuple[int, dict]], ax: Axes) -> Axes:
-    """Differences from the first form, clean and in the worst case; `pairs` are heights and rows."""
+    """Differences from the first form, clean and in the worst case; `pairs` holds heights and rows."""
     ax.axvline(0, color=".4", linewidth=0.8)
     for kind, shift in ((labels.CLEAN, -0.14), (labels.WORST, 0.14)):
         marker, colour = MARKERS[kind]
@@ -249,7 +259,7 @@ def changes(pairs: list[tuple[int, dict]], ax: Axes) -> Axes:
 
 
 def write_sizes(pairs: list[tuple[int, dict]], ax: Axes) -> Axes:
-    """A column of numbers for each of `SIZES`; `pairs` are heights and rows."""
+    """A column of numbers for each of `SIZES`; `pairs` holds heights and rows."""
     ax.set_axis_off()
     for i, (quantity, head) in enumerate(SIZES.items()):
         ax.text(0.55 * i, -0.75, head, color=".45", va="center")

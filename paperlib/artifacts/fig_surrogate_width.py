@@ -8,16 +8,16 @@ from pandas import DataFrame
 
 from paperlib import labels
 from paperlib.artifacts.drawing import LOG, bound
-from paperlib.artifacts.reading import captioned, select, trainings, under, whole
+from paperlib.artifacts.reading import captioned, select, trainings, under, where, whole
 from paperlib.artifacts.tabulating import contrasted
 from paperlib.words import attack, hue, title
 
 MARKERS = {"triangle": "^", "rectangle": "s", "exponential": "o"}
-NAMES = {"straight-through": "straight", "assg": "ASSG", "pdsg": "PDSG"}  # where it is not the rule's own
+NAMES = {"straight-through": "straight", "assg": "ASSG", "pdsg": "PDSG"}  # of rules on the x-axis, where not the label
 
 
 def headline(record: dict) -> str:
-    """What the best width changes against the network's own rule, all widths together, and that rule at equal cost."""
+    """The change from the network's own rule to the best width, to all widths together, to more steps at their cost."""
     best, together, longer = [], [], []
     for training in trainings(record):
         contrasts = select(record, quantity="mean contrast", training=training)
@@ -44,7 +44,7 @@ def figure(record: dict) -> Figure:
         1, len(names), figsize=(10.4, 4.4), sharey=True, squeeze=False, subplot_kw=LOG, layout="constrained"
     )
     for ax, training in zip(axes[0], names, strict=True):
-        rules([row for row in means if row["training"] == training], ax)
+        rules(where(means, training=training), ax)
         ax.set_title(title(training), color=hue(training), fontweight="bold", fontsize=11)
     lowest = min(row["value"] for row in means)
     axes[0, 0].set(ylabel="accuracy, %", ylim=(max(0, 10 * int(10 * lowest)) - 2, 102))
@@ -53,12 +53,12 @@ def figure(record: dict) -> Figure:
 
 
 def table(record: dict) -> list[DataFrame]:
-    """Accuracy and passes of each attack, and what it changes against the network's own rule."""
+    """Accuracy and passes of each attack, then its difference from the network's own rule."""
     return contrasted(record)
 
 
 def own_rule(rows: list[dict]) -> list[dict]:
-    """Those of `rows` that are of PGD by the network's own rule, the fewest steps first."""
+    """Those of `rows` under PGD by the network's own rule, the fewest steps first."""
     return sorted(under(rows, "pgd", rule=None, rules=None), key=lambda row: row["steps"])
 
 
@@ -68,10 +68,10 @@ def with_width(rows: list[dict]) -> list[dict]:
 
 
 def rules(rows: list[dict], ax: Axes) -> Axes:
-    """One training's accuracy under PGD by each rule, with lines across for the network's own and for all together.
+    """One training's accuracy under PGD by each rule, with horizontal lines for the own rule and for all together.
 
-    `rows` are mean accuracies; those by the network's own rule are of two numbers of steps, the larger at the cost of
-    all rules together.
+    `rows` are mean accuracies.  Two of them are by the network's own rule; the one of more steps is at the cost of all
+    rules together.
     """
     colour = hue(rows[0]["training"])
     reference, longer = own_rule(rows)
@@ -90,15 +90,15 @@ def curves(rows: list[dict], ax: Axes) -> Axes:
     """A curve against the width for each family of rules."""
     style = {"color": hue(rows[0]["training"]), "markersize": 5, "linewidth": 1.4}
     for family, marker in MARKERS.items():
-        line = sorted((row for row in rows if row["rule"] == family), key=lambda row: row["gamma"])
-        fill = {} if family == "triangle" else {"markerfacecolor": "white"}  # the training's own family stands out
+        line = sorted(where(rows, rule=family), key=lambda row: row["gamma"])
+        fill = {} if family == "triangle" else {"markerfacecolor": "white"}  # the family of the networks' own rule
         gammas, values = [row["gamma"] for row in line], [100 * row["value"] for row in line]
         ax.plot(gammas, values, marker=marker, label=family, **style, **fill)
     return ax
 
 
 def beside(rows: list[dict], gammas: list[float], ax: Axes) -> Axes:
-    """A dot for each rule without a width, on the right of the widths `gammas`, and the names of all on the x-axis."""
+    """A dot for each rule without a width, on the right of the widths `gammas`; all are named on the x-axis."""
     places = [1.9 ** (i + 1) * gammas[-1] for i in range(len(rows))]
     if rows:
         values = [100 * row["value"] for row in rows]

@@ -1,6 +1,6 @@
-"""SR's gain over steps, leak and reset of the neurons, and without spikes: one thing at a time, or a whole grid.
+"""SR's gain with other steps, leak and reset of the neurons, and without spikes: one at a time, or on a whole grid.
 
-A setting is a choice for each of `FACTORS`.  The profile's own comes first among the gains of a record.
+A setting is a choice for each of `FACTORS`.  The default is the profile's, the first among the gains of a record.
 """
 
 from collections.abc import Iterator
@@ -14,13 +14,13 @@ from pandas import DataFrame
 
 from paperlib import labels
 from paperlib.artifacts.drawing import bound, dots, whiskers
-from paperlib.artifacts.reading import Line, all_above, captioned, clear, percent, points, select, whole
+from paperlib.artifacts.reading import STUDY, Line, all_above, captioned, clear, percent, points, select, where, whole
 from paperlib.artifacts.tabulating import attack_at, pivot
 from paperlib.words import attack, hue, title
 
-FACTORS = {"T": "T = {:g}", "tau": "τ = {:g}", "reset": "{} reset", "neuron": "{}"}  # with what readers see
+FACTORS = {"T": "T = {:g}", "tau": "τ = {:g}", "reset": "{} reset", "neuron": "{}"}  # with templates of their text
 ANN = "ANN (ReLU)"
-FEW = 4  # as many are named one by one
+FEW = 4  # up to so many settings are named one by one
 STATEMENTS = {
     "T": "SR helps with other numbers of steps as well.",
     "tau": "SR helps neurons of another leak as well.",
@@ -28,15 +28,15 @@ STATEMENTS = {
     "neuron": "SR helps the ANN of the same architecture as well.",
 }
 OPEN = {"markerfacecolor": "white"}
-SHIFTS = {labels.WORST: 0.14, labels.CLEAN: -0.14}  # place within a setting's line
+SHIFTS = {labels.WORST: 0.14, labels.CLEAN: -0.14}  # of dots, from the height of their setting
 STYLES = {labels.WORST: {}, labels.CLEAN: OPEN}
-APART = 0.1  # between the points of one T
-GAP = 0.5  # between what varies T, τ, reset and neuron
+APART = 0.1  # between the dots of one T
+GAP = 0.5  # between the groups of T, τ, reset and neuron
 DECIDED, UNDECIDED = "black", ".65"  # of differences clear of 0, and of others
 
 
 def headline(record: dict) -> str:
-    """SR's gain in the profile's setting, where it is clearly another, and an ANN's."""
+    """SR's gain in the default setting, in the settings where it clearly differs, and in an ANN."""
     rows, differences = gains(record), from_default(record)
     if not rows:
         return "No network was trained here to vary T, τ and reset"
@@ -59,12 +59,11 @@ def headline(record: dict) -> str:
 
 def caption(record: dict) -> str:
     """Data, epochs, images and seeds."""
-    images = "{samples} test images ({samples} validation images chose λ)"
-    return captioned(record, f"{{data}}, {{epochs}} epochs, {images}, {{seeds}}")
+    return captioned(record, STUDY)
 
 
 def figure(record: dict) -> Figure:
-    """Vanilla → SR, the gain, and the gain minus the default setting's; of a grid the gain against T."""
+    """Accuracies, gains and gains minus the default's; for a whole grid the gain against T."""
     rows = gains(record)
     if rows:
         return _grid(record) if any(len(changed(row, rows[0])) > 1 for row in rows) else _one_at_a_time(record)
@@ -75,7 +74,7 @@ def figure(record: dict) -> Figure:
 
 
 def table(record: dict) -> list[DataFrame]:
-    """A line a setting: SR's gain, and that minus the default's; then a line a network of each setting."""
+    """A line for each setting: SR's gain, and that minus the default's; then a line for each training in it."""
     if not gains(record):
         return []
     default, choices = gains(record)[0], select(record, quantity="chosen λ")
@@ -100,7 +99,7 @@ def table(record: dict) -> list[DataFrame]:
 
 
 def box(record: dict) -> Iterator[Line]:
-    """Whether SR helps in the default setting, and where T, leak, reset or neuron is another: clear of 0 everywhere."""
+    """A line for the default setting and one for each factor: whether SR's gain is above 0 in all of its settings."""
     rows, differences = gains(record), from_default(record)
     if not rows:
         yield Line(None, "SR helps with other steps, leaks and resets, and in an ANN.", "Nothing was trained here.")
@@ -134,7 +133,7 @@ def gains(record: dict, attack: str = labels.WORST) -> list[dict]:
 
 
 def from_default(record: dict, attack: str = labels.WORST) -> list[dict]:
-    """Of each setting but the default its gain minus that of the default."""
+    """The gain of each setting but the default, minus that of the default."""
     return select(record, quantity="gain minus the own", attack=attack)
 
 
@@ -144,13 +143,13 @@ def setting(row: dict) -> dict:
 
 
 def same_setting(rows: list[dict], row: dict) -> dict:
-    """The one of `rows` whose setting is that of `row`."""
+    """The only one of `rows` that has the setting of `row`."""
     (match,) = (other for other in rows if setting(other) == setting(row))
     return match
 
 
 def without_spikes(row: dict) -> bool:
-    """Whether a row is of ANNs."""
+    """Whether the networks of a row are ANNs."""
     return row["neuron"] == "ReLU"
 
 
@@ -160,7 +159,7 @@ def changed(row: dict, default: dict) -> list[str]:
 
 
 def name(row: dict, default: dict) -> str:
-    """What is other than in the default setting, "T = 2, τ = 0.5"; the default by all that it is."""
+    """The factors in which a row's setting differs from the default, "T = 2, τ = 0.5"; for the default all of them."""
     if without_spikes(row):
         return ANN
     factors = changed(row, default) or [factor for factor in FACTORS if factor != "neuron"]
@@ -168,11 +167,11 @@ def name(row: dict, default: dict) -> str:
 
 
 def symbol(row: dict, factor: str) -> str:
-    """What readers see of one factor of a row's setting: "T = 4", "detached reset"."""
+    """The text for one factor of a row's setting: "T = 4", "detached reset"."""
     return ANN if row[factor] == "ReLU" else FACTORS[factor].format(row[factor])
 
 
-# ---- one thing at a time -----------------------------------------------------------------------------------------
+# ---- one factor at a time ----------------------------------------------------------------------------------------
 
 
 def _one_at_a_time(record: dict) -> Figure:
@@ -220,18 +219,18 @@ def heights(row: dict, lines: list[tuple[float, str, dict]]) -> list[float]:
 
 
 def accuracies(lines: list[tuple[float, dict, dict]], ax: Axes) -> Axes:
-    """A line from vanilla's accuracy to SR's; `lines` are heights, rows of vanilla and rows of SR."""
+    """A line from vanilla's accuracy to SR's; `lines` holds heights, rows of vanilla and rows of SR."""
     for y, *rows in lines:
-        at, ends = y + SHIFTS[rows[0]["attack"]], [100 * row["value"] for row in rows]
-        ax.plot(ends, [at, at], color=hue("sr"), linewidth=2.5, alpha=0.35)
+        height, ends = y + SHIFTS[rows[0]["attack"]], [100 * row["value"] for row in rows]
+        ax.plot(ends, [height, height], color=hue("sr"), linewidth=2.5, alpha=0.35)
         for x, row in zip(ends, rows, strict=True):
-            ax.plot(x, at, "o", color=hue(row["training"]), markersize=5, **STYLES[row["attack"]])
+            ax.plot(x, height, "o", color=hue(row["training"]), markersize=5, **STYLES[row["attack"]])
     ax.set(title="Accuracy, %: from vanilla (grey) to SR (blue)", xlim=(0, 101))
     return ax
 
 
 def gained(pairs: list[tuple[float, dict]], ax: Axes) -> Axes:
-    """SR's gains, clean and in the worst case; `pairs` are heights and rows."""
+    """SR's gains, clean and in the worst case; `pairs` holds heights and rows."""
     for y, row in pairs:
         dots(ax, [row], y + SHIFTS[row["attack"]], hue("sr"), **STYLES[row["attack"]])
     ax.axvline(0, color=".4", linewidth=0.8)
@@ -240,7 +239,7 @@ def gained(pairs: list[tuple[float, dict]], ax: Axes) -> Axes:
 
 
 def compared(pairs: list[tuple[float, dict]], ax: Axes) -> Axes:
-    """Gains minus the default setting's, black where clear of 0; `pairs` are heights and rows."""
+    """Gains minus the default's, black where clear of 0; `pairs` holds heights and rows."""
     for y, row in pairs:
         dots(ax, [row], y, DECIDED if clear(row) else UNDECIDED)
     ax.axvline(0, color=".4", linewidth=0.8)
@@ -251,8 +250,7 @@ def compared(pairs: list[tuple[float, dict]], ax: Axes) -> Axes:
 def _vanilla_and_sr(record: dict, gain: dict) -> tuple[dict, dict]:
     """The mean accuracies whose difference is `gain`."""
     means = select(record, quantity="mean accuracy", attack=gain["attack"])
-    vanilla = [row for row in means if row["training"] == "vanilla"]
-    sr = [row for row in means if row["training"] == "sr" and row["lam"] == gain["lam"]]
+    vanilla, sr = where(means, training="vanilla"), where(means, training="sr", lam=gain["lam"])
     return same_setting(vanilla, gain), same_setting(sr, gain)
 
 
@@ -289,9 +287,9 @@ def _grid(record: dict) -> Figure:
 
 
 def against_steps(rows: list[dict], differences: list[dict], reset: str, ax: Axes) -> Axes:
-    """SR's gain against T: a line for each τ of neurons with that `reset`, and the ANN's gain across.
+    """SR's gain against T: a line for each τ of neurons with that `reset`, and a horizontal one for the ANN.
 
-    `rows` are gains under one attack, the default's first; `differences` are those minus the default's.
+    `rows` are gains under one attack, the default's first; `differences` are gains minus the default's.
     """
     default, spiking = rows[0], [row for row in rows if not without_spikes(row)]
     steps, taus = (sorted({row[factor] for row in spiking}) for factor in ("T", "tau"))
@@ -299,12 +297,12 @@ def against_steps(rows: list[dict], differences: list[dict], reset: str, ax: Axe
         colour = to_hex(plt.get_cmap("Blues")(0.4 + 0.6 * (i + 1) / len(taus)))
         line = [row for row in spiking if row["T"] == 1 or (row["tau"], row["reset"]) == (tau, reset)]
         line.sort(key=lambda row: row["T"])
-        shift = APART * (i - (len(taus) - 1) / 2)  # none at one step, where τ and reset change nothing
+        shift = APART * (i - (len(taus) - 1) / 2)  # not of T = 1, where τ and reset change nothing
         places = [steps.index(row["T"]) + (shift if row["T"] > 1 else 0) for row in line]
         ax.plot(places, [100 * row["value"] for row in line], color=colour, label=FACTORS["tau"].format(tau))
         for x, row in zip(places, line, strict=True):
-            other = row is not default and clear(same_setting(differences, row))
-            style = {"markersize": 5, "elinewidth": 1.2} | ({} if other else OPEN)
+            differs = row is not default and clear(same_setting(differences, row))
+            style = {"markersize": 5, "elinewidth": 1.2} | ({} if differs else OPEN)
             ax.errorbar(x, 100 * row["value"], 100 * whiskers([row]), fmt="o", color=colour, **style)
             if row is default:
                 ax.plot(x, 100 * row["value"], "o", color="black", markersize=12, markerfacecolor="none")

@@ -1,13 +1,16 @@
-"""An attack against random noise of one or more times its size: what the artifacts on both kinds of data share."""
+"""An attack against random noise of one or more times its size: what the artifacts on images and on events share."""
 
 from matplotlib.axes import Axes
 
 from paperlib import labels
-from paperlib.artifacts.drawing import against_noise
-from paperlib.artifacts.reading import NOISE_FACTOR, same_attack, under
-from paperlib.words import size
+from paperlib.artifacts.drawing import ATTACK, NOISE, curve, end, name_ends
+from paperlib.artifacts.reading import NOISE_FACTOR, same_attack, under, where
+from paperlib.words import attack, size
 
 UNMEASURED = "No noise of four times the attack's size was measured"
+LAWS = {"uniform": "Uniform noise", "sign": "Random signs", labels.RANDOM_FLIPS: "Random flips"}  # titles of panels
+SIGNS = {"eps_255": "ε", "eps_counts": "ε", "flips": "k"}  # of a radius, by its label
+WIDTHS = {1: 0.9, 2: 1.6, 4: 2.6}  # of lines, by how many times larger than the attack the noise is
 
 
 def noise_row(means: list[dict], gap: dict) -> dict:
@@ -22,7 +25,7 @@ def widest(means: list[dict], gaps: list[dict]) -> tuple[dict, float] | None:
 
     `means` and `gaps` are of one training, the gaps of one law.  None where no such noise was measured.
     """
-    gaps = [gap for gap in gaps if gap["factor"] == NOISE_FACTOR]
+    gaps = where(gaps, factor=NOISE_FACTOR)
     if not gaps:
         return None
     gap = max(gaps, key=lambda row: row["value"])
@@ -35,9 +38,25 @@ def noise_panel(means: list[dict], gaps: list[dict], ax: Axes) -> Axes:
 
     `means` are the mean accuracies of one training, `gaps` the mean gaps between its attack and noise of one law.
     """
-    (unit,) = size(gaps[0])
+    (unit,), ends = size(gaps[0]), []
+    colour = NOISE[gaps[0]["noise"]]
+    for factor in dict.fromkeys(gap["factor"] for gap in gaps):
+        same_factor = where(gaps, factor=factor)
+        rows = [noise_row(means, gap) for gap in same_factor]
+        curve(ax, [gap[unit] for gap in same_factor], rows, colour, width=WIDTHS.get(factor, 1.2))
+        ends.append((end(rows), f"noise, {factor if factor > 1 else ''}{SIGNS[unit]}", colour))
     attacked = [row for row in means if labels.attack(row) == labels.attack(gaps[0])]
-    noise: dict[int, list[tuple[float, dict]]] = {}
-    for gap in gaps:
-        noise.setdefault(gap["factor"], []).append((gap[unit], noise_row(means, gap)))
-    return against_noise(ax, attacked, noise, unit)
+    radii = [row[unit] for row in attacked]
+    curve(ax, radii, attacked, ATTACK, width=1.8)
+    ends.append((end(attacked), f"{attack(attacked[0])}, {SIGNS[unit]}", ATTACK))
+    name_ends(ax, radii[-1], ends)
+    ax.set_xlim(0, 1.22 * radii[-1])
+    return ax
+
+
+def clean_line(clean: dict, ax: Axes, *, named: bool) -> Axes:
+    """A dotted line at the accuracy without a perturbation; with `named`, the word "clean" above it."""
+    ax.axhline(100 * clean["value"], color=".6", linestyle=":", linewidth=1)
+    if named:
+        ax.text(ax.get_xlim()[1] / 150, 100 * clean["value"] + 1, "clean", color=".4", fontsize=8)
+    return ax

@@ -1,4 +1,4 @@
-"""The finite-difference proposition: for which h the quotient of SR is a proxy of ‖∇f‖₁, and what it costs."""
+"""The finite-difference proposition: the h at which SR's quotient is a proxy of ‖∇f‖₁, and the quotient's cost."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -8,20 +8,21 @@ from pandas import DataFrame
 
 from paperlib.artifacts import prop_finite_difference_figures as figures
 from paperlib.artifacts.prop_finite_difference_figures import EXACT, QUICK, windows
-from paperlib.artifacts.reading import Line, Part, captioned, percent, select
+from paperlib.artifacts.reading import Line, Part, captioned, known, percent, select
 from paperlib.artifacts.tabulating import network, number, pivot, quantity
 from paperlib.artifacts.thm_ratio import KEPT
 from paperlib.labels import SMOOTH, TRUE
 from paperlib.words import title
 
-SCHEMES = "{data}, {samples} test images ({smooth_samples} smooth), {seeds}"  # captions
+# captions
+SCHEMES = "{data}, {samples} test images ({smooth_samples} smooth), {seeds}"
 CURVATURE = "{data}, {smooth_samples} test images, {seeds}"
 WEIGHTS = "{data}, {weight_samples} test images, {seeds}"
 
 
 def headline(record: dict) -> str:
-    """How well the quotient follows ‖∇f‖₁ at SR's h, and where it does best."""
-    rows = _known(select(record, quantity="rank correlation", scheme="forward", precision="float32"))
+    """The rank correlation of the quotient with ‖∇f‖₁ at SR's h, and the best of any h."""
+    rows = known(select(record, quantity="rank correlation", scheme="forward", precision="float32"))
     if not rows:
         return "The quotient follows ‖∇f‖₁ at no h: nothing varies from image to image"
     used = record["arrays"]["used_h"]
@@ -39,7 +40,7 @@ def caption(record: dict) -> str:
 
 
 def figure(record: dict) -> Figure:
-    """How the quotient follows ‖∇f‖₁ over h."""
+    """How the quotient follows ‖∇f‖₁, against h."""
     return figures.followed(record)
 
 
@@ -56,7 +57,7 @@ def table(record: dict) -> list[DataFrame]:
 
 
 def box(record: dict) -> Iterable[Line]:
-    """What holds of the proposition, line by line."""
+    """The statements of the proposition: error, curvature, steps, window, gradient of the penalty, cost."""
     used = record["arrays"]["used_h"]
     errors = select(record, quantity="relative error", regime=SMOOTH, precision="float64", scheme="forward")
     if errors := [r for r in errors if r["value"]]:
@@ -102,21 +103,21 @@ def box(record: dict) -> Iterable[Line]:
 
 
 def window_headline(record: dict) -> str:
-    """In how many networks SR's h is a proxy."""
+    """The count of networks where the quotient is a proxy at SR's h."""
     inside, total = _inside(record)
     used = record["arrays"]["used_h"]
     return f"SR's h = {used:g} lies in the window where the quotient is a proxy in {inside} of {total} networks"
 
 
 def _inside(record: dict) -> tuple[int, int]:
-    """In how many networks SR's h lies within the window, and how many there are."""
+    """The count of networks where SR's h lies within the window, and the count of all."""
     used, networks = record["arrays"]["used_h"], windows(record)
     return sum(w.low is not None and w.low <= used <= w.high for w in networks), len(networks)
 
 
 def schemes_headline(record: dict) -> str:
-    """The least error of any scheme, smoothed and spiking."""
-    rows = _known(select(record, quantity="relative error", precision="float64"))
+    """The least error of any scheme, on the smoothed and on the spiking network."""
+    rows = known(select(record, quantity="relative error", precision="float64"))
     smooth, spiking = (
         min((r for r in rows if r["regime"] == regime), key=lambda r: r["value"], default=None)
         for regime in (SMOOTH, TRUE)
@@ -130,7 +131,7 @@ def schemes_headline(record: dict) -> str:
 
 
 def curvature_headline(record: dict) -> str:
-    """How much of the error the curvature term is."""
+    """The range of the error over the curvature term at SR's h."""
     used, slopes = record["arrays"]["used_h"], _slopes(record)
     if not slopes:
         return "No curvature was measured"
@@ -142,31 +143,31 @@ def curvature_headline(record: dict) -> str:
 def _slopes(record: dict) -> list[float]:
     """Error over prediction at SR's h: a number for each training, scheme and precision."""
     rows = select(record, quantity="error over prediction", h=record["arrays"]["used_h"])
-    return [r["value"] for r in _known(rows)]
+    return [r["value"] for r in known(rows)]
 
 
 def curvature_table(record: dict) -> list[DataFrame]:
-    """A line for each network: its accuracy in either regime."""
+    """A line for each network: its accuracy in the two regimes."""
     rows = select(record, quantity="accuracy")
     return [pivot(rows, network, lambda r: f"accuracy, {r['regime']}", percent)]
 
 
 def weights_headline(record: dict) -> str:
-    """How alike the penalty's gradient is by either way."""
+    """The range of the cosine between the penalty's gradients by finite difference and exactly."""
     ranges = [f"{min(c):.2f} to {max(c):.2f} on the {kind} networks" for kind, c in _cosines(record).items()]
     return f"Cosine of the penalty's gradient by finite difference and exactly: {', '.join(ranges) or 'undefined'}"
 
 
 def _cosines(record: dict) -> dict[str, list[float]]:
-    """All that are defined, of the smoothed and of the spiking networks."""
-    rows = _known(select(record, quantity="cosine"))
+    """The cosines that are defined, of the smoothed and of the spiking networks."""
+    rows = known(select(record, quantity="cosine"))
     regimes = {"smoothed": SMOOTH, "spiking": TRUE}
     cosines = {kind: [r["value"] for r in rows if r["regime"] == regime] for kind, regime in regimes.items()}
     return {kind: values for kind, values in cosines.items() if values}
 
 
 def weights_table(record: dict) -> list[DataFrame]:
-    """A line for each regime, training and layer; then what either way of the penalty costs."""
+    """A line for each regime, training and layer; then the cost of the penalty by the two ways."""
 
     def head(row: dict) -> dict:
         return {"network": row["regime"], "training": title(row["training"]), "layer": row["layer"]}
@@ -176,10 +177,6 @@ def weights_table(record: dict) -> list[DataFrame]:
         pivot(layers, head, quantity, number),
         pivot(costs, lambda r: {"penalty by": r["penalty"]}, quantity, number),
     ]
-
-
-def _known(rows: list[dict]) -> list[dict]:
-    return [row for row in rows if row["value"] is not None]
 
 
 PARTS = {

@@ -1,6 +1,6 @@
-"""The figures of prop-finite-difference: the quotient over h, its error, the gradient of the penalty.
+"""The figures of prop-finite-difference: the quotient against h, its error, the gradient of the penalty.
 
-Each function of a record lays out one figure; each function of data draws one panel of it.
+A function of a record lays out a figure; a function of data draws one panel.
 """
 
 from typing import NamedTuple
@@ -10,34 +10,34 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from paperlib.artifacts.drawing import ATTACK, LOG, line, logarithmic, whiskers
-from paperlib.artifacts.reading import select, trainings
+from paperlib.artifacts.drawing import ATTACK, LOG, by_training, line, logarithmic, whiskers
+from paperlib.artifacts.reading import known, select, trainings, where
 from paperlib.labels import REGIMES, SMOOTH, TRUE
 from paperlib.words import hue, title
 
 COLOURS = {"forward": "#0072b2", "backward": "#cc79a7", "central": "#009e73"}  # of schemes
-PROXY = {"color": "#009e73", "alpha": 0.08, "linewidth": 0}  # of the values at which the quotient is a proxy
-QUICK, EXACT = "finite difference", "double back propagation"  # ways to the penalty's gradient
-LAYERS = 8  # as many can be named one by one
+PROXY = {"color": "#009e73", "alpha": 0.08, "linewidth": 0}  # style of the band where the quotient is a proxy
+QUICK, EXACT = "finite difference", "double back propagation"  # the two ways to the penalty's gradient
+LAYERS = 8  # up to so many layers are named one by one
 
 
 class Window(NamedTuple):
-    """From which h to which the quotient is a proxy in one network, None where at none; its correlation at SR's h."""
+    """The range of h at which the quotient is a proxy in one network, None where it is at none."""
 
     training: str
     seed: int
     low: float | None
     high: float | None
-    correlation: float | None
+    correlation: float | None  # with ‖g‖₁, at SR's h
 
 
 def windows(record: dict) -> list[Window]:
     """The window of each network in 32 bits."""
     networks = []
     for row in select(record, quantity="window from", precision="float32"):
-        labels = {"training": row["training"], "seeds": row["seeds"], "precision": "float32"}
-        (high,) = select(record, quantity="window to", **labels)
-        (used,) = select(record, quantity="correlation at SR's h", **labels)
+        network = {"training": row["training"], "seeds": row["seeds"], "precision": "float32"}
+        (high,) = select(record, quantity="window to", **network)
+        (used,) = select(record, quantity="correlation at SR's h", **network)
         networks.append(Window(row["training"], row["seeds"][0], row["value"], high["value"], used["value"]))
     return networks
 
@@ -53,7 +53,7 @@ def followed(record: dict) -> Figure:
     used = record["arrays"]["used_h"]
     for ax, (quantity, name) in zip(axes, titles.items(), strict=True):
         rows = select(record, quantity=quantity, regime=TRUE, precision="float32", scheme="forward")
-        by_training(rows, trainings(record), ax)
+        by_training(ax, "h", rows, trainings(record))
         ax.axvline(used, color=".5", linestyle=":", linewidth=1)
         ax.set(xlabel=f"h (dotted: SR's, {used:g})", title=name)
     correlated, factor = (record["arrays"]["window"][name] for name in ("correlation", "factor"))
@@ -67,15 +67,8 @@ def followed(record: dict) -> Figure:
     return figure
 
 
-def by_training(rows: list[dict], names: list[str], ax: Axes) -> Axes:
-    """A line against h for each training of `names`."""
-    for training in names:
-        line(ax, "h", [row for row in rows if row["training"] == training], hue(training), title(training))
-    return ax
-
-
 def window(record: dict) -> Figure:
-    """The h at which the quotient is a proxy, a line a network."""
+    """The h at which the quotient is a proxy, a line for each network."""
     networks = windows(record)
     size = 7.2, 0.9 + 0.27 * len(networks)
     figure, ax = plt.subplots(figsize=size, layout="constrained", subplot_kw=_steps(record))
@@ -84,7 +77,7 @@ def window(record: dict) -> Figure:
 
 
 def spans(networks: list[Window], used: float, ax: Axes) -> Axes:
-    """A bar for each network from the lowest h to the highest; on the right its correlation at the h that is `used`."""
+    """A bar for each network from the lowest h to the highest, and on the right its correlation at SR's h, `used`."""
     beside = {"transform": ax.get_yaxis_transform(), "va": "center", "fontsize": 8}
     for y, (training, _, low, high, correlation) in enumerate(networks):
         if low is not None:
@@ -99,7 +92,7 @@ def spans(networks: list[Window], used: float, ax: Axes) -> Axes:
 
 
 def schemes(record: dict) -> Figure:
-    """Error of the three schemes against h, smooth and spiking, in two precisions."""
+    """The error of the three schemes against h, of the smooth and the spiking network, in two precisions."""
     figure, axes = plt.subplots(1, 2, figsize=(9, 4), sharey=True, layout="constrained", subplot_kw=_steps(record))
     training = trainings(record)[0]
     for ax, regime in zip(axes, REGIMES, strict=True):
@@ -112,10 +105,10 @@ def schemes(record: dict) -> Figure:
 
 
 def errors(rows: list[dict], ax: Axes) -> Axes:
-    """One network's error against h, a line for each scheme and precision."""
+    """The error of one training against h, a line for each scheme and precision."""
     for scheme, colour in COLOURS.items():
         for precision, style, label in (("float64", "-", scheme), ("float32", ":", None)):
-            shown = [r for r in rows if (r["scheme"], r["precision"]) == (scheme, precision) and r["value"]]
+            shown = [row for row in where(rows, scheme=scheme, precision=precision) if row["value"]]
             line(ax, "h", shown, colour, label, linestyle=style)
     return logarithmic(ax)
 
@@ -135,18 +128,20 @@ def curvature(record: dict) -> Figure:
 
 
 def over_prediction(rows: list[dict], names: list[str], ax: Axes) -> Axes:
-    """The error over its predicted leading term against h: of the forward scheme solid, of the backward one dashed."""
+    """The error over its predicted leading term against h: solid of the forward scheme, dashed of the backward one."""
     for training in names:
         for scheme, style, label in (("forward", "-", title(training)), ("backward", "--", None)):
-            shown = [r for r in rows if (r["training"], r["scheme"]) == (training, scheme)]
-            line(ax, "h", shown, hue(training), label, linestyle=style)
+            line(ax, "h", where(rows, training=training, scheme=scheme), hue(training), label, linestyle=style)
     ax.axhline(1, color=".4", linewidth=0.8)
     ax.set(title="error over ±(h/2)·dᵀ∇²f d (solid: forward, dashed: backward)", ylim=(0, 1.5), xlabel="h")
     return ax
 
 
 def predictions(images: dict[str, tuple[list[float], list[float]]], ax: Axes) -> Axes:
-    """The error against its predicted leading term, an image a dot; `images` maps a training to (predicted, error)."""
+    """The error against its predicted leading term, a dot for each image.
+
+    `images` maps a training to predictions and errors.
+    """
     for training, (predicted, error) in images.items():
         ax.plot(predicted, error, ".", color=hue(training), markersize=5, alpha=0.6)
     values = [value for pair in images.values() for numbers in pair for value in numbers] or [0]
@@ -157,7 +152,7 @@ def predictions(images: dict[str, tuple[list[float], list[float]]], ax: Axes) ->
 
 
 def weights(record: dict) -> Figure:
-    """The penalty's gradient by either way: direction, length, cost."""
+    """The penalty's gradient by the two ways: direction, norm, cost."""
     figure, axes = plt.subplots(1, 3, figsize=(10.4, 3.8), width_ratios=(3, 3, 2.2), layout="constrained")
     names = trainings(record)
     for ax, quantity in zip(axes, ("cosine", "norm ratio"), strict=False):
@@ -173,14 +168,14 @@ def weights(record: dict) -> Figure:
 
 
 def by_layer(rows: list[dict], names: list[str], ax: Axes) -> Axes:
-    """A dot for each layer, training of `names` and regime: smooth networks hollow, spiking ones full."""
+    """A marker for each layer, training of `names` and regime: hollow for smooth networks, full for spiking ones."""
     layers = list(dict.fromkeys(row["layer"] for row in rows))
     for i, training in enumerate(names):
         for regime, mark, fill in ((SMOOTH, "o", "white"), (TRUE, "D", hue(training))):
-            own = [r for r in rows if (r["training"], r["regime"]) == (training, regime) and r["value"] is not None]
-            x = [layers.index(row["layer"]) + (i - (len(names) - 1) / 2) * 0.17 for row in own]
+            shown = known(where(rows, training=training, regime=regime))
+            x = [layers.index(row["layer"]) + (i - (len(names) - 1) / 2) * 0.17 for row in shown]
             style = {"color": hue(training), "markerfacecolor": fill, "markersize": 5, "elinewidth": 0.9}
-            ax.errorbar(x, [row["value"] for row in own], yerr=whiskers(own), fmt=mark, **style)
+            ax.errorbar(x, [row["value"] for row in shown], yerr=whiskers(shown), fmt=mark, **style)
     ax.axhline(1, color=".5", linewidth=0.8)
     last = max(layers, default=1)
     few = len(layers) <= LAYERS
@@ -190,7 +185,7 @@ def by_layer(rows: list[dict], names: list[str], ax: Axes) -> Axes:
 
 
 def costs(rows: list[dict], ax: Axes) -> Axes:
-    """A bar for each cost of either way to the penalty's gradient, in costs of a step without a penalty."""
+    """A bar for each kind of cost and way to the penalty's gradient, in costs of a step without a penalty."""
     colours = {QUICK: "#56b4e9", EXACT: ATTACK}
     names = {QUICK: "finite difference", EXACT: "double\nback propagation"}
     for y, row in enumerate(rows):
@@ -204,6 +199,6 @@ def costs(rows: list[dict], ax: Axes) -> Axes:
 
 
 def _steps(record: dict) -> dict:
-    """Properties of axes whose x is h."""
+    """Properties of axes with h from left to right."""
     steps = [row["h"] for row in record["rows"] if "h" in row]
     return LOG | {"xlim": (min(steps) / 2, max(steps) * 2)}

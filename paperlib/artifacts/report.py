@@ -1,8 +1,7 @@
-"""Records → one page per profile, REPORT.md and REPORT.html: the claims first, then every artifact."""
+"""Records → the report of a profile, REPORT.md and REPORT.html: the claims first, then every artifact."""
 
 import csv
 import os
-from pathlib import Path
 
 from markdown_it import MarkdownIt
 
@@ -45,21 +44,24 @@ code {{ background: #f4f4f4; padding: 0 .2em; }}
 
 
 def write(profile: str, title: str) -> list[str]:
-    """Write the profile's report; returns the artifacts that have no record, which are marked as gaps in it."""
-    folder = paths.RESULTS / profile
-    found, gaps = {}, {}
+    """Write the profile's report, and return the artifacts without a record, which it marks as gaps."""
+    folder, artifact_records, gaps = paths.RESULTS / profile, {}, {}
     for artifact in reading_order():
         try:
-            found[artifact] = records.load(folder / f"{artifact}.json")
+            artifact_records[artifact] = records.load(folder / f"{artifact}.json")
         except errors.Refused as problem:
             gaps[artifact] = str(problem)
+    sections = (
+        _gap(artifact, profile, gaps[artifact]) if artifact in gaps else _section(artifact_records[artifact], profile)
+        for artifact in reading_order()
+    )
     text = "\n\n".join(
         [
             f"# What was measured: profile `{profile}`",
             f"{title}. Every number below is rendered from the records in this folder.",
             "## The claims",
-            _ledger(found),
-            *(_section(a, found.get(a), folder, profile, gaps.get(a)) for a in reading_order()),
+            _ledger(artifact_records),
+            *sections,
             "## Published by others",
             _published(),
         ]
@@ -72,48 +74,52 @@ def write(profile: str, title: str) -> list[str]:
 
 
 def reading_order() -> list[str]:
-    """Every artifact that has a notebook, in reading order; those of others come last."""
-    there = {name for name in paths.notebooks() if artifacts.source(name)}
-    return [a for a in READING_ORDER if a in there] + sorted(there - set(READING_ORDER))
+    """Every artifact that has a notebook, in reading order; those that `READING_ORDER` lacks come last."""
+    names = {name for name in paths.notebooks() if artifacts.source(name)}
+    return [name for name in READING_ORDER if name in names] + sorted(names - set(READING_ORDER))
 
 
-def _ledger(found: dict[str, dict]) -> str:
+def _ledger(artifact_records: dict[str, dict]) -> str:
     lines = ["| claim | what it says | verdict | what was measured |", "|---|---|---|---|"]
-    for claim, verdict, reason in claims.verdicts(found):
+    for claim, verdict, reason in claims.verdicts(artifact_records):
         lines.append(f"| {claim.id} | {claim.statement} | **{verdict}** | {reason} |")
     return "\n".join(lines)
 
 
-def _section(artifact: str, record: dict | None, folder: Path, profile: str, gap: str | None) -> str:
-    heading = f"## `{artifact}`"
-    if record is None:
-        failed = paths.BUILD / profile / f"{artifact}.failed.ipynb"
-        evidence = (
-            f" Its notebook failed; the evidence is `{failed.relative_to(paths.ROOT)}`." if failed.exists() else ""
-        )
-        return f"{heading}\n\n**Gap.** {gap}{evidence}"
-    blocks = [heading]
+def _gap(artifact: str, profile: str, reason: str) -> str:
+    """The section of an artifact without a record."""
+    failed = paths.BUILD / profile / f"{artifact}.failed.ipynb"
+    text = f"## `{artifact}`\n\n**Gap.** {reason}"
+    return f"{text} Its notebook failed; the evidence is `{paths.shown(failed)}`." if failed.exists() else text
+
+
+def _section(record: dict, profile: str) -> str:
+    """The figures, the finding, the tables and the provenance of an artifact."""
+    artifact = record["artifact"]
+    blocks = [f"## `{artifact}`"]
     for part in artifacts.parts(artifact):
-        figure = paths.figure(profile, artifact, part)
-        blocks.append(f"![{artifacts.headline(record, part)}]({os.path.relpath(figure, folder)})")
-        blocks += [] if part else [claims.finding(record)]
+        figure = os.path.relpath(paths.figure(profile, artifact, part), paths.RESULTS / profile)
+        blocks.append(f"![{artifacts.headline(record, part)}]({figure})")
+        if part == "":
+            blocks.append(claims.finding(record))
         blocks.append(artifacts.table(record, part))
     return "\n\n".join(block for block in [*blocks, _provenance(record)] if block)
 
 
 def _provenance(record: dict) -> str:
-    p = record["provenance"]
-    tree = {True: "clean tree", False: "changed tree", None: "outside git"}[p["clean"]]
-    packages = ", ".join(f"{name} {version}" for name, version in p["packages"].items())
-    parameters = ", ".join(f"{name} = {value}" for name, value in p["parameters"].items())
+    provenance = record["provenance"]
+    data, code = provenance["data"], provenance["code"][:12]
+    tree = {True: "clean tree", False: "changed tree", None: "outside git"}[provenance["clean"]]
+    packages = ", ".join(f"{name} {version}" for name, version in provenance["packages"].items())
+    parameters = ", ".join(f"{name} = {value}" for name, value in provenance["parameters"].items())
     return (
-        f"Provenance: code `{p['code'][:12]}` ({tree}), recipe {p['recipe']}, device {p['device']}, "
-        f"data {p['data']['title']} (sha256 `{p['data']['sha256'][:12]}`); {parameters}; {packages}."
+        f"Provenance: code `{code}` ({tree}), recipe {provenance['recipe']}, device {provenance['device']}, "
+        f"data {data['title']} (sha256 `{data['sha256'][:12]}`); {parameters}; {packages}."
     )
 
 
 def _published() -> str:
-    """Numbers of other papers, each with its source; none of them was measured here or on the same network."""
+    """A table of numbers from other papers, on other networks and data, each with its source."""
     lines = ["Not measured here, and on other networks and data than the tables above; each with its source.", ""]
     lines += ["| data | network | training | attack | ε | value, % | source |", "|---|---|---|---|---|---|---|"]
     with (paths.PUBLISHED / "numbers.csv").open(encoding="utf-8", newline="") as file:

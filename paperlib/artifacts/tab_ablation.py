@@ -17,7 +17,6 @@ from paperlib.artifacts.budgets import (
     differences,
     equal_cost_headline,
     equal_cost_table,
-    turned,
     worst,
 )
 from paperlib.artifacts.drawing import GREY, capped, dots, handle, name_lines
@@ -31,19 +30,21 @@ from paperlib.artifacts.reading import (
     points,
     select,
     trainings,
+    turned,
     under,
+    where,
     whole,
 )
 from paperlib.artifacts.tabulating import against, attack_at, pivot
 from paperlib.labels import EPOCHS, PASSES
 from paperlib.words import attack, hue, title
 
-ADDED = BASELINES | {"trades+sr": "trades"}  # what SR is added to
+ADDED = BASELINES | {"trades+sr": "trades"}  # training with SR → the same training without
 MARKS = "osD^vP"  # of radii, the smallest first
 
 
 def headline(record: dict) -> str:
-    """What SR adds to each training, at the radius of PGD where it changes most."""
+    """What SR changes in each training that it is added to, at the radius of PGD where it changes most."""
     groups = [
         under(differences(record, training=training, against=other, budget=None), "pgd")
         for training, other in ADDED.items()
@@ -62,11 +63,11 @@ def caption(record: dict) -> str:
 
 
 def figure(record: dict) -> Figure:
-    """A line a training, clean and under PGD at each radius; then what SR adds, and SR against its rivals."""
+    """Left, each training clean and under PGD at each radius; right, what SR adds, and SR against its rivals."""
     fig, (left, right) = plt.subplots(1, 2, figsize=(10.4, 6.4), width_ratios=(5, 4), layout="constrained")
     means, pairs = select(record, quantity="mean accuracy", budget=None), differences(record, budget=None)
     radii = sorted({row["eps_255"] for row in under(means, "pgd")})
-    groups = {title(name): [row for row in means if row["training"] == name] for name in trainings(record)}
+    groups = {title(name): where(means, training=name) for name in trainings(record)}
     by_radius(groups, radii, left)
     left.set(xlabel="accuracy, %; whiskers with caps: one network, over its images; without: over seeds")
     left.set_xlim(-2, 102)
@@ -89,7 +90,7 @@ def figure(record: dict) -> Figure:
 
 
 def table(record: dict) -> list[DataFrame]:
-    """Means and differences, clean and under PGD; then both under noise and FGSM."""
+    """Means and differences clean and under PGD, then both under noise and FGSM."""
     means, pairs = select(record, quantity="mean accuracy", budget=None), differences(record, budget=None)
 
     def of_training(row: dict) -> dict:
@@ -99,16 +100,16 @@ def table(record: dict) -> list[DataFrame]:
         return {"difference": against(row), "interval over": over(row)}
 
     return [
-        pivot([row for row in rows if (row["attack"] in (labels.CLEAN, "pgd")) == first], head, attack_at, cell)
-        for first in (True, False)
+        pivot([row for row in rows if (row["attack"] in (labels.CLEAN, "pgd")) == is_strong], head, attack_at, cell)
+        for is_strong in (True, False)
         for rows, head, cell in ((means, of_training, percent), (pairs, of_pair, points))
     ]
 
 
 def box(record: dict) -> Iterable[Line]:
-    """Each comparison under PGD at equal epochs, then the worst case at equal cost."""
-    names = dict.fromkeys((r["training"], r["against"]) for r in select(record, quantity="difference", budget=None))
-    for training, other in names:
+    """A line for each comparison under PGD at equal epochs, then one for the worst case at equal cost."""
+    pairs = dict.fromkeys((r["training"], r["against"]) for r in select(record, quantity="difference", budget=None))
+    for training, other in pairs:
         rows = under(differences(record, training=training, against=other, budget=None), "pgd")
         statement = f"{title(training)} is more robust than {title(other)} under {attack(rows[0])} at every radius."
         numbers = ", ".join(f"{points(row)} at {row['eps_255']:g}/255" for row in rows)
@@ -131,10 +132,10 @@ def over(row: dict) -> str:
 
 
 def by_radius(groups: dict[str, list[dict]], radii: list[float], ax: Axes) -> Axes:
-    """A line for each of `groups`, which map its name to its rows; it has the colour of their training.
+    """A line for each of `groups`, which map its name to rows of one training, in the colour of that training.
 
     A line has a hollow dot for the clean row and a mark for each radius of PGD, one a little below the other, so that
-    their whiskers keep apart.  `radii` are all radii, the smallest first.
+    their whiskers do not overlap.  `radii` are the radii of all groups, the smallest first.
     """
     for y, rows in enumerate(groups.values()):
         colour = hue(rows[0]["training"])
@@ -155,7 +156,7 @@ def _adds_sr(row: dict) -> bool:
 
 
 def _equal_cost(record: dict) -> Figure:
-    """The worst case of each training under both budgets; then each against SR at equal passes."""
+    """Left, the worst case of each training under both budgets; right, its difference to SR at equal passes."""
     names, rows = trainings(record), worst(record, EPOCHS) + worst(record, PASSES)
     wide = bool(worst(record, PASSES))
     fig, axes = plt.subplots(
@@ -171,25 +172,26 @@ def _equal_cost(record: dict) -> Figure:
 
 
 def worst_cases(rows: list[dict], passes: dict[str, list[float | None]], ax: Axes) -> Axes:
-    """A line a training: its accuracy at equal epochs (hollow) and at equal passes (full), and its passes an image.
+    """A line for each training: its accuracy at equal epochs (hollow) and at equal passes (full), and its passes.
 
-    `passes` maps each training, in the order of the lines, to its passes under the budgets; None where not known.
+    `passes` maps each training, in the order of the lines, to its passes per image under the two budgets; None where
+    that is not known.
     """
-    wide = any(row["budget"] == PASSES for row in rows)
-    for y, (training, known) in enumerate(passes.items()):
+    both = any(row["budget"] == PASSES for row in rows)
+    for y, (training, numbers) in enumerate(passes.items()):
         colour = hue(training)
-        for row in (row for row in rows if row["training"] == training):
+        for row in where(rows, training=training):
             full = row["budget"] == PASSES
-            shift = (0.14 if full else -0.14) if wide else 0
+            shift = (0.14 if full else -0.14) if both else 0
             face = colour if full else "white"
             dots(ax, [row], [y + shift], colour, markerfacecolor=face, **capped(row))
-        text = " → ".join(f"{number:g}" for number in known if number is not None)
+        text = " → ".join(f"{number:g}" for number in numbers if number is not None)
         ax.text(1.02, y, text, transform=ax.get_yaxis_transform(), fontsize=7, va="center")
     name_lines(ax, [title(name) for name in passes], [hue(name) for name in passes])
     ax.text(1.02, -0.75, "passes an image", transform=ax.get_yaxis_transform(), fontsize=7, color=GREY)
     ax.set_xlim(-2, 102)
     handles = [handle("o", EPOCHS, hollow=True)]
-    if wide:
+    if both:
         handles.append(handle("o", PASSES))
     ax.legend(handles=handles, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.1), fontsize=8)
     return ax

@@ -13,7 +13,7 @@ from paperlib.words import attack, hue, title
 
 
 def headline(record: dict) -> str:
-    """The strongest attack from outside against the white box, training by training."""
+    """The accuracy of each training under its strongest black-box attack, beside that of the white box."""
     texts = []
     for name in trainings(record):
         rows = select(record, quantity="mean accuracy", training=name)
@@ -29,7 +29,7 @@ def caption(record: dict) -> str:
 
 
 def figure(record: dict) -> Figure:
-    """A panel a training: what each attack from outside leaves, beside the white box."""
+    """A panel for each training: its accuracy under each black-box attack, beside the white box."""
     names = trainings(record)
     fig, axes = plt.subplots(
         1, len(names), figsize=(10, 4.2), sharey=True, sharex=True, squeeze=False, layout="constrained"
@@ -37,7 +37,7 @@ def figure(record: dict) -> Figure:
     for ax, name in zip(axes[0], names, strict=True):
         panel(select(record, quantity="mean accuracy", training=name), ax)
         ax.set_title(title(name), color=hue(name), fontweight="bold")
-    # "clean" is placed by the accuracy of the last training
+    # the word "clean" stands at the accuracy of the last training
     (clean,) = select(record, quantity="mean accuracy", training=names[-1], attack=labels.CLEAN)
     axes[0, 0].text(100 * clean["value"], -0.55, "clean", fontsize=7, color=".4", ha="center")
     axes[0, -1].set_xlabel("accuracy, %")
@@ -46,14 +46,14 @@ def figure(record: dict) -> Figure:
 
 
 def table(record: dict) -> list[DataFrame]:
-    """Accuracy under each attack, and what SR changes."""
+    """Accuracy under each attack, then what SR changes."""
     return by_attack(record)
 
 
 def panel(rows: list[dict], ax: Axes) -> Axes:
-    """A line an attack, from mean accuracies of one training: first the white box, then the attacks from outside.
+    """A line for each attack, from mean accuracies of one training: first the white box, then the black-box attacks.
 
-    Where there is the worst of four backward rules, it is a full dot, and the substitute's own rule is a hollow one.
+    Where the worst of four backward rules was measured, its dot is full, and that of the substitute's own rule hollow.
     """
     (clean,), white = under(rows, labels.CLEAN), white_box(rows)
     colour = hue(white["training"])
@@ -74,13 +74,13 @@ def panel(rows: list[dict], ax: Axes) -> Axes:
 
 
 def white_box(rows: list[dict]) -> dict:
-    """Of the mean accuracies of one training the one under PGD on the network itself."""
+    """Of the mean accuracies of one training, the one under PGD on the network itself."""
     (white,) = under(rows, "pgd", made_on=None)
     return white
 
 
 def outside(rows: list[dict]) -> list[dict]:
-    """Those of attacks that see no gradient of the network: on a substitute, or by queries."""
+    """Those of `rows` under black-box attacks: made on a substitute, or by queries."""
     return [row for row in rows if "made_on" in row or "queries" in row]
 
 

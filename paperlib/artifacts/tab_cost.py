@@ -1,4 +1,4 @@
-"""What a step of each training costs, and what accuracy its passes buy."""
+"""The cost of a step of each training, and accuracy against the passes that training took."""
 
 from collections.abc import Iterable
 
@@ -11,14 +11,14 @@ from pandas import DataFrame
 from paperlib import labels
 from paperlib.artifacts.budgets import STRONG, cost, equal_cost_headline, equal_cost_table, worst
 from paperlib.artifacts.drawing import bound, handle, name_lines, whiskers
-from paperlib.artifacts.reading import Line, captioned, select, trainings
+from paperlib.artifacts.reading import Line, captioned, select, trainings, where
 from paperlib.artifacts.tabulating import number, pivot
 from paperlib.labels import EPOCHS, PASSES
 from paperlib.words import hue, title
 
-EXACT = ("exact-l1", "l2")  # by double back-propagation
+EXACT = ("exact-l1", "l2")  # trainings by double back-propagation
 MARKS = {"passes": "o", "multiply-adds": "s", "bytes kept": "D", "seconds": "^"}
-LESS = {  # what is counted or measured, with the words for less of it
+LESS = {  # each kind of cost, with the words for less of it
     "passes": "fewer passes",
     "multiply-adds": "fewer multiply-adds",
     "bytes kept": "less memory",
@@ -41,7 +41,7 @@ UNITS = {
 
 
 def headline(record: dict) -> str:
-    """A step of SR and the slowest step against a vanilla one; then which training is best at equal passes."""
+    """A step of SR and the slowest step relative to a vanilla one; then the best training at equal passes."""
     seconds, memory = (
         {row["training"]: row["value"] for row in relative(record, what)} for what in ("seconds", "bytes kept")
     )
@@ -63,7 +63,7 @@ def caption(record: dict) -> str:
 
 
 def figure(record: dict) -> Figure:
-    """Each training's step relative to a vanilla one; and the worst case against all passes that an image has cost."""
+    """Left, each training's step relative to a vanilla one; right, the worst case against the passes per image."""
     fig, (left, right) = plt.subplots(1, 2, figsize=(11, 5.4), width_ratios=(4, 5), layout="constrained")
     counted = {row["training"] for row in relative(record, "passes")}
     names = [name for name in trainings(record) if name in counted]
@@ -74,7 +74,8 @@ def figure(record: dict) -> Figure:
     for name in trainings(record):
         for budget in (EPOCHS, PASSES):
             passes = cost(record, "passes per image", name, budget)
-            pairs += [(passes, row) for row in worst(record, budget) if row["training"] == name and passes]
+            if passes:
+                pairs += [(passes, row) for row in where(worst(record, budget), training=name)]
     bought(pairs, right)
     radius = f"{worst(record, EPOCHS)[0]['eps_255']:g}/255"
     right.set_ylabel(f"accuracy in the worst case at {radius}, %")
@@ -83,7 +84,7 @@ def figure(record: dict) -> Figure:
 
 
 def table(record: dict) -> list[DataFrame]:
-    """What a step and an epoch of each training take, and a step relative to a vanilla one; then equal cost."""
+    """The cost of a step and an epoch of each training, and of a step relative to a vanilla one; then equal cost."""
     rows = [row for quantity in COLUMNS for row in select(record, quantity=quantity)]
     costs = pivot(
         rows,
@@ -99,7 +100,7 @@ def table(record: dict) -> list[DataFrame]:
 
 
 def box(record: dict) -> Iterable[Line]:
-    """Whether a step of SR costs less than one of double back-propagation."""
+    """A line for each kind of cost: whether a step of SR takes less than one of double back-propagation."""
     for what, less in LESS.items():
         by_name = {row["training"]: row for row in relative(record, what)}
         rivals = [by_name[name] for name in EXACT if name in by_name]
@@ -114,15 +115,15 @@ def box(record: dict) -> Iterable[Line]:
 
 
 def relative(record: dict, what: str) -> list[dict]:
-    """How many times as much of `what` as a vanilla step a step of each training takes."""
+    """The costs of a step of each training, of the kind `what`, in those of a vanilla step."""
     return select(record, quantity="relative cost", what=what)
 
 
 def steps(rows: list[dict], names: list[str], ax: Axes) -> Axes:
-    """A line for each training of `names`, with a mark for each relative cost of its step."""
+    """A line for each training of `names` with a mark for each kind of cost, from relative costs of a step."""
     ax.set_xscale("log")
     for i, (what, mark) in enumerate(MARKS.items()):
-        for row in (row for row in rows if row["what"] == what):
+        for row in where(rows, what=what):
             height = names.index(row["training"]) + 0.18 * (i - 1.5)
             style = {"fmt": mark, "markersize": 5, "elinewidth": 1.0, "color": hue(row["training"])}
             ax.errorbar([row["value"]], [height], xerr=whiskers([row]), **style)
@@ -137,7 +138,7 @@ def steps(rows: list[dict], names: list[str], ax: Axes) -> Axes:
 
 
 def bought(pairs: list[tuple[float, dict]], ax: Axes) -> Axes:
-    """Accuracy against passes an image, from `pairs` of both, training by training.
+    """Accuracy against passes per image, from `pairs` of passes and row, training by training.
 
     A training's dots at equal epochs (hollow) and at equal passes (full) are joined; its name is beside the axes.
     """
@@ -162,7 +163,7 @@ def bought(pairs: list[tuple[float, dict]], ax: Axes) -> Axes:
 
 
 def _name_trainings(ends: dict[str, tuple[float, float]], x: float, least: float, ax: Axes) -> Axes:
-    """Each training's name at `x`, from the top down and at least `least` apart, with a line to its last dot."""
+    """Each training's name at `x`, from the top down and at least `least` apart, with a line to its dot in `ends`."""
     order = sorted(ends, key=lambda training: -ends[training][1])
     for training, height in zip(order, apart([ends[training][1] for training in order], least), strict=True):
         leader = {"arrowstyle": "-", "color": hue(training), "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3, "alpha": 0.6}
@@ -172,7 +173,7 @@ def _name_trainings(ends: dict[str, tuple[float, float]], x: float, least: float
 
 
 def side_by_side(places: list[tuple[str, float]], step: float) -> list[float]:
-    """The x of each of `places`, pairs of a kind and an x; equal pairs are moved `step` apart."""
+    """The x of each of `places`, which are pairs of a kind and an x; equal pairs are moved `step` apart."""
     moved = []
     for i, place in enumerate(places):
         before, count = places[:i].count(place), places.count(place)
@@ -181,7 +182,7 @@ def side_by_side(places: list[tuple[str, float]], step: float) -> list[float]:
 
 
 def apart(heights: list[float], least: float) -> list[float]:
-    """Falling heights moved until they are at least `least` apart: first down, then up again where one is below 0."""
+    """Falling heights moved until they are at least `least` apart: first down, then up where one is below 0."""
     moved = []
     for height in heights:
         moved.append(min(height, moved[-1] - least) if moved else height)

@@ -1,4 +1,4 @@
-"""Trainings on event data under attacks in counts and in whole events; a recording that moves."""
+"""Trainings on event data under attacks in counts and in whole events; and an animation of a recording."""
 
 import io
 from typing import NamedTuple
@@ -13,23 +13,23 @@ from PIL import Image
 from paperlib import labels
 from paperlib.artifacts.drawing import curve, end, gains, name_ends, whiskers
 from paperlib.artifacts.events import NOTHING, UNITS, nothing
-from paperlib.artifacts.reading import captioned, percent, select, trainings, under, whole
+from paperlib.artifacts.reading import captioned, known, percent, select, trainings, under, where, whole
 from paperlib.artifacts.tabulating import by_attack, pivot, training
 from paperlib.words import hue, radius, title
 
-ZOOM, GAP = 7, 2  # screen pixels of a sensor's, and sensor pixels between picture and recording
-OFF, ON = (0, 90, 181), (220, 50, 32)  # blue and red that colour-blind readers tell apart
+ZOOM, GAP = 7, 2  # screen pixels per sensor pixel, sensor pixels between picture and recording
+OFF, ON = (0, 90, 181), (220, 50, 32)  # a blue and a red that colour-blind readers can tell apart
 PAPER = 240  # the grey of a cell without events
 
 
 class Threat(NamedTuple):
-    """What a panel shows: an attack and noise, by their names, and the panel's title and legend."""
+    """An attack and the noise beside it in a panel, by their labels, and the panel's texts."""
 
     attack: str
     noise: str
     title: str
-    attacked: str  # in the legend
-    noisy: str
+    attacked: str  # of the attack, in the legend
+    noisy: str  # of the noise, in the legend
 
 
 THREATS = {  # by the label of the radius
@@ -41,8 +41,8 @@ THREATS = {  # by the label of the radius
 
 
 def headline(record: dict) -> str:
-    """What SR adds in both worst cases."""
-    worst = [row for row in select(record, quantity="difference", attack=labels.WORST) if row["value"] is not None]
+    """What SR adds in the worst case of either kind of attack."""
+    worst = known(select(record, quantity="difference", attack=labels.WORST))
     phrases = []
     for unit in UNITS:
         rows = [row for row in worst if unit in row]
@@ -58,7 +58,7 @@ def caption(record: dict) -> str:
 
 
 def figure(record: dict) -> Figure:
-    """What the attacks in counts and in whole events leave of each training, and what SR changes in the worst case."""
+    """Accuracy under the attacks in counts and in whole events, and what SR changes in the worst case."""
     names = trainings(record)
     if not names:
         return nothing()
@@ -78,7 +78,7 @@ def figure(record: dict) -> Figure:
 
 
 def table(record: dict) -> list[pd.DataFrame]:
-    """Accuracy under each attack, what SR changes, and what cutting counts to [0, 1] does without any attack."""
+    """Accuracy under each attack, what SR changes, and clean accuracy with counts cut to [0, 1]."""
     lines = {
         "counts as they are": select(record, quantity="mean accuracy", attack=labels.CLEAN),
         "counts cut to [0, 1]": select(record, quantity="mean accuracy, counts cut to [0, 1]"),
@@ -88,21 +88,21 @@ def table(record: dict) -> list[pd.DataFrame]:
 
 
 def threat_panel(rows: list[dict], names: list[str], unit: str, ax: Axes) -> Axes:
-    """Full lines under the attack, dashed ones under noise of the same size, crosses in the worst case.
+    """Solid lines under the attack, dashed ones under noise of the same size, crosses in the worst case.
 
     `rows` are mean accuracies of the trainings `names`; those with a radius in `unit` are shown.
     """
     threat, ends = THREATS[unit], []
     for name in names:
-        own, colour = [row for row in rows if row["training"] == name], hue(name)
-        (clean,) = under(own, labels.CLEAN)
-        own = [row for row in own if unit in row]
-        attacked, noise = under(own, threat.attack), under(own, threat.noise)
+        colour = hue(name)
+        (clean,) = under(rows, labels.CLEAN, training=name)
+        shown = [row for row in where(rows, training=name) if unit in row]
+        attacked, noise = under(shown, threat.attack), under(shown, threat.noise)
         curve(ax, [row[unit] for row in attacked], attacked, colour, width=1.8)
         ends.append((end(attacked), title(name), colour))
         values = [100 * row["value"] for row in (clean, *noise)]
         ax.plot([0, *(row[unit] for row in noise)], values, "--", color=colour, linewidth=0.9, alpha=0.8)
-        for row in under(own, labels.WORST):
+        for row in under(shown, labels.WORST):
             style = {"fmt": "X", "color": colour, "markersize": 7, "elinewidth": 1}
             ax.errorbar(row[unit], 100 * row["value"], yerr=100 * whiskers([row]), **style)
     last = attacked[-1][unit]
@@ -121,10 +121,11 @@ def threat_panel(rows: list[dict], names: list[str], unit: str, ax: Axes) -> Axe
 
 
 def animation(picture: np.ndarray, frames: np.ndarray, milliseconds: int = 100) -> bytes:
-    """An animated PNG: `picture` (H, W) in [0, 1] beside each of `frames` (N, 2, H', W'), counts of OFF and ON events.
+    """An animated PNG of a recording: its N frames, one after the other, beside a still picture.
 
-    Each frame is shown for so many milliseconds; a colour is full where a cell has two events or more.  A viewer that
-    cannot animate a PNG shows the first frame; some pages that render notebooks would leave a GIF out.
+    `picture` is (H, W) in [0, 1]; `frames` (N, 2, H', W') are counts of OFF and ON events.  Each frame is shown for
+    `milliseconds`; a colour is full where a cell has two events or more.  A viewer that cannot animate a PNG shows the
+    first frame, while some pages that render notebooks leave out a GIF.
     """
     height, width = frames.shape[2:]
     still = np.full((height, width), 255, np.uint8)
@@ -132,14 +133,14 @@ def animation(picture: np.ndarray, frames: np.ndarray, milliseconds: int = 100) 
     still[top : top + picture.shape[0], left : left + picture.shape[1]] = np.rint(255 * picture)
     between = np.full((height, GAP, 3), 255, np.uint8)
     pictures = [np.hstack([np.repeat(still[:, :, None], 3, 2), between, _coloured(frame)]) for frame in frames]
-    large = [Image.fromarray(each.repeat(ZOOM, 0).repeat(ZOOM, 1)) for each in pictures]
+    large = [Image.fromarray(pixels.repeat(ZOOM, 0).repeat(ZOOM, 1)) for pixels in pictures]
     file = io.BytesIO()
     large[0].save(file, "png", save_all=True, append_images=large[1:], duration=milliseconds, loop=0)
     return file.getvalue()
 
 
 def _coloured(counts: np.ndarray) -> np.ndarray:
-    """One frame (2, H, W) as colours (H, W, 3) on pale grey; where both polarities have events they mix."""
+    """One frame (2, H, W) as colours (H, W, 3) on pale grey; the colours of the two polarities mix."""
     share = np.minimum(counts / 2, 1)[..., None]
     missing = sum(amount * (PAPER - np.array(colour)) for amount, colour in zip(share, (OFF, ON), strict=True))
     return np.clip(PAPER - missing, 0, 255).astype(np.uint8)

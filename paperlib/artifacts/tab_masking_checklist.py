@@ -1,11 +1,11 @@
-"""The gradient-masking checklist: what is checked, when a check fails, and which checks fail for which training.
+"""The gradient-masking checklist: the checks, the rule by which they pass or fail, and the result of each training.
 
 Athalye et al., arXiv 1802.00420; Carlini et al., arXiv 1902.06705; section 7 of the paper notes, points 1 and 3.  A
-check that fails says that the gradient attack's number overstates robustness; one that passes says only that this
-symptom is absent.
+check that fails shows that the number of the gradient attack overstates robustness; a check that passes shows only
+that this symptom is absent.
 
-One rule holds for all: a check has `PASSED` where its number lies on the good side of the limit or at it, and `FAILED`
-where the whole 95 % interval lies on the bad side; otherwise it is `UNDECIDED`.
+The rule is the same for all checks: a check has `PASSED` where its number is at the limit or on the good side of it,
+and `FAILED` where the whole 95 % interval lies on the bad side; otherwise it is `UNDECIDED`.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,7 +20,7 @@ from pandas import DataFrame
 
 from paperlib import labels
 from paperlib.artifacts.drawing import ATTACK, NOISE, curve
-from paperlib.artifacts.reading import Line, captioned, percent, points, same_attack, select, trainings, whole
+from paperlib.artifacts.reading import Line, captioned, percent, points, same_attack, select, trainings, where, whole
 from paperlib.artifacts.tabulating import attack_at, pivot
 from paperlib.words import attack, hue, title
 
@@ -28,19 +28,19 @@ PASSED, FAILED, UNDECIDED = VERDICTS = ("passed", "failed", "undecided")
 
 FILLS = {PASSED: "#cdE7dc", UNDECIDED: "#fdeea1", FAILED: ATTACK}
 SIGNS = {PASSED: "✓", UNDECIDED: "?", FAILED: "✗"}
-COLOURS = {"pgd": ATTACK, "apgd": NOISE["uniform"]}  # of the scale control's attacks
+COLOURS = {"pgd": ATTACK, "apgd": NOISE["uniform"]}  # of attacks in the scale control
 
 
 # ---- the checks --------------------------------------------------------------------------------------------------
 
 
 class Check(NamedTuple):
-    """One line of the list.  Its number is a share of images, or a `difference` of two on the same images."""
+    """One line of the list.  Its number is a share of images, or a `difference` of two shares of the same images."""
 
-    name: str  # as records name it
-    statement: str  # what holds of a sound evaluation
-    otherwise: str  # what does not
-    measured: str  # which number says so
+    name: str  # the label `check` of rows
+    statement: str  # true of a sound evaluation
+    otherwise: str  # true where the check fails
+    measured: str  # the number that decides
     limit: float = 0.0
     at_most: bool = False  # whether the good side is below the limit
     difference: bool = True
@@ -101,7 +101,7 @@ BY_NAME = {check.name: check for check in CHECKS}
 
 
 class Cell(NamedTuple):
-    """What one check says of one training: the row that decides, and its verdict."""
+    """The result of one check for one training: the row that decides, and its verdict."""
 
     check: Check
     training: str
@@ -110,7 +110,7 @@ class Cell(NamedTuple):
 
 
 def verdict(row: dict) -> str:
-    """The verdict of one row of a check; undecided without a value."""
+    """The verdict of one row of a check; undecided where it has no value."""
     value, *ends = (None if row[name] is None else _margin(row, row[name]) for name in ("value", "low", "high"))
     if value is None:
         return UNDECIDED
@@ -125,25 +125,25 @@ def cells(record: dict) -> list[Cell]:
     for check in CHECKS:
         rows = select(record, quantity="check", check=check.name)
         for training in dict.fromkeys(row["training"] for row in rows):
-            worst = min((row for row in rows if row["training"] == training), key=_badness)
+            worst = min(where(rows, training=training), key=_badness)
             decided.append(Cell(check, training, worst, verdict(worst)))
     return decided
 
 
 def number(row: dict) -> str:
-    """A row's value with its interval: points where it is a difference, else a percentage."""
+    """A row's value with its interval: in points where it is a difference, else in percent."""
     return points(row) if BY_NAME[row["check"]].difference else percent(row)
 
 
 def place(row: dict) -> str:
-    """Which of a check's several rows it is: "from 8 to 16/255", "c = 100"; empty where there is one."""
+    """What tells a row of a check from its others: "from 8 to 16/255", "c = 100"; empty where there are no others."""
     if "from_255" in row:
         return f"from {row['from_255']:g} to {row['eps_255']:g}/255"
     return f"c = {row['scale']:g}" if "scale" in row else ""
 
 
 def condition(check: Check) -> str:
-    """What the number of a check must be: "≥ 0 points", "≤ 5 %"."""
+    """The condition on the number of a check: "≥ 0 points", "≤ 5 %"."""
     return f"{'≤' if check.at_most else '≥'} {100 * check.limit:g} {'points' if check.difference else '%'}"
 
 
@@ -153,7 +153,7 @@ def _badness(row: dict) -> tuple[int, float]:
 
 
 def _margin(row: dict, value: float) -> float:
-    """How far `value` lies on the good side."""
+    """The distance of `value` from the limit, positive on the good side."""
     check = BY_NAME[row["check"]]
     return check.limit - value if check.at_most else value - check.limit
 
@@ -162,7 +162,7 @@ def _margin(row: dict, value: float) -> float:
 
 
 def headline(record: dict) -> str:
-    """How many checks passed, and which did not for which training."""
+    """The count of checks that passed, and the others with their trainings."""
     by_verdict = {name: [cell for cell in cells(record) if cell.verdict == name] for name in VERDICTS}
     parts = [f"{len(by_verdict[PASSED])} of {len(cells(record))} checks passed"]
     parts += [f"{name}: {_symptoms(by_verdict[name])}" for name in (FAILED, UNDECIDED) if by_verdict[name]]
@@ -183,7 +183,7 @@ def figure(record: dict) -> Figure:
 
 
 def table(record: dict) -> list[DataFrame]:
-    """A line a check; then a line a scale of the logits."""
+    """A line for each check; then a line for each scale of the logits."""
     lines = {
         check.name: {"check": check.statement, "number": check.measured, "passes": condition(check)} for check in CHECKS
     }
@@ -198,7 +198,7 @@ def table(record: dict) -> list[DataFrame]:
 
 
 def box(record: dict) -> Iterator[Line]:
-    """A line for each check: it holds where all trainings passed, and does not where one failed."""
+    """A line for each check, which holds where all trainings passed and does not hold where one failed."""
     for check, group in _by_check(cells(record)):
         verdicts = {cell.verdict for cell in group}
         holds = False if FAILED in verdicts else True if verdicts == {PASSED} else None
@@ -230,7 +230,7 @@ def _with_place(cell: Cell) -> str:
 
 
 def matrix(decided: list[Cell], names: list[str], ax: Axes) -> Axes:
-    """A line for each check and a column for each of the trainings `names`, with the number that decides."""
+    """A line for each check, a column for each of the trainings `names`: verdicts and the numbers that decide."""
     for check, group in _by_check(decided):
         y = CHECKS.index(check)
         for cell in group:
@@ -258,7 +258,7 @@ def matrix(decided: list[Cell], names: list[str], ax: Axes) -> Axes:
 
 
 def scale_control(rows: list[dict], ax: Axes) -> Axes:
-    """One network's accuracy against the scale of its logits, a line for each attack."""
+    """The accuracy of one network against the scale of its logits, a line for each attack."""
     for line in {attack(row): same_attack(rows, row) for row in rows}.values():
         scales, colour = [row["scale"] for row in line], COLOURS.get(line[0]["attack"], ".35")
         if line[0]["attack"] == labels.CLEAN:

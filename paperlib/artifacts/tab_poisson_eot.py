@@ -1,4 +1,4 @@
-"""Networks that draw their input at random, attacked by one draw, by the released loop and in expectation."""
+"""Networks that draw their input at random, attacked with one draw, by the released loop and in expectation."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -8,7 +8,7 @@ from pandas import DataFrame
 
 from paperlib import labels
 from paperlib.artifacts.drawing import dots, whiskers
-from paperlib.artifacts.reading import captioned, percent, points, same_attack, select, trainings, whole
+from paperlib.artifacts.reading import captioned, percent, points, same_attack, select, trainings, under, where, whole
 from paperlib.artifacts.tabulating import contrast, contrasted, network, pivot
 from paperlib.words import attack, hue, title
 
@@ -17,7 +17,7 @@ HEADS = {"mean over draws": "clean, mean over draws", "spread over draws": "clea
 
 
 def headline(record: dict) -> str:
-    """What the released loop and the real expectation change, with the most draws."""
+    """The change from one draw to the released loop, and from the loop to a real expectation, with the most draws."""
     loop, expectation = compared(select(record, quantity="mean contrast"))
     if not loop:
         return "No network with random input was looked at"
@@ -33,7 +33,7 @@ def caption(record: dict) -> str:
 
 
 def figure(record: dict) -> Figure:
-    """Left, what each attack leaves; right, what draws change, network by network."""
+    """Left, accuracy under each attack; right, the changes by more draws, network by network."""
     fig, (left, right) = plt.subplots(1, 2, figsize=(9.6, 4.4), width_ratios=(3, 2), layout="constrained")
     means, passes = select(record, quantity="mean accuracy"), select(record, quantity="mean passes")
     bars(means, select(record, quantity="accuracy"), trainings(record), left)
@@ -48,7 +48,7 @@ def figure(record: dict) -> Figure:
 
 
 def table(record: dict) -> list[DataFrame]:
-    """Accuracy and passes of each attack, what it changes, and a line for each network."""
+    """Accuracy and passes of each attack, the differences of attacks, and a line for each network."""
 
     def column(row: dict) -> str:
         return contrast(row) if row["quantity"] == "contrast" else HEADS.get(row["quantity"], row["quantity"])
@@ -58,26 +58,28 @@ def table(record: dict) -> list[DataFrame]:
 
 
 def compared(contrasts: list[dict]) -> tuple[list[dict], list[dict]]:
-    """Of `contrasts` the released loop's with one draw and the expectation's with that loop, of the most draws."""
-    loop = [row for row in contrasts if row["attack"] == labels.OWN_LOOP]
-    expectation = [row for row in contrasts if row["reference_attack"] == labels.OWN_LOOP]
+    """Of `contrasts` those of the released loop with one draw and of the expectation with that loop.
+
+    Each list holds those of the most draws.
+    """
+    loop, expectation = under(contrasts, labels.OWN_LOOP), where(contrasts, reference_attack=labels.OWN_LOOP)
     return _like_the_last(loop), _like_the_last(expectation)
 
 
 def bars(means: list[dict], single: list[dict], names: list[str], ax: Axes) -> Axes:
     """A group of bars for each attack: the mean accuracy of the trainings `names`, and a dot for each network.
 
-    `means` are mean accuracies, those of each training in the same order of attacks; `single` are accuracies of single
+    `means` are mean accuracies, in the same order of attacks for each training; `single` are accuracies of single
     networks.
     """
     for i, training in enumerate(names):
-        rows, colour, width = [row for row in means if row["training"] == training], hue(training), 0.8 / len(names)
+        rows, colour, width = where(means, training=training), hue(training), 0.8 / len(names)
         places = np.arange(len(rows)) + (i - (len(names) - 1) / 2) * width
         values = [100 * row["value"] for row in rows]
         ax.bar(places, values, 0.92 * width, color=colour, alpha=0.55, label=title(training))
         ax.errorbar(places, values, 100 * whiskers(rows), fmt="none", ecolor=".15", elinewidth=0.8)
         for x, row in zip(places, rows, strict=True):
-            networks = [other for other in same_attack(single, row) if other["training"] == training]
+            networks = where(same_attack(single, row), training=training)
             apart = 0.12 * width * (np.arange(len(networks)) - (len(networks) - 1) / 2)
             ax.plot(x + apart, [100 * other["value"] for other in networks], ".", color=colour, markersize=5)
     ax.set(ylabel="accuracy, %", ylim=(0, 101))
@@ -86,7 +88,7 @@ def bars(means: list[dict], single: list[dict], names: list[str], ax: Axes) -> A
 
 
 def changes(groups: dict[str, list[dict]], ax: Axes) -> Axes:
-    """A line for each network's difference, the networks of each named group one below the other."""
+    """A line for the difference of each network; `groups` maps a name to the networks of a group."""
     y, ticks = 0, []
     for rows in groups.values():
         ticks.append(y + (len(rows) - 1) / 2)

@@ -1,4 +1,4 @@
-"""What the paper's own white-box protocol leaves of each training."""
+"""Accuracy of each training under the paper's own white-box protocol."""
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -7,23 +7,20 @@ from pandas import DataFrame
 
 from paperlib import labels
 from paperlib.artifacts.drawing import whiskers
-from paperlib.artifacts.reading import captioned, select, trainings, under
+from paperlib.artifacts.reading import captioned, same_attack, select, trainings, under, where
 from paperlib.artifacts.tabulating import by_attack
 from paperlib.words import attack, hue, title
 
 
 def headline(record: dict) -> str:
-    """The worst of the whole protocol at the largest radius, and the most that four rules add to one."""
+    """Accuracy under the whole protocol at the largest radius, and the most that three more backward rules take."""
     means = select(record, quantity="mean accuracy")
     eps = max(row["eps_255"] for row in under(means, labels.WORST))
-    left = [f"{title(r['training'])} {100 * r['value']:.0f} %" for r in under(means, labels.WORST, eps_255=eps)]
-    alone = {_identity(row): row["value"] for row in means}
-    added = [
-        alone[_identity(row | {"rules": None})] - row["value"] for row in means if row.get("rules") == labels.FOUR
-    ]
+    shares = [f"{title(r['training'])} {100 * r['value']:.0f} %" for r in under(means, labels.WORST, eps_255=eps)]
+    losses = [by_own_rule(means, row)["value"] - row["value"] for row in under_four(means)]
     return (
-        f"The whole protocol at {eps:g}/255 leaves {', '.join(left)}; "
-        f"three more backward rules take at most {100 * max(added):.0f} points"
+        f"The whole protocol at {eps:g}/255 leaves {', '.join(shares)}; "
+        f"three more backward rules take at most {100 * max(losses):.0f} points"
     )
 
 
@@ -40,7 +37,7 @@ def figure(record: dict) -> Figure:
         len(radii), 1, figsize=(9, 1 + 2.5 * len(radii)), sharex=True, squeeze=False, layout="constrained"
     )
     for ax, eps in zip(axes[:, 0], radii, strict=True):
-        bars([row for row in means if row["eps_255"] == eps], trainings(record), ax)
+        bars(where(means, eps_255=eps), trainings(record), ax)
         ax.set_title(f"ε = {eps:g}/255", loc="left")
     axes[0, 0].legend(ncols=4, loc="lower right", bbox_to_anchor=(1, 1), fontsize=8)
     axes[-1, 0].set_xlabel(
@@ -50,7 +47,7 @@ def figure(record: dict) -> Figure:
 
 
 def table(record: dict) -> list[DataFrame]:
-    """Accuracy under each attack, and what SR changes."""
+    """Accuracy under each attack, then what SR changes."""
     return by_attack(record)
 
 
@@ -61,36 +58,29 @@ def bars(rows: list[dict], names: list[str], ax: Axes) -> Axes:
     network's own rule.
     """
     width = 0.8 / len(names)
-    four = under_four(rows)
-    groups = list(dict.fromkeys(attack(row | {"rules": None}) for row in four))
     for i, training in enumerate(names):
-        own = [row for row in rows if row["training"] == training]
-        worst = under(own, labels.WORST)
-        pairs = [(_alone(own, row), row) for row in under_four(own)] + [(row, row) for row in worst]
+        four, worst = under_four(where(rows, training=training)), under(rows, labels.WORST, training=training)
+        pairs = [(by_own_rule(rows, row), row) for row in four] + [(row, row) for row in worst]
         for x, (alone, strongest) in enumerate(pairs):
-            at = x + (i - (len(names) - 1) / 2) * width
-            ax.bar(at, 100 * alone["value"], 0.92 * width, color=hue(training), alpha=0.3)
+            place = x + (i - (len(names) - 1) / 2) * width
+            ax.bar(place, 100 * alone["value"], 0.92 * width, color=hue(training), alpha=0.3)
             label = title(training) if x == 0 else None
-            ax.bar(at, 100 * strongest["value"], 0.92 * width, color=hue(training), label=label)
+            ax.bar(place, 100 * strongest["value"], 0.92 * width, color=hue(training), label=label)
             reach = 100 * whiskers([strongest])
-            ax.errorbar(at, 100 * strongest["value"], yerr=reach, fmt="none", ecolor=".15", elinewidth=0.8)
-    last = [attack(row).replace(" of", "\nof") for row in worst]
-    ax.set_xticks(range(len(groups) + len(last)), [*groups, *last])
+            ax.errorbar(place, 100 * strongest["value"], yerr=reach, fmt="none", ecolor=".15", elinewidth=0.8)
+    ax.set_xticks(range(len(pairs)), [attack(alone).replace(" of", "\nof") for alone, _ in pairs])
     ax.set(ylabel="accuracy, %", ylim=(0, 101))
     ax.grid(axis="x", visible=False)
     return ax
 
 
 def under_four(rows: list[dict]) -> list[dict]:
-    """Those of the worst of four backward rules."""
-    return [row for row in rows if row.get("rules") == labels.FOUR]
+    """Those of `rows` that are of the worst of four backward rules."""
+    return where(rows, rules=labels.FOUR)
 
 
-def _alone(rows: list[dict], four: dict) -> dict:
-    """Of `rows` the one of the same attack by the network's own rule."""
-    wanted = _identity(four | {"rules": None})
-    return next(row for row in rows if _identity(row) == wanted)
-
-
-def _identity(row: dict) -> tuple:
-    return row["training"], row["eps_255"], *((name, row[name]) for name in labels.ATTACK if row.get(name) is not None)
+def by_own_rule(rows: list[dict], four: dict) -> dict:
+    """Of `rows` the one of the training, radius and attack of the row `four`, by the network's own rule."""
+    alone = {label: value for label, value in four.items() if label != "rules"}
+    (row,) = where(same_attack(rows, alone), training=four["training"])
+    return row

@@ -5,12 +5,12 @@ from collections.abc import Callable
 import pandas as pd
 
 from paperlib import labels
-from paperlib.artifacts.reading import percent, points, select
+from paperlib.artifacts.reading import percent, points, same_attack, select, where
 from paperlib.words import attack, radius, title
 
 
 def markdown(record: dict, tables: list[pd.DataFrame]) -> str:
-    """Tables of a record as Markdown, with what speaks against the numbers that are marked † in them."""
+    """Tables of a record as Markdown, then the reasons to doubt the numbers that are marked †."""
     blocks = [table.to_markdown(index=False) for table in tables]
     if any("†" in block for block in blocks):
         blocks += [f"† Unreliable: {'; '.join(doubts(record))}."]
@@ -18,7 +18,7 @@ def markdown(record: dict, tables: list[pd.DataFrame]) -> str:
 
 
 def doubts(record: dict) -> list[str]:
-    """What sanity checks say against numbers of the record, each reason once with its remedy."""
+    """The reasons to doubt numbers of the record, from sanity checks, each once and with its remedy."""
     return list(dict.fromkeys(why for row in record["rows"] for why in row.get("doubts", ())))
 
 
@@ -28,7 +28,10 @@ def pivot(
     column: Callable[[dict], str],
     cell: Callable[[dict], str],
 ) -> pd.DataFrame:
-    """A line for each distinct `head`, a row's first cells by column; each row fills the cell `column` of its line."""
+    """A line for each distinct `head`, which maps columns to a row's first cells; each row fills one more cell.
+
+    `column` gives the name of that cell's column, `cell` its text.
+    """
     lines: dict[tuple, dict] = {}
     for row in rows:
         first = head(row)
@@ -36,7 +39,7 @@ def pivot(
     return pd.DataFrame(lines.values())
 
 
-# ---- heads, columns and cells ------------------------------------------------------------------------------------
+# ---- heads, columns and cells, for `pivot` -----------------------------------------------------------------------
 
 
 def network(row: dict) -> dict:
@@ -70,7 +73,7 @@ def contrast(row: dict) -> str:
 
 
 def number(row: dict) -> str:
-    """A cell of a number that is no share, three digits, with its interval."""
+    """A number that is no share with its interval, three digits each."""
     if row["value"] is None:
         return "undefined"
     bounds = "" if row["low"] is None else f" [{row['low']:.3g}, {row['high']:.3g}]"
@@ -81,7 +84,7 @@ def number(row: dict) -> str:
 
 
 def by_attack(record: dict) -> list[pd.DataFrame]:
-    """A line an attack: the mean accuracy of each training, then what SR changes."""
+    """Two tables with a line for each attack: the mean accuracy of each training, and what SR changes."""
 
     def head(row: dict) -> dict:
         return {"": attack_at(row)}
@@ -91,17 +94,18 @@ def by_attack(record: dict) -> list[pd.DataFrame]:
 
 
 def with_passes(record: dict) -> pd.DataFrame:
-    """A line an attack: the mean accuracy of each training and the passes that it cost."""
-    passes = {(r["training"], attack(r)): r["value"] for r in select(record, quantity="mean passes")}
+    """A line for each attack: the mean accuracy of each training and the passes that the attack cost."""
+    passes = select(record, quantity="mean passes")
 
     def cell(row: dict) -> str:
-        spent = passes[row["training"], attack(row)]
-        return f"{percent(row)}, {spent:.0f} pass{'es' * (round(spent) != 1)}"
+        (cost,) = where(same_attack(passes, row), training=row["training"], lam=row.get("lam"))
+        count = f"{cost['value']:.0f}"
+        return f"{percent(row)}, {count} {'pass' if count == '1' else 'passes'}"
 
     return pivot(select(record, quantity="mean accuracy"), lambda r: {"": attack(r)}, training, cell)
 
 
 def contrasted(record: dict) -> list[pd.DataFrame]:
-    """`with_passes`, then a line a comparison of two attacks."""
+    """`with_passes`, then a table with a line for each comparison of two attacks."""
     contrasts = select(record, quantity="mean contrast")
     return [with_passes(record), pivot(contrasts, lambda r: {"": contrast(r)}, training, points)]

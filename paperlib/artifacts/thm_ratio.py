@@ -1,4 +1,4 @@
-"""The ratio theorem: where ρ_adv/ρ_rand lies between 3 and 3‖g‖₀, and where it does not."""
+"""The ratio theorem: the bounds 3 and 3‖g‖₀ of ρ_adv/ρ_rand, in three regimes and in cases worked out by hand."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -9,14 +9,14 @@ from pandas import DataFrame
 
 from paperlib import words
 from paperlib.artifacts import thm_ratio_figures as figures
-from paperlib.artifacts.reading import Line, Part, captioned, clear, percent, plain, select
+from paperlib.artifacts.reading import Line, Part, captioned, clear, known, percent, plain, select, where
 from paperlib.artifacts.tabulating import network, number, pivot, quantity, training
 from paperlib.labels import SMOOTH, TRUE
 from paperlib.words import title
 
-KEPT = 0.95  # C2 about networks is judged by whether at least this share of samples keeps to the bound
-ABOVE = ("above 3‖g‖₀", "only the attack moved")
-BELOW = ("below 3",)
+KEPT = 0.95  # a bound counts as kept where it holds for at least so many samples; C2 about networks is judged by it
+ABOVE = ("above 3‖g‖₀", "only the attack moved")  # outcomes of samples beyond the upper bound
+BELOW = ("below 3",)  # and beyond the lower one
 
 # captions
 EXACT = "Functions worked out by hand, {exact_draws} draws each"
@@ -27,8 +27,8 @@ SCALE = "{data}, {true_samples} test images, the first seed of vanilla training"
 
 
 def headline(record: dict) -> str:
-    """At which radii the bounds are kept, and where most images lie above the upper one."""
-    shares = [r for r in select(record, quantity="above 3‖g‖₀", regime=TRUE) if r["value"] is not None]
+    """The radii at which the bounds are kept, and the largest share of images above the upper one."""
+    shares = known(select(record, quantity="above 3‖g‖₀", regime=TRUE))
     if not shares:
         return "No ratio was measured with the true forward pass"
     most = max(shares, key=lambda r: r["value"])
@@ -47,12 +47,12 @@ def caption(record: dict) -> str:
 
 
 def figure(record: dict) -> Figure:
-    """The ratio in three regimes, and where the images lie."""
+    """The ratio against ε in three regimes, and the shares of images within and beyond the bounds."""
     return figures.regimes(record)
 
 
 def table(record: dict) -> list[DataFrame]:
-    """The linear ratios, then per regime, training and radius the ratio and where the images lie."""
+    """The linear ratios; then for each regime, training and radius the ratio and the shares of images by outcome."""
     shares = "within both bounds", "zero gradient"
     linear = [r for r in record["rows"] if r["quantity"] in ("linear ratio", "upper bound", *shares)]
     columns = ("ratio", "inside", "above 3‖g‖₀", "below 3", "only the attack moved", "nothing moved")
@@ -63,7 +63,7 @@ def table(record: dict) -> list[DataFrame]:
 
 
 def box(record: dict) -> Iterable[Line]:
-    """What holds of the theorem, line by line."""
+    """The statements of the theorem: linear regime, closed form, bounds, first order, sparsity, scale of the logits."""
     holds, reason = within_bounds(record)
     yield Line(holds, "To first order the ratio lies between 3 and 3‖g‖₀.", reason)
     covered, total = _covered(record)
@@ -76,7 +76,7 @@ def box(record: dict) -> Iterable[Line]:
 
 
 def within_bounds(record: dict) -> tuple[bool | None, str]:
-    """Whether all gradients lie within both bounds, None where there is no gradient; and the counts in words."""
+    """Whether all gradients lie within both bounds (None where there is no gradient), and a sentence of the counts."""
     rows, zero = select(record, quantity="within both bounds"), select(record, quantity="zero gradient")
     inside, total = sum(round((r["value"] or 0) * r["n"]) for r in rows), sum(r["n"] for r in rows)
     vanished = sum(round(r["value"] * r["n"]) for r in zero)
@@ -87,6 +87,7 @@ def within_bounds(record: dict) -> tuple[bool | None, str]:
 
 
 def _all_within(record: dict, eps_255: float) -> bool:
+    """Whether every training keeps to both bounds at a radius."""
     rows = select(record, quantity="inside", regime=TRUE, eps_255=eps_255)
     return all(r["value"] is not None and r["value"] >= KEPT for r in rows)
 
@@ -95,7 +96,7 @@ def _bounds_kept(record: dict) -> Iterable[Line]:
     """A line for each regime and bound."""
     for regime, kind in ((SMOOTH, "smoothed"), (TRUE, "spiking")):
         for outcomes, bound in ((ABOVE, "upper bound 3‖g‖₀"), (BELOW, "lower bound 3")):
-            shares = _largest_shares(record, regime, outcomes)
+            shares = _largest_shares(select(record, regime=regime), outcomes)
             numbers = ", ".join(f"{100 * share:.0f} % at {eps:g}/255" for eps, share in shares.items())
             yield Line(
                 all(share <= 1 - KEPT for share in shares.values()),
@@ -104,17 +105,17 @@ def _bounds_kept(record: dict) -> Iterable[Line]:
             )
 
 
-def _largest_shares(record: dict, regime: str, outcomes: tuple[str, ...]) -> dict[float, float]:
-    """Per radius the largest share of images with one of these outcomes, over the trainings."""
+def _largest_shares(rows: list[dict], outcomes: tuple[str, ...]) -> dict[float, float]:
+    """For each radius, of all trainings the largest share of images with one of these outcomes."""
     shares: dict[float, dict[str, float]] = defaultdict(lambda: defaultdict(float))  # radius → training → share
-    for row in select(record, regime=regime):
+    for row in rows:
         if row["quantity"] in outcomes:
             shares[row["eps_255"]][row["training"]] += row["value"] or 0
     return {eps: max(by_training.values()) for eps, by_training in shares.items()}
 
 
 def _first_order_holds(record: dict) -> Iterable[Line]:
-    """One line, none where no noise moved an output."""
+    """One line; none where no noise moved an output."""
     rows = _noise_over_first_order(record)
     if rows:
         far, near = max(rows, key=lambda r: r["value"]), min(rows, key=lambda r: abs(r["value"] - 1))
@@ -127,14 +128,14 @@ def _first_order_holds(record: dict) -> Iterable[Line]:
 
 
 def _sparser_is_more_robust(record: dict) -> Iterable[Line]:
-    """A line across samples, one across networks."""
-    for across, where in (("samples", "within a network"), ("networks", "from network to network")):
+    """A line for the correlation across samples, and one for that across networks."""
+    for across, scope in (("samples", "within a network"), ("networks", "from network to network")):
         by_name = {r["sparsity"]: r for r in _survival_correlations(record, across)}
         participation, l1 = by_name["participation number"], by_name["l1"]
         numbers = f"participation number {plain(participation)}, l1 {plain(l1)}"
         yield Line(
             {-1: True, 0: None, 1: False}[clear(participation)],
-            f"Sparser gradients go with more robustness {where}.",
+            f"Sparser gradients go with more robustness {scope}.",
             f"Rank correlation with {figures.target(participation)}: {numbers}.",
         )
 
@@ -149,7 +150,7 @@ def _scale_does_not_matter(record: dict) -> Line:
 
 
 def _by_regime(record: dict, quantities: tuple[str, ...], numbers: tuple[str, ...]) -> DataFrame:
-    """A line for each regime, training and radius; `quantities` are its columns, shares but for `numbers`."""
+    """A line for each regime, training and radius; `quantities` are the columns, shares except for `numbers`."""
 
     def head(row: dict) -> dict:
         return {"regime": row["regime"], "training": title(row["training"]), "ε": words.radius(row)}
@@ -163,7 +164,7 @@ def _by_regime(record: dict, quantities: tuple[str, ...], numbers: tuple[str, ..
 
 
 def exact_headline(record: dict) -> str:
-    """How many of the cases with a closed form agree, and how many logistic ones break a bound."""
+    """The counts of linear cases that agree with the closed form, and of logistic ones outside the bounds."""
     covered, total = _covered(record)
     bounds, outside = select(record, quantity="3‖g‖₀"), 0
     for upper in bounds:
@@ -176,7 +177,7 @@ def exact_headline(record: dict) -> str:
 
 
 def _covered(record: dict) -> tuple[int, int]:
-    """How many linear cases have the closed form within their interval, up to rounding; and how many there are."""
+    """The count of linear cases with the closed form within their interval, up to rounding, and the count of all."""
     rows, covered = select(record, quantity="closed form"), 0
     for closed in rows:
         measured = _measured(record, closed)
@@ -185,7 +186,7 @@ def _covered(record: dict) -> tuple[int, int]:
 
 
 def _measured(record: dict, row: dict) -> dict:
-    """What Monte Carlo measured in the case of `row`."""
+    """The ratio by Monte Carlo in the case of `row`."""
     case = {name: row.get(name) for name in ("f", "case", "eps", "law")}
     (measured,) = select(record, quantity="measured", **case)
     return measured
@@ -202,7 +203,7 @@ def exact_table(record: dict) -> list[DataFrame]:
 
 
 def vulnerabilities_headline(record: dict) -> str:
-    """SR's two vulnerabilities over those of vanilla training, at the largest radius."""
+    """SR's two vulnerabilities in units of those of vanilla training, at the largest radius."""
 
     def last(name: str, symbol: str) -> dict:
         return select(record, quantity=symbol, regime=TRUE, training=name)[-1]
@@ -219,13 +220,13 @@ def vulnerabilities_headline(record: dict) -> str:
 
 
 def vulnerabilities_table(record: dict) -> list[DataFrame]:
-    """Both vulnerabilities per regime, training and radius, as they are and over first order."""
+    """For each regime, training and radius both vulnerabilities, as they are and over first order."""
     numbers = "ρ_rand", "ρ_adv", "ρ_rand over first order", "ρ_adv over first order"
     return [_by_regime(record, (*numbers, "draws that moved f_y"), numbers)]
 
 
 def first_order_headline(record: dict) -> str:
-    """How far noise is from first order at its worst, and whether confidence goes with the ratio."""
+    """The largest ρ_rand over first order, and the correlation of the ratio with confidence."""
     rows = _noise_over_first_order(record)
     if not rows:
         return "No noise moved any output"
@@ -242,15 +243,15 @@ def _noise_over_first_order(record: dict) -> list[dict]:
 
 def _confidence(record: dict) -> str:
     rows = select(record, quantity="ratio against confidence", regime=TRUE)
-    known = [r for r in rows if r["eps_255"] == rows[-1]["eps_255"] and r["value"] is not None]
-    if not known:
+    rows = known(where(rows, eps_255=rows[-1]["eps_255"]))
+    if not rows:
         return ""
-    low, high = (end(r["value"] for r in known) for end in (min, max))
-    return f"; at {words.radius(known[0])} the ratio's rank correlation with confidence is {low:.2f} to {high:.2f}"
+    low, high = (end(r["value"] for r in rows) for end in (min, max))
+    return f"; at {words.radius(rows[0])} the ratio's rank correlation with confidence is {low:.2f} to {high:.2f}"
 
 
 def worst_headline(record: dict) -> str:
-    """How far a search got beyond either bound."""
+    """The largest violation of each bound that a search found."""
     rows = [r for r in select(record, quantity="ratio over bound") if r["value"]]
     upper = max((r["value"] for r in rows if r["bound"] == "upper"), default=None)
     lower = min((r["value"] for r in rows if r["bound"] == "lower"), default=None)
@@ -264,11 +265,11 @@ def _times(value: float) -> str:
 
 
 def sparsity_headline(record: dict) -> str:
-    """Which measure goes best with surviving the attack."""
+    """The measure whose rank correlation with surviving the attack is largest."""
 
     def best(across: str) -> str:
-        known = [r for r in _survival_correlations(record, across) if r["value"] is not None]
-        most = max(known, key=lambda r: abs(r["value"]), default=None)
+        rows = known(_survival_correlations(record, across))
+        most = max(rows, key=lambda r: abs(r["value"]), default=None)
         return f"{most['sparsity']} (r = {most['value']:.2f})" if most else "nothing"
 
     return (
@@ -295,7 +296,7 @@ def sparsity_table(record: dict) -> list[DataFrame]:
 
 
 def scale_headline(record: dict) -> str:
-    """What moves and what stays when the logits are scaled."""
+    """The range of the ratio and of the participation number when the logits are scaled."""
     ratios, participation = _scaled(record, "ratio"), _scaled(record, "participation number")
     if not ratios or not participation:
         return "Logits times c: the same decisions, and no ratio"

@@ -1,6 +1,6 @@
-"""The figures of thm-ratio: exact cases, regimes, where first order ends, what predicts and what scales the ratio.
+"""The figures of thm-ratio: exact cases, regimes, first order, the worst image, sparsity, scale of the logits.
 
-Each function of a record lays out one figure; each function of data draws one panel of it.
+A function of a record lays out a figure; a function of data draws one panel.
 """
 
 import matplotlib.pyplot as plt
@@ -10,13 +10,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from paperlib import words
-from paperlib.artifacts.drawing import ATTACK, LOG, line, logarithmic, whiskers
-from paperlib.artifacts.reading import select, trainings
+from paperlib.artifacts.drawing import ATTACK, LOG, by_training, line, logarithmic, picture, whiskers
+from paperlib.artifacts.reading import known, select, trainings, where
 from paperlib.labels import REGIMES, TRUE
 from paperlib.words import hue, title
 
 RADIUS = "ε, in 1/255"  # of the axis below a panel
-OUTCOMES = {  # what can become of an image, from the bottom of a bar up, with colours
+OUTCOMES = {  # outcomes of an image, from the bottom of a bar to its top, with colours
     "no gradient": "#8c8c8c",
     "nothing moved": "#d9d9d9",
     "below 3": "#882255",
@@ -26,7 +26,7 @@ OUTCOMES = {  # what can become of an image, from the bottom of a bar up, with c
 }
 MARKS = {"measured": ("o", "#0072b2"), "closed form": ("|", ".2"), "first order": ("|", ".2"), "3‖g‖₀": (">", ATTACK)}
 ACROSS = {"samples": "#0072b2", "networks": words.COLOUR}  # what a correlation is taken across
-SHARES = ("same decisions", "no gradient in 32 bits")  # of images; all other quantities that are scaled are medians
+SHARES = ("same decisions", "no gradient in 32 bits")  # of images; the other numbers of scaled logits are medians
 MOVING = {"l1": "#0072b2", "l2": "#56b4e9", "ρ_rand": "#cc79a7", "ρ_adv": ATTACK, "ratio": "#000000"}
 STEADY = {
     "participation number": "#0072b2",
@@ -39,7 +39,7 @@ STEADY = {
 
 
 def target(row: dict) -> str:
-    """The name of what a sparsity is correlated with: "ratio at 2.55/255", "PGD-20 at 32/255"."""
+    """The title of the number that a sparsity is correlated with: "ratio at 2.55/255", "PGD-20 at 32/255"."""
     name = words.attack(row) if row["target"] == "survival" else row["target"]
     return f"{name} at {words.radius(row)}"
 
@@ -48,7 +48,7 @@ def target(row: dict) -> str:
 
 
 def exact(record: dict) -> Figure:
-    """Monte Carlo against the closed form; for the logistic functions against what first order says."""
+    """Monte Carlo against the closed form; for logistic functions against first order and the upper bound."""
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), width_ratios=(3, 2), layout="constrained", subplot_kw=LOG)
     for ax, f in zip(axes, ("linear", "logistic"), strict=True):
         cases(select(record, f=f), ax)
@@ -85,7 +85,7 @@ def cases(rows: list[dict], ax: Axes) -> Axes:
 
 
 def regimes(record: dict) -> Figure:
-    """Above: the ratio against ε, median and quartiles over images.  Below: where the images lie."""
+    """Above: the ratio against ε, median and quartiles over images.  Below: the shares of images by outcome."""
     figure, axes = plt.subplots(2, 2, figsize=(9.6, 6), height_ratios=(3, 2.3), layout="constrained")
     names, radii = trainings(record), _radii(record)
     linear = {name: _values(select(record, quantity="linear ratio", training=name)) for name in names}
@@ -108,9 +108,9 @@ def regimes(record: dict) -> Figure:
 def ratios(
     radii: list[float], quartiles: dict[str, list], linear: dict[str, list[float]], pixels: int, ax: Axes
 ) -> Axes:
-    """Each training's ratio against the radius, between the bounds 3 and 3·`pixels`.
+    """Each training's ratio against the radius, with the bounds 3 and 3·`pixels`.
 
-    `quartiles` holds three numbers a radius; the mean of a training's `linear` ratios is a dotted line.
+    `quartiles` maps a training to three numbers for each radius; the mean of its `linear` ratios is a dotted line.
     """
     for training, values in quartiles.items():
         low, median, high = np.array(values, dtype=float).T
@@ -133,7 +133,7 @@ def outcomes(rows: list[dict], names: list[str], ax: Axes) -> Axes:
     for i, training in enumerate(names):
         x, bottom = np.arange(len(radii)) + (i - (len(names) - 1) / 2) * width, np.zeros(len(radii))
         for name, colour in OUTCOMES.items():
-            heights = [r["value"] or 0 for r in rows if (r["quantity"], r["training"]) == (name, training)]
+            heights = [row["value"] or 0 for row in where(rows, quantity=name, training=training)]
             ax.bar(x, heights, width * 0.9, bottom, color=colour, linewidth=0)
             bottom = bottom + heights
         for place in x:
@@ -148,7 +148,7 @@ def outcomes(rows: list[dict], names: list[str], ax: Axes) -> Axes:
 
 
 def vulnerabilities(record: dict) -> Figure:
-    """ρ_adv and ρ_rand themselves, so that a ratio that shrinks because both do is seen as such."""
+    """ρ_adv and ρ_rand themselves, since their ratio does not show whether both have shrunk."""
     figure, axes = plt.subplots(1, 2, figsize=(9, 4), sharey=True, layout="constrained", subplot_kw=LOG)
     for ax, regime in zip(axes, REGIMES, strict=True):
         changes(select(record, regime=regime), trainings(record), ax)
@@ -163,14 +163,14 @@ def changes(rows: list[dict], names: list[str], ax: Axes) -> Axes:
     """ρ_adv (solid) and ρ_rand (dashed) of each training of `names` against the radius."""
     for training in names:
         for quantity, style, label in (("ρ_adv", "-", title(training)), ("ρ_rand", "--", None)):
-            positive = [r for r in rows if (r["quantity"], r["training"]) == (quantity, training) and r["value"]]
-            line(ax, "eps_255", positive, hue(training), label, linestyle=style)  # a logarithm has no place for 0
+            positive = [row for row in where(rows, quantity=quantity, training=training) if row["value"]]
+            line(ax, "eps_255", positive, hue(training), label, linestyle=style)  # a logarithmic scale has no 0
     ax.set_xlabel(RADIUS)
     return ax
 
 
 def first_order(record: dict) -> Figure:
-    """Where the first-order picture ends, and why: roughness below, saturation above."""
+    """Where first order ends, and why: roughness at small radii, saturation at large ones."""
     figure, axes = plt.subplots(1, 4, figsize=(12, 3.6), layout="constrained")
     names = trainings(record)
     for ax, symbol in zip(axes, ("ρ_rand", "ρ_adv"), strict=False):
@@ -178,7 +178,8 @@ def first_order(record: dict) -> Figure:
         over_first_order(select(record, quantity=f"{symbol} over first order"), names, ax)
         ax.set_title(f"{symbol}, measured/first order")
     axes[2].set(**LOG)
-    moving_draws(select(record, quantity="draws that moved f_y", regime=TRUE), names, axes[2])
+    by_training(axes[2], "eps_255", select(record, quantity="draws that moved f_y", regime=TRUE), names)
+    axes[2].set(ylim=(0, 1.03), xlabel=RADIUS)
     axes[2].legend(fontsize=8, loc="lower right", title="solid: spiking\ndotted: smooth", title_fontsize=8)
     axes[2].set_title("draws that move f_y (spiking)")
     images = record["arrays"]["saturation"]
@@ -188,10 +189,10 @@ def first_order(record: dict) -> Figure:
 
 
 def over_first_order(rows: list[dict], names: list[str], ax: Axes) -> Axes:
-    """A vulnerability over what first order says, against the radius: smooth networks dotted, spiking ones solid."""
+    """A vulnerability over its first order against the radius: dotted of smooth networks, solid of spiking ones."""
     for training in names:
         for regime, style in zip(REGIMES, (":", "-"), strict=True):
-            positive = [r for r in rows if (r["regime"], r["training"]) == (regime, training) and r["value"]]
+            positive = [row for row in where(rows, regime=regime, training=training) if row["value"]]
             line(ax, "eps_255", positive, hue(training), linestyle=style)
     ax.axhline(1, color=".4", linewidth=0.8)
     ax.set_xlabel(RADIUS)
@@ -200,18 +201,10 @@ def over_first_order(rows: list[dict], names: list[str], ax: Axes) -> Axes:
     return ax
 
 
-def moving_draws(rows: list[dict], names: list[str], ax: Axes) -> Axes:
-    """The share of random draws that move the output at all, against the radius."""
-    for training in names:
-        line(ax, "eps_255", [r for r in rows if r["training"] == training], hue(training), title(training))
-    ax.set(ylim=(0, 1.03), xlabel=RADIUS)
-    return ax
-
-
 def saturation(images: dict[str, dict], ax: Axes) -> Axes:
-    """The ratio over its upper bound against the log-odds of the true class, an image a dot.
+    """The ratio over its upper bound against the log-odds of the true class, a dot for each image.
 
-    `images` maps a training to {"margin": log-odds, "excess": ratio over bound, None where it is undefined}.
+    `images` maps a training to lists: "margin", the log-odds, and "excess", the ratio over the bound or None.
     """
     for training, values in images.items():
         if any(values["excess"]):
@@ -226,25 +219,24 @@ def saturation(images: dict[str, dict], ax: Axes) -> Axes:
 
 
 def worst(record: dict) -> Figure:
-    """The image that breaks each bound most, with the ratio over that bound against ε."""
+    """The image that breaks each bound most, beside the ratio over that bound against ε."""
     figure, axes = plt.subplots(1, 4, figsize=(9.6, 3.4), width_ratios=(1, 3, 1, 3), layout="constrained")
-    for picture, ax, (bound, name) in zip(axes[::2], axes[1::2], (("upper", "3‖g‖₀"), ("lower", "3")), strict=True):
+    for left, ax, (bound, name) in zip(axes[::2], axes[1::2], (("upper", "3‖g‖₀"), ("lower", "3")), strict=True):
         ax.set_xscale("log")
         rows = [r for r in select(record, quantity="ratio over bound", bound=bound) if r["value"]]
         over_bound(rows, ax)
         ax.set_ylabel(f"ratio over the {bound} bound {name}")
         if not rows:
-            picture.axis("off")
+            left.axis("off")
             continue
-        image = np.array(record["arrays"]["worst"][bound])
-        picture.imshow(image.transpose(1, 2, 0).squeeze(), cmap="gray_r", vmin=0, vmax=1)
-        picture.set(xticks=[], yticks=[], title=f"{title(rows[0]['training'])}, seed {rows[0]['seeds'][0]}")
-        picture.set_xlabel(f"log-odds of the\ntrue class {rows[0]['log_odds']:.1f}", fontsize=8)
+        picture(left, np.array(record["arrays"]["worst"][bound]))
+        left.set_title(f"{title(rows[0]['training'])}, seed {rows[0]['seeds'][0]}")
+        left.set_xlabel(f"log-odds of the\ntrue class {rows[0]['log_odds']:.1f}", fontsize=8)
     return figure
 
 
 def over_bound(rows: list[dict], ax: Axes) -> Axes:
-    """One image's ratio over a bound against the radius, or a note that there is none."""
+    """The ratio of one image over a bound against the radius, or a note that none is defined."""
     ax.axhline(1, color=ATTACK, linestyle="--", linewidth=1)
     ax.set_xlabel(RADIUS)
     if not rows:
@@ -258,7 +250,7 @@ def over_bound(rows: list[dict], ax: Axes) -> Axes:
 
 
 def sparsity(record: dict) -> Figure:
-    """Rank correlation of each size and sparsity with what was measured, over samples and over networks."""
+    """Rank correlations of each size and sparsity with the ratio and with survival, over samples and networks."""
     rows = select(record, quantity="rank correlation")
     names = list(dict.fromkeys(row["sparsity"] for row in rows))
     panels: dict[str, list[dict]] = {}
@@ -277,22 +269,22 @@ def sparsity(record: dict) -> Figure:
 
 
 def correlations(rows: list[dict], names: list[str], ax: Axes) -> Axes:
-    """Correlations from left to right, the sparsities `names` from 0 up; two colours for what they are taken across."""
+    """A line for each of the sparsities `names`, with correlations across samples and across networks."""
     ax.axvline(0, color=".4", linewidth=0.8)
     for shift, (across, colour) in zip((-0.15, 0.15), ACROSS.items(), strict=True):
-        known = [row for row in rows if row["across"] == across and row["value"] is not None]
-        y = [names.index(row["sparsity"]) + shift for row in known]
+        shown = known(where(rows, across=across))
+        y = [names.index(row["sparsity"]) + shift for row in shown]
         style = {"fmt": "o", "color": colour, "markersize": 4, "elinewidth": 1.2}
-        ax.errorbar(_values(known), y, xerr=whiskers(known), **style)
+        ax.errorbar(_values(shown), y, xerr=whiskers(shown), **style)
     ax.set(xlim=(-1.05, 1.05), xticks=(-1, 0, 1))
     return ax
 
 
 def scale(record: dict) -> Figure:
-    """What moves when logits are multiplied by c, although no decision does."""
+    """Sizes, ratio and sparsities against the factor c of the logits, which changes no decision."""
     figure, (sizes, rest) = plt.subplots(1, 2, figsize=(9.6, 3.9), layout="constrained", subplot_kw=LOG)
     rows = select(record, quantity="scaled")
-    scaled([row for row in rows if row["value"]], MOVING, sizes)  # a logarithm has no place for 0
+    scaled([row for row in rows if row["value"]], MOVING, sizes)  # a logarithmic scale has no 0
     sizes.legend(fontsize=7.5, loc="lower left")
     sizes.set(ylim=(1e-40, 1e30), ylabel="median, relative to c = 1", title="Sizes, vulnerabilities and their ratio")
     logarithmic(sizes)
@@ -303,14 +295,16 @@ def scale(record: dict) -> Figure:
 
 
 def scaled(rows: list[dict], colours: dict[str, str], ax: Axes) -> Axes:
-    """Against the factor of the logits: medians relative to those at factor 1, `SHARES` as they are.
+    """A line for each of `colours`, which map the rows' label `what` to a colour, against the factor of the logits.
 
-    `colours` maps what is drawn (the rows' label `what`) to its colour.
+    Medians are relative to those at factor 1, `SHARES` are drawn as they are.
     """
     for name, colour in colours.items():
-        known = [row for row in rows if row["what"] == name and row["value"] is not None]
-        unit = 1 if name in SHARES else next((row["value"] for row in known if row["scale"] == 1), None)
-        x, y = ([row["scale"] for row in known], [row["value"] / unit for row in known]) if unit else ([], [])
+        shown = known(where(rows, what=name))
+        unit = 1 if name in SHARES else next((row["value"] for row in where(shown, scale=1)), None)
+        if not unit:
+            shown = []  # nothing to be relative to
+        x, y = [row["scale"] for row in shown], [row["value"] / unit for row in shown]
         ax.plot(x, y, "o-", color=colour, markersize=3, label=name)
     ax.set_xlabel("c, the factor of the logits")
     return ax
@@ -321,4 +315,4 @@ def _radii(record: dict) -> list[float]:
 
 
 def _values(rows: list[dict]) -> list[float]:
-    return [row["value"] for row in rows if row["value"] is not None]
+    return [row["value"] for row in known(rows)]

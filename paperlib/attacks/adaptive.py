@@ -1,13 +1,14 @@
-"""Gradient attacks that set their own step: APGD by whether the loss still grows, SA-PGD by the gradient's moments.
+"""Gradient attacks that adapt their step: APGD to the growth of the loss, SA-PGD to the moments of the gradient.
 
 `network` is any callable from images (B, C, H, W) in `bounds` to logits (B, K); `labels` is (B,); `eps` is in the
 images' units.  Both return images of the same shape within `eps` of the originals and within `bounds`.  A sample stops
-at its first misclassified iterate, which it returns and after which it costs nothing; one that is misclassified from
-the start comes back unchanged, for one look forward that is not among the `steps`.  All state is the sample's own:
-`batch_size` fixes how many images the network sees at once (see `core.in_batches`), `seed` and `index` name each
-sample's random start (see `core.uniform_noise`), and so its result is the same in any company.  With `eot` each
-gradient is the mean of so many passes of a network that draws at random (see `core.Queried`).  Arguments that cannot be
-used are refused (`errors.Refused`).
+at its first misclassified iterate, which is its result, and costs nothing afterwards.  A sample whose image is
+misclassified is returned unchanged; the forward pass that finds this out is not among the `steps`.
+
+No state is shared between samples, so a sample's result does not depend on the others.  `batch_size` is the number of
+images in a call of the network (see `gradients.in_batches`).  `seed` and `index` determine each sample's random start
+(see `core.uniform_noise`).  Each gradient is the mean of `eot` passes, which differ if the network draws at random (see
+`core.Queried`).  Arguments that cannot be used are refused (`errors.Refused`).
 """
 
 import math
@@ -22,9 +23,10 @@ from paperlib.theory.gradients import Network, cross_entropy, margin
 
 
 def dlr(logits: Tensor, labels: Tensor) -> Tensor:
-    """Difference of logits ratio, -(z_y - max_{k≠y} z_k)/(z_π1 - z_π3), (B,): CE's aim, free of the logits' scale.
+    """Difference of logits ratio, -(z_y - max_{k≠y} z_k)/(z_π1 - z_π3), (B,), which no scale of the logits changes.
 
-    Croce & Hein, arXiv 2003.01690.  z_π1 and z_π3 are the largest and the third largest logit: three classes at least.
+    Croce & Hein, arXiv 2003.01690.  z_π1 and z_π3 are the largest and the third largest logit.  Refuses logits of fewer
+    than three classes.
     """
     errors.count("the number of classes under the loss 'dlr'", logits.shape[1], at_least=3)
     first, _, third = logits.topk(3).values.unbind(1)
@@ -53,9 +55,10 @@ def apgd(
 ) -> Tensor:
     """Auto-PGD on the cross-entropy ("ce") or the "dlr" loss (Croce & Hein, arXiv 2003.01690, algorithm 1).
 
-    From a random point of the ball each of `restarts` runs takes `steps` steps with momentum, at first of length 2ε;
-    see `_Climb` for when a sample halves its own.  A sample that is never misclassified returns its iterate of the
-    highest loss.  A run costs a sample `steps` gradients at most, and a look forward at its last iterate.
+    Each of `restarts` runs starts at a random point of the ball and takes `steps` steps with momentum.  The first steps
+    have length 2ε; `_Climb` says when a sample halves the length.  The result of a sample that is never misclassified
+    is its iterate of the highest loss.  A run costs a sample at most `steps` gradients and one forward pass, for its
+    last iterate.
     """
     ball = Ball(images, eps, bounds, norm)
     network = queried(network, images, labels, batch_size)
@@ -63,8 +66,8 @@ def apgd(
     errors.count("restarts", restarts)
     errors.one_of("loss", loss, LOSSES)
 
-    def look(x: Tensor, rows: Tensor, *, last: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """The loss (n,), its gradient (n, ...; zeros after the last step), and whether a sample is misclassified."""
+    def evaluate(x: Tensor, rows: Tensor, *, last: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss (n,), its gradient (n, ...), zeros after the last step, and which samples are misclassified (n,)."""
         if last:
             logits, gradient = network.logits(x, rows), torch.zeros_like(x)
         else:
@@ -73,20 +76,20 @@ def apgd(
 
     x, highest = images.clone(), images.new_full((len(images),), -math.inf)
     rows = network.correct(images).nonzero().squeeze(1)
-    looks_back = {0, *checkpoints(steps)}
+    reviews = {0, *checkpoints(steps)}
     for restart in range(restarts):
         if not len(rows):
             break
         climb = _Climb(rows, ball.start(another(seed, restart), index)[rows], 2 * eps)
         for k in range(steps + 1):
-            value, gradient, broken = look(climb.x, climb.rows, last=k == steps)
-            climb.see(value, gradient)
+            value, gradient, broken = evaluate(climb.x, climb.rows, last=k == steps)
+            climb.record(value, gradient)
             x[climb.rows[broken]] = climb.x[broken]
             climb.keep(~broken)
             if not len(climb.rows) or k == steps:
                 break
-            if k in looks_back:
-                climb.look_back()
+            if k in reviews:
+                climb.review()
             climb.move(ball, share=0.75 if k > 0 else 1)
         rows = climb.rows
         better = climb.highest > highest[rows]
@@ -110,10 +113,11 @@ def sa_pgd(
 ) -> Tensor:
     """PGD on the cross-entropy in l∞ with the stable, adaptive step of arXiv 2512.22522 (section 6 of the paper notes).
 
-    The start is uniform noise stretched until max|δ| = ε.  With g/mean|g| and g²/mean(g²) added to the moments
-    m ← m/2 and v ← 0.8v, both from 0 and without bias correction, a step is η·m/√v within ±η; η starts at ε and halves
-    at each of the `checkpoints`.  The source returns the last misclassified iterate, and moves only samples still
-    correct: that iterate is the first one, at which a sample leaves.  Whoever evaluates judges the last step's.
+    The start is uniform noise, scaled so that max|δ| = ε.  The moments m ← m/2 + g/mean|g| and v ← 0.8·v + g²/mean(g²)
+    start at 0 and have no bias correction.  A step is η·m/√v, clamped to ±η; η starts at ε and is halved at each of the
+    `checkpoints`.  The paper returns the last misclassified iterate and moves only samples that are still correct; that
+    iterate is the first misclassified one, at which a sample stops here.  The result of the last step is not
+    classified here; the evaluation does so.
     """
     ball = Ball(images, eps, bounds)
     network = queried(network, images, labels, batch_size)
@@ -139,49 +143,50 @@ def sa_pgd(
 
 
 def checkpoints(steps: int) -> list[int]:
-    """After which of `steps` steps the step size is reconsidered: gaps of 22 %, each 3 % shorter, at least 6 %.
+    """The steps, out of 1 to `steps`, after which the step size is reviewed.
 
-    w_j = ⌈p_j·steps⌉ (Croce & Hein, arXiv 2003.01690), each once: for 100 steps 22, 41, 57, 70, 80, 87, 93, 99.
+    w_j = ⌈p_j·steps⌉ (Croce & Hein, arXiv 2003.01690), each once.  The first gap is 22 % of the steps; each further gap
+    is 3 % shorter, but not below 6 %.  For 100 steps: 22, 41, 57, 70, 80, 87, 93, 99.
     """
-    percent, gap, found = 22, 22, []
+    percent, gap, marks = 22, 22, set()
     while percent <= 100:
-        found.append(math.ceil(percent * steps / 100))
+        marks.add(math.ceil(percent * steps / 100))
         gap = max(gap - 3, 6)
         percent += gap
-    return sorted(set(found))
+    return sorted(marks)
 
 
 class _Climb:
-    """The samples that one run of APGD still moves, and what each of them remembers: every field has a row a sample."""
+    """The samples that one run of APGD still moves.  Every attribute has one row a sample, (n, ...)."""
 
     def __init__(self, rows: Tensor, start: Tensor, step: float):
-        self.rows = rows  # which samples of the batch
+        self.rows = rows  # the places of the samples in the batch
         self.x = self.before = start  # the iterate, and the one before it
         self.loss = start.new_full((len(rows),), math.inf)  # at the iterate
         self.best, self.highest = start.clone(), -self.loss  # the iterate of the highest loss so far, and that loss
-        self.uphill = torch.zeros_like(start)  # the gradient there: so a return to it asks the network nothing
-        self.step = torch.full_like(self.loss, step)
-        self.taken = self.raised = torch.zeros_like(rows)  # steps since the last look back, and those to a higher loss
-        self.mark = self.highest.clone()  # the highest loss at the last look back,
-        self.halved = torch.zeros_like(rows, dtype=torch.bool)  # and whether the step was halved then
+        self.uphill = torch.zeros_like(start)  # the gradient at `best`, kept so that a return to it costs no pass
+        self.step = torch.full_like(self.loss, step)  # length of a step
+        self.taken = self.raised = torch.zeros_like(rows)  # steps since the last review, and those that raised the loss
+        self.mark = self.highest.clone()  # the highest loss at the last review
+        self.halved = torch.zeros_like(rows, dtype=torch.bool)  # whether the last review halved the step
 
-    def see(self, loss: Tensor, gradient: Tensor) -> None:
-        """Take note of the loss at the iterate, and of its gradient."""
+    def record(self, loss: Tensor, gradient: Tensor) -> None:
+        """Record the loss at the iterate, (n,), and its gradient, (n, ...)."""
         self.raised = self.raised + (loss > self.loss)
         self.loss, self.gradient = loss, gradient
         better = loss > self.highest
         self.best[better], self.highest[better], self.uphill[better] = self.x[better], loss[better], gradient[better]
 
     def keep(self, which: Tensor) -> None:
-        """Go on with the samples `which` (n,) alone."""
+        """Drop all samples except `which`, (n,) bool."""
         for name, values in vars(self).items():
             setattr(self, name, values[which])
 
-    def look_back(self) -> None:
-        """Where it went badly since the last look back, halve the step and return to the best iterate.
+    def review(self) -> None:
+        """Halve the step of samples without progress since the last review, and return them to their best iterate.
 
-        Badly: fewer than 75 % of the steps raised the loss, or the step was not halved then and the highest loss is
-        still the same.  Nothing is behind the first look, at the start: it only sets the mark.
+        A sample has no progress if fewer than 75 % of its steps raised the loss, or if the last review did not halve
+        its step and its highest loss is still the same.  The first review, at the start, only sets the mark.
         """
         halve = (self.raised < 0.75 * self.taken) | (~self.halved & (self.highest == self.mark))
         self.step[halve] /= 2
@@ -192,7 +197,7 @@ class _Climb:
         self.taken, self.raised = torch.zeros_like(self.taken), torch.zeros_like(self.raised)
 
     def move(self, ball: Ball, share: float) -> None:
-        """A step: `share` of the projected gradient step, and the rest of the step before it."""
+        """Take a step: `share` of the projected gradient step plus 1 - `share` of the step before."""
         target = ball.project(self.x + per_sample(self.step, self.x) * ball.direction(self.gradient), self.rows)
         new = self.x + share * (target - self.x) + (1 - share) * (self.x - self.before)
         self.before, self.x = self.x, ball.project(new, self.rows)

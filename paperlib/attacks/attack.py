@@ -122,10 +122,10 @@ class Attack:
     @property
     def labels(self) -> dict:
         """The labels of a record's row that name the attack (see `labels.ATTACK`); the radius is not among them."""
-        usual = {name: self.options[name] for name in TITLED if name in self.options}
-        unusual = {name: self.options[name] for name in UNUSUAL if self.options.get(name, UNUSUAL[name]) != UNUSUAL[name]}
+        titled = {name: self.options[name] for name in TITLED if name in self.options}
+        unusual = {name: self.options[name] for name in UNUSUAL if self.options.get(name) not in (None, UNUSUAL[name])}
         rule = {"rule" if name == "name" else name: value for name, value in self.rule.items()}
-        return {"attack": self.name} | usual | unusual | rule
+        return {"attack": self.name} | titled | unusual | rule
 
     @property
     def title(self) -> str:

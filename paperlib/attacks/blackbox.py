@@ -1,10 +1,10 @@
-"""Attacks that see logits alone: the Square attack, and a search among random perturbations as the floor below it.
+"""Attacks that use logits only: the Square attack and, as its lower bound, a search among random perturbations.
 
-`network` is any callable from images (B, C, H, W) in `bounds` to logits (B, K), and is only ever called forward;
+`network` is any callable from images (B, C, H, W) in `bounds` to logits (B, K), and only its forward pass is used;
 `labels` is (B,); `eps` is in the images' units.  Both return images of the same shape within `eps` of the originals and
-within `bounds`.  `batch_size` fixes how many images the network sees at once (see `core.in_batches`); `seed` and
-`index` name each sample's randomness (see `core.uniform_noise`), so that a sample's result is its own in any company.
-Arguments that cannot be used are refused (`errors.Refused`).
+within `bounds`.  `batch_size` is the number of images in a call of the network (see `gradients.in_batches`).  `seed`
+and `index` determine each sample's draws (see `core.uniform_noise`), so its result does not depend on the other
+samples.  Arguments that cannot be used are refused (`errors.Refused`).
 """
 
 import math
@@ -20,7 +20,7 @@ from paperlib.attacks.core import Ball, Bounds, Queried, another, queried, sign_
 from paperlib.theory.gradients import Network, margin
 
 LAWS = {"uniform": uniform_noise, "sign": sign_noise}
-HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of 10,000 windows: the Square attack's schedule
+HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of 10,000 queries: when Square halves its share p
 
 
 @register("square", title="Square", queries=lambda options: options["queries"])
@@ -38,13 +38,13 @@ def square(
     index: Tensor | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
-    """Random search among squares of the ball's corners, in l∞ (Andriushchenko et al., arXiv 1912.00049).
+    """Random search that sets square windows to corners of the l∞ ball (Andriushchenko et al., arXiv 1912.00049).
 
-    A sample starts at vertical stripes, each ±ε per column and channel, or where `start` (B, C, H, W) has it.  Every
-    further query sets a random window to ±ε per channel and keeps it where the margin falls; the window shrinks as
-    `window_side` says, from a share `p_init` of the image.  A sample stops at its first misclassified query.  One that
-    is misclassified from the start comes back unchanged; that look at the clean image is not among the `queries`.  Of
-    event frames (B, T, C, H, W) each channel of each frame counts as one.
+    The first query is `start` (B, C, H, W) or, by default, vertical stripes: ±ε for each column and channel.  Every
+    further query sets a random window of the best image so far to ±ε for each channel, and is kept if the margin falls.
+    The window covers a share `p_init` of the image at first and shrinks as `window_side` says.  A sample stops at its
+    first misclassified query.  A sample whose image is misclassified is returned unchanged; the forward pass that finds
+    this out is not among the `queries`.  In event frames (B, T, C, H, W) each channel of each frame is a channel.
     """
     ball = Ball(images, eps, bounds)
     network = queried(network, images, labels, batch_size)
@@ -52,7 +52,7 @@ def square(
     errors.number("p_init", p_init, above=0)
     errors.unit("p_init", p_init)
     *channels, height, width = images.shape[1:]
-    streams = [np.random.default_rng((seed, i)) for i in _numbers(images, index).tolist()]
+    streams = [np.random.default_rng((seed, i)) for i in _numbers(images, index).tolist()]  # one a sample
 
     def propose(query: int, x: Tensor, rows: Tensor) -> Tensor:
         chosen = [streams[row] for row in rows.tolist()]
@@ -88,10 +88,11 @@ def random_search(
     index: Tensor | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
-    """Up to `draws` independent perturbations ε·U[-1, 1] ("uniform") or ±ε ("sign"): what chance alone finds.
+    """Up to `draws` independent perturbations ε·U[-1, 1] (`law` "uniform") or ±ε ("sign"): what chance alone finds.
 
-    A sample stops at its first misclassified draw; one that survives all returns its draw of the lowest margin.  The
-    first draw is that of `noise.uniform` or `noise.sign` of the same seed: whatever they break, this breaks too.
+    A sample stops at its first misclassified draw; the result of a sample that survives all is its draw of the lowest
+    margin.  The first draw is that of `noise.uniform` or `noise.sign` with the same seed, so this attack breaks every
+    sample that they break.
     """
     ball = Ball(images, eps, bounds)
     errors.count("draws", draws)
@@ -106,11 +107,11 @@ def random_search(
 
 
 def window_side(query: int, queries: int, p_init: float, height: int, width: int) -> int:
-    """Side in pixels of the Square attack's window at `query`, from 1 (0 are the stripes) to `queries` - 1.
+    """The side, in pixels, of the Square attack's window at `query`, a number from 1 to `queries` - 1; 0 is the start.
 
-    The whole number nearest to √(p·H·W), at least 1 and at most the image's shorter side.  p is `p_init`, halved each
-    time that another of `HALVINGS`, rescaled from 10,000 to `queries`, lies behind: so the first window always covers
-    `p_init`, however few the queries, and the large ones are never skipped.
+    It is the whole number nearest to √(p·H·W), at least 1 and at most the shorter side of the image.  p starts at
+    `p_init` and is halved after each of `HALVINGS`, rescaled from 10,000 to `queries`.  So the first window covers the
+    share `p_init` however few the queries are.
     """
     halved = sum(10_000 * (query - 1) >= mark * queries for mark in HALVINGS)
     side = round(math.sqrt(p_init / 2**halved * height * width))
@@ -124,10 +125,11 @@ def _search(
     tries: int,
     rows: Tensor,
 ) -> Tensor:
-    """Improve the samples `rows` by up to `tries` proposals each; one that is misclassified leaves at once.
+    """The best of up to `tries` proposals for each of the samples `rows`; a sample stops once it is misclassified.
 
-    `propose(k, x, rows)` maps the best images so far, those of `rows`, to new ones, before projection onto the ball.
-    The first proposal is taken whatever its margin, a later one where the margin falls or the sample breaks.
+    `propose(k, x, rows)` maps `x`, the best images so far of `rows`, to new ones, which are then projected onto the
+    ball.  The first proposal is kept whatever its margin, a later one if the margin falls or the sample breaks.
+    Returns all images, (B, ...); those of samples not in `rows` are unchanged.
     """
     x = ball.images.clone()
     lowest = x.new_full((len(x),), math.inf)
@@ -136,36 +138,36 @@ def _search(
             break
         proposal = ball.project(propose(k, x[rows], rows), rows)
         logits, labels = network.logits(proposal, rows), network.labels[rows]
-        lead, broken = margin(logits, labels).to(x), logits.argmax(1) != labels
-        better = (lead < lowest[rows]) | broken  # at a tie of two logits the argmax may move and the margin not
-        x[rows[better]], lowest[rows[better]] = proposal[better], lead[better]
+        margins, broken = margin(logits, labels).to(x), logits.argmax(1) != labels
+        better = (margins < lowest[rows]) | broken  # a tie of two logits may change the argmax but not the margin
+        x[rows[better]], lowest[rows[better]] = proposal[better], margins[better]
         rows = rows[~broken]
     return x
 
 
 def _numbers(images: Tensor, index: Tensor | None) -> Tensor:
-    """Each sample's number (B,), beside the images: `index`, by default the place in the batch."""
+    """Each sample's number, (B,), on the device of `images`: `index`, by default the place in the batch."""
     return torch.arange(len(images), device=images.device) if index is None else index.to(images.device)
 
 
 def _uniform(streams: list[np.random.Generator], *shape: int) -> np.ndarray:
-    """The next U[0, 1) of every stream, (n, *shape)."""
+    """The next draws from U[0, 1) of every stream, (n, *shape)."""
     return np.stack([stream.random(shape) for stream in streams])
 
 
 def _signs(streams: list[np.random.Generator], *shape: int) -> Tensor:
-    """-1 or 1 with equal chance, the next of every stream, (n, *shape)."""
+    """-1 or 1 with probability 1/2 each, the next draws of every stream, (n, *shape)."""
     return torch.from_numpy(np.where(_uniform(streams, *shape) < 0.5, -1.0, 1.0))
 
 
 def _windows(streams: list[np.random.Generator], side: int, height: int, width: int) -> Tensor:
-    """A square at random, anywhere within the image: (n, H, W) bool, True inside."""
+    """A square at a random place within the image, for every stream: (n, H, W) bool, True inside."""
     top, left = np.split(_uniform(streams, 2), 2, axis=1)
     rows, columns = (_spans(start, side, length) for start, length in ((top, height), (left, width)))
     return torch.from_numpy(rows[:, :, None] & columns[:, None, :])
 
 
 def _spans(start: np.ndarray, side: int, length: int) -> np.ndarray:
-    """`side` neighbours among `length`, (n, length) bool; `start` (n, 1) in [0, 1) spreads evenly over all places."""
+    """`side` neighbours among `length` places, (n, length) bool; `start` (n, 1) in [0, 1) selects the first."""
     offset = np.arange(length) - np.floor(start * (length - side + 1))
     return (offset >= 0) & (offset < side)

@@ -1,4 +1,4 @@
-"""Attacks that go on where another one ended."""
+"""Attacks that start from the result of another attack."""
 
 from torch import Tensor
 
@@ -28,12 +28,12 @@ def apgd_square(
     index: Tensor | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
-    """APGD on the cross-entropy, and where that fails Square from its best iterate, in l∞.
+    """APGD on the cross-entropy, then Square from its best iterate on the samples that APGD did not break, in l∞.
 
-    A spiking network is piecewise constant: near where gradients lead there are steps down that no gradient shows.
+    A spiking network is piecewise constant: near APGD's best iterate the margin may fall where no gradient shows it.
     Arguments are those of `apgd` and `square`.
     """
     network = queried(network, images, labels, batch_size)
-    how = {"eps": eps, "bounds": bounds, "seed": seed, "index": index}
-    climbed = apgd(network, images, labels, steps=steps, **how)
-    return square(network, images, labels, queries=queries, start=climbed, **how)
+    kwargs = {"eps": eps, "bounds": bounds, "seed": seed, "index": index}
+    start = apgd(network, images, labels, steps=steps, **kwargs)
+    return square(network, images, labels, queries=queries, start=start, **kwargs)

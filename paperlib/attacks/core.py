@@ -1,4 +1,4 @@
-"""What all attacks share: the ball, the noise of each sample, and a network that counts its passes."""
+"""What all attacks share: the ball around each image, the noise of each sample, a network that counts its passes."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -15,9 +15,9 @@ Bounds = tuple[float, float]
 
 
 class Ball:
-    """All images within `eps` of `images` in `norm`, "linf" or "l2", and within `bounds`.
+    """All images within `eps` of `images` (B, ...) in `norm`, "linf" or "l2", and within `bounds`.
 
-    The one place that knows what a norm means to an attack: where to start, along what to step, how to come back.
+    Everything that depends on the norm is here: the random start, the direction of a step, and the projection.
     """
 
     def __init__(self, images: Tensor, eps: float, bounds: Bounds, norm: str = "linf"):
@@ -28,102 +28,103 @@ class Ball:
         self.low, self.high = (images - eps).clamp_min(low), (images + eps).clamp_max(high)
 
     def project(self, x: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
-        """Each of `x`, which are the samples `rows`, brought into the ball.
+        """`x` (n, ...) projected onto the balls of the samples `rows`.
 
-        In l∞ to its nearest point.  In l2 to the nearest of the round ball and then into `bounds`: that never leads
-        away from the image, so out of the ball neither.
+        In l∞ this is the nearest point of the ball.  In l2 it is the nearest point of the l2 ball, clamped to `bounds`:
+        clamping brings a point no further from an image within `bounds`, so the result is in the ball.
         """
         if self.norm == "l2":
             x = self._shorten(x, self.images[rows])
         return torch.minimum(torch.maximum(x, self.low[rows]), self.high[rows])
 
     def direction(self, gradient: Tensor) -> Tensor:
-        """The step of length 1 along which a linear loss grows most: sign g, or g/‖g‖₂; 0 where g = 0.  (B, ...)."""
+        """The step of length 1 that raises a linear loss most, (B, ...): sign g, or g/‖g‖₂; 0 where g = 0."""
         if self.norm == "linf":
             return gradient.sign()
         gradient = over(gradient, gradient.flatten(1).abs().amax(1))  # squares of tiny gradients would underflow
         return over(gradient, gradients.l2(gradient))
 
     def start(self, seed: int, index: Tensor | None) -> Tensor:
-        """A random point for each sample: uniform in the ball of the norm, then within `bounds`."""
+        """A random point for each sample, (B, ...): uniform in the ball of the norm, then clamped to `bounds`."""
         return self.project(self.images + self.eps * NOISE[self.norm](self.images, seed, index))
 
     def _shorten(self, x: Tensor, centre: Tensor) -> Tensor:
-        """`x` where it lies within `eps` of `centre` in l2, else the point at `eps` on the way there."""
+        """`x`, scaled towards `centre` to the distance `eps` where its l2 distance is larger."""
         length = gradients.l2(x - centre)
         on_sphere = centre + self.eps * over(x - centre, length)
         return torch.where(per_sample(length > self.eps, x), on_sphere, x)
 
 
 def per_sample(values: Tensor, like: Tensor) -> Tensor:
-    """`values` (B,) in the shape (B, 1, ...) that spreads over `like` (B, ...)."""
+    """`values` (B,) in the shape (B, 1, ...), which broadcasts over `like` (B, ...)."""
     return values.view(-1, *[1] * (like.dim() - 1))
 
 
 def over(x: Tensor, size: Tensor) -> Tensor:
-    """x / size, sample by sample: (B, ...) by (B,); undivided where `size` is 0, as a norm is of zeros alone."""
+    """x / size of each sample, x (B, ...) and size (B,); x itself where `size` is 0, as is the norm of zeros."""
     return x / per_sample(torch.where(size == 0, 1, size), x)
 
 
 def over_mean(x: Tensor) -> Tensor:
-    """x / mean|x|, sample by sample (B, ...); 0 where x = 0."""
+    """x / mean|x| of each sample, (B, ...); 0 where x = 0."""
     return over(x, gradients.l1(x) / x.shape[1:].numel())
 
 
 def uniform_noise(images: Tensor, seed: int, index: Tensor | None) -> Tensor:
-    """U[-1, 1] of the shape of `images`; sample i's draw depends on `seed` and `index[i]` alone.
+    """Draws from U[-1, 1] in the shape of `images`, (B, ...).
 
-    `index` (B,) is each sample's number in its data set, by default its place in the batch, so that a sample draws the
-    same noise whichever samples it stands beside.
+    The draws of sample i depend on `seed` and `index[i]` alone, not on the other samples of the batch.  `index` (B,) is
+    each sample's number in its data set, by default its place in the batch.
     """
     return 2 * _draws(images, seed, index, lambda rng, shape: rng.random(shape, dtype=np.float32)) - 1
 
 
 def sign_noise(images: Tensor, seed: int, index: Tensor | None) -> Tensor:
-    """-1 or 1 with equal chance, drawn as `uniform_noise` is."""
+    """-1 or 1 with probability 1/2 each; arguments as in `uniform_noise`."""
     return torch.where(uniform_noise(images, seed, index) < 0, -1.0, 1.0).to(images)
 
 
 def round_noise(images: Tensor, seed: int, index: Tensor | None) -> Tensor:
-    """Uniform in the unit ball of l2, drawn as `uniform_noise` is: ‖·‖₂ of each sample is U[0, 1]^(1/m)."""
+    """Draws from the uniform distribution on the unit ball of l2; arguments as in `uniform_noise`."""
     return _draws(images, seed, index, _in_unit_ball)
 
 
-NOISE = {"linf": uniform_noise, "l2": round_noise}  # uniform in each norm's unit ball
+NOISE = {"linf": uniform_noise, "l2": round_noise}  # uniform in the unit ball of each norm
 
 
 def another(seed: int, draw: int) -> int:
-    """The seed of the samples' draw number `draw`; number 0 is that of `seed` itself.
+    """The seed of draw number `draw` of the samples; draw 0 has `seed` itself.
 
-    numpy reads (seed, index) as one row of 32-bit words: so far up, the draw's number is taken for neither.
+    numpy seeds a generator with (seed, index) as one row of 32-bit words.  The number of the draw occupies words that
+    no `seed` and no `index` reaches.
     """
     return seed + (draw << 96)
 
 
 class Queried:
-    """A network as one attack on `images` (B, C, H, W) queries it; it counts the passes of each sample.
+    """A network that counts the passes of each sample while one attack on `images` (B, ...) queries it.
 
-    A query for some of the samples, `rows`, computes these alone, in batches of `batch_size` (see `in_batches`).
-    Where the network is `coupled` (see `networks.Network.coupled`), all samples stay in one batch, each at its place
-    and as it was last shown.
+    A query for the samples `rows` computes only these, in batches of `batch_size` (see `in_batches`).  A `coupled`
+    network (see `networks.Network.coupled`) always receives all samples in one batch, each at its place; a sample that
+    is not in `rows` keeps the values that were shown last.
     """
 
     def __init__(self, network: Network, images: Tensor, labels: Tensor, batch_size: int | None):
         self.network, self.labels, self.batch_size = network, labels, batch_size
-        self.shown = images.clone()  # to a network that is coupled
-        self.forward, self.backward = torch.zeros(len(images)), torch.zeros(len(images))  # passes
-        self.vanished = torch.zeros(len(images))  # gradients that were exactly 0
+        self.shown = images.clone()  # what a coupled network was shown last
+        self.forward, self.backward = torch.zeros(len(images)), torch.zeros(len(images))  # passes of each sample
+        self.vanished = torch.zeros(len(images))  # gradients of each sample that were exactly 0
 
     @property
     def coupled(self) -> bool:
-        """Whether the network is, by the backward rule that it has now."""
+        """Whether the network is coupled under its present backward rule."""
         return getattr(self.network, "coupled", False)
 
     def logits(self, x: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
-        """Logits (n, K) of `x` (n, ...), which stand for the samples `rows`, without a graph."""
-        x, _, batch_size, chosen = self._company(x, rows)
+        """Logits (n, K) of `x` (n, ...) in place of the samples `rows`, without a graph."""
+        batch, _, batch_size, chosen = self._batch(x, rows)
         _count(self.forward, rows, 1)
-        return in_batches(self.network, x, batch_size)[chosen]
+        return in_batches(self.network, batch, batch_size)[chosen]
 
     def correct(self, x: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
         """Whether each of `x` (n, ...) is classified correctly, (n,) bool."""
@@ -132,30 +133,33 @@ class Queried:
     def gradient(
         self, x: Tensor, rows: Tensor | slice = slice(None), *, loss: Loss = cross_entropy, eot: int = 1
     ) -> tuple[Tensor, Tensor]:
-        """Logits (n, K) of `x` (n, ...), the samples `rows`, and the gradient of each one's `loss` by itself, (n, ...).
+        """Logits (n, K) of `x` (n, ...) in place of the samples `rows`, and the gradients of their `loss`, (n, ...).
 
-        Both are means over `eot` passes, which differ where the network draws at random: the expectation over
+        Both are means over `eot` passes, which differ if the network draws at random: the expectation over
         transformation of Athalye et al., arXiv 1707.07397.
         """
         errors.count("eot", eot)
-        x, labels, batch_size, chosen = self._company(x, rows)
-        logits, gradient = loss_gradient(self.network, x, labels, batch_size, loss)
+        batch, labels, batch_size, chosen = self._batch(x, rows)
+        logits, gradient = loss_gradient(self.network, batch, labels, batch_size, loss)
         with self._frozen():
-            for draw in range(2, eot + 1):  # the mean as it grows: draws that are equal leave it as it is, to the bit
-                z, g = loss_gradient(self.network, x, labels, batch_size, loss)
+            for draw in range(2, eot + 1):  # a running mean: equal draws leave it unchanged, to the bit
+                z, g = loss_gradient(self.network, batch, labels, batch_size, loss)
                 logits, gradient = logits + (z - logits) / draw, gradient + (g - gradient) / draw
         logits, gradient = logits[chosen], gradient[chosen]
-        for passes in (self.forward, self.backward):
-            _count(passes, rows, eot)
+        _count(self.forward, rows, eot)
+        _count(self.backward, rows, eot)
         _count(self.vanished, rows, eot * (gradient == 0).flatten(1).all(1).cpu())
         return logits, gradient
 
     def _frozen(self) -> AbstractContextManager:
-        """Inside the block a backward rule that remembers does not move: it does once a step of the attack."""
+        """A context in which a backward rule with memory does not update it, so that it updates once a step."""
         return self.network.frozen() if hasattr(self.network, "frozen") else nullcontext()
 
     def __call__(self, images: Tensor) -> Tensor:
-        """The network itself, for an attack that calls it directly: its passes are shared out evenly."""
+        """The network itself, for an attack that calls it directly.
+
+        Which samples `images` stand for is unknown, so the passes are shared evenly among all samples.
+        """
         logits = self.network(images)
         share = len(images) / len(self.forward)
         self.forward += share
@@ -164,11 +168,11 @@ class Queried:
         return logits
 
     def __getattr__(self, name: str) -> object:
-        """What else the network can do, such as take another backward rule."""
+        """Other attributes are those of the network, for example `backward_rule`."""
         return getattr(self.network, name)
 
-    def _company(self, x: Tensor, rows: Tensor | slice) -> tuple[Tensor, Tensor, int | None, Tensor | slice]:
-        """What the network is shown, its labels, how many at a time, and where those are that were asked for."""
+    def _batch(self, x: Tensor, rows: Tensor | slice) -> tuple[Tensor, Tensor, int | None, Tensor | slice]:
+        """The images for the network, their labels, the batch size, and the places of the samples `rows` among them."""
         if not self.coupled:
             return x, self.labels[rows], self.batch_size, slice(None)
         self.shown[rows] = x
@@ -180,25 +184,25 @@ def _count(passes: Tensor, rows: Tensor | slice, more: Tensor | float) -> None:
 
 
 def queried(network: Network, images: Tensor, labels: Tensor, batch_size: int | None) -> Queried:
-    """The network as an attack on `images` queries it; an evaluation passes one in, to read its counts afterwards."""
+    """`network` as a `Queried`; a `Queried` is returned as it is, so that whoever made it reads the counts."""
     return network if isinstance(network, Queried) else Queried(network, images, labels, batch_size)
 
 
 def _draws(images: Tensor, seed: int, index: Tensor | None, draw: Callable) -> Tensor:
-    """`draw(generator, shape of an image)` for each sample, its generator named by `seed` and `index[i]`: (B, ...)."""
+    """`draw(generator, shape of an image)` for each sample, (B, ...); `seed` and `index[i]` seed the generator."""
     index = range(len(images)) if index is None else index.tolist()
     draws = [draw(np.random.default_rng((seed, i)), images.shape[1:]) for i in index]
     return torch.from_numpy(np.stack(draws)).to(images)
 
 
 def _in_unit_ball(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Uniform in the unit ball of l2: all directions alike, and within radius r a share r^m of the volume."""
-    arrow = rng.standard_normal(shape, dtype=np.float32)
-    return arrow * (rng.random() ** (1 / arrow.size) / np.linalg.norm(arrow))
+    """A uniform draw from the unit ball of l2 in m dimensions: a uniform direction times U[0, 1]^(1/m)."""
+    direction = rng.standard_normal(shape, dtype=np.float32)
+    return direction * (rng.random() ** (1 / direction.size) / np.linalg.norm(direction))
 
 
 def whole(eps: float) -> int:
-    """A budget of events as an integer; refuses what is no whole number of at least 0."""
+    """A budget of events as an integer; refuses a number that is not whole or is below 0."""
     errors.number("eps", eps, at_least=0)
     if eps != int(eps):
         raise errors.Refused(f"eps is {eps}; a budget of events must be a whole number.")

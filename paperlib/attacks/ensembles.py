@@ -1,4 +1,4 @@
-"""Attacks made of others: one transferred from another network, and several one after another."""
+"""Attacks made of other attacks: a transfer from another network, and an ensemble of several."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from paperlib.attacks.attack import Attack
 
 
 class Source(Protocol):
-    """The network that transferred examples are made on: an experiment."""
+    """The network on which transferred examples are made; an experiment is one."""
 
     defense: str
     network: str
@@ -18,7 +18,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Transfer:
-    """A black-box transfer attack: `attack` made on another network, that of the experiment `source`."""
+    """A black-box transfer attack: `attack` is made on another network, that of the experiment `source`."""
 
     attack: Attack
     source: Source
@@ -33,12 +33,12 @@ class Transfer:
 
     @property
     def labels(self) -> dict:
-        """What a record's row says of it (see `labels.ATTACK`)."""
+        """The labels of a record's row that name the attack (see `labels.ATTACK`)."""
         return self.attack.labels | {"made_on": self.source.defense, "made_on_network": self.source.network}
 
     @property
     def title(self) -> str:
-        """For tables and figures: "PGD-20 made on at, conv-8-16"."""
+        """The name in tables and figures: "PGD-20 made on at, conv-8-16"."""
         return words.attack(self.labels)
 
     @property
@@ -52,11 +52,14 @@ class Transfer:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Attacks of one radius and norm, one after another, each on the survivors of those before it: the worst case."""
+    """The worst case of several attacks of one radius and norm.
+
+    They run one after another, each on the samples that survived those before it.
+    """
 
     name: str  # the label `attack` of its rows
     members: Sequence[Attack | Transfer]
-    more: dict = field(default_factory=dict)  # further labels out of `labels.ATTACK`
+    more: dict = field(default_factory=dict)  # further labels, from `labels.ATTACK`
 
     def __post_init__(self):
         if len({member.eps for member in self.members}) != 1:
@@ -76,12 +79,12 @@ class Ensemble:
 
     @property
     def labels(self) -> dict:
-        """What a record's row says of it (see `labels.ATTACK`)."""
+        """The labels of a record's row that name the attack (see `labels.ATTACK`)."""
         return {"attack": self.name} | self.more
 
     @property
     def title(self) -> str:
-        """For tables and figures: "worst of all", "PGD-20, four rules"."""
+        """The name in tables and figures: "worst of all", "PGD-20, four rules"."""
         return words.attack(self.labels)
 
     @property
@@ -97,12 +100,12 @@ AnyAttack = Attack | Transfer | Ensemble | None  # None: clean images
 
 
 def members(attack: AnyAttack) -> Sequence[Attack | Transfer]:
-    """The single attacks that an evaluation runs, in order; none on clean images."""
+    """The single attacks that an evaluation runs, in order; none for clean images."""
     if attack is None:
         return []
     return attack.members if isinstance(attack, Ensemble) else [attack]
 
 
 def labels_of(attack: AnyAttack) -> dict:
-    """The labels of an attack; {"attack": "clean"} of clean images."""
+    """The labels of an attack; {"attack": "clean"} for clean images."""
     return {"attack": "clean"} if attack is None else attack.labels

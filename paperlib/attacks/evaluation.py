@@ -1,4 +1,4 @@
-"""Network + samples + attack → which samples are still classified correctly, and what that cost.  Nothing is kept."""
+"""The samples that a network still classifies correctly under an attack, and the cost.  Nothing is stored."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,19 +18,19 @@ from paperlib.data.sets import Split
 from paperlib.theory import gradients
 from paperlib.theory.gradients import device_of, in_batches
 
-BATCH = 100  # images that a network sees at once, where there are many
-FEW = 25  # and where there are few
-CHUNK = 1000  # samples that are attacked together, and kept together when they are done
+BATCH = 100  # images in a call of the network, if there are many samples
+FEW = 25  # and if there are few
+CHUNK = 1000  # samples that are attacked together and yielded as one outcome
 
 
 class Outcome(NamedTuple):
-    """What became of some samples, (n,) each."""
+    """The result of an attack on some samples; each field is (n,)."""
 
-    rows: Tensor  # which samples
+    rows: Tensor  # int64: the places of the samples in the split
     flags: Tensor  # bool: still classified correctly
-    forward: Tensor  # passes that it cost, the last look included
-    backward: Tensor
-    vanished: Tensor  # how many of the gradients were exactly 0
+    forward: Tensor  # forward passes of the attack, plus the last one, which gave the flag
+    backward: Tensor  # backward passes of the attack
+    vanished: Tensor  # gradients that were exactly 0
     strayed: Tensor  # bool: the attack left its ball or the data's bounds
 
 
@@ -40,7 +40,7 @@ class Judged:
 
     attack: AnyAttack
     flags: np.ndarray  # (N,) bool: still classified correctly
-    passes: np.ndarray = field(default_factory=lambda: np.zeros(0))  # (N,) of the network, forward and backward
+    passes: np.ndarray = field(default_factory=lambda: np.zeros(0))  # (N,) forward and backward passes of the network
     vanished: float = 0.0  # share of the gradients that were exactly 0
     strayed: int = 0  # samples that left the attack's ball or the data's bounds
     stochastic: bool = False  # whether the network draws at random
@@ -56,15 +56,15 @@ def flags(
     seed: int = 0,
     batch_size: int = BATCH,
 ) -> Tensor:
-    """(N,) bool on the CPU: whether each sample is classified correctly, on clean images where `attack` is None.
+    """Whether each sample is classified correctly under `attack`, or on clean images if it is None; (N,) bool, CPU.
 
-    Samples misclassified without a perturbation are broken already and are not attacked; `correct`, the flags on clean
-    images, spares computing them again.  A network that is `stochastic` is judged by the draw under attack alone.  See
+    Samples that are misclassified on clean images count as broken and are not attacked.  `correct` holds the flags on
+    clean images; without it they are computed.  A `stochastic` network is judged by its draw under attack alone.  See
     `attacked` for `source`, `seed` and `batch_size`, and for what is refused.
     """
     errors.refuse_while_planning("evaluates")
     if correct is None:
-        x, y = _opened(network, samples)
+        x, y = _prepared(network, samples)
         with chance(seed):
             correct = (in_batches(network, x, batch_size).argmax(1) == y).cpu()
     if attack is None:
@@ -76,14 +76,14 @@ def flags(
 
 
 def batch_size(samples: int) -> int:
-    """Images that a network sees at once, for so many samples: so few that the survivors still fill a batch."""
+    """The images in a call of the network, by the number of samples: so few that survivors still fill a batch."""
     return min(BATCH, max(FEW, samples // 4))
 
 
 def standing(stochastic: bool, correct):
-    """Which samples an attack has to break, (N,) bool as `correct`: the correct ones, or all of a stochastic network.
+    """The samples that an attack has to break, (N,) bool: those of `correct` (N,), or all if the network is stochastic.
 
-    There the next draw may classify a sample correctly that this one did not.
+    A stochastic network may classify a sample correctly at its next draw.
     """
     return correct | stochastic
 
@@ -98,16 +98,20 @@ def attacked(
     seed: int = 0,
     batch_size: int = BATCH,
 ) -> Iterator[Outcome]:
-    """The outcome of `attack` on the samples `wanted`, (N,) bool; made on the network `source`, if there is one.
+    """Yield the outcomes of `attack` on the samples `wanted`, (N,) bool, in parts.
 
-    The networks see exactly `batch_size` images at a time, in eval mode and on the device of `network`; noise is drawn
-    per sample, so a flag depends on its sample alone.  Where a network is `coupled`, it depends on the batch, so a
-    batch is always the same: `batch_size` neighbours in `samples`, all of them attacked where one is wanted.  Chance
-    inside a network is drawn from `seed` and the batch's number.  Refuses images outside the samples' bounds and labels
-    outside 0..K-1.
+    The examples are made on the network `source` if it is given, else on `network`, and judged by `network`.  Both
+    receive exactly `batch_size` images in a call, in eval mode and on the device of `network`.  The noise of an attack
+    is drawn for each sample, so a flag depends on its sample alone.
+
+    If a network is `coupled`, a flag also depends on the batch.  Then a batch is always the same: `batch_size`
+    neighbours in `samples`, all of which are attacked if one is wanted.  Draws inside a network are seeded with `seed`
+    and the place of the batch's first sample.
+
+    Refuses images outside the samples' bounds, labels outside 0..K-1, and to run while a notebook is planned.
     """
     errors.refuse_while_planning("attacks")
-    x, y = _opened(network, samples)
+    x, y = _prepared(network, samples)
     maker = network if source is None else source.to(x.device).eval()
     with attack.ruled(maker):
         together = getattr(maker, "coupled", False) or getattr(network, "coupled", False)
@@ -115,8 +119,8 @@ def attacked(
     if together:
         parts = [rows for rows in everyone.split(batch_size) if wanted[rows].any()]
     else:
-        parts = everyone[wanted].split(CHUNK) if wanted.any() else []
-    for rows in parts:
+        parts = everyone[wanted].split(CHUNK)
+    for rows in filter(len, parts):
         perturb = attack.bind(seed=seed, index=samples.index[rows])
         images, labels = x[rows.to(x.device)], y[rows.to(x.device)]
         queried = Queried(maker, images, labels, batch_size)
@@ -127,8 +131,8 @@ def attacked(
         yield Outcome(rows, right.cpu(), queried.forward + 1, queried.backward, queried.vanished, strayed.cpu())
 
 
-def _opened(network: nn.Module, samples: Split) -> tuple[Tensor, Tensor]:
-    """Images and labels on the network's device, checked; the network is put in eval mode."""
+def _prepared(network: nn.Module, samples: Split) -> tuple[Tensor, Tensor]:
+    """The checked images and labels on the network's device; puts the network in eval mode."""
     network.eval()
     x, y, device = samples.pixels(), samples.labels, device_of(network)
     sets.check(x, y, bounds=samples.bounds, num_classes=samples.num_classes)
@@ -136,20 +140,20 @@ def _opened(network: nn.Module, samples: Split) -> tuple[Tensor, Tensor]:
 
 
 def _strayed(perturbed: Tensor, images: Tensor, attack: Attack, bounds: tuple[float, float]) -> Tensor:
-    """Whether each of `perturbed` lies further from its image than rounding explains, or outside `bounds`, (n,)."""
+    """Whether each of `perturbed` (n, ...) is outside its ball, rounding aside, or outside `bounds`; (n,) bool."""
     delta = (perturbed - images).flatten(1)
     outside = (perturbed < bounds[0]) | (perturbed > bounds[1])
     if attack.norm == "l0":
         outside |= (perturbed - images).abs() > 1 + 1e-5  # a cell changes by one event at most
-        far = gradients.l0(delta, 0)
+        size = gradients.l0(delta, 0)
     else:
-        far = gradients.l2(delta) if attack.norm == "l2" else delta.abs().amax(1)
-    return (far > attack.eps * (1 + 1e-5) + 1e-6) | outside.flatten(1).any(1) | perturbed.isnan().flatten(1).any(1)
+        size = gradients.l2(delta) if attack.norm == "l2" else delta.abs().amax(1)
+    return (size > attack.eps * (1 + 1e-5) + 1e-6) | outside.flatten(1).any(1) | perturbed.isnan().flatten(1).any(1)
 
 
 @contextmanager
 def chance(seed: int) -> Iterator[None]:
-    """Inside the block torch draws from `seed`; its own generator is untouched behind it."""
+    """A context in which torch's CPU generator is seeded with `seed`; afterwards it has its former state."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield

@@ -1,11 +1,13 @@
-"""One-step and iterated gradient attacks on the cross-entropy, in l∞ or, where they take a `norm`, in l2.
+"""FGSM, RFGSM, PGD and MIM: attacks by gradients of the cross-entropy, in l∞ or, if they take a `norm`, in l2.
 
 `network` is any callable from images (B, C, H, W) in `bounds` to logits (B, K); `labels` is (B,); `eps` and `alpha` are
 in the images' units.  All return images of the same shape within `eps` of the originals, in `norm` "linf" or "l2", and
-within `bounds`.  A step goes along the gradient's sign in l∞ and along g/‖g‖₂ in l2 (see `core.Ball`).  `batch_size`
-fixes how many images the network sees at once (see `core.in_batches`); `seed` and `index` name each sample's random
-start (see `core.uniform_noise`); with `eot` each gradient is the mean of so many passes of a network that draws at
-random (see `core.Queried`).  Arguments that cannot be used are refused (`errors.Refused`).
+within `bounds`.  A step follows the gradient's sign in l∞ and g/‖g‖₂ in l2 (see `core.Ball`).
+
+`batch_size` is the number of images in a call of the network (see `gradients.in_batches`).  `seed` and `index`
+determine each sample's random start (see `core.uniform_noise`).  Each gradient is the mean of `eot` passes, which
+differ if the network draws at random (see `core.Queried`).  Arguments that cannot be used are refused
+(`errors.Refused`).
 """
 
 import torch
@@ -55,9 +57,9 @@ def rfgsm(
     index: Tensor | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
-    """A random corner at distance α, then `steps` of length ε - α along sign ∇ₓCE (Tramèr et al., arXiv 1705.07204).
+    """A random corner at distance α, then `steps` steps of length ε - α along sign ∇ₓCE (arXiv 1705.07204).
 
-    `alpha` is ε/2 by default.
+    Tramèr et al.  The distance `alpha` is ε/2 by default; it must not exceed `eps`.
     """
     ball = Ball(images, eps, bounds)
     alpha = eps / 2 if alpha is None else alpha
@@ -97,12 +99,13 @@ def pgd(
     index: Tensor | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
-    """Projected gradient ascent on the cross-entropy (Madry et al., arXiv 1706.06083), or on what `ascend` gives.
+    """Projected gradient ascent on the loss `ascend`, by default the cross-entropy (Madry et al., arXiv 1706.06083).
 
-    The step `alpha` is 2.5·ε/steps by default.  `ascend` maps logits (B, K) and labels (B,) to a number a sample, (B,).
+    The length of a step, `alpha`, is 2.5·ε/steps by default.  `ascend` maps logits (B, K) and labels (B,) to one number
+    a sample, (B,).
 
-    With `until_broken` a sample stops at its first misclassified iterate and costs nothing afterwards: at least as
-    strong as judging the last iterate only, and cheaper the weaker the network.
+    With `until_broken` a sample stops at its first misclassified iterate and costs nothing afterwards.  This breaks at
+    least the samples that are misclassified at the last iterate, at less cost.
     """
     ball = Ball(images, eps, bounds, norm)
     errors.count("steps", steps)
@@ -110,7 +113,7 @@ def pgd(
     network = queried(network, images, labels, batch_size)
     errors.number("alpha", alpha, at_least=0)
     x = ball.start(seed, index) if random_start else images.clone()
-    rows = torch.arange(len(x), device=x.device)  # samples still moving
+    rows = torch.arange(len(x), device=x.device)  # samples that still move
     for _ in range(steps):
         logits, gradient = network.gradient(x[rows], rows, loss=ascend, eot=eot)
         if until_broken:
@@ -142,9 +145,9 @@ def overwritten_eot(
     index: Tensor | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
-    """PGD that draws `draws` times for each gradient and keeps the last: the released code's loop, for comparison.
+    """PGD that draws `draws` times for each gradient and uses the last draw alone, as the released code does.
 
-    Section 5 of the paper notes, fault 1.  It takes no expectation, whatever it costs; `pgd(..., eot=draws)` does.
+    Section 5 of the paper notes, fault 1.  The cost is that of `pgd(..., eot=draws)`, but no expectation is taken.
     """
     errors.count("draws", draws)
     network = queried(network, images, labels, batch_size)
@@ -155,10 +158,10 @@ def overwritten_eot(
         return logits
 
     last.coupled = network.coupled
-    ball = {"eps": eps, "bounds": bounds, "seed": seed, "index": index}
     inner = queried(last, images, labels, network.batch_size)
-    x = pgd(inner, images, labels, alpha=alpha, steps=steps, **ball)
-    network.forward += draws * inner.forward  # in the draws' own network, so that no padding is counted
+    kwargs = {"eps": eps, "bounds": bounds, "alpha": alpha, "steps": steps, "seed": seed, "index": index}
+    x = pgd(inner, images, labels, **kwargs)
+    network.forward += draws * inner.forward  # `last` bypasses `network`, which has counted nothing
     network.backward += inner.backward
     network.vanished += inner.vanished
     return x
@@ -184,11 +187,10 @@ def mim(
     norm: str = "linf",
     batch_size: int | None = None,
 ) -> Tensor:
-    """Steps of length α along a momentum of gradients, `mu` of it kept at each (Dong et al., arXiv 1710.06081).
+    """Steps along a momentum of gradients, m ← µ·m + g/mean|g|, without a random start (Dong et al., arXiv 1710.06081).
 
-    The step `alpha` is ε/steps by default.
-    Each gradient enters divided by its l1 norm, up to the number of pixels, which no direction depends on.  No random
-    start.
+    The length of a step, `alpha`, is ε/steps by default.  The paper divides g by ‖g‖₁; the mean differs from it by a
+    constant factor, which changes no direction.
     """
     ball = Ball(images, eps, bounds, norm)
     network = queried(network, images, labels, batch_size)

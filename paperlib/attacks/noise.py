@@ -1,4 +1,4 @@
-"""Random perturbations, the floor below every attack.  They never query the network."""
+"""Random perturbations, a lower bound for every attack.  They never query the network."""
 
 from torch import Tensor
 
@@ -10,7 +10,7 @@ from paperlib.attacks.core import Ball, Bounds, sign_noise
 def uniform(
     network, images: Tensor, labels: Tensor, *, eps: float, bounds: Bounds, seed: int = 0, index: Tensor | None = None
 ) -> Tensor:
-    """images + ε·U[-1, 1], clamped to `bounds`: the theorem's random perturbation.  One draw a sample."""
+    """images + ε·U[-1, 1], clamped to `bounds`: the random perturbation of the theorem.  One draw a sample."""
     return Ball(images, eps, bounds).start(seed, index)
 
 
@@ -18,5 +18,5 @@ def uniform(
 def sign(
     network, images: Tensor, labels: Tensor, *, eps: float, bounds: Bounds, seed: int = 0, index: Tensor | None = None
 ) -> Tensor:
-    """images ± ε with random signs, clamped to `bounds`: the corner of the ball that an l∞ attack may also choose."""
+    """images ± ε with random signs, clamped to `bounds`: a random corner of the l∞ ball.  One draw a sample."""
     return Ball(images, eps, bounds).project(images + eps * sign_noise(images, seed, index))

@@ -1,4 +1,8 @@
-"""The attacks that each table or figure makes on a network, as lists for `evaluations.evaluated`."""
+"""The attacks of each table and figure on one network, as lists for `evaluations.evaluated`.
+
+None in a list stands for clean images.  Radii `eps_255` are in 1/255 of an image's range, `eps_counts` in counts of a
+cell of a frame, `flips` in changed events.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,25 +13,27 @@ from paperlib.attacks.attack import Attack, standard
 from paperlib.attacks.ensembles import AnyAttack, Ensemble, Source, Transfer
 from paperlib.labels import FOUR, RANDOM_FLIPS, SO_FAR, WIDTHS, WORST
 
-RANDOM = ("uniform", "sign")  # laws of noise in counts or pixels
+RANDOM = ("uniform", "sign")  # noise in pixels or counts
 
-# The backward rules of the released white-box ensemble (section 5 of the paper notes); {}: the network's own.
+# The backward rules of the released white-box ensemble (section 5 of the paper notes); {} is the network's own rule.
 FOUR_RULES = ({}, {"name": "sigmoid", "slope": 4.0}, {"name": "atan", "gamma": 2.0}, {"name": "rate"})
 FAMILIES = ("triangle", "rectangle", "exponential")
-OTHER_RULES = ("rate", "assg", "pdsg", "straight-through")  # that have no width
+OTHER_RULES = ("rate", "assg", "pdsg", "straight-through")  # rules without a width
+BUDGETS = ("quick", "standard", "full")  # of `of_budget`
 
 
 def ladder(eps_255: Sequence[float], *, steps: int) -> list[Attack | None]:
-    """Clean, then at each radius uniform and sign noise, FGSM and PGD."""
+    """Clean images, then at each radius uniform noise, sign noise, FGSM and PGD."""
     names = [*RANDOM, "fgsm", "pgd"]
     return [None, *(standard(name, e / 255, steps=steps) for e in eps_255 for name in names)]
 
 
 def released(eps_255: Sequence[float], steps: Sequence[int]) -> list[AnyAttack]:
-    """The paper's white-box table: clean, then at each radius FGSM, RFGSM and PGD of so many `steps`, by four rules.
+    """The paper's white-box table: clean images, then at each radius FGSM, RFGSM and PGD with each of `steps`.
 
-    PGD's step is the released one, 2.55/255 at 8/255, and grows with the radius.  Each attack stands alone, by the
-    network's own rule, and as the worst case of `FOUR_RULES`; then comes the worst of them all.
+    The step length of PGD is the released one, 2.55/255 at radius 8/255, in proportion to the radius.  Each attack
+    comes alone, by the network's own rule, and as the worst case of `FOUR_RULES`.  The last one of a radius is the
+    worst case of all its attacks.
     """
     attacks: list[AnyAttack] = [None]
     for radius in eps_255:
@@ -41,37 +47,38 @@ def released(eps_255: Sequence[float], steps: Sequence[int]) -> list[AnyAttack]:
 
 
 def widths(eps_255: float, gammas: Sequence[float], *, steps: int) -> list[Attack]:
-    """PGD by triangles, rectangles and exponentials of each width γ."""
+    """PGD by triangle, rectangle and exponential rules of each width γ in `gammas`."""
     rules = ({"name": family, "gamma": float(gamma)} for family in FAMILIES for gamma in gammas)
     return [standard("pgd", eps_255 / 255, steps=steps, rule=rule) for rule in rules]
 
 
 def rules_at(eps_255: float, gammas: Sequence[float], *, steps: int) -> list[AnyAttack]:
-    """Clean; PGD by the network's own rule, then with as many steps as all `widths` have; by `OTHER_RULES`; by widths.
+    """Clean images, then PGD by several rules: the network's own, `OTHER_RULES`, and those of `widths`.
 
-    Last, all widths together: an image is robust that survives them all.
+    By the network's own rule PGD comes twice: with `steps` steps, and with as many as all of `widths` have together.
+    The last attack is the worst case of all widths.
     """
     swept = widths(eps_255, gammas, steps=steps)
-    own = [standard("pgd", eps_255 / 255, steps=count) for count in (steps, steps * len(swept))]
+    plain = [standard("pgd", eps_255 / 255, steps=count) for count in (steps, steps * len(swept))]
     others = [standard("pgd", eps_255 / 255, steps=steps, rule={"name": name}) for name in OTHER_RULES]
-    return [None, *own, *others, *swept, Ensemble("pgd", swept, {"rules": WIDTHS})]
+    return [None, *plain, *others, *swept, Ensemble("pgd", swept, {"rules": WIDTHS})]
 
 
 def rungs(
     eps_255: float, *, steps: int, gammas: Sequence[float], long_steps: int, queries: int, source: Source
 ) -> list[Ensemble]:
-    """Attacks from the weakest to the strongest, each rung with all those below it: the worst case so far.
+    """A ladder of attacks from the weakest to the strongest; each rung is the worst case of it and all rungs below.
 
-    `steps` is of PGD, `long_steps` of SA-PGD and APGD, `queries` of Square, which starts where APGD ended; `source` is
-    the network that transferred examples are made on.
+    `steps` is the number of steps of PGD, `long_steps` that of SA-PGD and APGD.  `queries` is that of Square, which
+    starts from APGD's result.  `source` is the network on which transferred examples are made.
     """
     eps = eps_255 / 255
 
     def pgd(rule: dict) -> Attack:
         return standard("pgd", eps, steps=steps, rule=rule)
 
-    climbed: list[Attack | Transfer] = []
-    rungs_ = []
+    climbed: list[Attack | Transfer] = []  # the members of all rungs so far
+    ensembles = []
     for title, members in (
         ("uniform noise", [standard("uniform", eps)]),
         ("FGSM", [standard("fgsm", eps)]),
@@ -87,15 +94,16 @@ def rungs(
         ("transfer", [Transfer(transferable(eps_255, steps=steps), source)]),
     ):  # fmt: skip
         climbed += members
-        rungs_.append(Ensemble(SO_FAR, tuple(climbed), {"up_to": title}))
-    first, *others, last = rungs_
+        ensembles.append(Ensemble(SO_FAR, tuple(climbed), {"up_to": title}))
+    first, *others, last = ensembles
     return [replace(first, name="uniform", more={}), *others, replace(last, name=WORST, more={})]
 
 
 def strongest(eps_255: float, *, steps: int, long_steps: int, queries: int) -> Ensemble:
-    """The strongest worst case that many networks can afford: PGD of `steps`, then APGD, then Square from its end.
+    """The worst case of PGD with `steps` steps and APGD with `long_steps`, followed by Square from APGD's result.
 
-    Where SR has made gradients mislead PGD, Square finds what they hide (`tab-masking-checklist`).
+    It is cheap enough for many networks.  Square finds examples where the gradients of SR mislead PGD
+    (`tab-masking-checklist`).
     """
     eps = eps_255 / 255
     members = (standard("pgd", eps, steps=steps), standard("apgd_square", eps, steps=long_steps, queries=queries))
@@ -103,9 +111,10 @@ def strongest(eps_255: float, *, steps: int, long_steps: int, queries: int) -> E
 
 
 def on_events(eps_counts: Sequence[float], flips: Sequence[int], *, steps: int, flip_steps: int) -> list[Attack | None]:
-    """Clean; both attacks at no radius, where nothing may change; at each radius noise, FGSM and PGD, then flips.
+    """Clean images; PGD and flips at radius 0, where nothing may change; the attacks in counts; the flips.
 
-    `eps_counts` are in counts of a frame's cell, `flips` budgets of whole events, changed at random and by gradient.
+    At each of `eps_counts` come uniform noise, sign noise, FGSM and PGD, at each of `flips` random flips and sparse
+    flips.
     """
     names = [*RANDOM, "fgsm", "pgd"]
     nothing = [standard("pgd", 0.0, steps=1), standard("sparse_flips", 0, steps=1)]
@@ -117,12 +126,15 @@ def on_events(eps_counts: Sequence[float], flips: Sequence[int], *, steps: int, 
 def random_on_events(
     eps_counts: Sequence[float], flips: Sequence[int], factors: Sequence[int], *, steps: int, flip_steps: int
 ) -> tuple[list[Attack], list[Attack]]:
-    """Noise at each of `factors` times each radius, and the attacks at the radii: in counts, then of whole events."""
+    """Noise at each radius times each of `factors`, and attacks at each radius.
+
+    Noise is uniform and sign noise in counts and random flips; the attacks are PGD in counts and sparse flips.
+    """
     radii = {law: eps_counts for law in RANDOM} | {RANDOM_FLIPS: flips}
     noise = [
         standard(law, size)
-        for law, own in radii.items()
-        for size in sorted({round(k * radius, 6) for k in factors for radius in own})
+        for law, sizes in radii.items()
+        for size in sorted({round(k * radius, 6) for k in factors for radius in sizes})
     ]
     attacked = [standard("pgd", float(eps), steps=steps) for eps in eps_counts]
     return noise, [*attacked, *(standard("sparse_flips", k, steps=flip_steps) for k in flips)]
@@ -131,9 +143,10 @@ def random_on_events(
 def worst_on_events(
     eps_counts: float, flips: int, *, steps: int, long_steps: int, queries: int, flip_steps: int
 ) -> list[Ensemble]:
-    """The worst case within ε of each count, and that within a budget of changed events.
+    """The worst case within `eps_counts` of each count, and the worst case within `flips` changed events.
 
-    The first is PGD by four rules, SA-PGD with ASSG, APGD, and Square from its end; the second is flips by four rules.
+    The first is that of PGD by four rules, SA-PGD by ASSG, and APGD followed by Square.  The second is that of sparse
+    flips by four rules.
     """
     eps = float(eps_counts)
     within = [standard("pgd", eps, steps=steps, rule=rule) for rule in FOUR_RULES]
@@ -144,15 +157,16 @@ def worst_on_events(
 
 
 def transferable(eps_255: float, *, steps: int, rule: dict | None = None) -> Attack:
-    """PGD that goes on after it has broken the network that it is made on."""
+    """PGD that does not stop at the first misclassified iterate, for examples that shall transfer."""
     eps = eps_255 / 255
     return Attack("pgd", eps, {"alpha": 2.5 * eps / steps, "steps": steps}, rule or {})
 
 
 def black_box(eps_255: float, *, sources: Sequence[Source], steps: int, queries: int) -> list[AnyAttack]:
-    """Clean and white-box PGD; Square; PGD made on each of `sources`, by its own rule and by four, which then transfer.
+    """Clean images, white-box PGD, transfers from each of `sources`, and Square.
 
-    The four rules are those of the substitute, which really differentiates by them (section 5 of the notes, fault 2).
+    From each source PGD transfers by the source's own rule and as the worst case of `FOUR_RULES`.  It is the source
+    that differentiates by these rules (section 5 of the paper notes, fault 2).
     """
     attacks: list[AnyAttack] = [None, standard("pgd", eps_255 / 255, steps=steps)]
     for source in sources:
@@ -162,31 +176,31 @@ def black_box(eps_255: float, *, sources: Sequence[Source], steps: int, queries:
 
 
 class Checklist(NamedTuple):
-    """What the gradient-masking checklist compares on one network, all but `unbounded` and `radii` at one radius."""
+    """The attacks that the gradient-masking checklist compares, at one radius except `unbounded` and `radii`."""
 
-    gradient: Attack  # PGD: the number that is checked
+    gradient: Attack  # PGD, whose number is checked
     longer: Attack  # PGD with more steps
     one_step: Attack
     square: Attack
-    random: Attack  # a tenth as many draws as Square has queries: it learns nothing from them
+    random: Attack  # random search with a tenth of Square's queries as draws
     transfer: Transfer
     unbounded: Attack
     radii: tuple[Attack, ...]  # PGD from the smallest radius to the largest, `gradient` among them
 
     @property
     def attacks(self) -> list[AnyAttack]:
-        """All of it, clean images first, each once."""
-        *own, radii = self
-        return [None, *own, *(attack for attack in radii if attack != self.gradient)]
+        """Clean images, then every attack once."""
+        *single, radii = self
+        return [None, *single, *(attack for attack in radii if attack != self.gradient)]
 
 
 def checklist(
     eps_255: float, radii_255: Sequence[float], *, steps: int, long_steps: int, queries: int, source: Source
 ) -> Checklist:
-    """The checklist at `eps_255`; `source` is the network that transferred examples are made on.
+    """The checklist at `eps_255`; `source` is the network on which transferred examples are made.
 
-    The unbounded attack is PGD of `long_steps` at ε = 255/255, where every image may become any other.  Refuses
-    `long_steps` that are not more than `steps`, and radii among which nothing can rise.
+    The unbounded attack is PGD with `long_steps` steps at ε = 255/255, where every image may become any other.  Refuses
+    `long_steps` that are not more than `steps`, and `radii_255` without a radius other than `eps_255`.
     """
     errors.count("long_steps", long_steps, at_least=steps + 1)
     eps, radii = eps_255 / 255, sorted({float(eps_255), *map(float, radii_255)})
@@ -205,7 +219,11 @@ def checklist(
 
 
 def expectations(eps_255: float, draws: Sequence[int], *, steps: int) -> list[Attack | None]:
-    """For networks that draw at random: clean, noise, PGD of one draw, the released loop, PGD in expectation."""
+    """Attacks on networks that draw at random, with each of `draws` draws a gradient.
+
+    Clean images, uniform noise, PGD with one draw, then with each number of draws the released loop, which keeps the
+    last draw, and last PGD with the mean of the draws.  Refuses fewer than 2 draws.
+    """
     eps = eps_255 / 255
     one = transferable(eps_255, steps=steps)
     errors.count("the smallest number of draws", min(draws), at_least=2)
@@ -215,40 +233,33 @@ def expectations(eps_255: float, draws: Sequence[int], *, steps: int) -> list[At
 
 
 def expectation_pairs(eps_255: float, draws: Sequence[int], *, steps: int) -> list[tuple[Attack, Attack]]:
-    """Which of `expectations` to compare: the released loop with one draw, then the expectation with that loop."""
+    """The pairs of `expectations` to compare: the released loop with one draw, then the mean with that loop."""
     _, _, one, *others = expectations(eps_255, draws, steps=steps)
     overwritten, averaged = others[: len(draws)], others[len(draws) :]
     return [(loop, one) for loop in overwritten] + list(zip(averaged, overwritten, strict=True))
 
 
-def _by_four(attack: Attack) -> Ensemble:
-    return _four([replace(attack, rule=rule) for rule in FOUR_RULES])
-
-
-def _four(members: Sequence[Attack | Transfer]) -> Ensemble:
-    """One attack by the four rules, the network's own first."""
-    labels = members[0].labels
-    return Ensemble(labels.pop("attack"), members, labels | {"rules": FOUR})
-
-
-BUDGETS = ("quick", "standard", "full")
-
-
 def of_budget(budget: str, eps: float, *, num_classes: int, has_rules: bool) -> list[Attack]:
     """The attacks of `paperlib.judge` within `eps` in l∞, the cheapest first.
 
-    "quick": uniform noise, FGSM, PGD-20, Square-200.  "standard": sign noise, APGD-100 on both losses, PGD-20 by the
-    three other rules of `FOUR_RULES`, and Square-1000 besides.  "full": rules of other widths, PGD-100, SA-PGD with
-    ASSG, PDSG, Square-5000, and Square from where APGD ended besides.  The DLR loss needs three classes; other rules
-    need a network that takes them (`has_rules`).
+    "quick": uniform noise, FGSM, PGD-20 and Square-200.
+    "standard" adds sign noise, APGD-100 on both losses and PGD-20 by the three other rules of `FOUR_RULES`; Square has
+    1000 queries.
+    "full" adds PGD-20 by rules of other widths, PGD-100, SA-PGD by ASSG, PGD-20 by PDSG, and Square from APGD's result;
+    Square has 5000 queries.
+
+    The DLR loss needs three classes, and backward rules need a network that takes them (`has_rules`); attacks that the
+    network does not allow are left out.  Refuses a budget that is not in `BUDGETS`.
     """
+    errors.one_of("budget", budget, BUDGETS)
     level = BUDGETS.index(budget)
     queries = (200, 1000, 5000)[level]
-    losses = ("ce", "dlr") if num_classes >= 3 else ("ce",)
     attacks = [standard("uniform", eps), standard("fgsm", eps), standard("pgd", eps)]
     if level >= 1:
         attacks.insert(1, standard("sign", eps))
-        attacks += [standard("pgd", eps, rule=rule) for rule in FOUR_RULES[1:] if has_rules]
+        if has_rules:
+            attacks += [standard("pgd", eps, rule=rule) for rule in FOUR_RULES[1:]]
+        losses = ("ce", "dlr") if num_classes >= 3 else ("ce",)
         attacks += [Attack("apgd", eps, {"steps": 100, "loss": loss}) for loss in losses]
     if level == 2:
         attacks.append(standard("pgd", eps, steps=100))
@@ -258,3 +269,13 @@ def of_budget(budget: str, eps: float, *, num_classes: int, has_rules: bool) -> 
             attacks.append(standard("pgd", eps, rule={"name": "pdsg"}))
         attacks.append(standard("apgd_square", eps, steps=100, queries=queries))
     return [*attacks, standard("square", eps, queries=queries)]
+
+
+def _by_four(attack: Attack) -> Ensemble:
+    return _four([replace(attack, rule=rule) for rule in FOUR_RULES])
+
+
+def _four(members: Sequence[Attack | Transfer]) -> Ensemble:
+    """The worst case of `members`, which are one attack by each of `FOUR_RULES`, the network's own first."""
+    labels = members[0].labels
+    return Ensemble(labels.pop("attack"), members, labels | {"rules": FOUR})

@@ -60,7 +60,7 @@ def _training_rows(
     by_attack = {(e.experiment.key, repr(e.attack)): e for e in evaluations}
     attacks = {key: _by_role(checklist) for key, checklist in lists.items()}
     first, *_ = attacks.values()  # the others differ by the source of transferred examples alone
-    by_role = {role: [by_attack[key, repr(own[role])] for key, own in attacks.items()] for role in first}
+    by_role = {role: [by_attack[key, repr(roles[role])] for key, roles in attacks.items()] for role in first}
     flags = {role: np.concatenate([e.flags for e in group]) for role, group in by_role.items()}
 
     def check_row(check: str, role: str | float, interval: statistics.Interval, **more) -> dict:
@@ -83,7 +83,8 @@ def _training_rows(
 def _by_role(checklist: Checklist) -> dict[str | float, Attack | Transfer]:
     """The attacks of a checklist: by the name of their field, and PGD at several radii by the radius in 1/255."""
     roles = checklist._asdict()
-    return roles | {_radius(attack): attack for attack in roles.pop("radii")}
+    radii = roles.pop("radii")
+    return roles | {_radius(attack): attack for attack in radii}
 
 
 def _radius(attack: Attack | Transfer) -> float:

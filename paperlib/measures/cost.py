@@ -1,4 +1,4 @@
-"""The cost of a training step, counted and timed; the cost of whole trainings beside their accuracy under attack."""
+"""Rows of the cost of a training step, counted and timed, and of whole trainings beside their accuracy under attack."""
 
 import gc
 import time
@@ -25,23 +25,23 @@ from paperlib.training import defenses
 from paperlib.training.defenses import Batch
 from paperlib.training.loop import Step, passes
 
-UNIT = "vanilla"  # the training with whose step the others are compared
+UNIT = "vanilla"  # costs of a step are relative to that of this training
 PASSES = ["forward passes", "backward passes"]
 
 # ---- counting ----------------------------------------------------------------------------------------------------
 
 
 class Counted(NamedTuple):
-    """What a step did, the same on any machine."""
+    """What a step took, the same on any machine."""
 
     multiply_adds: int  # of convolutions and matrix products
-    kept: int  # bytes that graphs held for the way back when they held most, each storage once, weights left out
+    kept: int  # most bytes that graphs held at a time for the backward pass; a storage counts once, weights do not
 
 
 class _Arithmetic(TorchDispatchMode):
-    """Adds up what is computed inside the block, wherever it comes from.
+    """Adds up the multiply-adds of everything that is computed inside the block.
 
-    `FlopCounterMode` follows modules as well, and fails where a leaf that wants a gradient goes into one.
+    torch's own `FlopCounterMode` follows modules as well, and fails where a leaf that needs a gradient enters one.
     """
 
     multiply_adds = 0
@@ -55,52 +55,56 @@ class _Arithmetic(TorchDispatchMode):
 
 
 class _Saved:
-    """A tensor as a graph holds it; what a weak reference to it tells is when the graph lets go."""
+    """A tensor as a graph keeps it.  The object dies when the graph lets go, which a finalizer notices."""
 
     def __init__(self, tensor: Tensor):
         self.tensor = tensor
 
 
 class _Memory:
-    """What graphs hold at a time, and held at most."""
+    """The bytes that graphs hold now, and the most that they held at a time; those of `weights` are left out."""
 
-    def __init__(self, apart: Iterable[Tensor]):
-        self.apart = {tensor.untyped_storage().data_ptr() for tensor in apart}
-        self.holders: dict[int, int] = {}
+    def __init__(self, weights: Iterable[Tensor]):
+        self.weights = {weight.untyped_storage().data_ptr() for weight in weights}
+        self.holders: dict[int, int] = {}  # how many saved tensors lie in the storage at an address
         self.now = self.most = 0
 
     def keep(self, tensor: Tensor) -> _Saved:
+        """Count a tensor that a graph saves, until the graph lets go of it."""
         storage, saved = tensor.untyped_storage(), _Saved(tensor)
-        place, size = storage.data_ptr(), storage.nbytes()
-        if place not in self.apart:
-            self.holders[place] = self.holders.get(place, 0) + 1
-            self.now += size * (self.holders[place] == 1)
+        address, size = storage.data_ptr(), storage.nbytes()
+        if address in self.weights:
+            return saved
+        if address not in self.holders:
+            self.now += size
             self.most = max(self.most, self.now)
-            weakref.finalize(saved, self._let_go, place, size)
+        self.holders[address] = self.holders.get(address, 0) + 1
+        weakref.finalize(saved, self._release, address, size)
         return saved
 
-    def _let_go(self, place: int, size: int) -> None:
-        self.holders[place] -= 1
-        if not self.holders[place]:
-            del self.holders[place]  # another storage may come to lie there
+    def _release(self, address: int, size: int) -> None:
+        self.holders[address] -= 1
+        if not self.holders[address]:
+            del self.holders[address]  # another storage may come to lie there
             self.now -= size
 
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Graphs that lie in cycles are let go when the collector comes by, which is not the same from run to run."""
-    on = gc.isenabled()
+    """Inside the block the garbage collector is off: it frees graphs with cycles at moments that vary between runs."""
+    was_enabled = gc.isenabled()
+    gc.disable()
     try:
-        gc.disable()
         yield
     finally:
-        (gc.enable if on else gc.disable)()
+        if was_enabled:
+            gc.enable()
 
 
 def counted(
     loss: Callable[[], Tensor], weights: Sequence[Tensor], after: Callable[[], object] | None = None
 ) -> Counted:
-    """What `loss`, its gradient by `weights` and then `after` take; of `after` the multiply-adds alone."""
+    """What `loss` and its gradient by `weights` take, and then the multiply-adds, but not the memory, of `after`."""
     memory = _Memory(weights)
     with _uncollected(), _Arithmetic() as arithmetic:
         with torch.autograd.graph.saved_tensors_hooks(memory.keep, lambda saved: saved.tensor):
@@ -114,29 +118,33 @@ def counted(
 
 
 class _Timed:
-    """The step of one training, as `loop.epochs` takes it, on a fresh network and the same images every time."""
+    """The step of one training, as `loop.epochs` takes it, from a fresh network and on the same images every time.
+
+    `size` is that of the batch.  Refuses a batch of one image and one larger than the training set.
+    """
 
     def __init__(self, experiment: Experiment, size: int, device: str):
-        data, schedule = experiment.load_data(), experiment.schedule
+        data = experiment.load_data()
         errors.count("batch", size, at_least=2)  # BatchNorm has no variance of one sample
         images = data.train.take(size)
         x, y = images.pixels().to(device), images.labels.to(device)
         self.batch = Batch(x, y, images.index, data.bounds, seed=experiment.seed)
         defense = defenses.build(experiment.defense, experiment.options)
-        self.step = Step(experiment.build().to(device).train(), defense, schedule)
-        self.steps = len(data.train) // size  # an epoch of such batches
+        self.step = Step(experiment.build().to(device).train(), defense, experiment.schedule)
+        self.steps = len(data.train) // size  # of an epoch
         self.device = device
 
-    def exact(self) -> dict[str, int]:
-        """The counts of a step by name."""
+    def counts(self) -> dict[str, int]:
+        """The passes, multiply-adds and bytes of a step by name."""
         step = self.step
-        counts = counted(
+        taken = counted(
             lambda: step.loss(self.batch), step.parameters, lambda: defenses.after_step(step.defense, step.network)
         )
-        numbers = {"multiply-adds": counts.multiply_adds, "bytes kept": counts.kept}
-        return dict(zip(PASSES, passes(step.defense), strict=True)) | numbers
+        counts = dict(zip(PASSES, passes(step.defense), strict=True))
+        return counts | {"multiply-adds": taken.multiply_adds, "bytes kept": taken.kept}
 
     def seconds(self) -> float:
+        """The time of a whole step, which moves the network."""
         self._wait()
         started = time.perf_counter()
         self.step.move(self.step.loss(self.batch))
@@ -149,12 +157,13 @@ class _Timed:
 
 
 def step_rows(trainings: Sequence[Experiment], *, batch: int, repeats: int, device: str = "auto") -> list[dict]:
-    """The cost of a step and of an epoch of each training, and of a step relative to vanilla's, which must be there.
+    """The cost of a step and of an epoch of each training, and of a step relative to vanilla's.
 
-    Forward and backward passes are those of `loop.passes`; multiply-adds of convolutions and matrix products, and
+    Forward and backward passes are those of `loop.passes`.  Multiply-adds of convolutions and matrix products, and
     bytes kept for the backward pass, are counted on one batch of `batch` training images.  Seconds are the median of
-    `repeats` steps, optimiser included, with the fastest and the slowest in place of an interval; the trainings take
-    turns, so that a slow moment of the machine meets them all, and a ratio is of one turn.  The first turn warms up.
+    `repeats` steps, optimiser included, with the fastest and the slowest in place of an interval.  The trainings take
+    turns, so that a slow moment of the machine affects all of them, and a ratio is of one turn.  The first turn warms
+    up.  Refuses trainings without vanilla, and a batch that there cannot be.
     """
     errors.count("repeats", repeats)
     names = [e.defense for e in trainings]
@@ -162,53 +171,55 @@ def step_rows(trainings: Sequence[Experiment], *, batch: int, repeats: int, devi
     device = checkpoints.resolve(device)
     with evaluation.chance(0):  # for input spikes, rows and other draws
         steps = [_Timed(e, batch, device) for e in trainings]
-        exact = [step.exact() for step in steps]
+        counts = [step.counts() for step in steps]
         turns = np.array([[step.seconds() for step in steps] for _ in range(repeats + 1)])[1:]
     unit, rows = names.index(UNIT), []
-    for e, step, numbers, seconds in zip(trainings, steps, exact, turns.T, strict=True):
+    for e, step, numbers, seconds in zip(trainings, steps, counts, turns.T, strict=True):
         costs = []  # (quantity, what, interval)
         for what, number in numbers.items():
             costs.append(("cost of a step", what, certain(number, batch)))
             if what != "bytes kept":  # memory is the same in every step
                 costs.append(("cost of an epoch", what, certain(number * step.steps, batch)))
-        costs.append(("cost of a step", "seconds", _between(seconds)))
-        costs.append(("cost of an epoch", "seconds", _between(seconds * step.steps)))
+        costs.append(("cost of a step", "seconds", _median(seconds)))
+        costs.append(("cost of an epoch", "seconds", _median(seconds * step.steps)))
         for what, parts in (("passes", PASSES), ("multiply-adds", ["multiply-adds"]), ("bytes kept", ["bytes kept"])):
-            mine, least = (sum(counts[part] for part in parts) for counts in (numbers, exact[unit]))
-            costs.append(("relative cost", what, certain(mine / least, batch)))
-        costs.append(("relative cost", "seconds", _between(seconds / turns[:, unit])))
+            ratio = sum(numbers[part] for part in parts) / sum(counts[unit][part] for part in parts)
+            costs.append(("relative cost", what, certain(ratio, batch)))
+        costs.append(("relative cost", "seconds", _median(seconds / turns[:, unit])))
         for quantity, what, interval in costs:
             timed = {records.TIMED: True} if what == "seconds" else {}
             rows.append(row(interval, [e], quantity=quantity, what=what, **e.labels, **timed))
     return rows
 
 
-def _between(seconds: np.ndarray) -> statistics.Interval:
-    ends = float(np.median(seconds)), float(seconds.min()), float(seconds.max())
-    return statistics.Interval(*ends, len(seconds), "median of steps in turn, from the fastest to the slowest", "steps")
+def _median(seconds: np.ndarray) -> statistics.Interval:
+    numbers = float(np.median(seconds)), float(seconds.min()), float(seconds.max())
+    method = "median of steps in turn, from the fastest to the slowest"
+    return statistics.Interval(*numbers, len(seconds), method, "steps")
 
 
 # ---- budgets -----------------------------------------------------------------------------------------------------
 
 
 def budget_rows(budgets: Mapping[str, Sequence[Evaluation]], subject: str = "sr") -> list[dict]:
-    """Accuracies under each budget, a list of evaluations by name; `subject` minus every other one; the cost of each.
+    """For each budget the accuracies, `subject` minus every other training, and the cost of each training.
 
-    Rows carry the name as their label `budget`.  One network may stand in two lists, so that only the list can tell.
+    `budgets` maps the name of each to its evaluations; rows carry the name as their label "budget".  One network may
+    belong to several budgets.
     """
     rows = []
-    for name, judged in budgets.items():
-        others = dict.fromkeys(e.experiment.defense for e in judged if e.experiment.defense != subject)
-        added = mean_rows(judged) + accuracy_rows(judged) + spent_rows(e.experiment for e in judged)
-        added += [entry for other in others for entry in difference_rows(judged, subject, other)]
+    for name, evaluations in budgets.items():
+        others = dict.fromkeys(e.experiment.defense for e in evaluations if e.experiment.defense != subject)
+        added = mean_rows(evaluations) + accuracy_rows(evaluations) + spent_rows(e.experiment for e in evaluations)
+        added += [entry for other in others for entry in difference_rows(evaluations, subject, other)]
         rows += [entry | {"budget": name} for entry in added]
     return rows
 
 
 def spent_rows(networks: Iterable[Experiment | Imported]) -> list[dict]:
-    """Two rows a training: its epochs, and the forward and backward passes that an image of them has cost in all.
+    """Two rows for each training: its epochs, and the forward and backward passes that an image has cost in all.
 
-    Of imported networks neither is known.
+    Imported networks have no rows: neither number is known.
     """
     rows = []
     ours = {e.key: e for e in networks if isinstance(e, Experiment)}

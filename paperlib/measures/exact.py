@@ -1,4 +1,4 @@
-"""The ratio theorem on functions that can be worked out by hand, by Monte Carlo and in closed form."""
+"""Rows of the ratio theorem on functions that can be worked out by hand: by Monte Carlo and in closed form."""
 
 import torch
 from scipy import stats
@@ -14,21 +14,21 @@ from paperlib.theory.gradients import Probabilities
 def exact_rows(*, draws: int) -> list[dict]:
     """The ratio of functions that can be worked out by hand, by Monte Carlo and in closed form.
 
-    Linear ones, of 64 pixels, under three laws of noise; their intervals hold together with 95 % (Bonferroni).
-    Logistic ones of 200 pixels show either bound broken once f is not linear within the ball.
+    Linear functions of 64 pixels, under three laws of noise; their intervals hold together with 95 % (Bonferroni).
+    Logistic functions of 200 pixels break either bound of the theorem, as they are not linear within the ball.
     """
     generator = torch.Generator().manual_seed(0)
     m, rows = 64, []
-    chosen = {
+    linear = {
         "one coordinate": torch.eye(m)[0],
         "equal magnitudes": torch.ones(m),
         "Gaussian": torch.randn(m, generator=generator),
     }
-    z = float(stats.norm.ppf(1 - (1 - statistics.LEVEL) / 2 / (len(chosen) * len(theory.LAWS))))
-    for case, g in chosen.items():
+    z = float(stats.norm.ppf(1 - (1 - statistics.LEVEL) / 2 / (len(linear) * len(theory.LAWS))))
+    for case, g in linear.items():
         f, x, g = _linear(g), torch.zeros(1, m, dtype=torch.double), g.double()
         for law in theory.LAWS:
-            ratio = _exact(f, x, 0.1, draws=draws, law=law, generator=generator, z=z)
+            ratio = _measured(f, x, 0.1, draws=draws, law=law, generator=generator, z=z)
             closed = theory.linear_ratio(g[None], law).item()
             labels = {"f": "linear", "case": case, "law": law}
             rows += [row(ratio, [], quantity="measured", **labels), _known(closed, "closed form", **labels)]
@@ -40,7 +40,7 @@ def exact_rows(*, draws: int) -> list[dict]:
     ):
         f, x = _logistic(w, margin), torch.zeros(1, 200, dtype=torch.double)
         g = theory.true_class_gradient(f, x, torch.tensor([0]))
-        ratio = _exact(f, x, eps, draws=draws, law="uniform", generator=generator, z=statistics.Z)
+        ratio = _measured(f, x, eps, draws=draws, law="uniform", generator=generator, z=statistics.Z)
         labels = {"f": "logistic", "case": case, "eps": eps, "law": "uniform"}
         rows += [row(ratio, [], quantity="measured", **labels)]
         rows += [_known(theory.linear_ratio(g).item(), "first order", **labels)]
@@ -49,15 +49,17 @@ def exact_rows(*, draws: int) -> list[dict]:
 
 
 def _linear(g: Tensor) -> Probabilities:
+    """f(x) = g·x."""
     return lambda x: (x @ g.to(x))[:, None]
 
 
 def _logistic(w: Tensor, margin: float) -> Probabilities:
+    """f(x) = σ(w·x + margin)."""
     return lambda x: torch.sigmoid(x @ w.to(x) + margin)[:, None]
 
 
-def _exact(f: Probabilities, x: Tensor, eps: float, *, z: float, **drawing) -> statistics.Interval:
-    """The ratio of a function whose adversarial vulnerability lies at a corner."""
+def _measured(f: Probabilities, x: Tensor, eps: float, *, z: float, **drawing) -> statistics.Interval:
+    """The ratio at one sample; the largest change of these functions lies at a corner, which takes no steps to find."""
     y = torch.tensor([0])
     adversarial = theory.adversarial_vulnerability(f, x, y, eps, steps=0)
     return ratio_interval(adversarial, many_draws(f, x, y, eps, **drawing), z)

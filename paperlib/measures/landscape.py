@@ -1,4 +1,4 @@
-"""The loss along straight lines through an image: the attack's direction and a random one, and the plane of both.
+"""Rows of the loss along lines through an image, in the attack's direction and in a random one, and the plane of both.
 
 A gradient is *masked* where following it raises the loss no more than a random direction does (Athalye et al., arXiv
 1802.00420).
@@ -19,27 +19,28 @@ from paperlib.measures import statistics
 from paperlib.measures.rows import BATCH, NOTHING, median, row
 from paperlib.store.experiment import Experiment, Opened
 from paperlib.theory import gradients
-from paperlib.theory.gradients import cross_entropy, device_of, in_batches, loss_gradient
+from paperlib.theory.gradients import Network, cross_entropy, device_of, in_batches, loss_gradient
 
 ATTACK, RANDOM = DIRECTIONS = ("attack", "random")
 SEED = 0  # of the random directions
 
 
 class Landscape(NamedTuple):
-    """One network along both directions from N images, at T lengths t that are symmetric around 0."""
+    """The loss of one network along both directions d from N images x, at T lengths t that are symmetric around 0."""
 
     experiment: Experiment
     t_255: np.ndarray  # (T,), in units of 1/255
-    loss: dict[str, np.ndarray]  # direction: cross-entropy at x + t·d, (N, T)
-    right: dict[str, np.ndarray]  # direction: whether it is classified correctly there, (N, T) bool
+    loss: dict[str, np.ndarray]  # by direction: cross-entropy at x + t·d, (N, T)
+    right: dict[str, np.ndarray]  # by direction: whether x + t·d is classified correctly, (N, T) bool
     flat: np.ndarray  # whether the gradient at x is exactly 0, so that the attack has no direction, (N,) bool
 
 
 def agreed(networks: Iterable[Opened], samples: Split) -> Split:
-    """Those of `samples` that every network classifies correctly: the same images for all.  There may be none."""
+    """Those of `samples` that every network classifies correctly.  There may be none."""
     right = torch.ones(len(samples), dtype=torch.bool)
     for _, network in networks:
-        right &= in_batches(network, samples.pixels().to(device_of(network)), BATCH).argmax(1).cpu() == samples.labels
+        logits = in_batches(network, samples.pixels().to(device_of(network)), BATCH)
+        right &= logits.argmax(1).cpu() == samples.labels
     return replace(samples, images=samples.images[right], labels=samples.labels[right], index=samples.index[right])
 
 
@@ -47,67 +48,57 @@ def landscapes(networks: Iterable[Opened], samples: Split, *, reach_255: float, 
     """Each network's loss at x + t·d, clamped to the samples' bounds, for t from -`reach_255` to `reach_255`, in 1/255.
 
     d is sign ∇ₓ of the loss by the network's own backward rule, or random signs, drawn for each sample by its index.
-    There are `points` lengths on either side of t = 0.
+    There are `points` lengths on either side of t = 0.  Refuses a reach that is not above 0, and no points.
     """
     t_255 = _lengths(reach_255, points)
-    walks = []
-    for experiment, network in networks:
-        batches = samples.batches(BATCH) if len(samples) else ()
-        parts = [_walked(network, *batch, t_255, samples.bounds) for batch in batches]
-        empty = np.empty((0, len(t_255)))
-        loss, right = (
-            {d: np.concatenate([part[d][i] for part in parts]) if parts else empty.astype(kind) for d in DIRECTIONS}
-            for i, kind in enumerate((float, bool))
-        )
-        flat = np.concatenate([np.empty(0, bool), *(part["flat"] for part in parts)])
-        walks.append(Landscape(experiment, t_255, loss, right, flat))
-    return walks
+    return [Landscape(experiment, t_255, *_walked(network, samples, t_255)) for experiment, network in networks]
 
 
 def roughness(loss: np.ndarray) -> np.ndarray:
-    """How much of a path's ups and downs cancels out: 1 - |net change| / total variation, of losses (N, T) → (N,).
+    """1 - |net change| / total variation along each path: losses (N, T) → (N,), in [0, 1].
 
-    0 where the loss climbs all the way, or falls all the way; 1 where all that it climbs it loses again; NaN where it
-    never moves.  A spiking network climbs in stairs: only those that lead back count as rough.  A finer grid finds more
-    of them, so compare numbers of one grid alone.
+    0 where the loss rises all the way, or falls all the way; 1 where it ends where it began; NaN where it never
+    changes.  The loss of a spiking network rises in stairs, which are not rough; only steps that are undone are.  A
+    finer grid finds more such steps, so only numbers of one grid can be compared.
     """
     steps = np.diff(loss, axis=1)
     total, net = np.abs(steps).sum(1), np.abs(steps.sum(1))
     share = np.divide(net, total, out=np.full(len(loss), np.nan), where=total > 0)
-    return np.maximum(1 - share, 0)  # rounding of the sums
+    return np.maximum(1 - share, 0)  # the sums are rounded
 
 
 def landscape_rows(found: Sequence[Landscape]) -> list[dict]:
     """Over images: at each t the median loss and the share classified correctly; the roughness from t = 0 outwards.
 
-    The roughness is the median over those images whose loss moves at all; its n says how many.
+    The roughness is the median over those images whose loss changes at all; its n says how many.
     """
     rows = []
     for f in found:
-        of, labels = [f.experiment], f.experiment.labels
+        networks, labels = [f.experiment], f.experiment.labels
         for direction in DIRECTIONS:
             for i, t in enumerate(f.t_255):
                 place = labels | {"direction": direction, "t_255": float(t)}
-                rows.append(row(median(f.loss[direction][:, i]), of, quantity="loss", **place))
-                rows.append(row(_share(f.right[direction][:, i]), of, quantity="still correct", **place))
+                rows.append(row(median(f.loss[direction][:, i]), networks, quantity="loss", **place))
+                rows.append(row(_share(f.right[direction][:, i]), networks, quantity="still correct", **place))
             rough = roughness(f.loss[direction][:, len(f.t_255) // 2 :])
             interval = median(rough[np.isfinite(rough)])
-            rows.append(row(interval, of, quantity="roughness", direction=direction, **labels))
-        rows.append(row(_share(f.flat), of, quantity="zero gradient", **labels))
+            rows.append(row(interval, networks, quantity="roughness", direction=direction, **labels))
+        rows.append(row(_share(f.flat), networks, quantity="zero gradient", **labels))
     return rows
 
 
 def landscape_curves(found: Sequence[Landscape]) -> dict:
-    """The images' own losses, for a record's arrays: "t_255" (T,) and "loss" by training and direction, (N, T)."""
+    """The losses of single images, for a record's arrays: "t_255" (T,); "loss" by training and direction, (N, T)."""
     loss = {f.experiment.defense: {d: records.array(f.loss[d]) for d in DIRECTIONS} for f in found}
     return {"t_255": records.array(found[0].t_255), "loss": loss}
 
 
 def landscape_plane(networks: Iterable[Opened], samples: Split, *, reach_255: float, points: int) -> dict:
-    """The first of `samples` over the plane of its two directions, for a record's arrays; the grid is as above.
+    """The loss over the plane of both directions from the first of `samples`, for a record's arrays.
 
-    "t_255" (T,), "image" (C, H, W), and by training "loss" and "right" (T, T): a column for each length along the
-    attack's direction, a row for each along the random one.  Where there is no sample, only the grid.
+    "t_255" (T,) as in `landscapes`, "image" (C, H, W), and by training "loss" and "right" (T, T): a column for each
+    length along the attack's direction, a row for each along the random one.  Where there is no sample, the lengths
+    alone.
     """
     t_255 = _lengths(reach_255, points)
     plane = {"t_255": records.array(t_255), "loss": {}, "right": {}}
@@ -120,39 +111,50 @@ def landscape_plane(networks: Iterable[Opened], samples: Split, *, reach_255: fl
         t = _spread(t_255, x)
         attack, random = _gradient(network, x, y).sign(), sign_noise(x, SEED, index)
         places = x + t * attack + t[:, None] * random  # (T, T, 1, C, H, W), the random direction first
-        loss, right = _seen(network, places.flatten(0, 1), y, samples.bounds)
+        loss, right = _evaluated(network, places.flatten(0, 1), y, samples.bounds)
         plane["loss"][experiment.defense] = records.array(loss.reshape(len(t), len(t)))
         plane["right"][experiment.defense] = right.reshape(len(t), len(t)).tolist()
     return plane
 
 
-def _walked(network, x: Tensor, y: Tensor, index: Tensor, t_255: np.ndarray, bounds: Bounds) -> dict:
-    """Loss and correctness of one batch along each direction, (B, T) each, and where the gradient is 0, (B,)."""
-    x, y = x.to(device_of(network)), y.to(device_of(network))
-    gradient = _gradient(network, x, y)
-    t, arrows = _spread(t_255, x), {ATTACK: gradient.sign(), RANDOM: sign_noise(x, SEED, index)}
-    walked = {name: _seen(network, x + t * arrow, y, bounds) for name, arrow in arrows.items()}
-    return walked | {"flat": (gradients.l1(gradient) == 0).cpu().numpy()}
+def _walked(network: Network, samples: Split, t_255: np.ndarray) -> tuple[dict, dict, np.ndarray]:
+    """Loss and correctness along each direction, (N, T) each, and where the gradient is 0, (N,)."""
+    empty = np.empty((0, len(t_255)))
+    losses = {direction: [empty] for direction in DIRECTIONS}
+    rights = {direction: [empty.astype(bool)] for direction in DIRECTIONS}
+    flat = [np.empty(0, bool)]
+    for image, label, index in samples.batches(BATCH) if len(samples) else ():
+        x, y = image.to(device_of(network)), label.to(device_of(network))
+        gradient = _gradient(network, x, y)
+        flat.append((gradients.l1(gradient) == 0).cpu().numpy())
+        for direction, d in ((ATTACK, gradient.sign()), (RANDOM, sign_noise(x, SEED, index))):
+            loss, right = _evaluated(network, x + _spread(t_255, x) * d, y, samples.bounds)
+            losses[direction].append(loss)
+            rights[direction].append(right)
+    loss, right = ({d: np.concatenate(parts) for d, parts in by.items()} for by in (losses, rights))
+    return loss, right, np.concatenate(flat)
 
 
-def _seen(network, places: Tensor, labels: Tensor, bounds: Bounds) -> tuple[np.ndarray, np.ndarray]:
-    """Loss and correctness (B, P) at `places` (P, B, C, H, W), clamped to `bounds`."""
+def _evaluated(network: Network, places: Tensor, labels: Tensor, bounds: Bounds) -> tuple[np.ndarray, np.ndarray]:
+    """Loss and correctness (B, P) at `places` (P, B, C, H, W), clamped to `bounds`; `labels` are (B,)."""
     logits = in_batches(network, places.flatten(0, 1).clamp(*bounds), BATCH)
-    wanted = labels.repeat(len(places))
-    values = _loss(logits, wanted), logits.argmax(1) == wanted
+    targets = labels.repeat(len(places))
+    values = _loss(logits, targets), logits.argmax(1) == targets
     return tuple(v.view(len(places), -1).T.cpu().numpy() for v in values)
 
 
-def _gradient(network, x: Tensor, y: Tensor) -> Tensor:
+def _gradient(network: Network, x: Tensor, y: Tensor) -> Tensor:
+    """The gradient of the loss by the image, of the shape of `x`."""
     return loss_gradient(network, x, y, None, loss=_loss)[1]
 
 
 def _loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy (B,) in 64 bits: of a confident network it would round to 0 in 32."""
+    """Cross-entropy (B,) in 64 bits; in 32 bits that of a confident network rounds to 0."""
     return cross_entropy(logits.double(), labels)
 
 
 def _lengths(reach_255: float, points: int) -> np.ndarray:
+    """The grid of `landscapes`, (2·points + 1,) in 1/255; refuses what would not be one."""
     errors.number("reach_255", reach_255, above=0)
     errors.count("points", points)
     return np.arange(-points, points + 1) / points * reach_255  # 0 itself in the middle

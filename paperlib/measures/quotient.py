@@ -1,4 +1,4 @@
-"""The finite-difference proposition: the quotient, its error, and the penalty's gradient by either way."""
+"""Rows of the finite-difference proposition: the quotient, its error, and the gradient of the penalty made from it."""
 
 import copy
 from collections.abc import Iterable, Sequence
@@ -23,7 +23,8 @@ from paperlib.theory import gradients
 from paperlib.training import regularizers
 
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
-WINDOW = {"correlation": 0.8, "factor": 2.0}  # a proxy: correlated with ‖g‖₁ at least so, and its mean within so much
+SIGNS = {"forward": 1, "backward": -1}  # of the leading term of the error
+WINDOW = {"correlation": 0.8, "factor": 2.0}  # of a proxy of ‖g‖₁: least correlation, and greatest factor of the means
 
 
 # ---- the quotient over h -----------------------------------------------------------------------------------------
@@ -37,13 +38,14 @@ class Quotients(NamedTuple):
     precision: str
     l1: np.ndarray  # ‖g‖₁ of this regime's f, (N,)
     quotient: dict[tuple[float, str], np.ndarray]  # by h and scheme, (N,)
-    curvature: np.ndarray | None  # dᵀ∇²f_y d, (N,); of a piecewise constant forward pass there is none
+    curvature: np.ndarray | None  # dᵀ∇²f_y d, (N,); None of the true forward pass, which is piecewise constant
 
     @property
     def labels(self) -> dict:
         return self.experiment.labels | {"regime": self.regime, "precision": self.precision}
 
     def correlation(self, h: float, scheme: str) -> statistics.Interval:
+        """Spearman's, of the quotient with ‖g‖₁."""
         return statistics.rank_correlation(self.quotient[h, scheme], self.l1)
 
     def bias(self, h: float, scheme: str) -> float:
@@ -52,28 +54,31 @@ class Quotients(NamedTuple):
 
     def window(self, scheme: str) -> list[float]:
         """The h at which the quotient is a proxy of ‖g‖₁, by `WINDOW`."""
-        steps = dict.fromkeys(h for h, _ in self.quotient)
-        factor = WINDOW["factor"]
-        good = [h for h in steps if 1 / factor <= self.bias(h, scheme) <= factor]
-        return [h for h in good if self.correlation(h, scheme).value >= WINDOW["correlation"]]
+        least, factor = WINDOW["correlation"], WINDOW["factor"]
+        unbiased = [
+            h for h in dict.fromkeys(h for h, _ in self.quotient) if 1 / factor <= self.bias(h, scheme) <= factor
+        ]
+        return [h for h in unbiased if self.correlation(h, scheme).value >= least]
 
 
 def quotients(opened: Opened, samples: Split, steps: Sequence[float], *, regime: str, precision: str) -> Quotients:
-    """The finite-difference quotient of one network for each h of `steps` and each scheme, beside ‖g‖₁.
+    """The finite-difference quotient of one network for each h of `steps` and each scheme, with ‖g‖₁ and the curvature.
 
-    `regime` is one of `labels.REGIMES`; `precision`, "float32" or "float64", that of network and images.
+    `regime` is one of `labels.REGIMES`; `precision`, "float32" or "float64", is that of network and images.  The
+    network itself is not changed.
     """
     experiment, network = opened
     dtype = PRECISIONS[precision]
     network = _in(network, dtype)
     device = gradients.device_of(network)
-    f, parts = (lambda images: network(images).softmax(1)), []  # rounded as it is in training
+    f, parts = (lambda images: network(images).softmax(1)), []  # in the precision of the network, as in training
     with ENTERED[regime](network):
         for x, y, _ in samples.batches(BATCH):
             x, y = x.to(device, dtype), y.to(device)
             gradient = theory.true_class_gradient(f, x, y)
             columns = {"l1": gradients.l1(gradient)} | theory.finite_differences(f, x, y, steps, gradient.sign())
-            columns |= {} if regime == TRUE else {"curvature": theory.curvature(f, x, y)}
+            if regime != TRUE:
+                columns["curvature"] = theory.curvature(f, x, y)
             parts.append({name: values.cpu().double() for name, values in columns.items()})
     values = {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
     l1, curvature = values.pop("l1"), values.pop("curvature", None)
@@ -81,48 +86,58 @@ def quotients(opened: Opened, samples: Split, steps: Sequence[float], *, regime:
 
 
 def _in(network: Network, dtype: torch.dtype) -> Network:
-    """A copy of the network in that precision; on the CPU where its device lacks 64 bits."""
-    lacks = gradients.device_of(network).type == "mps" and dtype == torch.float64
-    return copy.deepcopy(network).to("cpu" if lacks else gradients.device_of(network), dtype)
+    """A copy of the network in that precision; on the CPU where its device has no 64 bits."""
+    device = gradients.device_of(network)
+    if device.type == "mps" and dtype == torch.float64:
+        device = torch.device("cpu")
+    return copy.deepcopy(network).to(device, dtype)
 
 
 def quotient_rows(found: Iterable[Quotients], *, used: float) -> list[dict]:
-    """Per training, regime, precision, scheme and h, over seeds, how the quotient follows ‖g‖₁; per network the window.
+    """How the quotient follows ‖g‖₁: rows over seeds, and for each network the window of h where it is a proxy.
 
-    The median error relative to ‖g‖₁; with the true forward pass Spearman's correlation over samples, the ratio of sums
-    (quotient over l1; 1 is unbiased) and the share of samples whose probability moved at all, too.  The window is that
-    of the forward quotient, and `used` is the h that SR trains with, which must be among the steps measured.
+    Over seeds, for each training, regime, precision, scheme and h: the median error relative to ‖g‖₁.  With the true
+    forward pass also the share of samples whose probability moved at all, Spearman's correlation over samples, and the
+    sum of quotients over the sum of l1, which is 1 where there is no bias.  The window is that of the forward quotient;
+    `used` is the h that SR trains with, which must be among the steps measured.
     """
     rows = []
     for labels, group in by_labels(found, lambda q: q.labels):
         for h, scheme in group[0].quotient:
-            rows += _followed(group, h, scheme, labels | {"h": h, "scheme": scheme})
-        for q in group if group[0].regime == TRUE else []:
-            window = q.window("forward")
-            method = f"correlation of {WINDOW['correlation']:g} or more, mean within a factor of {WINDOW['factor']:g}"
-            for name, end in (("window from", min), ("window to", max)):
-                interval = certain(end(window, default=np.nan), len(q.l1), method)
-                rows.append(row(interval, [q.experiment], quantity=name, **q.labels))
-            at_used = q.correlation(used, "forward")
-            rows.append(row(at_used, [q.experiment], quantity="correlation at SR's h", **q.labels))
+            rows += _step_rows(group, h, scheme, labels | {"h": h, "scheme": scheme})
+        if group[0].regime == TRUE:
+            rows += [entry for q in group for entry in _window_rows(q, used)]
     return rows
 
 
-def _followed(group: list[Quotients], h: float, scheme: str, labels: dict) -> list[dict]:
+def _step_rows(group: list[Quotients], h: float, scheme: str, labels: dict) -> list[dict]:
+    """The rows over seeds at one h and scheme."""
     errors = [(q.experiment, _relative_error(q, h, scheme)) for q in group]
     rows = [over_seeds(errors, geometric=True, quantity="relative error", **labels)]
     if group[0].regime != TRUE:
         return rows
     moved = [(q.experiment, q.quotient[h, scheme] != 0) for q in group]
-    own = [partial(q.correlation, h, scheme) for q in group]
-    correlation = [(q.experiment, interval().value, interval) for q, interval in zip(group, own, strict=True)]
-    bias = [(q.experiment, q.bias(h, scheme), partial(_bias_interval, q, h, scheme)) for q in group]
+    correlations = [(q, partial(q.correlation, h, scheme)) for q in group]
+    correlations = [(q.experiment, correlation().value, correlation) for q, correlation in correlations]
+    biases = [(q.experiment, q.bias(h, scheme), partial(_bias_interval, q, h, scheme)) for q in group]
     return [
         *rows,
         over_seeds(moved, quantity="probability moved", **labels),
-        mean_over_seeds(correlation, within=(-1, 1), quantity="rank correlation", **labels),
-        mean_over_seeds(bias, quantity="quotient over l1", **labels),
+        mean_over_seeds(correlations, within=(-1, 1), quantity="rank correlation", **labels),
+        mean_over_seeds(biases, quantity="quotient over l1", **labels),
     ]
+
+
+def _window_rows(q: Quotients, used: float) -> list[dict]:
+    """The ends of one network's window, and the correlation at the h `used`."""
+    window, n = q.window("forward"), len(q.l1)
+    method = f"correlation of {WINDOW['correlation']:g} or more, mean within a factor of {WINDOW['factor']:g}"
+    intervals = {
+        "window from": certain(min(window, default=np.nan), n, method),
+        "window to": certain(max(window, default=np.nan), n, method),
+        "correlation at SR's h": q.correlation(used, "forward"),
+    }
+    return [row(interval, [q.experiment], quantity=name, **q.labels) for name, interval in intervals.items()]
 
 
 def _bias_interval(q: Quotients, h: float, scheme: str) -> statistics.Interval:
@@ -130,8 +145,9 @@ def _bias_interval(q: Quotients, h: float, scheme: str) -> statistics.Interval:
 
 
 def _relative_error(q: Quotients, h: float, scheme: str) -> np.ndarray:
-    there = q.l1 > 0
-    return np.abs(q.quotient[h, scheme][there] / q.l1[there] - 1)
+    """|quotient/‖g‖₁ - 1| of the samples that have a gradient, (n,)."""
+    defined = q.l1 > 0
+    return np.abs(q.quotient[h, scheme][defined] / q.l1[defined] - 1)
 
 
 # ---- the curvature -----------------------------------------------------------------------------------------------
@@ -140,32 +156,32 @@ def _relative_error(q: Quotients, h: float, scheme: str) -> np.ndarray:
 def curvature_rows(found: Iterable[Quotients]) -> list[dict]:
     """The quotient's error over its predicted leading term ±(h/2)·dᵀ∇²f d, on the surrogate-smooth networks.
 
-    The least-squares slope through the origin over samples: 1 where the term is all there is.
+    For each training, precision, scheme and h, over seeds: the least-squares slope through the origin over samples,
+    which is 1 where the error is that term alone.  The central quotient has no such term.
     """
     rows = []
-    for own, group in by_labels((q for q in found if q.curvature is not None), lambda q: q.labels):
+    for common, group in by_labels((q for q in found if q.curvature is not None), lambda q: q.labels):
         for h, scheme in group[0].quotient:
-            sign = {"forward": 1, "backward": -1}.get(scheme)
-            if sign is None:  # the central quotient has no such term
+            if scheme not in SIGNS:
                 continue
             slopes = []
             for q in group:
-                predicted, error = sign * h / 2 * q.curvature, q.quotient[h, scheme] - q.l1
+                predicted, error = SIGNS[scheme] * h / 2 * q.curvature, q.quotient[h, scheme] - q.l1
                 square = float(predicted @ predicted)
                 slopes.append((q.experiment, float(predicted @ error) / square if square else np.nan))
-            labels = own | {"h": h, "scheme": scheme}
+            labels = common | {"h": h, "scheme": scheme}
             rows.append(_scalar_row(slopes, quantity="error over prediction", **labels))
     return rows
 
 
 def curvatures(found: Iterable[Quotients], h: float) -> dict:
-    """For the figure: {training: [predicted, measured error of the forward quotient], a number a sample} at one h.
+    """For the figure: {training: [predicted error, error of the forward quotient]} at one h, (N,) each.
 
-    For the first network of each training, in 64 bits.
+    Of the first network of each training, in 64 bits.
     """
     smooth = [q for q in found if q.curvature is not None and q.precision == "float64"]
     return {
-        q.experiment.labels["training"]: [
+        q.experiment.defense: [
             records.array(h / 2 * q.curvature),
             records.array(q.quotient[h, "forward"] - q.l1),
         ]
@@ -174,7 +190,7 @@ def curvatures(found: Iterable[Quotients], h: float) -> dict:
 
 
 def smooth_accuracy_rows(networks: Iterable[Opened], samples: Split) -> list[dict]:
-    """Accuracy of the spiking and of the surrogate-smooth network, per network: the latter is another function."""
+    """For each network its accuracy in either regime: with each spike smoothed it is another function."""
     rows = []
     for experiment, network in networks:
         device = gradients.device_of(network)
@@ -191,10 +207,11 @@ def smooth_accuracy_rows(networks: Iterable[Opened], samples: Split) -> list[dic
 
 
 def weight_gradient_rows(networks: Iterable[Opened], samples: Split, *, h: float) -> list[dict]:
-    """The penalty's gradient by the weights, finite difference against exact double back-propagation, over seeds.
+    """The gradient of the penalty by the weights: finite difference against exact double back-propagation, over seeds.
 
-    The penalty is the mean of |q|, or of ‖∇f_y‖₁, over `samples`, in eval mode and 64 bits.  Per regime and layer
-    (convolutions and readout, from the image on): their cosine, and the norm of the former over that of the latter.
+    The penalty is the mean of the quotient's magnitude |q|, or of ‖∇f_y‖₁, over `samples`, in eval mode and 64 bits.
+    For each training, regime and layer (convolutions and readout, numbered from the image on): the cosine of both
+    gradients, and the norm of the former over that of the latter.
     """
     values = []
     for experiment, network in networks:
@@ -214,20 +231,19 @@ def weight_gradient_rows(networks: Iterable[Opened], samples: Split, *, h: float
                 size = (a.norm() / b.norm()).item() if b.any() else np.nan
                 for quantity, value in (("cosine", cosine), ("norm ratio", size)):
                     labels = experiment.labels | {"regime": regime, "layer": layer, "h": h, "quantity": quantity}
-                    values.append((labels, (experiment, value)))
+                    values.append((labels, (experiment, value)))  # a number for each network
     bounds = {"cosine": (-1, 1), "norm ratio": (0, np.inf)}
     return [
         _scalar_row([entry for _, entry in group], within=bounds[labels["quantity"]], **labels)
-        for labels, group in by_labels(values, lambda one: one[0])
+        for labels, group in by_labels(values, lambda item: item[0])
     ]
 
 
 def cost_rows(opened: Opened, samples: Split, *, h: float) -> list[dict]:
-    """The cost of one gradient step of each penalty, relative to cross-entropy alone: arithmetic and memory.
+    """The multiply-adds and bytes kept of one gradient step with each penalty, relative to cross-entropy alone.
 
-    Multiply-adds of the convolutions and matrix products, and the most bytes kept at a time for a backward pass, both
-    counted, so that they are the same on any machine.  Double back-propagation steps the neuron: the fused one is
-    differentiable once.
+    Both are counted (see `cost.Counted`), so they are the same on any machine.  Double back-propagation takes the
+    reference path: the fused neuron is differentiable only once.
     """
     experiment, network = opened
     device = gradients.device_of(network)
@@ -246,15 +262,18 @@ def cost_rows(opened: Opened, samples: Split, *, h: float) -> list[dict]:
         return F.cross_entropy(logits, y) + penalty
 
     weights, rows = list(network.parameters()), []
-    least = counted(plain, weights)
-    for step in (finite_difference, double_back_propagation):
-        for quantity, used, unit in zip(("multiply-adds", "bytes kept"), counted(step, weights), least, strict=True):
-            interval = certain(used / unit, len(y))
-            labels = {"penalty": step.__name__.replace("_", " "), "quantity": quantity} | experiment.labels
-            rows.append(row(interval, [experiment], **labels))
+    unit = counted(plain, weights)
+    penalties = {"finite difference": finite_difference, "double back propagation": double_back_propagation}
+    for penalty, loss in penalties.items():
+        cost = counted(loss, weights)
+        ratios = {"multiply-adds": cost.multiply_adds / unit.multiply_adds, "bytes kept": cost.kept / unit.kept}
+        for quantity, ratio in ratios.items():
+            labels = {"penalty": penalty, "quantity": quantity} | experiment.labels
+            rows.append(row(certain(ratio, len(y)), [experiment], **labels))
     return rows
 
 
 def _scalar_row(values: list[tuple[Experiment, float]], within: tuple = (-np.inf, np.inf), **labels) -> dict:
+    """The mean over seeds of one number for each network, which has no interval over samples."""
     networks = [(experiment, value, partial(statistics.t_interval, [value])) for experiment, value in values]
     return mean_over_seeds(networks, within=within, **labels)

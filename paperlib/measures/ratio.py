@@ -1,7 +1,8 @@
-"""The ratio theorem on trained networks (C2): the statement, three regimes, the worst violations.
+"""Rows of the ratio theorem on trained networks (claim C2): the statement, vulnerabilities, the worst violations.
 
-Regimes: *linear*, from the gradient alone; *surrogate-smooth*, each spike replaced by the integral of its surrogate;
-*true forward*, the spiking network with ρ_rand by Monte Carlo and ρ_adv by attack.
+The ratio is ρ_adv/ρ_rand of f_y, the probability of the true class.  Three regimes: *linear*, from the gradient alone;
+*surrogate-smooth*, with each spike replaced by the integral of its surrogate; *true forward*, the spiking network.  In
+the latter two ρ_rand is estimated by Monte Carlo and ρ_adv by an attack.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,18 +25,18 @@ from paperlib.theory import gradients
 from paperlib.theory.gradients import Probabilities
 from paperlib.theory.ratio import RandomVulnerability
 
-ENTERED: dict[str, Callable] = {SMOOTH: Network.smoothed, TRUE: lambda network: nullcontext()}  # by regime
+ENTERED: dict[str, Callable] = {SMOOTH: Network.smoothed, TRUE: lambda network: nullcontext()}  # contexts by regime
 CANDIDATES, SEARCHED = 5, 10  # of the search for the worst violation: samples measured anew, radii of its curve
-COPIES = 50  # of one image, seen at once, where many draws are taken of it
+COPIES = 50  # of one image in a batch, where many draws are taken of it
 
 
 # ---- the statement -----------------------------------------------------------------------------------------------
 
 
 def ratio_rows(experiment: Experiment, gradient: Tensor) -> list[dict]:
-    """The linear ratio of the theorem and its bounds at each sample: its median, and how many lie within (C2).
+    """The theorem's linear ratio: its median, the median of its upper bound, and how many samples keep to both bounds.
 
-    Rounding is allowed for: a bound counts as kept within one part in 10⁵.
+    `gradient` is ∇ₓ f_y, (N, ...).  To allow for rounding, a bound counts as kept within one part in 10⁵.
     """
     ratio = theory.linear_ratio(gradient)
     defined = ratio.isfinite()
@@ -50,11 +51,11 @@ def ratio_rows(experiment: Experiment, gradient: Tensor) -> list[dict]:
     return [row(interval, [experiment], quantity=name, **experiment.labels) for name, interval in measured.items()]
 
 
-# ---- three regimes -----------------------------------------------------------------------------------------------
+# ---- vulnerabilities -----------------------------------------------------------------------------------------------
 
 
 class Vulnerabilities(NamedTuple):
-    """Both vulnerabilities of one network at one radius, a value for each of N samples."""
+    """Both vulnerabilities of one network at N samples, in one regime and at one radius."""
 
     experiment: Experiment
     regime: str
@@ -70,7 +71,7 @@ class Vulnerabilities(NamedTuple):
 
     @property
     def reached(self) -> Tensor:
-        """ρ_adv, (N,): what the attack reached, or a draw that outdid it."""
+        """ρ_adv, (N,): the largest change that the attack or a draw reached."""
         return torch.maximum(self.adversarial, self.random.largest)
 
     @property
@@ -85,10 +86,10 @@ class Vulnerabilities(NamedTuple):
 
     @property
     def outcomes(self) -> dict[str, np.ndarray]:
-        """Where each sample lies: (N,) flags, of which exactly one is set for a sample."""
+        """Where each sample's ratio lies: (N,) flags by outcome, of which exactly one is set for each sample."""
         ratio, flat = self.ratio, gradients.l1(self.gradient) == 0
         above = ratio > self.upper
-        found = {
+        outcomes = {
             "no gradient": flat,
             "nothing moved": ~flat & ratio.isnan(),
             "below 3": ~flat & (ratio < 3),
@@ -96,28 +97,28 @@ class Vulnerabilities(NamedTuple):
             "above 3‖g‖₀": ~flat & above & ratio.isfinite(),
             "only the attack moved": ~flat & ratio.isinf(),
         }
-        return {name: flags.numpy() for name, flags in found.items()}
+        return {name: flags.numpy() for name, flags in outcomes.items()}
 
     @property
     def below(self) -> dict[str, np.ndarray]:
-        """Of samples with a gradient and a ratio, whether it keeps to each bound: the basis of the verdict on C2."""
+        """Whether the ratio keeps to each bound, for samples with a gradient and a ratio: the verdict on C2."""
         ratio = self.ratio
-        judged = ~ratio.isnan() & (gradients.l1(self.gradient) > 0)
+        defined = ~ratio.isnan() & (gradients.l1(self.gradient) > 0)
         bounds = {"at most 3‖g‖₀": self.upper, "at most 3·PN": theory.linear_ratio(self.gradient)}
-        return {name: (ratio <= bound)[judged].numpy() for name, bound in bounds.items()}
+        return {name: (ratio <= bound)[defined].numpy() for name, bound in bounds.items()}
 
     @property
     def sizes(self) -> dict[str, np.ndarray]:
-        """ρ_rand, ρ_adv, their ratio, and the former two over what first order predicts; finite ones alone."""
-        first = theory.linear_vulnerabilities(self.gradient, self.eps_255 / 255)
-        found = {
+        """ρ_rand, ρ_adv, their ratio, and both over their first-order predictions; only the finite values."""
+        random, adversarial = theory.linear_vulnerabilities(self.gradient, self.eps_255 / 255)
+        sizes = {
             "ρ_rand": self.random.value,
             "ρ_adv": self.reached,
             "ratio": self.ratio,
-            "ρ_rand over first order": self.random.value / first[0],
-            "ρ_adv over first order": self.reached / first[1],
+            "ρ_rand over first order": self.random.value / random,
+            "ρ_adv over first order": self.reached / adversarial,
         }
-        return {name: values[values.isfinite()].numpy() for name, values in found.items()}
+        return {name: values[values.isfinite()].numpy() for name, values in sizes.items()}
 
 
 def vulnerabilities(
@@ -129,7 +130,11 @@ def vulnerabilities(
     draws: int,
     steps: int,
 ) -> list[Vulnerabilities]:
-    """Both vulnerabilities of one network at each radius, in a regime of `ENTERED`; the same draws at every radius."""
+    """Both vulnerabilities of one network at each radius, in a regime of `ENTERED`; the same draws at every radius.
+
+    `draws` are of the noise, `steps` of the attack.  Refuses no radius, a radius that is not above 0, and fewer than 2
+    draws.
+    """
     if not radii_255:
         raise errors.Refused("There is no radius to measure at; give one at least.")
     for eps_255 in radii_255:
@@ -151,39 +156,39 @@ def measured(
     steps: int,
     device: torch.device,
 ) -> list[Vulnerabilities]:
-    """`vulnerabilities` of any f; `experiment` and `regime` are its labels."""
-    parts: dict[float, list[tuple]] = {eps: [] for eps in radii_255}
+    """`vulnerabilities` of any f on `device`; `experiment` and `regime` are its labels."""
+    parts: dict[float, list[tuple]] = {eps: [] for eps in radii_255}  # for each batch the columns of Vulnerabilities
     for x, y, index in samples.batches(BATCH):
         x, y = x.to(device), y.to(device)
         gradient = theory.true_class_gradient(f, x, y)
         with torch.no_grad():
-            confidence = f(x).gather(1, y[:, None]).squeeze(1)
+            confidence = gradients.true_class(f, x, y)
         for eps_255 in parts:
             generator = torch.Generator(device).manual_seed(int(index[0]))
             random = theory.random_vulnerability(f, x, y, eps_255 / 255, draws, generator=generator)
             adversarial = theory.adversarial_vulnerability(f, x, y, eps_255 / 255, steps=steps)
             parts[eps_255].append((gradient, confidence, adversarial, *random))
-    vulnerabilities_ = []
+    by_radius = []
     for eps_255, batches in parts.items():
         columns = (torch.cat(column).cpu() for column in zip(*batches, strict=True))
         gradient, confidence, adversarial, *random = columns
         random = RandomVulnerability(*random)
-        vulnerabilities_.append(Vulnerabilities(experiment, regime, eps_255, gradient, confidence, random, adversarial))
-    return vulnerabilities_
+        by_radius.append(Vulnerabilities(experiment, regime, eps_255, gradient, confidence, random, adversarial))
+    return by_radius
 
 
 def vulnerability_rows(found: Iterable[Vulnerabilities]) -> list[dict]:
-    """Per training, regime and radius, over seeds: where samples lie, medians, draws that moved f_y, confidence.
+    """Rows for each training, regime and radius, over seeds, and the verdict on C2 for each network.
 
-    The shares on which the verdict rests stand per network as well, with Wilson's interval.
+    Over seeds: the shares of outcomes, medians of sizes, the share of draws that moved f_y, and the correlation of the
+    ratio with confidence.  For each network the share of samples that keep to each bound, with Wilson's interval.
     """
     rows = []
     for labels, group in by_labels(found, lambda v: v.labels):
-        for what, geometric in (("outcomes", False), ("sizes", True)):
-            values = [(v.experiment, getattr(v, what)) for v in group]
-            for name in values[0][1]:
-                by_network = [(e, by_name[name]) for e, by_name in values]
-                rows.append(over_seeds(by_network, geometric=geometric, quantity=name, **labels))
+        for name, flags in _by_name([(v.experiment, v.outcomes) for v in group]).items():
+            rows.append(over_seeds(flags, quantity=name, **labels))
+        for name, sizes in _by_name([(v.experiment, v.sizes) for v in group]).items():
+            rows.append(over_seeds(sizes, geometric=True, quantity=name, **labels))
         moved = [(v.experiment, v.random.moved.numpy()) for v in group]
         rows.append(over_seeds(moved, quantity="draws that moved f_y", **labels))
         rows.append(_confidence_row(group, labels))
@@ -194,8 +199,14 @@ def vulnerability_rows(found: Iterable[Vulnerabilities]) -> list[dict]:
     return rows
 
 
+def _by_name(networks: list[tuple[Experiment, dict]]) -> dict[str, list[tuple[Experiment, np.ndarray]]]:
+    """From values by name for each network to each network's values for each name."""
+    names = networks[0][1]
+    return {name: [(experiment, values[name]) for experiment, values in networks] for name in names}
+
+
 def _confidence_row(group: list[Vulnerabilities], labels: dict) -> dict:
-    """Spearman's correlation over samples of the ratio with f_y: are confident images those of large ratios?"""
+    """Spearman's correlation of the ratio with f_y over samples: do confident images have large ratios?"""
 
     def correlation(v: Vulnerabilities) -> statistics.Interval:
         finite = v.ratio.isfinite()
@@ -206,31 +217,29 @@ def _confidence_row(group: list[Vulnerabilities], labels: dict) -> dict:
 
 
 def quantiles(found: Iterable[Vulnerabilities]) -> dict:
-    """For the figure: {regime: {training: quartiles of all finite ratios, three numbers a radius}}."""
-    pooled: dict[str, dict[str, dict[float, list[Tensor]]]] = {}
-    for v in found:
-        by_radius = pooled.setdefault(v.regime, {}).setdefault(v.experiment.labels["training"], {})
-        by_radius.setdefault(v.eps_255, []).append(v.ratio[v.ratio.isfinite()])
-    return {
-        regime: {
-            training: [_quartiles(torch.cat(parts)) for parts in radii.values()] for training, radii in own.items()
-        }
-        for regime, own in pooled.items()
-    }
+    """For the figure: {regime: {training: quartiles of the finite ratios of all networks, three numbers a radius}}."""
+    drawn: dict[str, dict[str, list]] = {}
+    places = by_labels(found, lambda v: {"regime": v.regime, "training": v.experiment.defense, "eps_255": v.eps_255})
+    for place, group in places:
+        ratios = torch.cat([v.ratio[v.ratio.isfinite()] for v in group])
+        drawn.setdefault(place["regime"], {}).setdefault(place["training"], []).append(_quartiles(ratios))
+    return drawn
 
 
 def _quartiles(values: Tensor) -> list[float]:
-    return records.array(np.quantile(values.numpy(), [0.25, 0.5, 0.75])) if len(values) else [np.nan] * 3
+    """The quartiles of `values` (n,), NaN where there are none."""
+    quartiles = np.quantile(values.numpy(), [0.25, 0.5, 0.75]) if len(values) else np.full(3, np.nan)
+    return records.array(quartiles)
 
 
 def saturation(found: Iterable[Vulnerabilities]) -> dict:
-    """For the figure: {training: log-odds of the true class and ratio over 3‖g‖₀ of each sample}.
+    """For the figure: {training: {"margin": log-odds of the true class, "excess": ratio over 3‖g‖₀}}, (N,) each.
 
     With the true forward pass, at the largest radius, for the first network of each training.
     """
     found = [v for v in found if v.regime == TRUE]
     largest = max(v.eps_255 for v in found)
-    first = {v.experiment.labels["training"]: v for v in reversed(found) if v.eps_255 == largest}
+    first = {v.experiment.defense: v for v in reversed(found) if v.eps_255 == largest}
     return {
         training: {"margin": records.array(v.confidence.logit()), "excess": records.array(v.ratio / v.upper)}
         for training, v in first.items()
@@ -238,7 +247,7 @@ def saturation(found: Iterable[Vulnerabilities]) -> dict:
 
 
 def pictures(worst: Iterable[dict], samples: Split) -> dict:
-    """For the figure: {bound: the image in the rows of `worst_rows`, (C, H, W)}."""
+    """For the figure: {bound: the image that the rows of `worst_rows` name, (C, H, W)}."""
     return {r["bound"]: records.array(samples.pixels(slice(r["image"], r["image"] + 1))[0]) for r in worst}
 
 
@@ -251,8 +260,9 @@ def worst_rows(
     """The sample that breaks each bound most in the true regime, searched over networks, samples and radii.
 
     `networks` maps experiment keys to the networks that `found` is of.  The `CANDIDATES` that break a bound most are
-    measured anew, with fresh draws and a longer attack, since the largest of many estimates is too large; the worst of
-    these on a grid of `SEARCHED` radii.  Values are the ratio over the upper bound 3‖g‖₀, and over the lower bound 3.
+    measured anew, with fresh draws and a longer attack, since the largest of many estimates is too large.  The worst of
+    these has a row for each radius of a grid of `SEARCHED`.  Values are the ratio over the upper bound 3‖g‖₀, or over
+    the lower bound 3.  A bound has no rows where no ratio is finite.
     """
     rows, device = [], gradients.device_of(next(iter(networks.values())))
     generator = torch.Generator(device).manual_seed(1)
@@ -260,56 +270,66 @@ def worst_rows(
     lowest, highest = min(v.eps_255 for v in found), max(v.eps_255 for v in found)
     grid = list(dict.fromkeys(records.array(np.geomspace(lowest, highest, SEARCHED), digits=3)))
 
-    def measure(place: int, image: int, bound: str, eps_255: float) -> statistics.Interval:
+    def measure(v: Vulnerabilities, image: int, bound: str, eps_255: float) -> statistics.Interval:
+        """The ratio at one sample over its bound."""
         x, y = samples.pixels(slice(image, image + 1)).to(device), samples.labels[image : image + 1].to(device)
-        f = theory.probabilities(networks[found[place].experiment.key])
-        limit = found[place].upper[image].item() if bound == "upper" else 3
+        f = theory.probabilities(networks[v.experiment.key])
+        limit = v.upper[image].item() if bound == "upper" else 3
         adversarial = theory.adversarial_vulnerability(f, x, y, eps_255 / 255, steps=steps)
         random = many_draws(f, x, y, eps_255 / 255, draws=draws, law="uniform", generator=generator)
         return ratio_interval(adversarial, random, statistics.Z, over=limit)
 
-    for bound, sign in (("upper", 1), ("lower", -1)):
-        broken = []  # (by how much, which network and radius, which sample)
-        for place, v in enumerate(found):
-            excess = v.ratio / v.upper if bound == "upper" else 3 / v.ratio
-            excess = torch.where(excess.isfinite() & (v.upper > 0), excess, -torch.inf)
-            most = excess.topk(min(CANDIDATES, len(excess)))
-            broken += [(e, place, i) for e, i in zip(*(t.tolist() for t in most), strict=True) if e > -np.inf]
-        again = [  # the same, measured anew
-            (sign * measure(place, image, bound, found[place].eps_255).value, place, image)
-            for _, place, image in sorted(broken, reverse=True)[:CANDIDATES]
-        ]
-        again = [one for one in again if np.isfinite(one[0])]
+    for bound in ("upper", "lower"):
+        again = []  # (how far the bound is broken, place in `found`, sample)
+        for place, image in _candidates(found, bound):
+            value = measure(found[place], image, bound, found[place].eps_255).value
+            if np.isfinite(value):
+                again.append((value if bound == "upper" else -value, place, image))
         if not again:
             continue
-        _, place, image = max(again, key=lambda one: one[0])
+        _, place, image = max(again, key=lambda item: item[0])
         worst = found[place]
         for eps_255 in grid:
             labels = worst.experiment.labels | {"bound": bound, "image": image, "eps_255": eps_255}
             labels |= {"log_odds": round(worst.confidence[image].logit().item(), 2), "quantity": "ratio over bound"}
-            rows.append(row(measure(place, image, bound, eps_255), [worst.experiment], **labels))
+            rows.append(row(measure(worst, image, bound, eps_255), [worst.experiment], **labels))
     return rows
+
+
+def _candidates(found: list[Vulnerabilities], bound: str) -> list[tuple[int, int]]:
+    """Places in `found` and samples at which the estimates break a bound most, the worst first."""
+    candidates = []  # (ratio over the upper bound, or lower bound over ratio; place; sample)
+    for place, v in enumerate(found):
+        excess = v.ratio / v.upper if bound == "upper" else 3 / v.ratio
+        excess = torch.where(excess.isfinite() & (v.upper > 0), excess, -torch.inf)
+        largest = excess.topk(min(CANDIDATES, len(excess)))
+        pairs = zip(largest.values.tolist(), largest.indices.tolist(), strict=True)
+        candidates += [(value, place, image) for value, image in pairs if value > -np.inf]
+    return [(place, image) for _, place, image in sorted(candidates, reverse=True)[:CANDIDATES]]
 
 
 def many_draws(
     f: Probabilities, x: Tensor, y: Tensor, eps: float, *, draws: int, law: str, generator: torch.Generator
 ) -> RandomVulnerability:
-    """`random_vulnerability` of one sample from many draws, `COPIES` at a time."""
+    """`random_vulnerability` of one sample (1, ...) from about `draws` draws, `COPIES` at a time; fields are (1,)."""
     copies = x.expand(COPIES, *x.shape[1:]), y.expand(COPIES)
-    rounds = theory.random_vulnerability(f, *copies, eps, max(2, draws // COPIES), law, generator)
-    error = rounds.value.std() / COPIES**0.5
-    whole = rounds.value.mean(), error, rounds.largest.amax(), rounds.moved.mean()
-    return RandomVulnerability(*(value[None] for value in whole))
+    estimates = theory.random_vulnerability(f, *copies, eps, max(2, draws // COPIES), law, generator)
+    error = estimates.value.std() / COPIES**0.5
+    pooled = estimates.value.mean(), error, estimates.largest.amax(), estimates.moved.mean()
+    return RandomVulnerability(*(value[None] for value in pooled))
 
 
 def ratio_interval(
     adversarial: Tensor, random: RandomVulnerability, z: float, *, over: float = 1
 ) -> statistics.Interval:
-    """One sample's ratio `over` a bound; the interval is that of ρ_rand alone, ρ_adv being what the attack reached."""
+    """The ratio at one sample, divided by `over`, with the interval of ρ_rand ± `z` standard errors.
+
+    ρ_adv has no interval: it is what the attack, or a draw, reached.  Where ρ_rand may be 0 there is no upper end, and
+    no interval.
+    """
     reached, mean, error = (t.item() for t in (torch.maximum(adversarial, random.largest), random.value, random.error))
     low, value, high = (
         reached / part / over if part > 0 else np.nan for part in (mean + z * error, mean, mean - z * error)
     )
-    return statistics.Interval(
-        value, low if np.isfinite(high) else np.nan, high, COPIES, "Monte Carlo, normal 95 %", "draws"
-    )
+    low = low if np.isfinite(high) else np.nan
+    return statistics.Interval(value, low, high, COPIES, "Monte Carlo, normal 95 %", "draws")

@@ -17,22 +17,22 @@ from paperlib.measures import statistics
 from paperlib.measures.doubts import doubts
 from paperlib.theory.gradients import device_of
 
-FEW = 8  # images on which a network's output is checked
+FEW = 8  # images on which the output of a network is checked
 
 
 @dataclass(frozen=True)
 class Robustness:
-    """What `judge` found; printed as a table."""
+    """The result of `judge`; it is printed as a table."""
 
-    clean: float  # share of images classified correctly without a perturbation, in [0, 1]
-    worst_case: float  # and the share that no attack broke
-    eps: float
+    clean: float  # share of the images that are classified correctly without a perturbation, in [0, 1]
+    worst_case: float  # share of the images that are classified correctly without and under every attack
+    eps: float  # radius of the attacks in l∞, in the units of the images
     n: int  # images
-    rows: list[dict]  # clean, each attack, worst case: attack, accuracy, low, high, passes, doubts
+    rows: list[dict]  # "clean", each attack, "worst of all"; keys: attack, accuracy, low, high, passes, doubts
 
     @property
     def table(self) -> pd.DataFrame:
-        """A line for each of `rows`, in percent."""
+        """One line for each of `rows`, in percent; a † marks numbers that should be doubted."""
         return pd.DataFrame(
             {
                 "attack": row["attack"],
@@ -45,13 +45,14 @@ class Robustness:
 
     @property
     def doubts(self) -> list[str]:
-        """The reasons to doubt a number, each with a remedy."""
-        return [f"† {row['attack']}: {why}." for row in self.rows for why in row["doubts"]]
+        """The reasons to doubt a number, each with a remedy; mostly none."""
+        return [f"† {row['attack']}: {reason}." for row in self.rows for reason in row["doubts"]]
 
     def __str__(self) -> str:
         return "\n".join([f"{self.n} images, eps = {self.eps:.4g}", self.table.to_string(index=False), *self.doubts])
 
     def _repr_markdown_(self) -> str:
+        """The same for Jupyter."""
         lines = [f"{self.n} images, ε = {self.eps:.4g}", self.table.to_markdown(index=False), *self.doubts]
         return "\n\n".join(lines)
 
@@ -68,37 +69,44 @@ def judge(
 ) -> Robustness:
     """The robustness of a classifier, spiking or not, to perturbations within `eps` in l∞.
 
-    `network` is in eval mode and maps images (B, ...) within `bounds` to logits (B, K); `images` are (N, ...), `labels`
-    (N,), `eps` is in the images' units.  `num_classes` is K, by default that of the logits.  `budget` is "quick",
-    "standard" or "full": see `protocols.of_budget`.  Each attack is made on every image that is classified correctly;
-    the worst case counts the images that all attacks leave.  Intervals are Wilson's, 95 %, over images: of other
-    trainings of the same network they tell nothing.
+    `network` is in eval mode and maps images (B, ...) of 32 bits within `bounds` to logits (B, K).  `images` are
+    (N, ...), `labels` (N,), and `eps` is in the units of the images.  `num_classes` is K, by default that of the
+    logits.  `budget` is "quick", "standard" or "full"; `protocols.of_budget` lists the attacks of each.
 
-    Refuses a network in training mode or without logits (B, K), images outside `bounds`, labels that do not fit, and
-    an unknown budget.
+    Each attack is made on every image that is classified correctly without one.  The worst case counts the images that
+    are classified correctly under all attacks.  Intervals are Wilson's, 95 %, over images; they say nothing about other
+    trainings of the same network.  Passes are forward and backward, on average over all images.
+
+    A network that draws at random should say so by an attribute `stochastic`; then each attack is made on all images.
+    A network with a context manager `backward_rule` is attacked by other backward rules as well (see
+    `networks.Network`).
+
+    Refuses a network that is no module, is in training mode or does not return logits, images outside `bounds`, labels
+    that do not fit, an unknown budget, and a radius that is not above 0.
     """
     errors.number("eps", eps, above=0)
     errors.one_of("budget", budget, protocols.BUDGETS)
-    samples, classes = _checked(network, images, labels, bounds, num_classes)
-    attacks = protocols.of_budget(budget, eps, num_classes=classes, has_rules=hasattr(network, "backward_rule"))
+    samples = _samples(network, images, labels, bounds, num_classes)
+    has_rules = hasattr(network, "backward_rule")
+    attacks = protocols.of_budget(budget, eps, num_classes=samples.num_classes, has_rules=has_rules)
     correct = evaluation.flags(network, samples)
-    judged = [Judged(None, correct.numpy(), np.ones(len(samples)))]
-    judged += [_under(network, samples, attack, correct) for attack in attacks]
-    survived = np.logical_and.reduce([one.flags for one in judged])
-    rows = [_row("clean" if one.attack is None else one.attack.title, one, why) for one, why in
-            zip(judged, doubts(judged), strict=True)]  # fmt: skip
-    passes = sum(one.passes for one in judged)
-    rows.append(_row("worst of all", Judged(None, survived, passes), []))
+    clean = Judged(None, correct.numpy(), np.ones(len(samples)))
+    results = [clean, *(_attacked(network, samples, attack, correct) for attack in attacks)]
+    survived = np.logical_and.reduce([result.flags for result in results])
+    worst = Judged(None, survived, sum(result.passes for result in results))
+    titles = ["clean", *(attack.title for attack in attacks), "worst of all"]
+    reasons = [*doubts(results), []]
+    rows = [_row(*parts) for parts in zip(titles, [*results, worst], reasons, strict=True)]
     return Robustness(rows[0]["accuracy"], rows[-1]["accuracy"], eps, len(samples), rows)
 
 
-def _under(network: nn.Module, samples: Split, attack: Attack, correct: Tensor) -> Judged:
-    """One attack on every sample that is classified correctly."""
+def _attacked(network: nn.Module, samples: Split, attack: Attack, correct: Tensor) -> Judged:
+    """The result of one attack; `correct` are the flags without it, (N,) bool."""
     stochastic = getattr(network, "stochastic", False)
     flags, n = evaluation.standing(stochastic, correct).clone(), len(samples)
     forward, backward, vanished, strayed = (torch.zeros(n) for _ in range(4))
-    size = evaluation.batch_size(n)
-    for outcome in evaluation.attacked(network, samples, attack, flags.clone(), batch_size=size):
+    batch_size = evaluation.batch_size(n)
+    for outcome in evaluation.attacked(network, samples, attack, flags.clone(), batch_size=batch_size):
         rows = outcome.rows
         flags[rows] &= outcome.flags
         forward[rows], backward[rows] = outcome.forward, outcome.backward
@@ -108,20 +116,20 @@ def _under(network: nn.Module, samples: Split, attack: Attack, correct: Tensor) 
     return Judged(attack, flags.numpy(), passes, share, int(strayed.sum()), stochastic)
 
 
-def _row(title: str, judged: Judged, reasons: list[str]) -> dict:
-    share = statistics.wilson(judged.flags)
-    passes = float(np.mean(judged.passes))
-    return {"attack": title, "accuracy": share.value, "low": share.low, "high": share.high} | {
-        "passes": passes,
-        "doubts": reasons,
-    }
+def _row(title: str, result: Judged, reasons: list[str]) -> dict:
+    """One of the rows of `Robustness`."""
+    share = statistics.wilson(result.flags)
+    accuracy = {"accuracy": share.value, "low": share.low, "high": share.high}
+    return {"attack": title} | accuracy | {"passes": float(np.mean(result.passes)), "doubts": reasons}
 
 
-def _checked(
+def _samples(
     network: nn.Module, images: Tensor, labels: Tensor, bounds: tuple[float, float], num_classes: int | None
-) -> tuple[Split, int]:
-    """The samples as a split, and the number of classes; refuses what `judge` does."""
-    if getattr(network, "training", False):
+) -> Split:
+    """Images and labels as a split on the CPU, with bounds and number of classes; refuses what `judge` refuses."""
+    if not isinstance(network, nn.Module):
+        raise errors.Refused(f"network is {_shown(network)}; it must be a torch.nn.Module.")
+    if network.training:
         raise errors.Refused("The network is in training mode; put it in eval mode first: network.eval().")
     if not isinstance(images, Tensor) or not images.is_floating_point() or images.dim() < 2 or not len(images):
         raise errors.Refused(f"images is {_shown(images)}; it must be a tensor of floating-point images (N, ...).")
@@ -129,9 +137,10 @@ def _checked(
         raise errors.Refused(f"labels is {_shown(labels)}; it must be a tensor of {len(images)} whole numbers.")
     if not bounds[0] < bounds[1]:
         raise errors.Refused(f"bounds is {bounds}; the lower one must lie below the upper one.")
-    sets.check(images, torch.zeros(0), bounds=bounds, num_classes=None)
+    images, labels = images.detach().float().cpu(), labels.long().cpu()
+    sets.check(images, labels[:0], bounds=bounds, num_classes=None)
     few = images[:FEW].to(device_of(network))
-    with torch.no_grad():
+    with torch.no_grad(), evaluation.chance(0):  # the generator of the user stays as it is
         logits = network(few)
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(few) or logits.shape[1] < 2:
         raise errors.Refused(
@@ -144,13 +153,11 @@ def _checked(
     outside = labels[(labels < 0) | (labels >= classes)]
     if len(outside):
         raise errors.Refused(f"A label is {outside[0].item()}; the network's {classes} logits fit 0 to {classes - 1}.")
-    labels = labels.long().cpu()
-    images = images.detach().float().cpu()
-    return Split(images, labels, torch.arange(len(labels)), one=1, bounds=bounds, num_classes=classes), classes
+    return Split(images, labels, torch.arange(len(labels)), one=1, bounds=bounds, num_classes=classes)
 
 
 def _shown(value: object) -> str:
-    """A value as an error names it: the shape of a tensor, or the type."""
+    """A value as error messages name it: shape and type of a tensor, or the type of anything else."""
     if isinstance(value, Tensor):
         return f"a tensor {tuple(value.shape)} of {value.dtype}"
     return f"a {type(value).__name__}"

@@ -1,4 +1,4 @@
-"""What SR gains with other time steps, another leak or reset, or ReLUs: each setting at a λ of its own."""
+"""Rows of what SR gains with other time steps, another leak or reset, or ReLUs, each setting at its own λ."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ BASELINE, TRAINING = "vanilla", "sr"
 
 
 def setting_labels(experiment: Experiment) -> dict:
-    """What a row says of a network's neurons; a ReLU has neither steps nor leak nor reset."""
+    """A network's setting: the labels of its neurons.  A ReLU has neither steps nor leak nor reset."""
     if experiment.network.startswith(ANN):
         return {"neuron": "ReLU"}
     reset = "detached" if experiment.detach_reset else "attached"
@@ -25,58 +25,61 @@ def setting_labels(experiment: Experiment) -> dict:
 
 
 def setting_rows(validation: Sequence[Evaluation], test: Sequence[Evaluation], tolerance: float) -> list[dict]:
-    """All accuracies; then of each setting its λ, the gain of SR at it, and that gain minus the first setting's.
+    """All accuracies; then for each setting its λ, the gain of SR at it, and that gain minus the first setting's.
 
-    `validation` holds clean images and one attack of vanilla and SR networks, by which `chosen` takes each setting's λ;
-    `test` judges them.  The rows' `lam` is that of the SR networks: the chosen one or, where validation data choose
-    λ = 0, the smallest there is, so that SR's effect is shown all the same.
+    `validation` holds clean images and one attack of vanilla and SR networks, by which `accuracy.chosen` chooses each
+    setting's λ; `test` holds what the gains are taken of.  The label "lam" of the latter rows is the λ of the SR
+    networks: the chosen one or, where validation data choose λ = 0, the smallest there is, so that SR has an effect.
     """
     rows, first = apart(test, setting_labels, mean_rows), None
-    for setting, judged in by_labels(test, lambda e: setting_labels(e.experiment)):
-        here = [e for e in validation if setting_labels(e.experiment) == setting]
-        choice, _ = choice_rows(here, tolerance, used=np.nan)
-        lam = choice["value"] or min(e.labels["lam"] for e in judged if "lam" in e.labels)
-        pair = [e for e in judged if e.labels.get("lam", lam) == lam]
-        gains, changes = _gains(pair), _changes(pair)
+    for setting, evaluations in by_labels(test, lambda e: setting_labels(e.experiment)):
+        candidates = [e for e in validation if setting_labels(e.experiment) == setting]
+        choice, _ = choice_rows(candidates, tolerance, used=np.nan)
+        lam = choice["value"] or min(e.labels["lam"] for e in evaluations if "lam" in e.labels)
+        pair = [e for e in evaluations if e.labels.get("lam", lam) == lam]
+        gains, changes = _gain_rows(pair), _changes(pair)
         added = [choice, *gains]
         if first is None:
             first = gains, changes
         else:
-            added += _against(gains, changes, *first)
+            added += _excess_rows(gains, changes, *first)
         rows += [r | setting | {"lam": lam} for r in added]
     return rows
 
 
-def _gains(pair: Sequence[Evaluation]) -> list[dict]:
-    """SR minus vanilla, a row an attack: over seeds, or over the images of a single one."""
+def _gain_rows(pair: Sequence[Evaluation]) -> list[dict]:
+    """SR minus vanilla, one row for each attack: over seeds, or over the images of a single seed."""
     quantity = "difference" if len({e.experiment.seed for e in pair}) > 1 else "paired difference"
     rows = difference_rows(pair, TRAINING, BASELINE)
     return [r | {"quantity": "gain"} for r in rows if r["quantity"] == quantity]
 
 
 def _changes(pair: Sequence[Evaluation]) -> dict[str, np.ndarray]:
-    """Title of an attack → each image's flag with SR minus that without, (seeds, N) of -1, 0 and 1."""
-    flags: dict[str, dict[str, list]] = {}
+    """For each attack, by its title, the flags with SR minus those without: (seeds, N) of -1, 0 and 1."""
+    flags: dict[str, dict[str, list]] = {}  # by attack and training
     for e in sorted(pair, key=lambda e: e.experiment.seed):
         flags.setdefault(words.attack(e.labels), {}).setdefault(e.experiment.defense, []).append(e.flags)
     return {name: np.subtract(both[TRAINING], both[BASELINE], dtype=int) for name, both in flags.items()}
 
 
-def _against(gains: list[dict], changes: dict, own_gains: list[dict], own_changes: dict) -> list[dict]:
-    """Each gain minus the own setting's, a row an attack: paired by seed, or of a single seed image by image.
+def _excess_rows(
+    gains: list[dict], changes: dict[str, np.ndarray], first_gains: list[dict], first_changes: dict[str, np.ndarray]
+) -> list[dict]:
+    """Each gain minus that of the first setting, one row for each attack, paired by seed.
 
-    There an image's difference of changes is a whole number from -2 to 2, and its mean has the bootstrap's interval.
+    With a single seed it is paired by image: the difference of two changes is a whole number from -2 to 2, and its mean
+    has the bootstrap's interval.
     """
     rows = []
-    for gain, own in zip(gains, own_gains, strict=True):
-        there, here = changes[words.attack(gain)], own_changes[words.attack(gain)]
-        if len(there) > 1:
-            interval = statistics.paired_t(there.mean(1), here.mean(1))
+    for gain, first in zip(gains, first_gains, strict=True):
+        a, b = changes[words.attack(gain)], first_changes[words.attack(gain)]
+        if len(a) > 1:
+            interval = statistics.paired_t(a.mean(1), b.mean(1))
         else:
-            interval = statistics.bootstrap_mean(there[0] - here[0], seed=0)
+            interval = statistics.bootstrap_mean(a[0] - b[0], seed=0)
             interval = interval._replace(method=f"{interval.method} of the images' differences of differences")
         names = ("training", "against", *labels.ATTACK, "eps_255")
         shared = {name: gain[name] for name in names if name in gain}
-        both = {name: union([gain.get(name, []), own.get(name, [])]) for name in ("seeds", "experiments", "doubts")}
+        both = {name: union([gain.get(name, []), first.get(name, [])]) for name in ("seeds", "experiments", "doubts")}
         rows.append(records.row(interval, quantity="gain minus the own", **both, **shared))
     return rows

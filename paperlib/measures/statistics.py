@@ -1,10 +1,10 @@
 """Intervals, paired tests and rank correlations: pure functions on arrays, 95 % throughout.
 
-Every estimate comes as an `Interval`; where the data allow none, its bounds are NaN and `method` says why.
-Input of the wrong type, shape or length, or with NaN or infinity in it, is Refused: count such values, then leave
-them out by name.
+Every estimate is an `Interval`.  Where the data allow no interval, its ends are NaN and `method` says why.  Input of
+the wrong type, shape or length, or with NaN or infinity in it, is Refused.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +26,7 @@ class Interval(NamedTuple):
     high: float
     n: int
     method: str
-    over: str = "samples"  # what other values of the same kind the interval tells of
+    over: str = "samples"  # what the interval is taken over: "samples", "seeds", "pairs", "draws", "networks", "steps"
 
 
 def wilson(flags: ArrayLike) -> Interval:
@@ -40,9 +40,10 @@ def wilson(flags: ArrayLike) -> Interval:
 def paired_difference(a: ArrayLike, b: ArrayLike) -> Interval:
     """share(a) - share(b) of bool (n,) flags on the same n samples, with the interval of Bonett and Price.
 
-    2012, J. Educ. Behav. Stat. 37:479: with the shares p = (#a only + 1) / (n + 2) and q = (#b only + 1) / (n + 2)
-    of discordant pairs, p - q ± z √((p + q - (p - q)²) / (n + 2)), cut to [-1, 1].  It has width without discordant
-    pairs too, and unlike Newcombe's method 10 it keeps its coverage where they are few and all point one way.
+    2012, J. Educ. Behav. Stat. 37:479.  With p = (#a only + 1) / (n + 2) and q = (#b only + 1) / (n + 2), where "a
+    only" are the samples with a True and b False, it is p - q ± z √((p + q - (p - q)²) / (n + 2)), cut to [-1, 1].  It
+    has a width where no pair is discordant, and unlike Newcombe's method 10 it keeps its coverage where discordant
+    pairs are few and all of one kind.
     """
     only_a, only_b, n = _discordant(a, b)
     p, q = (only_a + 1) / (n + 2), (only_b + 1) / (n + 2)
@@ -68,19 +69,21 @@ def t_interval(values: ArrayLike) -> Interval:
 
 
 def geometric_interval(values: ArrayLike) -> Interval:
-    """Geometric mean of one value per seed, (n,), all above 0: `t_interval` of the logarithms, and back."""
+    """Geometric mean of one value per seed, (n,): `t_interval` of the logarithms, transformed back.
+
+    Refuses values that are not above 0.
+    """
     values = _values(values)
     if (values <= 0).any():
         raise Refused(f"{int((values <= 0).sum())} of {values.size} values are not above 0; they have no logarithm.")
     interval = t_interval(np.log(values))
     mean, low, high = (float(np.exp(part)) for part in interval[:3])
-    return interval._replace(
-        value=mean, low=low, high=high, method=interval.method.replace("Student t", "Student t of logs")
-    )
+    method = interval.method.replace("Student t", "Student t of logs")
+    return interval._replace(value=mean, low=low, high=high, method=method)
 
 
 def paired_t(a: ArrayLike, b: ArrayLike) -> Interval:
-    """`t_interval` of the differences a - b, each (n,), entry i of both from seed i."""
+    """`t_interval` of the differences a - b of one value per seed, (n,) each; entry i of both is of the same seed."""
     a, b = _paired(_values(a), _values(b))
     interval = t_interval(a - b)
     return interval._replace(method=interval.method.replace("Student t", "paired t"))
@@ -89,8 +92,8 @@ def paired_t(a: ArrayLike, b: ArrayLike) -> Interval:
 def rank_correlation(x: ArrayLike, y: ArrayLike) -> Interval:
     """Spearman's r of the pairs (x, y), each (n,), with the interval of Bonett and Wright.
 
-    2000, Psychometrika 65:23: tanh(atanh r ± z √((1 + r²/2) / (n - 3))).  At r = ±1 atanh is infinite and the interval
-    would be a point; its centre is therefore kept one swap of neighbours, 12 / (n³ - n), away from ±1.
+    2000, Psychometrika 65:23: tanh(atanh r ± z √((1 + r²/2) / (n - 3))).  At r = ±1 the interval would be a point, so
+    its centre is kept away from ±1 by 12 / (n³ - n), which a swap of two neighbours changes r by.
     """
     x, y = _paired(_values(x), _values(y))
     n = x.size
@@ -115,7 +118,7 @@ def bootstrap_median(values: ArrayLike, seed: int) -> Interval:
     return _bootstrap(values, seed, np.median, "percentile")
 
 
-def _bootstrap(values, seed, statistic, method, resamples=9999) -> Interval:
+def _bootstrap(values: ArrayLike, seed: int, statistic: Callable, method: str, resamples: int = 9999) -> Interval:
     values = _values(values)
     number("The bootstrap's seed", seed, at_least=0)
     value, n = float(statistic(values)), values.size
@@ -130,14 +133,16 @@ def _bootstrap(values, seed, statistic, method, resamples=9999) -> Interval:
     return Interval(value, float(low), float(high), n, f"{method} bootstrap 95 %")
 
 
-def _flags(given) -> np.ndarray:
+def _flags(given: ArrayLike) -> np.ndarray:
+    """`given` as flags (n,), or Refused."""
     array = np.asarray(given)
     if array.ndim != 1 or array.size == 0 or array.dtype != bool:
         raise Refused(f"Flags have shape {array.shape} and type {array.dtype}; they must be (n,) and bool, n > 0.")
     return array
 
 
-def _values(given) -> np.ndarray:
+def _values(given: ArrayLike) -> np.ndarray:
+    """`given` as floats (n,), or Refused."""
     array = np.asarray(given)
     if array.ndim != 1 or array.size == 0 or array.dtype.kind not in "iuf":
         raise Refused(f"Values have shape {array.shape} and type {array.dtype}; they must be (n,) and real, n > 0.")
@@ -147,12 +152,13 @@ def _values(given) -> np.ndarray:
 
 
 def _paired(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both, or Refused where they differ in length."""
     if a.size != b.size:
         raise Refused(f"Paired input has {a.size} and {b.size} entries; entry i of both must be of one sample or seed.")
     return a, b
 
 
-def _discordant(a, b) -> tuple[int, int, int]:
+def _discordant(a: ArrayLike, b: ArrayLike) -> tuple[int, int, int]:
     """How often only a is True, how often only b, and n."""
     a, b = _paired(_flags(a), _flags(b))
     return int((a & ~b).sum()), int((b & ~a).sum()), a.size

@@ -1,12 +1,13 @@
-"""SR's variants against each other: each at the λ that validation data choose for it."""
+"""Rows of SR's variants against each other, each at the λ that validation data choose for it."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from torch import Tensor
 
 from paperlib.measures import statistics
-from paperlib.measures.accuracy import apart, choice_rows, doubted, mean_rows
+from paperlib.measures.accuracy import Doubted, apart, choice_rows, doubted, mean_rows
 from paperlib.measures.doubts import union
 from paperlib.measures.predictors import SPARSITIES
 from paperlib.measures.rows import by_labels, mean_over_seeds, over_seeds
@@ -15,11 +16,11 @@ from paperlib.store.experiment import Experiment
 from paperlib.training import defenses, regularizers
 
 FIRST, BASELINE = "the first", "vanilla"  # what a variant is compared with
-ELSEWHERE = "mean accuracy at another λ"  # than the chosen
+ELSEWHERE = "mean accuracy at another λ"  # of networks whose λ was not chosen
 
 
 def variant_labels(experiment: Experiment) -> dict:
-    """The axes of SR's penalty: confidence, penalty, direction and h; {} of a training without."""
+    """A network's variant: the axes of SR's penalty, which are confidence, penalty, direction and h; {} of vanilla."""
     if experiment.defense == BASELINE:
         return {}
     sr = defenses.build(experiment.defense, experiment.options)
@@ -29,38 +30,39 @@ def variant_labels(experiment: Experiment) -> dict:
 def variant_rows(
     validation: Sequence[Evaluation], test: Sequence[Evaluation], gradients: Mapping[str, Tensor], tolerance: float
 ) -> list[dict]:
-    """Every variant at its own λ: what it leaves of accuracy, against the first and vanilla, and its gradient's size.
+    """Every variant at its own λ: its accuracies, its differences from the first and vanilla, its gradient's size.
 
-    `validation` holds clean images and one attack, by which `chosen` takes each variant's λ; `test` what judges them;
-    `gradients` are ∇ₓ f_y by experiment key.  Of networks whose λ was not chosen there are the accuracies alone: of all
-    of a variant where validation data choose λ = 0.
+    `validation` holds clean images and one attack, by which `accuracy.chosen` chooses each variant's λ; `test` holds
+    what the variants are compared by; `gradients` maps experiment keys to ∇ₓ f_y.  Networks whose λ was not chosen have
+    accuracies alone, under another quantity.  These are all networks of a variant for which validation data choose
+    λ = 0.
     """
     vanilla = [e for e in test if not variant_labels(e.experiment)]
-    rows = mean_rows(vanilla) + _sizes(vanilla, gradients)
+    rows = mean_rows(vanilla) + _size_rows(vanilla, gradients)
     rows += [entry | {"split": "validation"} for entry in apart(validation, variant_labels, mean_rows)]
     first: list[Evaluation] | None = None
-    for form, candidates in _parts(validation):
+    for variant, candidates in _by_variant(validation):
         choice, _ = choice_rows(candidates, tolerance, used=np.nan)
-        mine = [e for e in test if variant_labels(e.experiment) == form]
-        selected = [e for e in mine if e.labels["lam"] == choice["value"]]
-        others = [e for e in mine if e.labels["lam"] != choice["value"]]
-        added = [choice, *mean_rows(selected), *_sizes(selected, gradients)]
+        evaluations = [e for e in test if variant_labels(e.experiment) == variant]
+        selected = [e for e in evaluations if e.labels["lam"] == choice["value"]]
+        others = [e for e in evaluations if e.labels["lam"] != choice["value"]]
+        added = [choice, *mean_rows(selected), *_size_rows(selected, gradients)]
         added += [r | {"quantity": ELSEWHERE} for r in mean_rows(others)]
-        added += _differences(selected, vanilla, BASELINE) + _differences(selected, first or [], FIRST)
-        rows += [r | form for r in added]
+        added += _difference_rows(selected, vanilla, BASELINE) + _difference_rows(selected, first or [], FIRST)
+        rows += [r | variant for r in added]
         first = selected if first is None else first
     return rows
 
 
-def _parts(evaluations: Sequence[Evaluation]) -> list[tuple[dict, list[Evaluation]]]:
-    """Of each variant its labels, and its evaluations after those of vanilla networks."""
-    parts = by_labels(evaluations, lambda e: variant_labels(e.experiment))
-    vanilla = [e for form, judged in parts for e in judged if not form]
-    return [(form, vanilla + judged) for form, judged in parts if form]
+def _by_variant(evaluations: Sequence[Evaluation]) -> list[tuple[dict, list[Evaluation]]]:
+    """For each variant its labels, and the evaluations of vanilla networks followed by its own."""
+    groups = by_labels(evaluations, lambda e: variant_labels(e.experiment))
+    vanilla = [e for variant, group in groups for e in group if not variant]
+    return [(variant, vanilla + group) for variant, group in groups if variant]
 
 
-def _sizes(evaluations: Sequence[Evaluation], gradients: Mapping[str, Tensor]) -> list[dict]:
-    """The medians of `sparsity_rows`, as a mean over the seeds of the networks that were evaluated."""
+def _size_rows(evaluations: Sequence[Evaluation], gradients: Mapping[str, Tensor]) -> list[dict]:
+    """The medians of `predictors.sparsity_rows`, as a mean over the seeds of the networks that were evaluated."""
     networks = {e.experiment.key: e.experiment for e in evaluations}.values()
     rows = []
     for labels, group in by_labels(networks, lambda e: e.labels):
@@ -71,16 +73,18 @@ def _sizes(evaluations: Sequence[Evaluation], gradients: Mapping[str, Tensor]) -
     return rows
 
 
-def _differences(mine: Sequence[Evaluation], others: Sequence[Evaluation], against: str) -> list[dict]:
-    """One row an attack: accuracy of `mine` minus that of `others`, by seed and sample (see `mean_over_seeds`)."""
-    by_seed = {(e.experiment.seed, repr(e.attack)): e for e in others}
-    pairs = [(a, by_seed[a.experiment.seed, repr(a.attack)]) for a in mine if by_seed]
-    reasons = {id(e): why for e, why in doubted([*mine, *others])}
+def _difference_rows(mine: Sequence[Evaluation], others: Sequence[Evaluation], against: str) -> list[dict]:
+    """Accuracy of `mine` minus that of `others`, one row for each attack, paired by seed (see `mean_over_seeds`)."""
+    by_seed = {(item.experiment.seed, repr(item.evaluation.attack)): item for item in doubted(others)}
+    pairs = [(a, by_seed[a.experiment.seed, repr(a.evaluation.attack)]) for a in doubted(mine) if by_seed]
     rows = []
-    for labels, group in by_labels(pairs, lambda pair: pair[0].labels):
-        intervals = [statistics.paired_difference(a.flags, b.flags) for a, b in group]
-        networks = [(a.experiment, i.value, i._replace) for (a, _), i in zip(group, intervals, strict=True)]
-        why = union(reasons[id(e)] for pair in group for e in pair)
+    for labels, group in by_labels(pairs, lambda pair: pair[0].evaluation.labels):
+        networks = [(a.experiment, _difference(a, b).value, partial(_difference, a, b)) for a, b in group]
+        reasons = union(item.reasons for pair in group for item in pair)
         labels |= {"against": against}
-        rows.append(mean_over_seeds(networks, within=(-1, 1), quantity="difference", doubts=why, **labels))
+        rows.append(mean_over_seeds(networks, within=(-1, 1), quantity="difference", doubts=reasons, **labels))
     return rows
+
+
+def _difference(a: Doubted, b: Doubted) -> statistics.Interval:
+    return statistics.paired_difference(a.evaluation.flags, b.evaluation.flags)

@@ -1,4 +1,4 @@
-"""The files under params/: their names, reading and checking one with its base, writing one for imported networks."""
+"""Files under params/: their names, reading and checking one, and writing one for imported networks."""
 
 import importlib.util
 import sys
@@ -14,29 +14,33 @@ from paperlib.profiles.profile import SCHEDULE, Profile
 from paperlib.store.experiment import Imported
 
 OPTIONAL = {"rivals", "imports"}
-ADDING = ("trainings", "rivals", "notebooks")  # tables that add to those of the base
-NEEDED = {"vanilla", "sr", "at", "at+sr"}
-ON_EVENTS = {"data", "network", "schedule", "seeds", "trainings"}  # entries that `events` gives anew
+TABLES = ("trainings", "rivals", "notebooks")  # they add their entries to those of the base
+NEEDED = {"vanilla", "sr", "at", "at+sr"}  # the trainings that every profile has
+ON_EVENTS = {"data", "network", "schedule", "seeds", "trainings"}  # the entries inside `events`
 
 
 def names() -> list[str]:
-    """The profiles there are."""
+    """The names of all profiles."""
     return sorted(path.stem for path in paths.PARAMS.glob("*.yml"))
 
 
 @cache
 def load(name: str) -> Profile:
-    """The profile in params/`name`.yml, checked; refuses unknown names, keys, options and values that cannot be.
+    """The profile in params/`name`.yml, checked.
 
-    A file with a `base` takes over the base's entries.  Its tables `trainings`, `rivals` and `notebooks` add to those
-    of the base, entry by entry; an empty one leaves none of them.  Its `imports` are executed.
+    A file with a `base` has the entries of that profile unless it gives its own.  Its tables `trainings`, `rivals` and
+    `notebooks` add to those of the base, entry by entry; an empty table removes all entries of the base.  Its
+    `imports` follow those of the base; each file is executed once.
+
+    Refuses an unknown profile, unknown or missing keys, values of the wrong type, data, networks, schedules and
+    trainings that do not exist or do not fit, and imports that fail.  A file is refused in a sentence that names it.
     """
     errors.one_of("profile", name, names())
     path = paths.PARAMS / f"{name}.yml"
     content = _read(path)
     if isinstance(content, dict) and "base" in content:
         content = _with_base(path, content)
-    kinds = {name: get_origin(kind) or kind for name, kind in get_type_hints(Profile).items() if name != "name"}
+    kinds = {key: get_origin(kind) or kind for key, kind in get_type_hints(Profile).items() if key != "name"}
     _same_keys(path, "the profile", content, set(kinds) - OPTIONAL, OPTIONAL)
     for key, value in content.items():
         _of_kind(path, key, value, kinds[key])
@@ -48,6 +52,7 @@ def load(name: str) -> Profile:
         _of_kind(path, f"events: {key}", value, kinds[key])
     profile = Profile(name=name, **content)
     for file in profile.imports:
+        _of_kind(path, "an entry of imports", file, str)
         _execute(path, file)
     _check(path, profile)
     _check(path, profile.on_events())
@@ -60,24 +65,27 @@ def load(name: str) -> Profile:
 
 
 def _with_base(path: Path, content: dict) -> dict:
-    """A profile's content with what it takes over from its base."""
+    """The content of a profile with the entries of its base; a base has no base of its own."""
     base = content.pop("base")
     errors.one_of(f"base of params/{path.name}", base, [other for other in names() if other != path.stem])
     inherited = _read(paths.PARAMS / f"{base}.yml")
     _of_kind(path, f"base {base}", inherited, dict)
     merged = inherited | content
-    for table in ADDING:
+    for table in TABLES:
         entries = content.get(table)
         if entries and isinstance(entries, dict) and isinstance(inherited.get(table), dict):
             merged[table] = inherited[table] | entries
+    imports = [part["imports"] for part in (inherited, content) if "imports" in part]
+    if all(isinstance(files_, list) for files_ in imports):
+        merged |= {"imports": [file for files_ in imports for file in files_]}
     return merged
 
 
 def _execute(path: Path, file: str) -> None:
-    """Execute one of a profile's `imports`, a file of this project or an absolute path, once in a process."""
+    """Execute a file of `imports`, given relative to the project or as an absolute path, once in a process."""
     source = paths.ROOT / Path(file).expanduser()
-    if not source.is_file():
-        raise errors.Refused(f"params/{path.name}: imports names {file!r}; there is no such file.")
+    if source.suffix != ".py" or not source.is_file():
+        raise errors.Refused(f"params/{path.name}: imports names {file!r}; there is no such Python file.")
     name = f"paperlib.imported.{files.sha256(str(source.resolve()).encode())[:8]}"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, source)
@@ -85,15 +93,13 @@ def _execute(path: Path, file: str) -> None:
         try:
             spec.loader.exec_module(sys.modules[name])
         except Exception as problem:
-            del sys.modules[name]
-            raise errors.Refused(
-                f"params/{path.name}: {file} cannot be imported ({type(problem).__name__}: {problem})."
-            ) from problem
+            del sys.modules[name]  # so that the next call executes the file again
+            reason = " ".join(f"{type(problem).__name__}: {problem}".split())
+            raise errors.Refused(f"params/{path.name}: {file} cannot be imported ({reason}).") from problem
 
 
 def _check(path: Path, profile: Profile) -> None:
-    """Refuse data, networks, schedules and trainings that cannot be."""
-    known = profile.trainings | profile.rivals
+    """Refuse data, networks, schedules and trainings that do not exist or do not fit."""
     for part in ("trainings", "rivals"):
         for key, value in getattr(profile, part).items():
             _of_kind(path, f"{part}: {key}", value, dict)
@@ -105,12 +111,12 @@ def _check(path: Path, profile: Profile) -> None:
         raise _named(profile, problem) from None
     _same_keys(path, "data", profile.data, *datasets.arguments(profile.data["name"]))
     _same_keys(path, "network", profile.network, {"name", "T", "tau", "rule", "precision"})
-    needs = {name for name, needed in SCHEDULE.items() if needed}
-    _same_keys(path, "schedule", profile.schedule, needs, set(SCHEDULE) - needs)
-    for defense, options in profile.trainings.items():
+    required = {name for name, is_required in SCHEDULE.items() if is_required}
+    _same_keys(path, "schedule", profile.schedule, required, set(SCHEDULE) - required)
+    for training, options in profile.trainings.items():
         if "imported" in options or "dataset" in options:
-            what = f"the imported training {defense}"
-            _same_keys(path, what, options, {"imported", "dataset"}, {"h", "lam", "preset"})
+            part = f"the imported training {training}"
+            _same_keys(path, part, options, {"imported", "dataset"}, {"h", "lam", "preset"})
     if not profile.seeds:
         raise errors.Refused(f"{profile.origin}: seeds is empty; there must be one at least.")
     if missing := NEEDED - set(profile.trainings):
@@ -120,22 +126,24 @@ def _check(path: Path, profile: Profile) -> None:
     if twice := set(profile.trainings) & set(profile.rivals):
         raise errors.Refused(f"{profile.origin}: {', '.join(sorted(twice))} stand under both trainings and rivals.")
     try:
-        for name in known:
-            profile.experiments(name)
+        for training in profile.trainings | profile.rivals:
+            profile.experiments(training)
     except errors.Refused as problem:
         raise _named(profile, problem) from None
 
 
 def _named(profile: Profile, problem: errors.Refused) -> errors.Refused:
-    """The same, with the file's name before it."""
-    said = str(problem).removeprefix(f"{profile.origin}: ")
-    return errors.Refused(f"{profile.origin}: {said}")
+    """The same refusal in a sentence that begins with the name of the file."""
+    sentence = str(problem).removeprefix(f"{profile.origin}: ")
+    return errors.Refused(f"{profile.origin}: {sentence}")
 
 
 def of_imported(name: str, network: str, data: dict, trainings: dict[str, dict]) -> Path:
-    """Write params/`name`.yml: the profile "paper" with imported networks in place of some trainings.
+    """Write params/`name`.yml, the profile "paper" with imported networks in place of some trainings, and check it.
 
-    Nothing of its own is swept, as params/templates/released.yml says: the released files have one λ.
+    `network` and `data` are those of the imported networks; `trainings` maps a training to its entries `imported` and
+    `dataset`.  params/templates/released.yml says what else differs: as the released files have one λ, nothing is
+    swept.  Returns the path.  A profile that `load` refuses is removed again.
     """
     paper, template = _read(paths.PARAMS / "paper.yml"), paths.PARAMS / "templates" / "released.yml"
     changes = yaml.safe_load(template.read_text(encoding="utf-8").format(first=next(iter(trainings))))
@@ -148,11 +156,11 @@ def of_imported(name: str, network: str, data: dict, trainings: dict[str, dict])
         "seeds": [Imported.seed],
         "events": paper["events"] | {"data": paper["events"]["data"] | {"name": "saccades:mnist5k"}},  # no download
         "trainings": {training: imported | kept[training] for training, imported in trainings.items()},
-        "notebooks": {a: paper["notebooks"].get(a, {}) | own for a, own in changes["notebooks"].items()},
+        "notebooks": {a: paper["notebooks"].get(a, {}) | values for a, values in changes["notebooks"].items()},
     }
     path = paths.PARAMS / f"{name}.yml"
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=1000)
-    path.write_text(text, encoding="utf-8")  # one line a table, as the Makefile reads the cost
+    path.write_text(text, encoding="utf-8")  # each table in one line: the Makefile reads the cost
     load.cache_clear()
     try:
         load(name)
@@ -163,12 +171,12 @@ def of_imported(name: str, network: str, data: dict, trainings: dict[str, dict])
 
 
 def family(name: str) -> list[str]:
-    """A profile and those that take it as their base."""
+    """The name of a profile, then the names of those that have it as their base."""
 
     def base(other: str) -> str | None:
         try:
             content = _read(paths.PARAMS / f"{other}.yml")
-        except errors.Refused:  # it is refused by name where it is asked for
+        except errors.Refused:  # `load` refuses this file; it does not concern the others
             return None
         return content.get("base") if isinstance(content, dict) else None
 
@@ -176,22 +184,29 @@ def family(name: str) -> list[str]:
 
 
 def _read(path: Path) -> Any:
+    """The content of a YAML file; refuses what is not YAML."""
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as problem:
         raise errors.Refused(f"params/{path.name} is not YAML: {' '.join(str(problem).split())}.") from None
 
 
-def _of_kind(path: Path, what: str, given: Any, kind: type) -> None:
-    if not isinstance(given, kind):
-        names = {dict: "a table of keys and values", list: "a list", str: "text"}
-        raise errors.Refused(f"params/{path.name}: {what} is {given!r}; it must be {names[kind]}.")
+def _of_kind(path: Path, part: str, value: Any, kind: type) -> None:
+    """Refuse a value that is not of the type `kind`."""
+    if not isinstance(value, kind):
+        kinds = {dict: "a table of keys and values", list: "a list", str: "text"}
+        raise errors.Refused(f"params/{path.name}: {part} is {value!r}; it must be {kinds[kind]}.")
 
 
-def _same_keys(path: Path, what: str, given: Any, needs: set[str], may: set[str] = frozenset()) -> None:
-    given = set(given) if isinstance(given, dict) else set()
-    if needs - given or given - needs - may:
-        wrong = [f"lacks {', '.join(sorted(needs - given))}"] * bool(needs - given)
-        wrong += [f"has no use for {', '.join(sorted(given - needs - may))}"] * bool(given - needs - may)
-        takes = ", ".join(sorted(needs | may))
-        raise errors.Refused(f"params/{path.name}: {what} {' and '.join(wrong)}. It takes: {takes}.")
+def _same_keys(path: Path, part: str, table: Any, required: set[str], optional: set[str] = frozenset()) -> None:
+    """Refuse a table without one of the `required` keys, or with a key that is neither required nor optional."""
+    keys = set(table) if isinstance(table, dict) else set()
+    missing, unknown = sorted(required - keys), sorted(keys - required - optional)
+    problems = []
+    if missing:
+        problems.append(f"lacks {', '.join(missing)}")
+    if unknown:
+        problems.append(f"has no use for {', '.join(unknown)}")
+    if problems:
+        allowed = ", ".join(sorted(required | optional))
+        raise errors.Refused(f"params/{path.name}: {part} {' and '.join(problems)}. It takes: {allowed}.")

@@ -1,7 +1,8 @@
-"""A notebook's parameters: read from its one parameters cell, and checked wherever values for them come in.
+"""The parameters of a notebook: read from its cell tagged `parameters`, and checked wherever values are given.
 
-The cell is the only declaration: `name: type = default  # help`, a line each.  papermill shows the same lines
-(`--help-notebook`) but takes any name and any value, so both the runner and the notebook's next cell check here.
+The cell is the only declaration, with a line `name: type = default  # help` for each parameter.  papermill shows the
+same lines (`--help-notebook`) but accepts any name and any value.  Therefore the values are checked here, before
+papermill runs a notebook and again in the next cell of the notebook.
 """
 
 import ast
@@ -17,7 +18,7 @@ from paperlib.errors import Refused, one_of
 
 TYPES = ("int", "float", "str", "bool", "list[int]", "list[float]", "list[str]", "dict")
 FORM = "name: type = value  # what it means"
-CHECKED = "_parameters_checked"  # set in a notebook's namespace once nothing but the declared names was found in it
+CHECKED = "_parameters_checked"  # a variable of the notebook: its parameters have been checked once
 
 
 class Parameter(NamedTuple):
@@ -30,37 +31,38 @@ class Parameter(NamedTuple):
 
 
 def cells(text: str) -> Iterator[tuple[list[str], str]]:
-    """The cells of a py:percent text in order, each as its tags and its lines, marker included."""
+    """The cells of a text in jupytext's percent format, in order: the tags and the text with its `# %%` line."""
     for cell in re.split(r"^(?=# %%)", text, flags=re.MULTILINE)[1:]:
         tags = re.search(r"tags=(\[.*?\])", cell.partition("\n")[0])
         yield ast.literal_eval(tags[1]) if tags else [], cell
 
 
 def declared(source: Path) -> dict[str, Parameter]:
-    """The parameters of the notebook with this py:percent source, by name, in the cell's order.
+    """The parameters of the notebook with this source, a .py file in percent format, by name in the order of the cell.
 
-    Refuses an unknown notebook, one without exactly one cell tagged parameters, and a cell that holds anything but
-    annotated and commented assignments of literals.
+    Refuses a notebook that does not exist or does not have exactly one cell tagged `parameters`, and a cell with a line
+    that is not an assignment of a literal with a type and a comment.
     """
     one_of("notebook", source.stem, sorted(path.stem for path in source.parent.glob("*.py")))
-    found = [cell for tags, cell in cells(source.read_text(encoding="utf-8")) if "parameters" in tags]
-    if len(found) != 1:
-        raise Refused(f"notebook {source.stem}: {len(found)} cells are tagged parameters; there must be one.")
+    tagged = [cell for tags, cell in cells(source.read_text(encoding="utf-8")) if "parameters" in tags]
+    if len(tagged) != 1:
+        raise Refused(f"notebook {source.stem}: {len(tagged)} cells are tagged parameters; there must be one.")
     try:
-        body = ast.parse(found[0]).body
+        body = ast.parse(tagged[0]).body
     except SyntaxError as error:
         raise Refused(f"notebook {source.stem}: its parameters cell is not Python: {error}.") from None
-    parameters = [_parameter(source.stem, node, found[0].splitlines()) for node in body]
+    parameters = [_parameter(source.stem, node, tagged[0].splitlines()) for node in body]
     return {parameter.name: parameter for parameter in parameters}
 
 
 def _parameter(notebook: str, node: ast.stmt, lines: list[str]) -> Parameter:
+    """The parameter in one statement of the cell with these lines."""
     try:
         comment = lines[node.end_lineno - 1].encode()[node.end_col_offset :].decode().strip()  # columns count bytes
-        kind, default, words = ast.unparse(node.annotation), ast.literal_eval(node.value), comment.lstrip("# ")
-        if not comment.startswith("#") or not words:
+        kind, default, text = ast.unparse(node.annotation), ast.literal_eval(node.value), comment.lstrip("# ")
+        if not comment.startswith("#") or not text:
             raise ValueError
-        return Parameter(node.target.id, kind, _converted(kind, default), words)
+        return Parameter(node.target.id, kind, _converted(kind, default), text)
     except (AttributeError, ValueError, TypeError):
         raise Refused(
             f"notebook {notebook}: its parameters cell has the line {lines[node.lineno - 1]!r}; each must read "
@@ -69,10 +71,10 @@ def _parameter(notebook: str, node: ast.stmt, lines: list[str]) -> Parameter:
 
 
 def check(notebook: str, declared: dict[str, Parameter], given: dict[str, Any], *, origin: str = "") -> dict[str, Any]:
-    """The value of every declared parameter: as `given`, else its default.
+    """The value of every declared parameter: that in `given`, otherwise its default.
 
-    Refuses a name that is not declared and a value of another type (an int may stand for a float and becomes one; a
-    bool is no int; floats are finite).  `origin` opens the sentence: where the values came from, say a file.
+    Refuses a name that is not declared, and a value of another type.  An int for a float is converted; a bool is not an
+    int; a float must be finite.  `origin` says where the values come from, such as a file; the message begins with it.
     """
     prefix = f"{origin}: " if origin else ""
     unknown = [name for name in given if name not in declared]
@@ -81,18 +83,18 @@ def check(notebook: str, declared: dict[str, Parameter], given: dict[str, Any], 
         takes = ", ".join(declared) or "none"
         raise Refused(f"{prefix}notebook {notebook} has no parameter {names}. It takes: {takes}.")
     values = {}
-    for name, kind, default, words in declared.values():
+    for name, kind, default, text in declared.values():
         value = given.get(name, default)
         try:
             values[name] = _converted(kind, value)
         except (TypeError, OverflowError):
-            message = f"{prefix}notebook {notebook} takes {name}: {kind} ({words}), not {value!r}."
+            message = f"{prefix}notebook {notebook} takes {name}: {kind} ({text}), not {value!r}."
             raise Refused(message) from None
     return values
 
 
 def _converted(kind: str, value: Any) -> Any:
-    """`value` as the annotation `kind` has it, a copy; TypeError if it is something else."""
+    """A copy of `value` in the type `kind`; raises TypeError for a value of another type."""
     if kind in TYPES[4:7] and type(value) is list:
         return [_converted(kind[5:-1], item) for item in value]
     if kind == "float" and type(value) in (int, float) and math.isfinite(value):
@@ -103,11 +105,11 @@ def _converted(kind: str, value: Any) -> Any:
 
 
 def from_namespace(notebook: str, declared: dict[str, Parameter], namespace: dict[str, Any]) -> dict[str, Any]:
-    """The parameters' current values, for the first cell after them; `namespace` is the notebook's `globals()`.
+    """The current values of the parameters, for the cell after them; `namespace` is `globals()` of the notebook.
 
-    papermill gives a misspelt name as one more variable, so on the first call any public variable that is neither
-    declared nor IPython's own is refused.  Later calls, when the cell is run again in an open notebook, find that
-    notebook's own variables there and check the declared ones alone.
+    papermill turns a misspelt name into a new variable.  Therefore the first call refuses every public variable that is
+    neither declared nor IPython's own.  When the cell is run again in an open notebook, the variables of later cells
+    are there as well, so later calls check the declared names alone.
     """
     missing = [name for name in declared if name not in namespace]
     if missing:
@@ -121,7 +123,7 @@ def from_namespace(notebook: str, declared: dict[str, Parameter], namespace: dic
 
 
 def _is_variable(name: str, namespace: dict[str, Any]) -> bool:
-    """Whether `name` is a public variable: no module, function or class, and not there since IPython started."""
+    """Whether `name` is a public variable: not a module, function or class, and not a name of IPython's own."""
     value = namespace[name]
     shell = namespace["get_ipython"]() if "get_ipython" in namespace else None
     initial = getattr(shell, "user_ns_hidden", {})

@@ -1,4 +1,4 @@
-"""Which networks of a profile a notebook looks at: plain functions from a profile to experiments."""
+"""Selections: functions that take a profile and return the experiments that a notebook works with."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -17,35 +17,40 @@ AnyExperiment = Experiment | Imported
 
 
 def load(profile: str, training: str, *, seed: int | None = None, device: str = "auto") -> Network:
-    """The trained network of a profile in eval mode: images (B, C, H, W) → logits (B, K).
+    """A trained network of a profile, in eval mode: images (B, C, H, W) → logits (B, K).
 
-    `seed` is one of the profile's, by default its first.  The network comes from checkpoints/, else from those that
-    are kept with the results; without either it is trained now.
+    `profile` and `training` are names, `seed` is one of the profile's seeds, by default its first.  The network is read
+    from checkpoints/, or from the networks that are kept with the results of the profile; if it is in neither, it is
+    trained now.  `device` is "auto", "cpu", "cuda" or "mps".
+
+    Refuses an unknown profile, training, seed or device, and an imported network that is not there.
     """
-    opened = files.load(profile)
-    seed = opened.seeds[0] if seed is None else seed
-    errors.one_of(f"seed in {opened.origin}", seed, opened.seeds)
-    (experiment,) = opened.experiments(training, seeds=[seed])
+    loaded = files.load(profile)
+    seed = loaded.seeds[0] if seed is None else seed
+    errors.one_of(f"seed in {loaded.origin}", seed, loaded.seeds)
+    (experiment,) = loaded.experiments(training, seeds=[seed])
     checkpoints.copy_networks([experiment], paths.RESULTS / profile / "networks", paths.CHECKPOINTS)
     return checkpoints.trained(experiment, device=device)
 
 
 def first(profile: Profile, seeds: int) -> list[AnyExperiment]:
-    """Of every training the first `seeds` networks, or as many as there are."""
+    """The first `seeds` networks of every training, or all if there are fewer."""
     errors.count("seeds", seeds)
     return [e for training in profile.trainings for e in profile.experiments(training)[:seeds]]
 
 
 def chosen(profile: Profile, checkpoints_: Sequence[str], seeds: int) -> list[AnyExperiment]:
-    """The networks in the named folders under checkpoints/; without any, of every training the first `seeds`."""
-    return [checkpoints.in_folder(name) for name in checkpoints_] or first(profile, seeds)
+    """The networks in the named folders under checkpoints/; if none is named, the `first` ones."""
+    if checkpoints_:
+        return [checkpoints.in_folder(name) for name in checkpoints_]
+    return first(profile, seeds)
 
 
 def substitute(profile: Profile, training: str, target: AnyExperiment, network: str | None = None) -> AnyExperiment:
-    """A separately trained network that examples for `target` can be made on: of another seed, whatever else.
+    """The network on which adversarial examples for `target` are made: one of `training` with another seed.
 
-    `network` names another architecture.  Where the profile imports `training` there is one network of it; for that
-    itself it is the first other one.
+    `network` names another architecture.  An imported training has one network, whatever its seed; the substitute for
+    that network itself is the first other network of the profile.
     """
     changes = {} if network is None else {"network": network}
     if isinstance(profile.experiments(training, **changes)[0], Imported):
@@ -56,28 +61,30 @@ def substitute(profile: Profile, training: str, target: AnyExperiment, network: 
     return profile.experiments(training, seeds=seeds[:1], **changes)[0]
 
 
-# ---- trainings against each other --------------------------------------------------------------------------------
+# ---- comparisons of trainings ------------------------------------------------------------------------------------
 
 
 def contest(profile: Profile, rival_seeds: int) -> list[AnyExperiment]:
-    """Every training with every seed, and of every rival the first `rival_seeds` networks."""
+    """All networks of every training, then the first `rival_seeds` networks of every rival."""
     errors.count("rival_seeds", rival_seeds)
     return profile.all() + [e for rival in profile.rivals for e in profile.experiments(rival)[:rival_seeds]]
 
 
 def recipes(profile: Profile) -> list[Experiment]:
-    """Of every training and rival one network as it is trained here.
+    """One network of every training and rival, as it is trained here with the epochs of the profile.
 
-    An imported one is left out, as its options are not known; vanilla has none.
+    The options of imported trainings are not known, so these are left out, except vanilla, which has no options.
     """
-    known = profile.trainings | profile.rivals
-    ours = [name for name, given in known.items() if name == "vanilla" or "imported" not in given]
     changes = {"seeds": profile.seeds[:1], "epochs": profile.schedule["epochs"]}
-    return [e for name in ours for e in profile.experiments(name, **changes)]
+    experiments = []
+    for training, options in (profile.trainings | profile.rivals).items():
+        if training == "vanilla" or "imported" not in options:
+            experiments += profile.experiments(training, **changes)
+    return experiments
 
 
 def at_epochs(profile: Profile, seeds: int) -> list[AnyExperiment]:
-    """The first `seeds` networks of every training and rival, each with its epochs."""
+    """The first `seeds` networks of every training and rival, with the epochs of the file."""
     errors.count("seeds", seeds)
     return [e for name in (*profile.trainings, *profile.rivals) for e in profile.experiments(name)[:seeds]]
 
@@ -85,15 +92,17 @@ def at_epochs(profile: Profile, seeds: int) -> list[AnyExperiment]:
 def at_cost(profile: Profile, passes: int, seeds: int) -> list[Experiment]:
     """The first `seeds` networks of every training and rival, trained for about `passes` passes an image.
 
-    Forward and backward passes count alike; each takes the number of epochs that comes closest, one at least after the
-    warm-up.  Imported trainings are left out as in `recipes`.  Where `passes` is 0 there are none.
+    Forward and backward passes count alike.  Each training gets the number of epochs that comes closest, at least one
+    after the warm-up.  Imported trainings are left out as in `recipes`.  With 0 passes there are no networks.
     """
     errors.count("passes", passes, at_least=0)
+    if passes == 0:
+        return []
     experiments = []
-    for one in recipes(profile) if passes else []:
-        each = sum(passes_of(defenses.build(one.defense, one.options)))
-        epochs = max(1 + one.schedule.warm_up, round(passes / each))
-        experiments += profile.experiments(one.defense, seeds=profile.seeds[:seeds], epochs=epochs)
+    for recipe in recipes(profile):
+        passes_per_epoch = sum(passes_of(defenses.build(recipe.defense, recipe.options)))
+        epochs = max(1 + recipe.schedule.warm_up, round(passes / passes_per_epoch))
+        experiments += profile.experiments(recipe.defense, seeds=profile.seeds[:seeds], epochs=epochs)
     return experiments
 
 
@@ -101,16 +110,16 @@ def at_cost(profile: Profile, passes: int, seeds: int) -> list[Experiment]:
 
 
 def sweep(profile: Profile, lambdas: list[float], seeds: list[int], training: str = "sr") -> list[Experiment]:
-    """Networks of a training over λ."""
+    """The networks of a training at each λ with each seed."""
     return [e for lam in lambdas for e in profile.experiments(training, seeds=seeds, lam=lam)]
 
 
 def swept(profile: Profile) -> list[AnyExperiment]:
-    """Every training with every seed, and the networks of `fig-lambda`; each once, the costliest trainings first."""
-    experiments = [e for name in reversed(profile.trainings) for e in profile.experiments(name)]
-    asks = profile.parameters("fig-lambda")
-    experiments += profile.experiments("vanilla", seeds=asks["seeds"])
-    experiments += sweep(profile, asks["lambdas"], asks["seeds"], asks["training"])
+    """All networks of every training, the costliest trainings first, and those of `fig-lambda`; each once."""
+    experiments = [e for training in reversed(profile.trainings) for e in profile.experiments(training)]
+    parameters = profile.parameters("fig-lambda")
+    experiments += profile.experiments("vanilla", seeds=parameters["seeds"])
+    experiments += sweep(profile, parameters["lambdas"], parameters["seeds"], parameters["training"])
     return once(experiments)
 
 
@@ -125,41 +134,47 @@ def variants(
     epochs: int,
     network: str = "",
 ) -> list[Experiment]:
-    """SR in each of `forms` over the λ of its penalty, the first with each of `hs` as well, after vanilla ones.
+    """Vanilla networks, then SR in each of `forms`, and in the first form with each h of `hs`, at each λ; each once.
 
-    A form is named as `regularizers.named` has it.  All are trained for `epochs`; `network` is the profile's own where
-    it is "".  Without forms there are none.
+    `regularizers.named` explains the names of forms.  The λ depend on whether a form has the square or the absolute
+    penalty.  All are trained for `epochs`.  `network` is that of the profile where it is "".  Without forms there are
+    no networks.
     """
+    if not forms:
+        return []
     changes = {"seeds": seeds, "epochs": epochs} | ({"network": network} if network else {})
-    variants_ = [regularizers.named(words) for words in forms]
-    experiments = profile.experiments("vanilla", **changes) if variants_ else []
     lambdas = {"square": square_lambdas, "absolute": absolute_lambdas}
-    for form, other in [*((form, {}) for form in variants_), *((form, {"h": h}) for form in variants_[:1] for h in hs)]:
-        for lam in lambdas[form.penalty]:
-            experiments += profile.experiments("sr", axes=form._asdict(), lam=lam, **other, **changes)
+    parsed = [regularizers.named(form) for form in forms]
+    experiments = profile.experiments("vanilla", **changes)
+    for variant, options in [(variant, {}) for variant in parsed] + [(parsed[0], {"h": h}) for h in hs]:
+        for lam in lambdas[variant.penalty]:
+            experiments += profile.experiments("sr", axes=variant._asdict(), lam=lam, **options, **changes)
     return once(experiments)
 
 
 class Setting(NamedTuple):
-    """How a network's neurons treat time: steps, leak and reset; or that they are ReLUs, which have no time."""
+    """How the neurons of a network treat time, or that they are ReLUs, which have no time."""
 
-    T: int
-    tau: float
+    T: int  # steps
+    tau: float  # leak
     detach_reset: bool = False
-    ann: bool = False
+    ann: bool = False  # whether the neurons are ReLUs
 
 
 def settings(profile: Profile, T: list[int], taus: list[float], *, full: bool) -> list[Setting]:
-    """The profile's own setting first, then others of T, τ and reset, at last the twin without spikes.
+    """The setting of the profile, then others of T, τ and reset, then that of ReLUs; each once.
 
-    The others differ from the own in one thing each, or `full`y: each T with each τ and each reset.  Of one step
-    neither leak nor reset changes anything, so there is one such setting, whose τ and reset are the own.
+    With `full` the others are each T with each τ and each reset; otherwise each differs from the setting of the profile
+    in one of the three.  In a single step neither leak nor reset changes anything, so a setting of one step has τ and
+    reset of the profile.
     """
-    own = Setting(profile.network["T"], float(profile.network["tau"]))
-    single = [own._replace(T=steps) for steps in T] + [own._replace(tau=float(tau)) for tau in taus]
-    single.append(own._replace(detach_reset=True))
-    grid = [Setting(steps, float(tau), detached) for steps, tau, detached in product(T, taus, (False, True))]
-    spiking = [s if s.T > 1 else own._replace(T=s.T) for s in (own, *(grid if full else single))]
+    base = Setting(profile.network["T"], float(profile.network["tau"]))
+    if full:
+        others = [Setting(steps, float(tau), detached) for steps, tau, detached in product(T, taus, (False, True))]
+    else:
+        others = [base._replace(T=steps) for steps in T] + [base._replace(tau=float(tau)) for tau in taus]
+        others.append(base._replace(detach_reset=True))
+    spiking = [setting if setting.T > 1 else base._replace(T=setting.T) for setting in (base, *others)]
     return list(dict.fromkeys([*spiking, Setting(1, 1.0, ann=True)]))
 
 
@@ -172,12 +187,14 @@ def in_settings(
     epochs: int,
     network: str = "",
 ) -> list[Experiment]:
-    """Vanilla and SR at each λ in each setting, trained for `epochs`; without a λ there are none.
+    """Vanilla networks and SR networks at each λ in each setting, trained for `epochs`.
 
-    `network` is the profile's own where it is "".
+    `network` is that of the profile where it is "".  Without a λ there are no networks.
     """
+    if not lambdas:
+        return []
     experiments, network = [], network or profile.network["name"]
-    for setting in settings_ if lambdas else []:
+    for setting in settings_:
         changes = {"T": setting.T, "tau": setting.tau, "detach_reset": setting.detach_reset}
         changes |= {"network": networks.ANN + network if setting.ann else network, "seeds": seeds, "epochs": epochs}
         experiments += profile.experiments("vanilla", **changes)
@@ -188,12 +205,13 @@ def in_settings(
 def poisson(
     profile: Profile, trainings: list[str], seeds: int, checkpoints_: Sequence[str] = ()
 ) -> list[AnyExperiment]:
-    """The first `seeds` networks of some trainings with Poisson input, or the named folders under checkpoints/."""
-    network = networks.POISSON + profile.network["name"]
-    ours = [e for name in trainings for e in profile.experiments(name, seeds=profile.seeds[:seeds], network=network)]
-    return [checkpoints.in_folder(name) for name in checkpoints_] or ours
+    """The networks in the named folders; if none is named, the first `seeds` of some trainings with Poisson input."""
+    if checkpoints_:
+        return [checkpoints.in_folder(name) for name in checkpoints_]
+    changes = {"seeds": profile.seeds[:seeds], "network": networks.POISSON + profile.network["name"]}
+    return [e for training in trainings for e in profile.experiments(training, **changes)]
 
 
 def once(experiments: list[AnyExperiment]) -> list[AnyExperiment]:
-    """Each experiment once, in order of first appearance."""
+    """Each experiment once, in the order of first appearance."""
     return list({e.key: e for e in experiments}.values())

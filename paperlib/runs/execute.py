@@ -1,4 +1,7 @@
-"""The runner: one notebook executed strictly, under a temporary name, so that a failed one is never taken for built."""
+"""The execution of one notebook by papermill.
+
+It runs under a temporary name, so that a notebook that failed is never taken for a finished one.
+"""
 
 import os
 import time
@@ -21,7 +24,7 @@ from paperlib.files import write_atomically
 from paperlib.profiles import parameters
 from paperlib.runs import twins
 
-_print = partial(print, flush=True)  # through make's pipes too, a line shows when it comes
+_print = partial(print, flush=True)  # each line at once, also through a pipe of Make
 
 
 def execute(
@@ -32,13 +35,14 @@ def execute(
     origin: str = "",
     echo: Callable[[str], None] = _print,
 ) -> Path:
-    """Execute a notebook with the parameters `given` over its own; `echo` gets its printed lines as they come.
+    """Execute a notebook with the parameters `given` in place of its own, and return `output`.
 
-    Writes `output` in one step and only if every cell ran: no times, no stderr (progress is shown, not kept), so the
-    same run gives the same bytes.  The list of the library's files that the notebook imported goes beside it (see
-    `modules`).  Otherwise removes any older `output`, keeps the unfinished one as `*.failed.ipynb` beside it and raises
-    `Refused` with the cell and the reason.  An interrupted run leaves nothing.
-    `origin` says where `given` came from, for the sentence that refuses it.
+    If every cell succeeds, `output` is written in one step, without times and without stderr, so that equal runs give
+    equal bytes.  Beside it goes the list of the source files that the notebook imported (`output` with the suffix
+    .done.d, see `modules`).  If a cell fails, an older `output` is removed, the unfinished notebook is kept beside it
+    as *.failed.ipynb, and `Refused` is raised with the cell and the reason.  An interrupted run leaves nothing.
+    `echo` receives the notebook's printed lines and its progress as they come.  `origin` is the source of `given` that
+    a refusal names, such as a file.
     """
     one_of("notebook", artifact, paths.notebooks())
     source, output = paths.notebook(artifact), output.absolute()
@@ -51,42 +55,42 @@ def execute(
     def say(line: str) -> None:
         echo(f"{artifact}: {line}")
 
-    last_cell = f"from paperlib import modules\nmodules.keep({str(output.with_suffix('.done'))!r}, drawing=False)"
-    to_run = twins.parse(source.read_text(encoding="utf-8"))
-    to_run.cells.append(nbformat.v4.new_code_cell(last_cell))  # its imports decide when it is executed again
-    out, err = _Lines(say), _Lines(say)
+    notebook = twins.parse(source.read_text(encoding="utf-8"))
+    keep_modules = f"from paperlib import modules\nmodules.keep({str(output.with_suffix('.done'))!r}, drawing=False)"
+    notebook.cells.append(nbformat.v4.new_code_cell(keep_modules))
+    stdout, stderr = _Lines(say), _Lines(say)
     say("running")
     try:
         reason = ""
         try:
             notebook = papermill.execute_notebook(
-                to_run,
+                notebook,
                 running,
                 given,
                 cwd=paths.ROOT,
                 progress_bar=False,
                 kernel_manager_class=_Kernel,
                 record_timing=False,
-                stdout_file=out,
-                stderr_file=err,
+                stdout_file=stdout,
+                stderr_file=stderr,
             )
             if notebook.metadata.papermill.exception:  # papermill takes `sys.exit()` for success
                 reason = "SystemExit: it stopped before its last cell"
         except PapermillExecutionError as error:
             reason = f"{error.ename}: {error.evalue}"
-        except Exception as error:  # a kernel that died or never started, a full disk
+        except Exception as error:  # a kernel that died or did not start, a full disk
             reason = f"{type(error).__name__}: {error}"
-        out.close()
-        err.close()
+        stdout.close()
+        stderr.close()
         if reason:
-            cell, last = _last_started(running), reason.strip().splitlines()[-1]
-            where, evidence = f"{paths.shown(source)}: the cell {cell!r} failed", "none"
+            cell, last_line = _last_started(running), reason.strip().splitlines()[-1]
+            evidence = "none"
             if running.exists():
                 running.replace(failed)
                 evidence = paths.shown(failed)
-            raise Refused(f"{where}: {last}. Evidence: {evidence}.")
+            raise Refused(f"{paths.shown(source)}: the cell {cell!r} failed: {last_line}. Evidence: {evidence}.")
         notebook.cells.pop()
-        write_atomically(output, twins.render(_settled(notebook)).encode())
+        write_atomically(output, twins.render(_reproducible(notebook)).encode())
         failed.unlink(missing_ok=True)
     finally:
         running.unlink(missing_ok=True)
@@ -95,7 +99,7 @@ def execute(
 
 
 class _Kernel(AsyncKernelManager):
-    """This interpreter whatever kernels are registered, this tree's paperlib, one thread, inline figures."""
+    """A kernel of this interpreter, whatever kernels are registered, with this paperlib, one thread, inline figures."""
 
     @property
     def kernel_spec(self) -> KernelSpec:
@@ -105,38 +109,40 @@ class _Kernel(AsyncKernelManager):
             "OMP_NUM_THREADS": "1",  # two processes with two threads each are many times slower on two cores
             "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         }
-        quiet = ["--log-level=ERROR"]  # each start warns that the kernel talks to this process unencrypted
+        quiet = ["--log-level=ERROR"]  # else every kernel warns that its connection is not encrypted
         return KernelSpec(**get_kernel_dict(quiet) | {"env": env})
 
 
 class _Lines:
-    """A text stream that hands whole lines to `say`, and of a progress bar one state every ten seconds."""
+    """A text stream that passes whole lines to `say`, and every ten seconds the state of a progress bar."""
 
     def __init__(self, say: Callable[[str], None], every: float = 10):
-        self.say, self.every, self.rest, self.shown = say, every, "", time.monotonic()
+        self.say, self.every = say, every
+        self.rest = ""  # the line that has not ended yet
+        self.shown = time.monotonic()  # when a line was passed on
 
     def write(self, text: str) -> None:
         *lines, self.rest = (self.rest + text).split("\n")
         for line in lines:
-            self._tell(line)
+            self._pass_on(line)
         if "\r" in self.rest and time.monotonic() - self.shown > self.every:
-            self._tell(self.rest)
+            self._pass_on(self.rest)
 
-    def _tell(self, line: str) -> None:
-        state = line.rstrip().split("\r")[-1].rstrip()
+    def _pass_on(self, line: str) -> None:
+        state = line.rstrip().split("\r")[-1].rstrip()  # what a terminal would show after the carriage returns
         if state:
             self.say(state)
             self.shown = time.monotonic()
 
     def flush(self) -> None:
-        """papermill calls this after each write; a line that has not ended yet stays."""
+        """papermill calls it after each write.  It does nothing: an unfinished line waits for its end."""
 
     def close(self) -> None:
-        self._tell(self.rest)
+        self._pass_on(self.rest)
 
 
 def _last_started(running: Path) -> str:
-    """The first line of the cell that was running last, or "" if that is not known."""
+    """The first line of the cell that ran last, or "" if it is not known."""
     try:
         cells = nbformat.read(running, as_version=4).cells
     except (OSError, ValueError):
@@ -145,19 +151,20 @@ def _last_started(running: Path) -> str:
     return started[-1].partition("\n")[0] if started else ""
 
 
-def _settled(notebook: NotebookNode) -> NotebookNode:
-    """An executed notebook without what differs between equal runs: papermill's metadata, times, how streams came."""
+def _reproducible(notebook: NotebookNode) -> NotebookNode:
+    """An executed notebook without what differs between equal runs: papermill's metadata, times, parts of streams."""
     notebook.metadata.pop("papermill", None)
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
         if not cell.metadata.get("tags"):
             cell.metadata.pop("tags", None)
-        kept = []
+        outputs = []
         for item in cell.get("outputs", []):
-            if item.output_type == "stream" and kept and kept[-1].output_type == "stream" and item.name == "stdout":
-                kept[-1].text += item.text
-            elif item.output_type != "stream" or item.name == "stdout":
-                kept.append(item)
+            follows_stream = bool(outputs) and outputs[-1].output_type == "stream"
+            if item.output_type != "stream" or (item.name == "stdout" and not follows_stream):
+                outputs.append(item)
+            elif item.name == "stdout":  # how a stream is divided differs from run to run
+                outputs[-1].text += item.text
         if cell.cell_type == "code":
-            cell.outputs = kept
+            cell.outputs = outputs
     return notebook

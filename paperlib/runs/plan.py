@@ -1,7 +1,7 @@
 """The plan of a profile: every training and evaluation that its notebooks ask for.
 
-A notebook names them in one cell, tagged `asks`, by `run.ask`.  The plan executes that cell with the notebook's
-parameters, and nothing else of it.
+A notebook names them in one cell, which is tagged `asks`, by `run.ask`.  The plan executes this cell with the
+notebook's parameters, and no other cell.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ TAG = "asks"
 
 @dataclass(frozen=True)
 class Planned:
-    """One network under one attack (None: clean images)."""
+    """The evaluation of one network under one attack (None: clean samples)."""
 
     experiment: AnyExperiment
     attack: AnyAttack
@@ -32,6 +32,7 @@ class Planned:
 
     @property
     def is_there(self) -> bool:
+        """Whether it is on disk already."""
         return is_evaluated(self.experiment, self.attack, samples=self.samples, split=self.split)
 
     def __str__(self) -> str:
@@ -45,19 +46,20 @@ class Planned:
 def requests(profile: Profile, artifact: str) -> list[Request]:
     """What one notebook asks for with a profile's parameters.
 
-    Refuses a notebook without exactly one cell tagged `asks` or whose cell fails, trains or attacks by itself, or opens
-    no run.
+    Refuses a notebook that does not have exactly one cell tagged `asks`, and a cell that fails, that trains or attacks
+    by itself, or that opens no run.
     """
     source = paths.notebook(artifact)
-    found = [cell for tags, cell in parameters.cells(source.read_text(encoding="utf-8")) if TAG in tags]
-    if len(found) != 1:
-        raise errors.Refused(f"notebook {artifact}: {len(found)} cells are tagged {TAG}; there must be one.")
+    cells = [cell for tags, cell in parameters.cells(source.read_text(encoding="utf-8")) if TAG in tags]
+    if len(cells) != 1:
+        raise errors.Refused(f"notebook {artifact}: {len(cells)} cells are tagged {TAG}; there must be one.")
     namespace = {"__name__": f"notebook {artifact}", **profile.parameters(artifact)}
     try:
         with errors.planning(artifact):
-            exec(compile(found[0], str(source), "exec"), namespace)
-    except errors.Refused:
-        raise
+            exec(compile(cells[0], str(source), "exec"), namespace)
+    except errors.Refused as problem:
+        prefix = f"notebook {artifact}: "
+        raise errors.Refused(prefix + str(problem).removeprefix(prefix)) from problem
     except Exception as problem:
         raise errors.Refused(
             f"notebook {artifact}: its cell tagged {TAG} failed ({type(problem).__name__}: {problem})."
@@ -69,33 +71,35 @@ def requests(profile: Profile, artifact: str) -> list[Request]:
 
 
 def experiments(profile: Profile) -> list[AnyExperiment]:
-    """Every network that the profile's notebooks ask for, each once, those of most passes first."""
-    networks = [e for request in _requests(profile) for e in request.networks]
-    networks += [e for _, attack, _ in _attacks(profile) for e in _sources(attack)]
+    """Every network that the profile's notebooks ask for, each once, the costliest trainings first."""
+    everything = _all_requests(profile)
+    networks = [experiment for request in everything for experiment in request.networks]
+    for _, attack, _ in _evaluations(everything):
+        networks += [member.source for member in members(attack) if isinstance(member, Transfer)]
     return sorted(once(networks), key=_passes, reverse=True)
 
 
 def planned(profile: Profile) -> list[Planned]:
-    """Every evaluation that the profile's notebooks ask for, each once; the clean flags of a network come first."""
-    found = {}
-    for experiment, attack, request in _attacks(profile):
-        one = Planned(experiment, attack, request.samples, request.split)
-        found.setdefault((experiment.key, repr(attack), one.samples, one.split), one)
-    return list(found.values())
+    """Every evaluation that the profile's notebooks ask for, each once; clean samples before attacks on a network."""
+    unique: dict[tuple, Planned] = {}
+    for experiment, attack, request in _evaluations(_all_requests(profile)):
+        key = experiment.key, repr(attack), request.samples, request.split
+        unique.setdefault(key, Planned(experiment, attack, request.samples, request.split))
+    return list(unique.values())
 
 
 def register(profile: str) -> None:
     """Make this process know the trainings, attacks, networks and data that a profile's notebooks register."""
-    _requests(profiles.load(profile))
+    _all_requests(profiles.load(profile))
 
 
-def _requests(profile: Profile) -> list[Request]:
+def _all_requests(profile: Profile) -> list[Request]:
     return [request for artifact in paths.notebooks() for request in requests(profile, artifact)]
 
 
-def _attacks(profile: Profile) -> Iterator[tuple[AnyExperiment, AnyAttack, Request]]:
-    """Each network with each attack on it; clean images first: samples that are wrong already are not attacked."""
-    for request in _requests(profile):
+def _evaluations(requests_: list[Request]) -> Iterator[tuple[AnyExperiment, AnyAttack, Request]]:
+    """Each network with each attack on it, clean samples first: those that it gets wrong are not attacked."""
+    for request in requests_:
         for experiment in request.networks:
             attacks = request.attacks_on(experiment)
             if attacks:
@@ -104,13 +108,8 @@ def _attacks(profile: Profile) -> Iterator[tuple[AnyExperiment, AnyAttack, Reque
                 yield experiment, attack, request
 
 
-def _sources(attack: AnyAttack) -> list[AnyExperiment]:
-    """The networks that an attack's examples are made on."""
-    return [member.source for member in members(attack) if isinstance(member, Transfer)]
-
-
 def _passes(experiment: AnyExperiment) -> int:
-    """Passes that each image takes through a network in training; the costliest are trained first."""
+    """The passes of each image through the network in the whole training."""
     if isinstance(experiment, Imported):
         return 0
     return experiment.schedule.epochs * sum(passes(defenses.build(experiment.defense, experiment.options)))

@@ -1,4 +1,4 @@
-"""One run of a notebook: `begin` checks its parameters, `ask` names what it needs, `save` keeps its record."""
+"""One run of a notebook: `begin` checks its parameters, `ask` names what it needs, `save` writes its record."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,7 +20,7 @@ AnyExperiment = Experiment | Imported
 
 @dataclass(frozen=True)
 class Request:
-    """Networks that a notebook needs, and attacks on the first `samples` of a part of their data."""
+    """Networks that a notebook needs, and attacks on the first `samples` samples of a split of their data."""
 
     networks: list[AnyExperiment]
     attacks: Sequence[AnyAttack] | Callable[[AnyExperiment], Sequence[AnyAttack]]
@@ -35,7 +35,7 @@ class Request:
         )
 
     def attacks_on(self, network: AnyExperiment) -> Sequence[AnyAttack]:
-        """The attacks on one network."""
+        """The attacks on one of the networks."""
         return self.attacks(network) if callable(self.attacks) else self.attacks
 
 
@@ -47,16 +47,18 @@ class Run:
     profile: Profile
     parameters: dict[str, Any]
     record_path: Path
-    started: float
+    started: float  # time.perf_counter() at the beginning
     requests: list[Request] = field(default_factory=list)
 
     @property
     def data(self) -> ImageSet:
+        """The data of the profile."""
         return datasets.load(**self.profile.data)
 
     @property
     def device(self) -> str:
-        return self.parameters["device"]
+        """The notebook's parameter of that name; "auto" if it has none."""
+        return self.parameters.get("device", "auto")
 
     def ask(
         self,
@@ -66,9 +68,9 @@ class Run:
         samples: int = 0,
         split: str = "test",
     ) -> Request:
-        """Name networks, and attacks on the first `samples` of `split`; the plan trains and counts them.
+        """Name networks, and attacks on the first `samples` samples of `split`, for the plan.  Nothing is computed.
 
-        `attacks` may hold None for clean images; a function gives each network its own.  Nothing is computed here.
+        `attacks` may hold None for clean samples; or it is a function that gives each network its own attacks.
         """
         request = Request(list(networks), attacks, samples, split, self.device)
         self.requests.append(request)
@@ -79,7 +81,7 @@ class Run:
         return checkpoints.opened(networks, device=self.device)
 
     def record(self, rows: list[dict], arrays: dict | None = None) -> dict:
-        """A record of the rows so far, for a figure on the way; nothing is kept."""
+        """A record of these rows, for a figure before the last one; nothing is written."""
         return records.build(
             self.artifact,
             profile=self.profile.name,
@@ -92,7 +94,7 @@ class Run:
         )
 
     def save(self, rows: list[dict], arrays: dict | None = None) -> dict:
-        """Keep the artifact's record as JSON and CSV, and return it."""
+        """Write the artifact's record as JSON and CSV, and return it."""
         record = self.record(rows, arrays)
         records.save(record, self.record_path)
         records.save_run(self.record_path, seconds=time.perf_counter() - self.started)
@@ -100,20 +102,25 @@ class Run:
 
 
 def begin(artifact: str, namespace: dict[str, Any], *, on_events: bool = False) -> Run:
-    """Open a run: `namespace` is the notebook's `globals()`, right after its parameters cell.
+    """Open a run.  `namespace` is the notebook's `globals()`, in the first cell after its parameters.
 
-    With `on_events` the run's profile and data are those of the profile's entry `events`.
-    Refuses names that the notebook does not declare and values of another type.  With the profile's own parameters the
-    record goes to results/<profile>/, with any others to a folder of its own under build/own/, which is printed.
+    With `on_events` the run has the data, networks and trainings under the profile's key `events`.
+    With the profile's own parameters the record goes to results/<profile>/.  With others it goes to a folder of its own
+    under build/own/, which is printed; another device alone does not count.
+    Refuses variables that are no parameters of the notebook, and values of another type.
     """
     declared = parameters.declared(paths.notebook(artifact))
     values = parameters.from_namespace(artifact, declared, namespace)
     profile = profiles.load(values["profile"])
-    changed = [n for n, value in values.items() if value != profile.parameters(artifact)[n] and n != "device"]
+    usual = profile.parameters(artifact)
+    changed = [name for name, value in values.items() if value != usual[name] and name != "device"]
     folder = paths.RESULTS / profile.name
     if changed:
         folder = paths.BUILD / "own" / f"{artifact}-{files.sha256(repr(sorted(values.items())).encode())[:8]}"
-        where = folder.relative_to(paths.ROOT)
-        print(f"Not as in {profile.origin}: {', '.join(changed)}. This run's record therefore goes to {where}/.")
-    profile = profile.on_events() if on_events else profile
+        print(
+            f"Not as in {profile.origin}: {', '.join(changed)}. "
+            f"This run's record therefore goes to {folder.relative_to(paths.ROOT)}/."
+        )
+    if on_events:
+        profile = profile.on_events()
     return Run(artifact, profile, values, folder / f"{artifact}.json", time.perf_counter())

@@ -1,7 +1,7 @@
-"""Notebook sources and their `.ipynb` twins: headers, badges, outputs, and checks for stale copies.
+"""The sources of notebooks and their twins: headers, badges, outputs, and a check for stale files.
 
-People edit the py:percent source; GitHub, Colab and Binder open the twin.  This module writes the header of a source,
-down to the setup cell, and all of a twin but its outputs.
+People edit the source, a .py file in jupytext's percent format.  GitHub, Colab and Binder open its twin, an .ipynb file
+beside it.  This module writes the header of a source, down to the setup cell, and all of a twin except its outputs.
 """
 
 import ast
@@ -19,7 +19,7 @@ from paperlib.errors import Refused, one_of
 from paperlib.files import write_atomically
 from paperlib.profiles import parameters
 
-BRANCH = "main"  # what the badges open
+BRANCH = "main"  # that the badges open
 REPAIR = "Run `python -m paperlib sync`."  # ends each sentence about a stale file
 README_BADGES = re.compile(r"(?<=<!-- badges -->\n).*?(?=<!-- /badges -->)", re.DOTALL)
 
@@ -30,7 +30,7 @@ BADGES = (
     "(https://mybinder.org/v2/gh/{slug}/{branch}?labpath={quoted})"
 )
 
-# The top of every source.  Only underscored names: the cell after the parameters refuses variables it does not know.
+# The top of every source.  Its variables start with an underscore: `runs.begin` refuses other unknown ones.
 HEADER = """\
 # ---
 # jupyter:
@@ -65,7 +65,7 @@ if "google.colab" in sys.modules:  # Colab opens this file alone: fetch the rest
 """
 
 
-# ---- the rendered parts ------------------------------------------------------------------------------------------
+# ---- headers and badges ------------------------------------------------------------------------------------------
 
 
 def names() -> list[str]:
@@ -74,14 +74,14 @@ def names() -> list[str]:
 
 
 def badges(artifact: str) -> str:
-    """The two badges of a notebook, Markdown, a line each."""
+    """The two badges of a notebook, each a line of Markdown."""
     slug = environment.repository().removeprefix("https://github.com/")
     path = f"notebooks/{artifact}.ipynb"
     return BADGES.format(slug=slug, branch=BRANCH, path=path, quoted=quote(path, safe=""))
 
 
 def header(artifact: str) -> str:
-    """`HEADER` for one notebook: jupytext's lines, the badges, the setup cell."""
+    """The top of a notebook's source: jupytext's lines, the badges and the setup cell."""
     url = environment.repository()
     return HEADER.format(
         badges="\n".join(f"# {line}" for line in badges(artifact).splitlines()),
@@ -91,18 +91,21 @@ def header(artifact: str) -> str:
 
 
 def badge_table() -> str:
-    """A Markdown list for the README, in reading order: each notebook's title, linked, with its badges."""
-    lines = []
-    order = report.reading_order()
-    for name in [*order, *(name for name in names() if name not in order)]:
-        found = re.search(r"^# # (.+)$", source_of(name).read_text(encoding="utf-8"), flags=re.MULTILINE)
-        title, both = found[1] if found else name, badges(name).replace("\n", " ")
-        lines.append(f"* [{title}](notebooks/{name}.ipynb) {both}\n")
+    """A Markdown list for the README: the linked title of each notebook with its badges.
+
+    Artifacts come first, in reading order.
+    """
+    lines, ours = [], names()
+    order = [name for name in report.reading_order() if name in ours]
+    for name in [*order, *(name for name in ours if name not in order)]:
+        heading = re.search(r"^# # (.+)$", source_of(name).read_text(encoding="utf-8"), flags=re.MULTILINE)
+        title = heading[1] if heading else name
+        lines.append(" ".join([f"* [{title}](notebooks/{name}.ipynb)", *badges(name).splitlines()]) + "\n")
     return "".join(lines)
 
 
 def source_of(artifact: str) -> Path:
-    """The py:percent file of a notebook."""
+    """The file of a notebook's source."""
     return paths.NOTEBOOKS / f"{artifact}.py"
 
 
@@ -110,53 +113,56 @@ def source_of(artifact: str) -> Path:
 
 
 def sync() -> list[Path]:
-    """Bring every header, twin and the README's badges up to date; outputs of unchanged cells stay.
+    """Bring every header, every twin and the README's badges up to date; unchanged cells keep their outputs.
 
-    Returns the files that were written: none, if nothing was stale.
+    Returns the files that were written, which are those that were stale.
     """
-    written = {path: text for path, text in _wanted().items() if _differs(path, text)}
-    for path, text in written.items():
+    changes = {path: text for path, text in _rendered().items() if _differs(path, text)}
+    for path, text in changes.items():
         write_atomically(path, text.encode())
-    return list(written)
+    return list(changes)
 
 
 def stale() -> list[str]:
-    """A sentence for each file that `sync` would write, and for each twin whose source is gone."""
-    behind = [path for path, text in _wanted().items() if _differs(path, text)]
+    """A sentence for each file that `sync` would write, and for each twin without a source."""
+    outdated = [path for path, text in _rendered().items() if _differs(path, text)]
     orphans = sorted(path for path in paths.NOTEBOOKS.glob("*.ipynb") if not path.with_suffix(".py").exists())
-    return [f"{paths.shown(path)} is not up to date. {REPAIR}" for path in behind] + [
+    return [f"{paths.shown(path)} is not up to date. {REPAIR}" for path in outdated] + [
         f"{paths.shown(path)} has no source {path.stem}.py beside it. Remove it." for path in orphans
     ]
 
 
 def publish(artifact: str, executed: Path) -> Path:
-    """Make the committed twin from an executed notebook: its outputs under the source's cells.
+    """Write the twin of a source with the outputs of an executed notebook, and return its path.
 
-    Refuses a run of another version of the source, or one with parameters that are not the source's own.
+    Refuses a notebook that was executed from another version of the source, or with parameters that are not its own.
     """
     one_of("notebook", artifact, names())
     run, source = _read(executed), source_of(artifact)
     injected = [cell.source for cell in run.cells if "injected-parameters" in cell.metadata.get("tags", [])]
     run.cells = [cell for cell in run.cells if cell.source not in injected]
-    own = parse(source.read_text(encoding="utf-8"))
-    if [cell.source for cell in run.cells] != [cell.source for cell in own.cells]:
+    notebook = parse(source.read_text(encoding="utf-8"))
+    if [cell.source for cell in run.cells] != [cell.source for cell in notebook.cells]:
         raise Refused(
             f"{paths.shown(executed)} was executed from another version of {paths.shown(source)}. Execute it again."
         )
     defaults = {parameter.name: parameter.default for parameter in parameters.declared(source).values()}
-    for node in ast.parse("\n".join(injected)).body:
-        name, value = node.targets[0].id, ast.literal_eval(node.value)
+    for assignment in ast.parse("\n".join(injected)).body:
+        name, value = assignment.targets[0].id, ast.literal_eval(assignment.value)
         if value != defaults[name]:
             raise Refused(
                 f"{paths.shown(executed)} ran with {name} = {value!r}; a twin shows its own {defaults[name]!r}."
             )
     twin = source.with_suffix(".ipynb")
-    write_atomically(twin, render(_with_outputs(own, run)).encode())
+    write_atomically(twin, render(_with_outputs(notebook, run)).encode())
     return twin
 
 
 def links(repo: str) -> list[Path]:
-    """Point everything at github.com/`repo` ("owner/name"): pyproject.toml, which says it, and what repeats it."""
+    """Replace the address of the public repository by github.com/`repo` ("owner/name") in every file that names it.
+
+    Returns the files that were written.
+    """
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
         raise Refused(f"REPO is {repo!r}; it must be owner/name, as in jane/sparse-gradients-companion.")
     old = re.escape(environment.repository().removeprefix("https://github.com/"))
@@ -170,17 +176,18 @@ def links(repo: str) -> list[Path]:
     return written + sync()
 
 
-def _wanted() -> dict[Path, str]:
-    """What each source, each twin and the README should hold."""
-    wanted = {}
+def _rendered() -> dict[Path, str]:
+    """The text that each source, each twin and the README should have."""
+    texts = {}
     for name in names():
         source, twin = source_of(name), source_of(name).with_suffix(".ipynb")
         cells = parameters.cells(source.read_text(encoding="utf-8"))
-        wanted[source] = header(name) + "".join(cell for tags, cell in cells if not {"badges", "setup"} & set(tags))
-        wanted[twin] = render(_with_outputs(parse(wanted[source]), _read(twin) if twin.exists() else None))
+        texts[source] = header(name) + "".join(cell for tags, cell in cells if not {"badges", "setup"} & set(tags))
+        texts[twin] = render(_with_outputs(parse(texts[source]), _read(twin) if twin.exists() else None))
     if paths.README.exists():
-        wanted[paths.README] = README_BADGES.sub(lambda _: badge_table(), paths.README.read_text(encoding="utf-8"))
-    return wanted
+        readme = paths.README.read_text(encoding="utf-8")
+        texts[paths.README] = README_BADGES.sub(lambda _: badge_table(), readme)
+    return texts
 
 
 def _differs(path: Path, text: str) -> bool:
@@ -188,7 +195,7 @@ def _differs(path: Path, text: str) -> bool:
 
 
 def parse(text: str) -> NotebookNode:
-    """A py:percent text as a notebook, with the same bytes whatever jupytext's version."""
+    """A source's text as a notebook, whose metadata do not depend on the version of jupytext."""
     notebook = jupytext.reads(text, fmt="py:percent")
     kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
     notebook.metadata = nbformat.from_dict({"kernelspec": kernel, "language_info": {"name": "python"}})
@@ -196,14 +203,14 @@ def parse(text: str) -> NotebookNode:
 
 
 def _with_outputs(notebook: NotebookNode, run: NotebookNode | None) -> NotebookNode:
-    """`notebook` with the outputs of `run` in every code cell whose source is the same."""
+    """`notebook` with the outputs of the executed notebook `run` in every code cell that has the same source."""
     executed = [cell for cell in run.cells if cell.cell_type == "code"] if run else []
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     for count, cell in enumerate(code, start=1):
         same = next((other for other in executed if other.source == cell.source), None)
         if same is not None:
             executed.remove(same)
-            cell.outputs, cell.execution_count = same.outputs, same.execution_count and count
+            cell.outputs, cell.execution_count = same.outputs, count if same.execution_count else None
             for output in cell.outputs:
                 if output.output_type == "execute_result":
                     output.execution_count = cell.execution_count
@@ -219,7 +226,7 @@ def _read(path: Path) -> NotebookNode:
 
 
 def render(notebook: NotebookNode) -> str:
-    """A notebook's file, with cell ids in order: the ones it comes with are random."""
+    """The text of a notebook's file.  Its cell ids are numbered, because jupytext draws them at random."""
     for number, cell in enumerate(notebook.cells, start=1):
         cell.id = f"cell-{number:02}"
     return nbformat.writes(notebook).rstrip("\n") + "\n"

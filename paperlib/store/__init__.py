@@ -1,1 +1,1 @@
-"""What is kept on disk: trained networks, and what attacks left of them."""
+"""What is kept on disk: trained networks, and which samples attacks broke."""

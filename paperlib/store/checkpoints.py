@@ -1,8 +1,8 @@
-"""Trained networks on disk: a network is loaded, or trained and kept where it is not there yet.
+"""Trained networks on disk.  A network is loaded if it is there; otherwise it is trained and kept.
 
-checkpoints/<key>/weights.pt, checkpoint.json      a trained network, its experiment and checksums
-checkpoints/<key>/history.jsonl                    a line an epoch, from the first on
-checkpoints/<key>/state.pt                         an unfinished training, after its last whole epoch
+checkpoints/<key>/weights.pt, checkpoint.json      a trained network; its experiment and checksums
+checkpoints/<key>/history.jsonl                    a line for each epoch, also during the training
+checkpoints/<key>/state.pt                         an unfinished training, after its last complete epoch
 """
 
 import io
@@ -30,41 +30,42 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 class Damaged(errors.Refused):
-    """A checkpoint whose bytes are not those that were written."""
+    """The bytes of a checkpoint are not those that were written."""
 
 
 def resolve(device: str) -> str:
-    """The device to use: "auto" takes the best there is; refuses an unknown one and one this machine lacks."""
+    """The device to use; "auto" is the best one.  Refuses an unknown device and one that this machine lacks."""
     errors.one_of("device", device, DEVICES)
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    names = [name for name in available if available[name]]
     if device == "auto":
-        return next(name for name in ("cuda", "mps", "cpu") if there[name])
-    if not there[device]:
-        raise errors.Refused(
-            f"Device {device!r} is not on this machine. Here: {', '.join(d for d in there if there[d])}."
-        )
+        return names[0]
+    if device not in names:
+        raise errors.Refused(f"Device {device!r} is not on this machine. Here: {', '.join(names)}.")
     return device
 
 
 def trained(experiment: Experiment | Imported, *, device: str = "auto", progress: bool = True) -> Network:
-    """The experiment's network in eval mode: loaded, or trained first (resuming where it was interrupted).
+    """The experiment's network in eval mode: loaded, or trained first.  An interrupted training resumes.
 
-    A damaged checkpoint is named, set aside as `*.damaged` and trained again.
+    The files of a damaged checkpoint are renamed to `*.damaged`, with a line on stderr, and the network is trained
+    again.  Raises `Refused` where another experiment's checkpoint or weights lie in its folder, where the data have
+    changed since the training, and for an imported network that is missing or damaged.
     """
     errors.refuse_while_planning("trains")
     device, folder = resolve(device), experiment.folder
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):  # two notebooks may ask for the same network at once
+    with FileLock(folder / ".lock"):  # two processes may need the same network at once
         if not is_trained(experiment):
             _train(experiment, device, progress)
         try:
             return _load(experiment, device)
         except Damaged as damage:
             _refuse_imported(experiment, str(damage))
-            aside = [path for path in (folder / "weights.pt", folder / "checkpoint.json") if path.exists()]
-            for path in aside:
-                path.replace(path.with_name(path.name + ".damaged"))
-            names = ", ".join(f"{path.name}.damaged" for path in aside)
+            damaged = [path for path in (folder / "weights.pt", folder / "checkpoint.json") if path.exists()]
+            for path in damaged:
+                path.replace(path.with_name(f"{path.name}.damaged"))
+            names = ", ".join(f"{path.name}.damaged" for path in damaged)
             print(f"{damage} It will be trained again; the old files are kept as {names}.", file=sys.stderr)
             _train(experiment, device, progress)
             return _load(experiment, device)
@@ -73,13 +74,16 @@ def trained(experiment: Experiment | Imported, *, device: str = "auto", progress
 def opened(
     experiments: Iterable[Experiment | Imported], *, device: str = "auto", progress: bool = True
 ) -> Iterator[Opened]:
-    """Each experiment with its network (see `trained`), one after another, so that one network is in memory."""
+    """Each experiment with its network (see `trained`), one after another, so that only one is in memory."""
     for experiment in experiments:
         yield Opened(experiment, trained(experiment, device=device, progress=progress))
 
 
 def in_folder(name: str) -> Experiment | Imported:
-    """The experiment of the finished checkpoint in checkpoints/`name`; refuses a folder that holds none."""
+    """The experiment of the finished checkpoint in the folder checkpoints/`name`.
+
+    Refuses a folder without a checkpoint, and one whose name is not the experiment's key.
+    """
     folder = paths.CHECKPOINTS / name
     if not (folder / "checkpoint.json").exists():
         raise errors.Refused(f"{paths.shown(folder)} holds no checkpoint.json; name a folder there that does.")
@@ -94,7 +98,10 @@ def in_folder(name: str) -> Experiment | Imported:
 
 
 def import_released(source: Path, network: str, dataset: str, *, defense: str, data: dict) -> Imported:
-    """Keep a checkpoint of the released code beside our own; refuses the files that `released.load` refuses."""
+    """Keep the released code's checkpoint in the file `source` beside our own.
+
+    `network`, `dataset`, `defense` and `data` are fields of `Imported`.  Refuses files that `released.load` refuses.
+    """
     datasets.refuse_unknown(data["name"])
     loaded = released.load(source, network, dataset)
     imported = Imported(files.sha256(source.read_bytes()), network, dataset, defense, data)
@@ -103,7 +110,7 @@ def import_released(source: Path, network: str, dataset: str, *, defense: str, d
 
 
 def is_trained(experiment: Experiment | Imported) -> bool:
-    """Whether a finished checkpoint is there (its checksum is verified when it is loaded)."""
+    """Whether there is a finished checkpoint.  (Its checksum is compared when it is loaded.)"""
     return (experiment.folder / "checkpoint.json").exists()
 
 
@@ -114,40 +121,45 @@ def train_all(
     device: str = "auto",
     prepare: Callable[[], object] | None = None,
 ) -> None:
-    """Train the missing networks, `workers` processes of one thread each side by side; a line an epoch on stderr.
+    """Train the missing networks in `workers` parallel processes of one thread each; a line an epoch on stderr.
 
-    Each worker calls `prepare` first, which may register trainings, networks and data of a user's own.
+    Each process first calls `prepare`, which may register a user's own trainings, networks and data sets.  Refuses
+    imported networks that are missing, since they cannot be trained.
     """
+    errors.refuse_while_planning("trains")
     device, missing = resolve(device), [e for e in experiments if not is_trained(e)]
     print(f"{len(experiments)} networks: {len(experiments) - len(missing)} trained already, {len(missing)} to train.")
     for experiment in missing:
         _refuse_imported(experiment)
     if not missing:
         return
-    context = get_context("spawn")  # a forked torch may deadlock
+    context = get_context("spawn")  # torch may deadlock in a forked process
     with ProcessPoolExecutor(min(workers, len(missing)), context, _start_worker, (prepare,)) as pool:
         jobs = [pool.submit(_train_quietly, e, device, f"[{i}/{len(missing)}]") for i, e in enumerate(missing, 1)]
         try:
             for job in as_completed(jobs):
                 job.result()
         except BaseException:
-            for worker in active_children():  # else they would finish what they train; whole epochs are kept
+            for worker in active_children():  # they would finish their networks otherwise; complete epochs are kept
                 worker.terminate()
             pool.shutdown(cancel_futures=True)
             raise
 
 
 def copy_networks(experiments: Iterable[Experiment], source: Path, target: Path) -> int:
-    """Copy finished checkpoints (weights and what describes them) between folders; returns how many there were."""
-    copied = 0
+    """Copy the finished checkpoints of `experiments` between two folders of checkpoints; returns their number.
+
+    Checkpoints that the target has already stay as they are.
+    """
+    count = 0
     for experiment in experiments:
-        here, there = source / experiment.key, target / experiment.key
-        if (here / "checkpoint.json").exists() and not (there / "checkpoint.json").exists():
-            for name in ("weights.pt", "history.jsonl", "checkpoint.json"):
-                if (here / name).exists():
-                    files.write_atomically(there / name, (here / name).read_bytes())
-            copied += 1
-    return copied
+        old, new = source / experiment.key, target / experiment.key
+        if (old / "checkpoint.json").exists() and not (new / "checkpoint.json").exists():
+            for name in ("weights.pt", "history.jsonl", "checkpoint.json"):  # the last one says that it is complete
+                if (old / name).exists():
+                    files.write_atomically(new / name, (old / name).read_bytes())
+            count += 1
+    return count
 
 
 def _refuse_imported(experiment: Experiment | Imported, why: str = "There is no such network.") -> None:
@@ -157,22 +169,21 @@ def _refuse_imported(experiment: Experiment | Imported, why: str = "There is no 
 
 
 def _train(experiment: Experiment | Imported, device: str, progress: bool, tag: str = "") -> None:
+    """Train a network and keep it; `tag` stands before each line on stderr."""
     _refuse_imported(experiment)
     network, data = experiment.build(), experiment.load_data()
     defense = defenses.build(experiment.defense, experiment.options)
-    state = experiment.folder / "state.pt"
-    history, seed = [], experiment.seed
-    rows = loop.epochs(
-        network, defense, data, experiment.schedule, seed=seed, device=device, state=state, progress=progress
-    )
+    history, state = [], experiment.folder / "state.pt"
+    options = {"seed": experiment.seed, "device": device, "state": state, "progress": progress}
+    rows = loop.epochs(network, defense, data, experiment.schedule, **options)
     try:
         for row in rows:
             history.append(json.dumps(row) + "\n")
             files.write_atomically(experiment.folder / "history.jsonl", "".join(history).encode())
-            tqdm.write(  # above the bar, not behind it
+            tqdm.write(  # it writes above the progress bar
                 f"{tag} {experiment}: epoch {row['epoch']}/{experiment.schedule.epochs}, loss {row['loss']:.3f}, "
                 f"validation {row['validation_accuracy']:.1%}, {row['seconds']:.0f} s".strip(),
-                file=sys.stderr,  # a notebook keeps its stdout, which must not differ from run to run
+                file=sys.stderr,  # stdout is kept in a notebook, where it must not differ between runs
             )
     except errors.Refused as problem:
         raise errors.Refused(f"{experiment}: {problem}") from None
@@ -185,7 +196,7 @@ def _keep(experiment: Experiment | Imported, network: Network, *, data_sha256: s
     content = {
         "experiment": experiment.content,
         "weights_sha256": files.sha256(weights),
-        "data_sha256": data_sha256,  # what it was trained on; None where that is not known
+        "data_sha256": data_sha256,  # of the training's data; None where they are not known
     }
     experiment.folder.mkdir(parents=True, exist_ok=True)
     files.write_atomically(experiment.folder / "weights.pt", weights)
@@ -193,8 +204,8 @@ def _keep(experiment: Experiment | Imported, network: Network, *, data_sha256: s
 
 
 def _start_worker(prepare: Callable[[], object] | None) -> None:
-    torch.set_num_threads(1)  # two processes with two threads each are many times slower on two cores
-    tqdm.set_lock(RLock())  # its own lock spans processes, and a worker that is ended would leave it behind
+    torch.set_num_threads(1)  # on two cores, two processes with two threads each are many times slower
+    tqdm.set_lock(RLock())  # tqdm's own lock is shared by all processes; a terminated one would never release it
     if prepare:
         prepare()
 
@@ -213,7 +224,8 @@ def description(experiment: Experiment | Imported) -> dict:
         raise Damaged(f"{paths.shown(experiment.folder)}: checkpoint.json is damaged.") from None
 
 
-def _load(experiment: Experiment, device: str) -> Network:
+def _load(experiment: Experiment | Imported, device: str) -> Network:
+    """The network of a finished checkpoint.  Raises `Damaged` where its bytes have changed."""
     folder = experiment.folder
     content = description(experiment)
     if content["experiment"] != json.loads(json.dumps(experiment.content)):

@@ -1,9 +1,9 @@
-"""Evaluations: which samples each attack broke, cached on disk.
+"""Evaluations on disk: which samples each attack broke, and at what cost.
 
-checkpoints/<key>/evaluations/<hash>.json      one character a sample for one attack: 1 right, 0 broken, ? not attacked
+checkpoints/<key>/evaluations/<hash>.json      one attack; a character a sample: 1 right, 0 broken, ? not attacked
 
-Nothing is attacked twice: an ensemble shows its next member the survivors of the earlier ones, and flags of the same
-attack that are on disk are used.
+No sample is attacked twice by the same attack.  A member of an ensemble is made on the survivors of the earlier members
+only, and flags that are on disk are read.
 """
 
 import json
@@ -29,14 +29,14 @@ from paperlib.networks.network import Network
 from paperlib.store import checkpoints
 from paperlib.store.experiment import Experiment, Imported
 
-FIELDS = Outcome._fields[1:]  # what is kept of each sample
-UNKNOWN = 2  # the flag of a sample that the attack was not shown
+FIELDS = Outcome._fields[1:]  # values that are stored for each sample
+UNKNOWN = 2  # flag of a sample that was not attacked
 
 
 def size(experiment: Experiment | Imported, attack: AnyAttack) -> dict:
-    """An attack's radius under the name of its unit: 1/255 of an image's range, counts of a frame, changed events.
+    """The radius of an attack under the label of its unit: eps_255, eps_counts or flips; 0 for clean samples.
 
-    Clean samples have radius 0.
+    The units are 1/255 of an image's range, counts of a cell of a frame, and changed events.
     """
     eps = 0.0 if attack is None else attack.eps
     if attack is not None and attack.norm == "l0":
@@ -52,12 +52,12 @@ class Evaluation(Judged):
 
     @property
     def size(self) -> dict:
-        """The attack's radius as rows carry it."""
+        """The radius of the attack, as a label of a record's row."""
         return size(self.experiment, self.attack)
 
     @property
     def labels(self) -> dict:
-        """What a record's row says of it."""
+        """The labels of a record's row: training, attack and radius."""
         return self.experiment.labels | labels_of(self.attack) | self.size
 
 
@@ -70,26 +70,29 @@ def evaluated(
     device: str = "auto",
     progress: bool = True,
 ) -> list[Evaluation]:
-    """Every network under every attack on the first `samples` of `split`, loaded or computed and kept one by one.
+    """The evaluation of each network under each attack, on the first `samples` samples of `split`.
 
-    `attacks` may hold None for clean images; a function gives each network its own.  `split` is "test" or "validation".
-    Interrupted, it goes on from the last attack, in large sets from the last thousand samples.
+    Evaluations are read from disk, or computed and stored; networks are trained first where they are not yet.
+    `attacks` holds None for clean images; if it is a function, it gives the attacks on an experiment.  `split` is
+    "test" or "validation".  After an interruption, work continues after the last complete attack, and in large sets
+    after the last complete thousand samples.  Refuses other splits, and to run while a notebook is planned.
     """
     errors.refuse_while_planning("attacks")
     errors.one_of("split", split, ("test", "validation"))
     device, evaluations = checkpoints.resolve(device), []
-    work = [(experiment, attacks(experiment) if callable(attacks) else attacks) for experiment in networks]
-    with tqdm(total=sum(len(own) for _, own in work), desc="networks × attacks", disable=not progress) as bar:
-        for experiment, own in work:
+    pairs = [(experiment, attacks(experiment) if callable(attacks) else attacks) for experiment in networks]
+    total = sum(len(attacks_) for _, attacks_ in pairs)
+    with tqdm(total=total, desc="networks × attacks", disable=not progress) as bar:
+        for experiment, attacks_ in pairs:
             store = _Store(experiment, samples=samples, split=split, device=device, progress=progress)
-            for attack in own:
+            for attack in attacks_:
                 evaluations.append(store.evaluation(attack))
                 bar.update()
     return evaluations
 
 
 def is_evaluated(experiment: Experiment | Imported, attack: AnyAttack, *, samples: int, split: str) -> bool:
-    """Whether all is there that `evaluated` would need."""
+    """Whether `evaluated` would neither train nor attack: the network and all flags that it needs are on disk."""
     store = _Store(experiment, samples=samples, split=split, device="cpu", progress=False)
     return checkpoints.is_trained(experiment) and store.knows(attack)
 
@@ -103,7 +106,7 @@ class _Store:
         self.networks: dict[str, Network] = {}
 
     def evaluation(self, attack: AnyAttack) -> Evaluation:
-        """Loaded, or computed where something is missing."""
+        """The evaluation under `attack`; flags that are not on disk are computed."""
         self.network(self.experiment)
         clean = self._known(None, np.ones(len(self.samples), dtype=bool))
         if attack is None:
@@ -125,7 +128,7 @@ class _Store:
         )
 
     def knows(self, attack: AnyAttack) -> bool:
-        """Whether nothing would have to be computed."""
+        """Whether all flags that `evaluation` needs are on disk."""
         clean = self._kept(None)
         flags = self._standing(clean)
         missing = (clean["flags"] == UNKNOWN).any()
@@ -136,14 +139,14 @@ class _Store:
         return not missing
 
     def _standing(self, clean: dict[str, np.ndarray]) -> np.ndarray:
-        """Which samples there are to break, (N,) bool."""
+        """The samples that an attack has to break, (N,) bool."""
         return evaluation.standing(self.experiment.is_stochastic, clean["flags"] == 1)
 
     def _known(self, attack: Attack | Transfer | None, wanted: np.ndarray) -> dict[str, np.ndarray]:
-        """Each of `FIELDS`, (N,), under one attack, for the samples `wanted` at least, and the seconds it took."""
+        """Each of `FIELDS`, (N,), and "seconds", for one attack; flags are known at least for the samples `wanted`."""
         path = self._path(attack)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_suffix(".lock")):  # two notebooks may ask for the same flags at once
+        with FileLock(path.with_suffix(".lock")):  # two notebooks may need the same flags at once
             known = self._kept(attack)
             missing = wanted & (known["flags"] == UNKNOWN)
             if not missing.any():
@@ -158,6 +161,7 @@ class _Store:
         return known
 
     def _computed(self, attack: Attack | Transfer | None, missing: torch.Tensor) -> Iterator[Outcome]:
+        """The outcomes of one attack on the samples `missing`, (N,) bool; on all samples for clean images."""
         batch_size = evaluation.batch_size(len(self.samples))
         source, network = None, self.network(self.experiment)
         if isinstance(attack, Transfer):
@@ -170,43 +174,47 @@ class _Store:
 
     @cached_property
     def samples(self) -> Split:
-        """Refuses more than there are."""
+        """The samples; refuses a number that the split does not have."""
         return getattr(self.experiment.load_data(), self.subset["split"]).take(self.subset["samples"])
 
     def network(self, experiment: Experiment | Imported) -> Network:
-        """Trained first, where it is not yet."""
+        """The network of an experiment, trained first where it is not yet."""
         if experiment.key not in self.networks:
             self.networks[experiment.key] = checkpoints.trained(experiment, device=self.device, progress=self.progress)
         return self.networks[experiment.key]
 
     def _kept(self, attack: Attack | Transfer | None) -> dict[str, np.ndarray]:
-        """The content of the file, if it is there, whole, of this attack and of these weights; else blank."""
+        """Each of `FIELDS`, (N,), and "seconds", from the file of one attack.
+
+        All flags are `UNKNOWN` if there is no file, if it is damaged, or if it is of other weights.
+        """
         n = self.subset["samples"]
-        with suppress(OSError, ValueError, TypeError, KeyError):  # not evaluated yet, or a damaged file: written anew
+        with suppress(OSError, ValueError, TypeError, KeyError):  # no file yet, or a damaged one, which is replaced
             content = json.loads(self._path(attack).read_text())
             flags = np.array(["01?".index(flag) for flag in content["flags"]])
             known = {name: np.array(content[name], dtype=float) for name in FIELDS[1:]} | {"flags": flags}
             known["seconds"] = np.array(float(content["seconds"]))
-            whole = all(known[name].shape == (n,) for name in FIELDS)
+            complete = all(known[name].shape == (n,) for name in FIELDS)
             spec = json.loads(files.as_json(self._spec(attack) | {"weights_sha256": self._weights(attack)}))
-            if whole and content | spec == content:
+            if complete and content | spec == content:
                 return known
         blank = {name: np.zeros(n) for name in FIELDS}
         return blank | {"flags": np.full(n, UNKNOWN), "seconds": np.array(0.0)}
 
     def _keep(self, attack: Attack | Transfer | None, known: dict[str, np.ndarray]) -> None:
+        """Write the file of one attack."""
         flags = "".join("01?"[flag] for flag in known["flags"])
         values = {name: values.tolist() for name, values in known.items()} | {"flags": flags}
         content = self._spec(attack) | {"weights_sha256": self._weights(attack)} | values
         files.write_atomically(self._path(attack), files.as_json(content).encode())
 
     def _weights(self, attack: Attack | Transfer | None) -> list[str]:
-        """Checksums of the networks that decide the flags."""
+        """Checksums of the networks that the flags depend on."""
         networks = [self.experiment, *([attack.source] if isinstance(attack, Transfer) else [])]
         return [checkpoints.description(network)["weights_sha256"] for network in networks]
 
     def _spec(self, attack: Attack | Transfer | None) -> dict:
-        """What determines the flags, apart from the weights."""
+        """Everything that determines the flags, except the weights."""
         if isinstance(attack, Transfer):
             return {"attack": asdict(attack.attack), "source": attack.source.key} | self.subset
         return {"attack": None if attack is None else asdict(attack)} | self.subset

@@ -1,4 +1,4 @@
-"""What determines a trained network, as a dataclass with a key."""
+"""Experiments: everything that determines a trained network, and the key under which it is kept."""
 
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -15,30 +15,35 @@ from paperlib.store import released
 from paperlib.training import defenses
 from paperlib.training.loop import Schedule
 
-RECIPE = 2  # raised whenever a change of code changes numbers; tests/test_recipe.py holds the losses that watch over it
-LATER = {"detach_reset": False, "warm_up": 0, "selection": {}}  # younger fields: a key lacks them at these values
+RECIPE = 2  # raised whenever a change of the code changes numbers; tests/test_recipe.py compares losses to notice it
+LATER = {"detach_reset": False, "warm_up": 0, "selection": {}}  # newer fields, which at these values are in no key
 
 
 class _Stored:
-    """What every experiment has: a key, which is its name on disk and in records, and its data."""
+    """What all experiments have in common: data, and a key, which names them on disk and in records."""
 
     data: dict
     network: str
 
     @cached_property
     def key(self) -> str:
-        """Hash of the canonical JSON."""
+        """The hash of `content`."""
         return files.hashed(self.content)
 
     @property
     def content(self) -> dict:
-        """Every field; those of `LATER` only at other values, so that the keys of older networks stay what they are."""
+        """All fields, but those of `LATER` only where they have other values.
+
+        So the keys of networks that are older than these fields do not change.
+        """
 
         def without_later(values: dict) -> dict:
             return {name: value for name, value in values.items() if name not in LATER or value != LATER[name]}
 
         content = without_later(asdict(self))
-        return content | ({"schedule": without_later(content["schedule"])} if "schedule" in content else {})
+        if "schedule" in content:
+            content["schedule"] = without_later(content["schedule"])
+        return content
 
     @property
     def folder(self) -> Path:
@@ -46,12 +51,12 @@ class _Stored:
 
     @property
     def is_stochastic(self) -> bool:
-        """Whether the network draws its input's spikes at random."""
+        """Whether the network draws the spikes of its input at random."""
         return self.network.startswith(networks.POISSON)
 
     @property
     def is_of_events(self) -> bool:
-        """Whether its samples are frames of events and not images."""
+        """Whether the samples are frames of events and not images."""
         return self.network.startswith(networks.EVENTS)
 
     def load_data(self) -> ImageSet:
@@ -68,7 +73,7 @@ class Experiment(_Stored):
     tau: float
     rule: str  # backward rule of the training
     precision: str  # of the convolutions, one of `networks.PRECISIONS`
-    defense: str
+    defense: str  # a name that `defenses.build` knows
     options: dict  # of the defense
     schedule: Schedule
     seed: int
@@ -85,21 +90,24 @@ class Experiment(_Stored):
         defenses.build(self.defense, self.options)
         errors.count("seed", self.seed, at_least=0)
         errors.one_of("detach_reset", self.detach_reset, (False, True))
-        object.__setattr__(self, "detach_reset", bool(self.detach_reset))  # so are 1 and true
+        object.__setattr__(self, "detach_reset", bool(self.detach_reset))  # 1 and True as well
         networks.refuse_time(self.network, self.T, self.tau, self.detach_reset)
         refuse_misfit(self.data, self.network, self.T)
 
     @property
     def labels(self) -> dict:
-        """What a record's row says of the training, the seed left out."""
-        return {"training": self.defense} | ({"lam": self.options["lam"]} if "lam" in self.options else {})
+        """The labels of the training in a record's row, without the seed."""
+        labels = {"training": self.defense}
+        if "lam" in self.options:
+            labels["lam"] = self.options["lam"]
+        return labels
 
     def __str__(self) -> str:
         lam = f", λ = {self.options['lam']:g}" if "lam" in self.options else ""
         return f"{self.defense}{lam}, seed {self.seed}"
 
     def build(self) -> Network:
-        """The untrained network; its weights are drawn from the seed."""
+        """The untrained network.  Its weights are drawn from the seed; torch's global generator is left alone."""
         data = self.load_data()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
@@ -120,39 +128,40 @@ class Experiment(_Stored):
 
 @dataclass(frozen=True)
 class Imported(_Stored):
-    """A network that the released code trained: a file, and which training it is held to be."""
+    """A network that the released code has trained, from a file."""
 
     sha256: str  # of the file
     network: str  # "vgg11" or "wrn16"
-    dataset: str  # "cifar10" or "cifar100": classes and normalisation
-    defense: str  # "vanilla", "sr", "at" or "at+sr"; λ and schedule are not in the file
-    data: dict  # arguments of `datasets.load`: what it is evaluated on
+    dataset: str  # "cifar10" or "cifar100", which decides the number of classes and the normalisation
+    defense: str  # "vanilla", "sr", "at" or "at+sr", as the user says; the file holds neither it nor λ and schedule
+    data: dict  # arguments of `datasets.load`, for the data on which it is evaluated
     recipe: int = RECIPE
-    seed: ClassVar[int] = 42  # the released code's own (section 4 of the paper notes)
+    seed: ClassVar[int] = 42  # the seed of the released code (section 4 of the paper notes)
 
     @property
     def labels(self) -> dict:
-        """What a record's row says of the training."""
+        """The labels of the training in a record's row."""
         return {"training": self.defense}
 
     def __str__(self) -> str:
         return f"{self.defense}, imported from {self.sha256[:8]}"
 
     def build(self) -> Network:
+        """The network before its weights are loaded."""
         return released.empty(self.network, self.dataset)
 
 
 class Opened(NamedTuple):
-    """A trained network in eval mode, with the experiment that it comes from."""
+    """A trained network in eval mode, with its experiment."""
 
     experiment: Experiment | Imported
     network: Network
 
 
 def refuse_misfit(data: dict, network: str, T: int) -> None:
-    """Refuse a network that cannot take the data's samples.
+    """Refuse a network that cannot take the samples of the data.
 
-    Events go to a network whose name starts with "events-" and that has a step a frame, images to any other.
+    Events need a network whose name starts with "events-" and whose T is the number of frames; images need any other.
     """
     name, of_events = data["name"], events.is_known(data["name"])
     if of_events != network.startswith(networks.EVENTS):

@@ -233,28 +233,27 @@ class RAT(Examples):
     def after_step(self, network: nn.Module) -> None:
         for module in network.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):
-                weight = module.weight.flatten(1)  # of a convolution in channels_last a copy
+                weight = module.weight.flatten(1)  # a copy, if the convolution is channels_last
                 rows = torch.arange(len(weight))
                 if isinstance(module, nn.Linear) and len(weight) >= MANY_ROWS:
                     rows = torch.randperm(len(weight))[: round(SHARE * len(weight))]
                 w = weight[rows]
                 module.weight[rows] = ((1 + self.beta) * w - self.beta * (w @ w.T) @ w).view_as(module.weight[rows])
             elif isinstance(module, WideBlock):
-                first = ((module.mix[0] - module.mix[1] + 1) / 2).clamp(0, 1)  # the simplex's nearest point
+                first = ((module.mix[0] - module.mix[1] + 1) / 2).clamp(0, 1)  # of the nearest point on the simplex
                 module.mix.copy_(torch.stack([first, 1 - first]))
 
 
 @dataclass(frozen=True)
 class TRADES(Examples):
-    """`then` on clean images plus β·KL(f(x) ‖ f(x′)), x′ where it is largest (Zhang et al., arXiv 1901.08573).
+    """The loss `then` on clean images plus β·KL(f(x) ‖ f(x′)); PGD finds x′ (Zhang et al., arXiv 1901.08573).
 
-    PGD's random start is the uniform one of the ball, not the original's 0.001·N(0, 1): so small a step leaves the
-    logits of many a spiking network where they were, and there the divergence has no gradient.  Both passes in training
-    mode update BatchNorm, or with `update` "clean" the one on clean images alone.
+    PGD maximises the divergence from a uniform random start in the ball.  The original starts at x + 0.001·N(0, 1), but
+    so small a change leaves the logits of many spiking networks as they are, and there the divergence has no gradient.
     """
 
     beta: float = 6.0
-    update: str = "both"
+    update: str = "both"  # which passes update BatchNorm: "both" of those in training mode, or the "clean" one alone
     then: Vanilla | Penalised = Vanilla()
 
     def __post_init__(self):
@@ -265,15 +264,15 @@ class TRADES(Examples):
     def loss(self, network: nn.Module, batch: Batch) -> Tensor:
         with torch.no_grad():
             target = F.log_softmax(network.eval()(batch.images), dim=1)
-        x = self.made(network, batch, ascend=lambda logits, labels: _divergence(target, logits))
-        loss, logits = self.then.terms(network, batch)
+        examples = self.made(network, batch, ascend=lambda logits, labels: _divergence(target, logits))
+        loss, clean = self.then.terms(network, batch)
         with regularizers.unremembered(network) if self.update == "clean" else nullcontext():
-            moved = network(x)
-        return loss + self.beta * _divergence(F.log_softmax(logits, dim=1), moved).mean()
+            adversarial = network(examples)
+        return loss + self.beta * _divergence(F.log_softmax(clean, dim=1), adversarial).mean()
 
 
 def _divergence(target: Tensor, logits: Tensor) -> Tensor:
-    """KL(p ‖ softmax(logits)) of each sample, (B,), from log p."""
+    """KL(p ‖ softmax(logits)) of each sample, (B,); `target` is log p, (B, K)."""
     return F.kl_div(F.log_softmax(logits, dim=1), target, reduction="none", log_target=True).sum(1)
 
 
@@ -281,7 +280,7 @@ def _divergence(target: Tensor, logits: Tensor) -> Tensor:
 def trades(
     *, eps: float, alpha: float, steps: int, beta: float = 6.0, rule: dict | None = None, update: str = "both"
 ) -> TRADES:
-    """Cross-entropy on clean images, and a divergence that holds their neighbourhood to it."""
+    """Cross-entropy on clean images plus the divergence."""
     return TRADES(eps, alpha, steps, rule=rule or {}, beta=beta, update=update)
 
 
@@ -294,12 +293,15 @@ def trades_sr(
     return TRADES(eps, alpha, steps, rule=rule or {}, beta=beta, update=update, then=SR(update=update, **sr))
 
 
-# ---- rivals: other norms and other gradients ------------------------------------------------------------------------
+# ---- other penalties: other norms and other gradients ---------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Exact(Penalised):
-    """A norm of ∇ₓ f_y by double back-propagation, for which a spiking network steps its neurons one by one."""
+    """A norm of ∇ₓ f_y by double backpropagation.
+
+    A network of this library computes it on its reference path, because the fast path cannot be differentiated twice.
+    """
 
     norm: Callable = regularizers.exact_l1
 
@@ -310,17 +312,17 @@ class Exact(Penalised):
 
 @register("l2", title="exact l2", colour="#aa4499")
 def exact_l2(*, lam: float) -> Exact:
-    """The exact penalty with the l2 norm, which does not ask for sparsity."""
+    """The exact penalty with the l2 norm, which does not favour sparse gradients."""
     return Exact(lam, regularizers.exact_l2)
 
 
 @register("loss-l1", title="loss l1", colour="#88ccee")
 @dataclass(frozen=True)
 class LossDifference(Penalised):
-    """Finlay and Oberman's penalty, `regularizers.loss_difference`, of the loss gradient's l1 norm."""
+    """Finlay and Oberman's penalty, `regularizers.loss_difference`, with the l1 norm of the loss gradient."""
 
-    h: float = 0.01
-    update: str = "both"
+    h: float = 0.01  # step of the finite difference
+    update: str = "both"  # see `SR`
 
     def __post_init__(self):
         super().__post_init__()
@@ -333,5 +335,5 @@ class LossDifference(Penalised):
 
 @register("exact-l1", title="exact l1", colour="#332288")
 def exact_l1(*, lam: float) -> Exact:
-    """What the paper's form of SR estimates."""
+    """The exact penalty with the l1 norm, which the paper's form of SR estimates."""
     return Exact(lam, regularizers.exact_l1)
