@@ -32,6 +32,7 @@ from paperlib.training.loop import Schedule
 FOUR = [("vanilla", None), ("sr", 0.01), ("at", None), ("at+sr", 0.01)]  # the paper's trainings with their λ
 RIVALS = [("rat", None), ("trades", None), ("trades+sr", 0.01), ("l2", 1.0), ("loss-l1", 0.001), ("exact-l1", 0.1)]
 LAMBDAS = (0.01, 0.1)  # the first is the trainings' own
+PGD_20 = {"attack": "pgd", "steps": 20}  # the labels of an attack
 SETTINGS = [{}, {"T": 1}, {"T": 8}, {"tau": 0.5}, {"detach_reset": True}, {"network": "ann-conv-2-4", "T": 1}]
 
 
@@ -58,6 +59,12 @@ def record(artifact, rows, arrays=None, **changes):
         patch.object(records, "packages", lambda: {"python": "3"}),
     ):
         return records.build(artifact, rows=rows, arrays=arrays, **provenance)
+
+
+def cells(table):
+    """Rows of a Markdown table as lists of cells, without the ruler."""
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    return [line for line in lines if not set("".join(line)) <= set(":-")]
 
 
 def experiment(defense, lam=None, *, seed=0):

@@ -3,8 +3,7 @@
 import ast
 
 import pytest
-from handmade import record, row
-from test_tables_and_plots import PGD_20, cells
+from handmade import PGD_20, cells, record, row
 
 from paperlib import artifacts, paths, profiles, words
 from paperlib.artifacts import tab_ablation, tab_cost

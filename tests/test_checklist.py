@@ -1,8 +1,8 @@
 """What is told of the gradient-masking checklist: its rule by hand, the headline, the box, the matrix."""
 
 import pytest
+from handmade import cells as table_cells
 from handmade import made, record, row
-from test_tables_and_plots import cells as table_cells
 
 from paperlib import artifacts
 from paperlib.artifacts.tab_masking_checklist import (

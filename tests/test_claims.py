@@ -1,7 +1,7 @@
 """Verdicts on records made by hand: what the rules fixed in advance must answer, and what the sentences say."""
 
 import pytest
-from handmade import FOUR, record, row
+from handmade import FOUR, PGD_20, record, row
 
 from paperlib import artifacts, labels, records, words
 from paperlib.artifacts import claims, reading
@@ -10,7 +10,6 @@ from paperlib.artifacts.claims import INCONCLUSIVE, NOT_MEASURED, NOT_SUPPORTED,
 CLEAR, UNSURE, AGAINST, ONE_SEED = (0.2, 0.1, 0.3), (0.1, -0.1, 0.3), (-0.2, -0.3, -0.1), (0.2, None, None)
 HELPS, HURTS, NEITHER, UNKNOWN = (-0.8, -0.95, -0.4), (0.7, 0.3, 0.9), (-0.1, -0.5, 0.3), (None, None, None)
 DECISIONS = [(CLEAR, SUPPORTED), (UNSURE, INCONCLUSIVE), (AGAINST, NOT_SUPPORTED), (ONE_SEED, INCONCLUSIVE)]
-PGD = {"attack": "pgd", "steps": 20}
 TRAININGS = [name for name, _ in FOUR]
 
 
@@ -49,7 +48,7 @@ def noise_record(gaps, *, attacked=None, law="uniform", training="vanilla", atta
     for name, own in ((training, gaps), *([("sr", dict.fromkeys(gaps, AGAINST))] if of_events else [])):
         rows.append(row("mean accuracy", clean, training=name, attack="clean", **{unit: 0.0}))
         for eps, gap in own.items():
-            told = {"training": name, unit: eps} | (attack or PGD)
+            told = {"training": name, unit: eps} | (attack or PGD_20)
             left = (attacked or {}).get(eps, 0.5)
             rows += [row("mean accuracy", left, **told), row("mean gap", *gap, **told, noise=law, factor=4)]
             rows.append(row("mean accuracy", left + gap[0], training=name, attack=law, **{unit: 4 * eps}))
@@ -104,7 +103,7 @@ def test_c1_without_noise_at_four_epsilon_does_not_blame_the_attack():
 
 
 def test_c1_hears_noise_of_four_epsilon_and_of_its_own_law_alone():
-    told = {"training": "vanilla", "eps_255": 8} | PGD
+    told = {"training": "vanilla", "eps_255": 8} | PGD_20
     made = noise_record({8: CLEAR})
     made["rows"] += [row("mean gap", *AGAINST, **told, noise="uniform", factor=2)]
     made["rows"] += [row("mean gap", *AGAINST, **told, noise="sign", factor=4)]
@@ -141,7 +140,7 @@ def test_c4_asks_c3_once_in_counts_and_once_in_whole_events(training, against, n
         row("difference", *UNSURE, **of, attack="clean", eps_counts=0.0),
         row("difference", *gain, **of, attack=labels.WORST, **{unit: 20}),
         row("difference", *AGAINST, **of, attack=labels.WORST, **{other: 20}),
-        row("difference", *AGAINST, **of, **PGD, **{unit: 40}),  # weaker: no say
+        row("difference", *AGAINST, **of, **PGD_20, **{unit: 40}),  # weaker: no say
     ]
     id = f"C4, {words.title(training)}, {name}"
     assert verdict(id, record("tab-events", rows))[0] == expected
@@ -250,7 +249,7 @@ def test_c3_is_not_measured_where_no_two_networks_met():
 def maps_record(number, size):
     """Rank correlations of robustness with the participation number and with l1, each an interval."""
     by_name = {"l1": size, "l2": AGAINST, "participation number": number}
-    told = PGD | {"eps_255": 32.0, "n": 29}
+    told = PGD_20 | {"eps_255": 32.0, "n": 29}
     rows = [row("rank correlation", *interval, sparsity=name, **told) for name, interval in by_name.items()]
     rows += [row("participation number", 60.0, 50.0, 70.0, training=t, seeds=[0]) for t in TRAININGS]
     return record("fig-gradient-maps", rows, arrays={"images": [], "maps": {t: [] for t in TRAININGS}})
@@ -297,8 +296,8 @@ def test_shares_and_points_are_percentages_with_their_intervals():
 
 
 def test_an_attack_is_the_same_where_all_its_labels_and_the_radius_are():
-    rows = [PGD | {"eps_255": 8.0}, PGD | {"eps_255": 16.0}, PGD | {"eps_255": 8.0, "rule": "rate"}]
-    assert reading.same_attack(rows, PGD | {"eps_255": 8.0, "training": "sr"}) == rows[:1]
+    rows = [PGD_20 | {"eps_255": 8.0}, PGD_20 | {"eps_255": 16.0}, PGD_20 | {"eps_255": 8.0, "rule": "rate"}]
+    assert reading.same_attack(rows, PGD_20 | {"eps_255": 8.0, "training": "sr"}) == rows[:1]
     assert reading.under(rows, "pgd", rule=None) == rows[:2] and reading.under(rows, "fgsm") == []
 
 

@@ -279,3 +279,14 @@ def test_the_package_imports_neither_torch_nor_numpy_until_something_is_used():
         assert paperlib.__getattr__(name).__name__ == f"paperlib.{name}" and name in dir(paperlib)
     with pytest.raises(AttributeError, match="module 'paperlib' has no attribute 'jugde'"):
         paperlib.jugde  # noqa: B018
+
+
+def test_the_units_of_the_images_do_not_matter(samples, ann):
+    class InOtherUnits(nn.Module):
+        def forward(self, x):
+            return ann((x + 4) / 8)
+
+    images, labels = samples
+    here = paperlib.judge(ann, images, labels, eps=EPS, bounds=(0, 1), budget="quick")
+    there = paperlib.judge(InOtherUnits().eval(), 8 * images - 4, labels, eps=8 * EPS, bounds=(-4, 4), budget="quick")
+    assert [row["accuracy"] for row in here.rows] == pytest.approx([row["accuracy"] for row in there.rows], abs=0.03)

@@ -4,9 +4,8 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from handmade import SETTINGS, made, record, row, settings_record
+from handmade import SETTINGS, cells, made, record, row, settings_record
 from matplotlib.colors import to_hex
-from test_tables_and_plots import cells
 
 from paperlib import artifacts
 from paperlib.artifacts import claims

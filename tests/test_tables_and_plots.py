@@ -12,7 +12,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from handmade import FOUR, MAKERS, RIVALS, made, record
+from handmade import FOUR, MAKERS, PGD_20, RIVALS, cells, made, record
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Annotation
@@ -27,7 +27,6 @@ from paperlib.words import attack, hue, title
 
 PAPERS = [name for name, _ in FOUR]  # the paper's trainings
 TEN = [name for name, _ in FOUR + RIVALS]
-PGD_20 = {"attack": "pgd", "steps": 20}
 
 
 def without_intervals(artifact):
@@ -418,12 +417,6 @@ def test_the_bars_of_the_regimes_fill_their_height():
 
 
 # ---- tables ------------------------------------------------------------------------------------------------------
-
-
-def cells(table):
-    """Rows of a Markdown table as lists of cells, without the ruler."""
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
-    return [line for line in lines if not set("".join(line)) <= set(":-")]
 
 
 def test_the_tables_of_the_ablation_hold_every_mean_and_every_difference():

@@ -2,10 +2,9 @@
 
 import numpy as np
 import pytest
-from handmade import made, record, row
+from handmade import PGD_20, cells, made, record, row
 from matplotlib.colors import to_hex
 from matplotlib.text import Annotation
-from test_tables_and_plots import cells
 
 from paperlib import artifacts
 from paperlib.artifacts import claims, fig_lambda, fig_sr_variants
@@ -13,7 +12,7 @@ from paperlib.artifacts.fig_sr_variants import FACTORS
 from paperlib.artifacts.reading import select
 from paperlib.words import hue
 
-CLEAN, PGD = {"attack": "clean", "eps_255": 0.0}, {"attack": "pgd", "steps": 20, "eps_255": 32.0}
+CLEAN, PGD = {"attack": "clean", "eps_255": 0.0}, PGD_20 | {"eps_255": 32.0}
 WORST = {"attack": "worst", "eps_255": 32.0}
 FIRST, OTHER = "margin square + 0.01", "softmax absolute - 0.01"
 THIRD, FOURTH = "margin square central 0.01", "margin square + 0.1"  # one change to the first each

@@ -18,8 +18,6 @@ from paperlib.store.evaluations import Evaluation
 from paperlib.store.experiment import Experiment, Imported
 from paperlib.theory import gradients
 
-# ---- accuracies and passes -----------------------------------------------------------------------------------------
-
 
 class Doubted(NamedTuple):
     """An evaluation with the reasons to doubt its number, mostly none."""
@@ -31,20 +29,14 @@ class Doubted(NamedTuple):
     def experiment(self) -> Experiment | Imported:
         return self.evaluation.experiment
 
-    @property
-    def share(self) -> float:
-        """The accuracy."""
-        return self.evaluation.flags.mean()
-
 
 def doubted(evaluations: Iterable[Evaluation]) -> list[Doubted]:
     """Each evaluation with the reasons to doubt it, in the same order; only evaluations of one network are compared."""
     evaluations = list(evaluations)
-    reasons: dict[int, list[str]] = {}  # by the place in `evaluations`
-    for _, group in by_labels(enumerate(evaluations), lambda item: {"network": item[1].experiment.key}):
-        places, judged = zip(*group, strict=True)
-        reasons |= dict(zip(places, doubts(judged), strict=True))
-    return [Doubted(e, reasons[place]) for place, e in enumerate(evaluations)]
+    reasons: dict[int, list[str]] = {}  # by the evaluation's id
+    for _, group in by_labels(evaluations, lambda e: {"network": e.experiment.key}):
+        reasons |= zip(map(id, group), doubts(group), strict=True)
+    return [Doubted(e, reasons[id(e)]) for e in evaluations]
 
 
 def accuracy_rows(evaluations: Iterable[Evaluation]) -> list[dict]:
@@ -56,38 +48,21 @@ def accuracy_rows(evaluations: Iterable[Evaluation]) -> list[dict]:
 
 
 def mean_rows(evaluations: Iterable[Evaluation]) -> list[dict]:
-    """One row for each training and attack: the mean of that share over seeds.
-
-    The interval is Student's t, cut to [0, 1].  With a single seed it is that of the network's samples.
-    """
-    return [
-        over_seeds(
-            [(e.experiment, e.flags) for e, _ in group],
-            quantity="mean accuracy",
-            doubts=union(reasons for _, reasons in group),
-            **labels,
-        )
-        for labels, group in by_labels(doubted(evaluations), lambda item: item.evaluation.labels)
-    ]
+    """One row for each training and attack: that share's mean over seeds, cut to [0, 1] (see `mean_over_seeds`)."""
+    rows = []
+    for labels, group in by_labels(doubted(evaluations), lambda item: item.evaluation.labels):
+        flags, reasons = [(e.experiment, e.flags) for e, _ in group], union(item.reasons for item in group)
+        rows.append(over_seeds(flags, quantity="mean accuracy", doubts=reasons, **labels))
+    return rows
 
 
 def pass_rows(evaluations: Iterable[Evaluation]) -> list[dict]:
-    """One row for each training and attack: the mean over seeds of the forward and backward passes that a sample cost.
-
-    The interval is cut at 0.
-    """
-    return [
-        mean_over_seeds(
-            [(e.experiment, e.passes.mean(), partial(statistics.bootstrap_mean, e.passes, seed=0)) for e in group],
-            within=(0, np.inf),
-            quantity="mean passes",
-            **labels,
-        )
-        for labels, group in by_labels(evaluations, lambda e: e.labels)
-    ]
-
-
-# ---- differences ---------------------------------------------------------------------------------------------------
+    """One row for each training and attack: the mean over seeds of the passes that a sample cost, cut at 0."""
+    rows = []
+    for labels, group in by_labels(evaluations, lambda e: e.labels):
+        passes = [(e.experiment, e.passes.mean(), partial(statistics.bootstrap_mean, e.passes, seed=0)) for e in group]
+        rows.append(mean_over_seeds(passes, within=(0, np.inf), quantity="mean passes", **labels))
+    return rows
 
 
 def difference_rows(evaluations: Iterable[Evaluation], training: str, against: str) -> list[dict]:
@@ -100,15 +75,12 @@ def difference_rows(evaluations: Iterable[Evaluation], training: str, against: s
     attacks = by_labels(doubted(evaluations), lambda item: labels_of(item.evaluation.attack) | item.evaluation.size)
     for attack, group in attacks:
         others = {item.experiment.seed: item for item in group if item.experiment.defense == against}
-        matched = [
-            (item, others[item.experiment.seed])
-            for item in group
-            if item.experiment.defense == training and item.experiment.seed in others
-        ]
+        mine = [item for item in group if item.experiment.defense == training]
+        matched = [(item, others[item.experiment.seed]) for item in mine if item.experiment.seed in others]
         if not matched:
             continue
         labels = {"training": training, "against": against} | attack
-        interval = statistics.paired_t([a.share for a, _ in matched], [b.share for _, b in matched])
+        interval = statistics.paired_t(*([e.flags.mean() for e, _ in side] for side in zip(*matched, strict=True)))
         experiments = [item.experiment for pair in matched for item in pair]
         reasons = union(item.reasons for pair in matched for item in pair)
         means.append(row(interval, experiments, quantity="difference", doubts=reasons, **labels))
@@ -119,9 +91,8 @@ def difference_rows(evaluations: Iterable[Evaluation], training: str, against: s
 def contrast_rows(evaluations: Iterable[Evaluation], pairs: Iterable[tuple[AnyAttack, AnyAttack]]) -> list[dict]:
     """Accuracy under one attack minus accuracy under another, for each of `pairs`, of one network on the same samples.
 
-    For each pair a row for each training, "mean contrast", the mean over seeds (see `mean_over_seeds`).  Then a row for
-    each network, "contrast", with Bonett and Price's interval and McNemar's p.  The labels of the second attack have
-    "reference_" before their names.
+    First a row for each training, "mean contrast", over seeds; then one for each network, "contrast", with Bonett and
+    Price's interval and McNemar's p.  The labels of the second attack have "reference_" before their names.
     """
     by_network = {(item.experiment.key, repr(item.evaluation.attack)): item for item in doubted(evaluations)}
     means, single = [], []
@@ -163,27 +134,20 @@ def gap_rows(noise: Iterable[Evaluation], attacked: Iterable[Evaluation], *, fac
         ((unit, eps),) = group[0].size.items()
         for law, k in itertools.product(laws, factors):
             radius = (unit, round(k * eps, 6))
-            noisy = [by_network.get((e.experiment.key, law, radius)) for e in group]
-            pairs = [(n, e) for n, e in zip(noisy, group, strict=True) if n is not None]
-            if not pairs:
-                continue
+            places = [(e.experiment.key, law, radius) for e in group]
+            pairs = [(by_network[place], e) for place, e in zip(places, group, strict=True) if place in by_network]
             labels = attack | {"noise": law, "factor": k}
             for n, e in pairs:
                 interval = statistics.paired_difference(n.flags, e.flags)
                 rows.append(row(interval, [e.experiment], quantity="gap", **labels))
-            mean = statistics.paired_t([n.flags.mean() for n, _ in pairs], [e.flags.mean() for _, e in pairs])
-            rows.append(row(mean, [e.experiment for _, e in pairs], quantity="mean gap", **labels))
+            if pairs:
+                mean = statistics.paired_t([n.flags.mean() for n, _ in pairs], [e.flags.mean() for _, e in pairs])
+                rows.append(row(mean, [e.experiment for _, e in pairs], quantity="mean gap", **labels))
     return rows
 
 
-# ---- the noise's energy --------------------------------------------------------------------------------------------
-
-
 def energy_rows(samples: Split, radii: Sequence[Attack]) -> list[dict]:
-    """One row for each law and radius: the share of the noise's energy ‖δ‖₂² that clamping to the bounds leaves.
-
-    `radii` are attacks that only draw noise.  The mean over samples, with the bootstrap's interval.
-    """
+    """One row for each of `radii`, which draw noise alone: the mean share of its energy ‖δ‖₂² that clamping leaves."""
     x, rows = samples.pixels(), []
     for attack in radii:
         perturb = attack.bind(seed=0, index=samples.index)
@@ -195,22 +159,18 @@ def energy_rows(samples: Split, radii: Sequence[Attack]) -> list[dict]:
     return rows
 
 
-# ---- the choice of λ -----------------------------------------------------------------------------------------------
-
-
 def chosen(evaluations: Iterable[Evaluation], tolerance: float) -> float:
-    """The λ that validation data choose.
+    """The λ of the highest mean accuracy under attack, where clean accuracy lies at most `tolerance` below vanilla's.
 
-    Of all λ whose mean clean accuracy lies at most `tolerance` below that of λ = 0 (vanilla), the one with the highest
-    mean accuracy under attack.  `evaluations` holds clean images and one attack for each network.
+    `evaluations`, of validation data, holds clean images and one attack for each network; λ = 0 is vanilla.
     """
     clean: dict[float, float] = {}  # mean accuracies by λ
     attacked: dict[float, float] = {}
     for labels, group in by_labels(evaluations, lambda e: e.labels):
         means = clean if labels["attack"] == CLEAN else attacked
         means[labels.get("lam", 0.0)] = float(np.mean([e.flags.mean() for e in group]))
-    loss = {lam: round(clean[0.0] - accuracy, 9) for lam, accuracy in clean.items()}  # shares are no binary fractions
-    allowed = [lam for lam in clean if loss[lam] <= tolerance]
+    # rounded, as shares are no binary fractions
+    allowed = [lam for lam, accuracy in clean.items() if round(clean[0.0] - accuracy, 9) <= tolerance]
     return max(allowed, key=lambda lam: attacked[lam])
 
 
@@ -225,13 +185,8 @@ def choice_rows(evaluations: Sequence[Evaluation], tolerance: float, *, used: fl
 
 
 def apart(
-    evaluations: Iterable[Evaluation],
-    labels: Callable[[Experiment], dict],
-    measure: Callable[[list[Evaluation]], list[dict]],
+    evaluations: Iterable[Evaluation], labels: Callable[[Experiment], dict], measure: Callable[..., list[dict]]
 ) -> list[dict]:
-    """The rows of `measure` for each group of evaluations whose networks have the same `labels`, with these labels.
-
-    For networks that differ by more than the labels of their training.
-    """
+    """The rows of `measure` for each group of evaluations whose networks have the same `labels`, with these labels."""
     groups = by_labels(evaluations, lambda e: labels(e.experiment))
     return [entry | common for common, group in groups for entry in measure(group)]

@@ -15,7 +15,7 @@ from paperlib.data.sets import Split
 from paperlib.measures import statistics
 from paperlib.measures.rows import NOTHING, by_labels, row
 from paperlib.store.evaluations import Evaluation
-from paperlib.store.experiment import Experiment, Opened
+from paperlib.store.experiment import Opened
 
 # Attacks that must not break more than PGD does: names of the checks → fields of `Checklist`.
 WEAKER = {"one step": "one_step", "no gradient": "square", "transfer": "transfer", "random search": "random"}
@@ -24,8 +24,7 @@ WEAKER = {"one step": "one_step", "no gradient": "square", "transfer": "transfer
 class Scaled(nn.Module):
     """`network` with its logits multiplied by `c`: the same decisions, but other gradients of most losses.
 
-    Images (B, C, H, W) → logits (B, K).  It takes no backward rule: attacks differentiate by the network's own.
-    Refuses a `c` that is not above 0.
+    Images (B, C, H, W) → logits (B, K).  Attacks differentiate by the network's own rule.  Refuses a `c` of 0 or less.
     """
 
     def __init__(self, network: nn.Module, c: float):
@@ -42,42 +41,38 @@ def checklist_rows(evaluations: Iterable[Evaluation], lists: Mapping[str, Checkl
     """One row for each training and check; for "radius" one for each two neighbouring radii.
 
     `lists` maps experiment keys to checklists.  A difference is accuracy under one attack minus accuracy under another
-    on the same images, with Bonett and Price's interval; a share has Wilson's.  The images of several networks of one
-    training are pooled, as if all were different ones.  "zero gradient" is of the gradients at the images themselves,
-    which are those of the one step.
+    on the same images.  The images of several networks of one training are pooled, as if all were different ones.
+    "zero gradient" is of the gradients at the images themselves, which are those of the one step.
     """
-    rows = []
-    for labels, group in by_labels(evaluations, lambda e: {"training": e.experiment.defense}):
-        networks = {e.experiment.key: e.experiment for e in group}
-        rows += _training_rows(group, {key: lists[key] for key in networks}, list(networks.values()), labels)
-    return rows
+    groups = by_labels(evaluations, lambda e: {"training": e.experiment.defense})
+    return [entry for labels, group in groups for entry in _training_rows(group, lists, labels)]
 
 
-def _training_rows(
-    evaluations: list[Evaluation], lists: dict[str, Checklist], networks: list[Experiment], labels: dict
-) -> list[dict]:
-    """The rows of one training, whose `networks` were each attacked by its own one of `lists`."""
+def _training_rows(evaluations: list[Evaluation], lists: Mapping[str, Checklist], labels: dict) -> list[dict]:
+    """The rows of one training, whose networks were each attacked by its own one of `lists`."""
+    networks = {e.experiment.key: e.experiment for e in evaluations}
     by_attack = {(e.experiment.key, repr(e.attack)): e for e in evaluations}
-    attacks = {key: _by_role(checklist) for key, checklist in lists.items()}
+    attacks = {key: _by_role(lists[key]) for key in networks}
     first, *_ = attacks.values()  # the others differ by the source of transferred examples alone
     by_role = {role: [by_attack[key, repr(roles[role])] for key, roles in attacks.items()] for role in first}
     flags = {role: np.concatenate([e.flags for e in group]) for role, group in by_role.items()}
 
     def check_row(check: str, role: str | float, interval: statistics.Interval, **more) -> dict:
-        attack = first[role]
-        attack_labels = {"check": check} | attack.labels | {"eps_255": _radius(attack)}
-        return row(interval, networks, quantity="check", **labels, **attack_labels, **more)
+        attack_labels = {"check": check} | first[role].labels | {"eps_255": _radius(first[role])}
+        return row(interval, networks.values(), quantity="check", **labels, **attack_labels, **more)
 
     def difference(role: str | float, reference: str | float) -> statistics.Interval:
         return statistics.paired_difference(flags[role], flags[reference])
 
     rows = [check_row(check, role, difference(role, "gradient")) for check, role in WEAKER.items()]
     rows.append(check_row("unbounded", "unbounded", statistics.wilson(flags["unbounded"])))
-    radii = [role for role in first if isinstance(role, float)]
-    for smaller, larger in itertools.pairwise(radii):
+    for smaller, larger in itertools.pairwise(role for role in first if isinstance(role, float)):
         rows.append(check_row("radius", larger, difference(smaller, larger), from_255=smaller))
     rows += [check_row(check, "longer", difference("gradient", "longer")) for check in ("more steps", "converged")]
-    return [*rows, check_row("zero gradient", "one_step", _vanished(by_role["one_step"]))]
+    attacked = [int((e.passes > 0).sum()) for e in by_role["one_step"]]  # each of these images has one gradient
+    zeros = sum(round(e.vanished * n) for e, n in zip(by_role["one_step"], attacked, strict=True))
+    vanished = statistics.wilson(np.arange(sum(attacked)) < zeros) if sum(attacked) else NOTHING
+    return [*rows, check_row("zero gradient", "one_step", vanished)]
 
 
 def _by_role(checklist: Checklist) -> dict[str | float, Attack | Transfer]:
@@ -92,21 +87,14 @@ def _radius(attack: Attack | Transfer) -> float:
     return round(attack.eps * 255, 6)
 
 
-def _vanished(evaluations: list[Evaluation]) -> statistics.Interval:
-    """Share of the attacked images whose gradient is exactly 0; each of them has one."""
-    attacked = [int((e.passes > 0).sum()) for e in evaluations]
-    zeros = sum(round(e.vanished * n) for e, n in zip(evaluations, attacked, strict=True))
-    return statistics.wilson(np.arange(sum(attacked)) < zeros) if sum(attacked) else NOTHING
-
-
 def scale_control_rows(
     opened: Opened, samples: Split, scales: Sequence[float], *, eps_255: float, steps: int
 ) -> list[dict]:
     """The accuracy of one network on `samples` with its logits times 1 and times each of `scales`.
 
-    There is a row for each scale and attack, "scaled accuracy": clean; PGD on the cross-entropy, whose gradient depends
-    on the scale; and APGD on the DLR loss, whose gradient does not.  Beside it a row "check" for each attack and scale
-    c other than 1: accuracy at c = 1 minus accuracy at c, paired.  Refuses a scale that is not above 0.
+    A row "scaled accuracy" for each scale and attack: clean; PGD on the cross-entropy, whose gradient depends on the
+    scale; and APGD on the DLR loss, whose gradient does not.  Beside it a row "check" for each attack and scale c other
+    than 1: accuracy at c = 1 minus accuracy at c, paired.  Refuses a scale that is not above 0.
     """
     experiment, network = opened
     attacks: dict[str, Attack | None] = {  # by the name of their check
@@ -123,8 +111,7 @@ def scale_control_rows(
     rows = []
     for (check, c), survived in flags.items():
         attack = attacks[check]
-        labels = labels_of(attack) | {"eps_255": eps_255 if attack else 0.0, "scale": c}
-        labels |= {"training": experiment.defense}
+        labels = labels_of(attack) | {"eps_255": eps_255 if attack else 0.0, "scale": c, "training": experiment.defense}
         rows.append(row(statistics.wilson(survived), [experiment], quantity="scaled accuracy", **labels))
         if attack and c != 1:
             difference = statistics.paired_difference(flags[check, 1.0], survived)

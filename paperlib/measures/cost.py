@@ -3,8 +3,9 @@
 import gc
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -28,8 +29,6 @@ from paperlib.training.loop import Step, passes
 UNIT = "vanilla"  # costs of a step are relative to that of this training
 PASSES = ["forward passes", "backward passes"]
 
-# ---- counting ----------------------------------------------------------------------------------------------------
-
 
 class Counted(NamedTuple):
     """What a step took, the same on any machine."""
@@ -48,9 +47,8 @@ class _Arithmetic(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
-        if func.overloadpacket in flop_registry:
-            operations = flop_registry[func.overloadpacket](*args, **(kwargs or {}), out_val=result)
-            self.multiply_adds += operations // 2
+        if count := flop_registry.get(func.overloadpacket):
+            self.multiply_adds += count(*args, **(kwargs or {}), out_val=result) // 2
         return result
 
 
@@ -66,55 +64,43 @@ class _Memory:
 
     def __init__(self, weights: Iterable[Tensor]):
         self.weights = {weight.untyped_storage().data_ptr() for weight in weights}
-        self.holders: dict[int, int] = {}  # how many saved tensors lie in the storage at an address
+        self.holders: Counter[int] = Counter()  # how many saved tensors lie in the storage at an address
         self.now = self.most = 0
 
     def keep(self, tensor: Tensor) -> _Saved:
         """Count a tensor that a graph saves, until the graph lets go of it."""
         storage, saved = tensor.untyped_storage(), _Saved(tensor)
         address, size = storage.data_ptr(), storage.nbytes()
-        if address in self.weights:
-            return saved
-        if address not in self.holders:
-            self.now += size
-            self.most = max(self.most, self.now)
-        self.holders[address] = self.holders.get(address, 0) + 1
-        weakref.finalize(saved, self._release, address, size)
+        if address not in self.weights:
+            if not self.holders[address]:
+                self.now += size
+                self.most = max(self.most, self.now)
+            self.holders[address] += 1
+            weakref.finalize(saved, self._release, address, size)
         return saved
 
     def _release(self, address: int, size: int) -> None:
         self.holders[address] -= 1
-        if not self.holders[address]:
-            del self.holders[address]  # another storage may come to lie there
+        if not self.holders[address]:  # another storage may come to lie there
             self.now -= size
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Inside the block the garbage collector is off: it frees graphs with cycles at moments that vary between runs."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def counted(
     loss: Callable[[], Tensor], weights: Sequence[Tensor], after: Callable[[], object] | None = None
 ) -> Counted:
     """What `loss` and its gradient by `weights` take, and then the multiply-adds, but not the memory, of `after`."""
-    memory = _Memory(weights)
-    with _uncollected(), _Arithmetic() as arithmetic:
-        with torch.autograd.graph.saved_tensors_hooks(memory.keep, lambda saved: saved.tensor):
-            torch.autograd.grad(loss(), weights, allow_unused=True)
-        if after is not None:
-            after()
+    memory, was_enabled = _Memory(weights), gc.isenabled()
+    gc.disable()  # it frees graphs with cycles at moments that vary between runs
+    try:
+        with _Arithmetic() as arithmetic:
+            with torch.autograd.graph.saved_tensors_hooks(memory.keep, lambda saved: saved.tensor):
+                torch.autograd.grad(loss(), weights, allow_unused=True)
+            if after is not None:
+                after()
+    finally:
+        if was_enabled:
+            gc.enable()
     return Counted(arithmetic.multiply_adds, memory.most)
-
-
-# ---- a training step ---------------------------------------------------------------------------------------------
 
 
 class _Timed:
@@ -131,15 +117,13 @@ class _Timed:
         self.batch = Batch(x, y, images.index, data.bounds, seed=experiment.seed)
         defense = defenses.build(experiment.defense, experiment.options)
         self.step = Step(experiment.build().to(device).train(), defense, experiment.schedule)
-        self.steps = len(data.train) // size  # of an epoch
-        self.device = device
+        self.steps, self.device = len(data.train) // size, device  # steps of an epoch
 
     def counts(self) -> dict[str, int]:
         """The passes, multiply-adds and bytes of a step by name."""
         step = self.step
-        taken = counted(
-            lambda: step.loss(self.batch), step.parameters, lambda: defenses.after_step(step.defense, step.network)
-        )
+        loss, after = partial(step.loss, self.batch), partial(defenses.after_step, step.defense, step.network)
+        taken = counted(loss, step.parameters, after)
         counts = dict(zip(PASSES, passes(step.defense), strict=True))
         return counts | {"multiply-adds": taken.multiply_adds, "bytes kept": taken.kept}
 
@@ -159,11 +143,10 @@ class _Timed:
 def step_rows(trainings: Sequence[Experiment], *, batch: int, repeats: int, device: str = "auto") -> list[dict]:
     """The cost of a step and of an epoch of each training, and of a step relative to vanilla's.
 
-    Forward and backward passes are those of `loop.passes`.  Multiply-adds of convolutions and matrix products, and
-    bytes kept for the backward pass, are counted on one batch of `batch` training images.  Seconds are the median of
-    `repeats` steps, optimiser included, with the fastest and the slowest in place of an interval.  The trainings take
-    turns, so that a slow moment of the machine affects all of them, and a ratio is of one turn.  The first turn warms
-    up.  Refuses trainings without vanilla, and a batch that there cannot be.
+    Passes are those of `loop.passes`; multiply-adds and bytes are counted (see `Counted`) on `batch` training images.
+    Seconds are the median of `repeats` steps, with the fastest and the slowest in place of an interval.  The trainings
+    take turns, so that a slow moment of the machine affects all of them, and a ratio is of one turn; the first turn
+    warms up.  Refuses trainings without vanilla, and a batch that there cannot be.
     """
     errors.count("repeats", repeats)
     names = [e.defense for e in trainings]
@@ -180,8 +163,8 @@ def step_rows(trainings: Sequence[Experiment], *, batch: int, repeats: int, devi
             costs.append(("cost of a step", what, certain(number, batch)))
             if what != "bytes kept":  # memory is the same in every step
                 costs.append(("cost of an epoch", what, certain(number * step.steps, batch)))
-        costs.append(("cost of a step", "seconds", _median(seconds)))
-        costs.append(("cost of an epoch", "seconds", _median(seconds * step.steps)))
+        costs += [("cost of a step", "seconds", _median(seconds))]
+        costs += [("cost of an epoch", "seconds", _median(seconds * step.steps))]
         for what, parts in (("passes", PASSES), ("multiply-adds", ["multiply-adds"]), ("bytes kept", ["bytes kept"])):
             ratio = sum(numbers[part] for part in parts) / sum(counts[unit][part] for part in parts)
             costs.append(("relative cost", what, certain(ratio, batch)))
@@ -198,14 +181,10 @@ def _median(seconds: np.ndarray) -> statistics.Interval:
     return statistics.Interval(*numbers, len(seconds), method, "steps")
 
 
-# ---- budgets -----------------------------------------------------------------------------------------------------
-
-
 def budget_rows(budgets: Mapping[str, Sequence[Evaluation]], subject: str = "sr") -> list[dict]:
     """For each budget the accuracies, `subject` minus every other training, and the cost of each training.
 
-    `budgets` maps the name of each to its evaluations; rows carry the name as their label "budget".  One network may
-    belong to several budgets.
+    `budgets` maps the name of each, the label "budget", to its evaluations; a network may belong to several budgets.
     """
     rows = []
     for name, evaluations in budgets.items():
@@ -217,12 +196,9 @@ def budget_rows(budgets: Mapping[str, Sequence[Evaluation]], subject: str = "sr"
 
 
 def spent_rows(networks: Iterable[Experiment | Imported]) -> list[dict]:
-    """Two rows for each training: its epochs, and the forward and backward passes that an image has cost in all.
-
-    Imported networks have no rows: neither number is known.
-    """
+    """Two rows for each training: its epochs, and the forward and backward passes that an image has cost in all."""
     rows = []
-    ours = {e.key: e for e in networks if isinstance(e, Experiment)}
+    ours = {e.key: e for e in networks if isinstance(e, Experiment)}  # neither number is known of imported ones
     for labels, group in by_labels(ours.values(), lambda e: e.labels | {"epochs": e.schedule.epochs}):
         epochs = labels.pop("epochs")
         each = sum(passes(defenses.build(group[0].defense, group[0].options)))

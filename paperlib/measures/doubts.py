@@ -1,8 +1,7 @@
 """Sanity checks: why the number of an evaluation should not be believed, and what to do about it.
 
-Overstated robustness has failed each of these checks before (Carlini et al., arXiv 1902.06705; section 7 of the paper
-notes).  Two evaluations of one network on the same samples are compared.  The comparison counts where their flags
-differ beyond chance.
+Overstated robustness has failed each of them before (Carlini et al., arXiv 1902.06705; section 7 of the paper notes).
+Two evaluations of one network on the same samples are compared, which counts where their flags differ beyond chance.
 """
 
 from collections.abc import Iterable, Sequence
@@ -26,11 +25,7 @@ SHORTER = "fewer steps break more; give it restarts, or shorten its steps"
 
 def doubts(judged: Sequence[Judged]) -> list[list[str]]:
     """The reasons to doubt each evaluation, in the same order and mostly none; all are of one network."""
-    reasons = [_by_itself(evaluation) for evaluation in judged]
-    for place, evaluation in enumerate(judged):
-        if isinstance(evaluation.attack, Attack) and evaluation.attack.gradients:
-            reasons[place] += union(_by_comparison(evaluation, other) for other in judged)
-    return reasons
+    return [union([_by_itself(evaluation), _by_comparison(evaluation, judged)]) for evaluation in judged]
 
 
 def union(reasons: Iterable[list[str]]) -> list[str]:
@@ -48,26 +43,23 @@ def _by_itself(evaluation: Judged) -> list[str]:
     return [reason for reason, applies in checks.items() if applies]
 
 
-def _by_comparison(evaluation: Judged, other: Judged) -> list[str]:
-    """The reason, if there is one, to doubt a gradient attack because `other` broke more."""
-    reason = _weaker(other.attack, evaluation.attack)
-    if reason and statistics.paired_difference(evaluation.flags, other.flags).low > 0:
-        return [reason]
-    return []
+def _by_comparison(evaluation: Judged, others: Sequence[Judged]) -> list[str]:
+    """The reasons to doubt a gradient attack because one of `others` broke more."""
+    weaker = [(_weaker(other.attack, evaluation.attack), other.flags) for other in others]
+    return [why for why, flags in weaker if why and statistics.paired_difference(evaluation.flags, flags).low > 0]
 
 
-def _weaker(other: AnyAttack, attack: Attack) -> str | None:
+def _weaker(other: AnyAttack, attack: AnyAttack) -> str | None:
     """Why `other` should break no more than the gradient attack `attack`; None where it may well break more."""
-    if other is None or other.norm != attack.norm:  # a change of few events is no smaller one of all counts
+    gradient_attack = isinstance(attack, Attack) and attack.gradients
+    if not gradient_attack or not isinstance(other, Attack | Transfer):  # clean, or the worst of several
+        return None
+    if other.norm != attack.norm:  # a change of few events is no smaller one of all counts
         return None
     same_radius, iterated = other.eps == attack.eps, attack.gradients > 1
-    if isinstance(other, Transfer):
-        return BLIND if same_radius and iterated else None
-    if not isinstance(other, Attack):  # the worst of several
-        return None
-    if other.declared.noise:
+    if isinstance(other, Attack) and other.declared.noise:
         return NOISE if same_radius else None
-    if not other.gradients:
+    if isinstance(other, Transfer) or not other.gradients:
         return BLIND if same_radius and iterated else None
     if other.name == "fgsm" and other.rule == attack.rule and iterated:
         return ONE_STEP if same_radius else None

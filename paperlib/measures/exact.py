@@ -19,19 +19,16 @@ def exact_rows(*, draws: int) -> list[dict]:
     """
     generator = torch.Generator().manual_seed(0)
     m, rows = 64, []
-    linear = {
-        "one coordinate": torch.eye(m)[0],
-        "equal magnitudes": torch.ones(m),
-        "Gaussian": torch.randn(m, generator=generator),
-    }
+    gaussian = torch.randn(m, generator=generator)
+    linear = {"one coordinate": torch.eye(m)[0], "equal magnitudes": torch.ones(m), "Gaussian": gaussian}
     z = float(stats.norm.ppf(1 - (1 - statistics.LEVEL) / 2 / (len(linear) * len(theory.LAWS))))
     for case, g in linear.items():
         f, x, g = _linear(g), torch.zeros(1, m, dtype=torch.double), g.double()
         for law in theory.LAWS:
             ratio = _measured(f, x, 0.1, draws=draws, law=law, generator=generator, z=z)
             closed = theory.linear_ratio(g[None], law).item()
-            labels = {"f": "linear", "case": case, "law": law}
-            rows += [row(ratio, [], quantity="measured", **labels), _known(closed, "closed form", **labels)]
+            for quantity, interval in (("measured", ratio), ("closed form", certain(closed, 1, "exact"))):
+                rows.append(row(interval, [], quantity=quantity, f="linear", case=case, law=law))
     weights = torch.zeros(200).index_copy_(0, torch.arange(53), 6 * torch.randn(53, generator=generator))
     for case, w, margin, eps in (
         ("steep at 1/2", weights, 0.0, 0.1),
@@ -41,10 +38,10 @@ def exact_rows(*, draws: int) -> list[dict]:
         f, x = _logistic(w, margin), torch.zeros(1, 200, dtype=torch.double)
         g = theory.true_class_gradient(f, x, torch.tensor([0]))
         ratio = _measured(f, x, eps, draws=draws, law="uniform", generator=generator, z=statistics.Z)
-        labels = {"f": "logistic", "case": case, "eps": eps, "law": "uniform"}
-        rows += [row(ratio, [], quantity="measured", **labels)]
-        rows += [_known(theory.linear_ratio(g).item(), "first order", **labels)]
-        rows += [_known(3.0 * theory.l0(g, 0.0).item(), "3‖g‖₀", **labels)]
+        first_order, bound = theory.linear_ratio(g).item(), 3.0 * theory.l0(g, 0.0).item()
+        known = {"first order": certain(first_order, 1, "exact"), "3‖g‖₀": certain(bound, 1, "exact")}
+        for quantity, interval in {"measured": ratio, **known}.items():
+            rows.append(row(interval, [], quantity=quantity, f="logistic", case=case, eps=eps, law="uniform"))
     return rows
 
 
@@ -63,7 +60,3 @@ def _measured(f: Probabilities, x: Tensor, eps: float, *, z: float, **drawing) -
     y = torch.tensor([0])
     adversarial = theory.adversarial_vulnerability(f, x, y, eps, steps=0)
     return ratio_interval(adversarial, many_draws(f, x, y, eps, **drawing), z)
-
-
-def _known(value: float, quantity: str, **labels) -> dict:
-    return row(certain(value, 1, "exact"), [], quantity=quantity, **labels)
