@@ -1,7 +1,4 @@
-"""Checks of input.  Each refuses bad input in one sentence that says what was given and what is allowed.
-
-In all checks `what` names the input in that sentence and `given` is its value.
-"""
+"""Checks of input: each refuses a `given` value in one sentence that names it by `what` and says what is allowed."""
 
 import inspect
 import math
@@ -22,9 +19,7 @@ def one_of(what: str, given: object, allowed: Iterable) -> None:
 
 def number(what: str, given: object, *, above: float | None = None, at_least: float | None = None) -> None:
     """Refuse `given` unless it is a finite number that is larger than `above`, or at least `at_least`."""
-    bound = ""
-    if above is not None:
-        bound = f" above {above}"
+    bound = "" if above is None else f" above {above}"
     if at_least is not None:
         bound = f" of at least {at_least}"
     finite = isinstance(given, (int, float)) and not isinstance(given, bool) and math.isfinite(given)
@@ -55,16 +50,13 @@ def takes(what: str, function: Callable, options: dict) -> None:
 
 
 def registered_once(what: str, name: str, before: Callable | None, now: Callable) -> None:
-    """Refuse to register the function `now` as the `what` called `name` if another function has that name.
+    """Refuse to register `now` as the `what` called `name` if another function, `before`, has that name.
 
-    `before` is the function that has the name so far, or None.  A function that is defined again, as when the cell of a
-    notebook runs twice, replaces itself.
+    A function that is defined again, as when the cell of a notebook runs twice, replaces itself.
     """
     if before is not None and (before.__module__, before.__qualname__) != (now.__module__, now.__qualname__):
-        raise Refused(
-            f"The name {name!r} is taken already by the {what} {before.__qualname__} of {before.__module__}; "
-            "choose another name."
-        )
+        owner = f"{what} {before.__qualname__} of {before.__module__}"
+        raise Refused(f"The name {name!r} is taken already by the {owner}; choose another name.")
 
 
 _planned: list[str] = []  # the notebook that is planned now, if there is one
@@ -72,10 +64,7 @@ _planned: list[str] = []  # the notebook that is planned now, if there is one
 
 @contextmanager
 def planning(notebook: str) -> Iterator[None]:
-    """Make `refuse_while_planning` raise inside the block.
-
-    To plan a notebook, its cell tagged `asks` is executed; meanwhile nothing may be trained, attacked or evaluated.
-    """
+    """Inside the block, where a notebook's cell tagged `asks` is executed, `refuse_while_planning` raises."""
     _planned.append(notebook)
     try:
         yield
@@ -86,7 +75,5 @@ def planning(notebook: str) -> Iterator[None]:
 def refuse_while_planning(what: str) -> None:
     """Refuse an action inside `planning`.  `what` is the verb: "trains", "attacks", "evaluates"."""
     if _planned:
-        raise Refused(
-            f"notebook {_planned[-1]}: its cell tagged asks {what} by itself; it may only name networks and attacks, "
-            "by run.ask."
-        )
+        cell = f"notebook {_planned[-1]}: its cell tagged asks"
+        raise Refused(f"{cell} {what} by itself; it may only name networks and attacks, by run.ask.")

@@ -16,10 +16,7 @@ from paperlib.errors import Refused
 
 
 def write_atomically(path, data: bytes) -> None:
-    """Write `data` to `path`, whole or not at all; parent folders are made.
-
-    Where the system cannot write, `Refused` is raised and the old file stays as it was.
-    """
+    """Write `data` to `path`, whole or not at all; parent folders are made.  Refused where the system cannot write."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")  # os.replace is atomic within a folder
     try:
@@ -35,10 +32,8 @@ def write_atomically(path, data: bytes) -> None:
             raise
     except OSError as error:
         remedy = f"free {len(data) // 1000 + 1:,} kB" if error.errno == errno.ENOSPC else "solve that"
-        raise Refused(
-            f"Could not write {paths.shown(path)}: {reason(error)}. "
-            f"Nothing half-written was left; {remedy} and start again."
-        ) from error
+        advice = f"Nothing half-written was left; {remedy} and start again."
+        raise Refused(f"Could not write {paths.shown(path)}: {reason(error)}. {advice}") from error
 
 
 def sha256(data: bytes) -> str:
@@ -52,10 +47,7 @@ def hashed(content: object) -> str:
 
 
 def plain(value):
-    """`value` in the types of JSON: arrays, tuples and ranges become lists, NaN and infinity None.
-
-    Refuses values of other types.
-    """
+    """`value` in the types of JSON: arrays, tuples and ranges become lists, NaN and infinity None; or refused."""
     if isinstance(value, (np.ndarray, np.generic)):
         return plain(value.tolist())
     if isinstance(value, dict):

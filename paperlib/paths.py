@@ -24,8 +24,7 @@ def shown(path: Path) -> str:
 
 def figure(profile: str, artifact: str, part: str = "") -> Path:
     """The file of a figure; `part` tells the figures of one artifact apart."""
-    name = f"{artifact}-{part}" if part else artifact
-    return FIGURES / profile / f"{name}.png"
+    return FIGURES / profile / (f"{artifact}-{part}.png" if part else f"{artifact}.png")
 
 
 def notebook_folders() -> list[Path]:
@@ -35,15 +34,12 @@ def notebook_folders() -> list[Path]:
 
 
 def notebooks() -> dict[str, Path]:
-    """The source file of every notebook, by name.
+    """The source file of every notebook, by name; of two with one name, that of the earlier folder.
 
-    Of two notebooks with one name, that of the earlier folder counts.  Files with an underscore in their name are
-    modules and not notebooks.
+    Files with an underscore in their name are modules and not notebooks.
     """
-    sources = {}
-    for folder in reversed(notebook_folders()):
-        sources |= {path.stem: path for path in folder.glob("*.py") if "_" not in path.stem}
-    return dict(sorted(sources.items()))
+    found = [path for folder in reversed(notebook_folders()) for path in folder.glob("*.py") if "_" not in path.stem]
+    return dict(sorted({path.stem: path for path in found}.items()))
 
 
 def notebook(name: str) -> Path:

@@ -45,18 +45,15 @@ OUTPUTS = ("results", "figures", "*.ipynb")  # made by runs and committed: `code
 def row(interval, *, seeds, experiments, published=None, doubts=(), **labels) -> dict:
     """One row: its labels, and the fields of `interval`, an object with the attributes `MEASURED`.
 
-    `statistics.Interval` is such an object.  `seeds` and `experiments` (keys) say which networks were measured;
-    `doubts` are sentences that say why the number may be wrong.  Refuses labels with the name of a field.
+    `seeds` and `experiments` (keys) say which networks were measured, `doubts` why the number may be wrong.
     """
     if reserved := [key for key in labels if key in FIELDS]:
         raise Refused(f"{', '.join(reserved)} cannot be labels: every row has fields of these names.")
-    measured = {field: getattr(interval, field) for field in MEASURED}
-    if math.isnan(measured["low"]):
-        measured["over"] = None
-    fields = measured | {"seeds": seeds, "experiments": experiments, "published": published}
-    if doubts:
-        fields[DOUBTS] = list(doubts)
-    return plain(labels | fields)
+    fields = {field: getattr(interval, field) for field in MEASURED}
+    if math.isnan(fields["low"]):
+        fields["over"] = None
+    fields |= {"seeds": seeds, "experiments": experiments, "published": published}
+    return plain(labels | fields | ({DOUBTS: list(doubts)} if doubts else {}))
 
 
 def array(values, digits: int = 4) -> list:
@@ -68,10 +65,7 @@ def array(values, digits: int = 4) -> list:
 
 
 def build(artifact: str, *, profile, parameters, data, recipe, device, rows, arrays=None) -> dict:
-    """A checked record of `rows` with its provenance and words.
-
-    `data` is a dict with at least the title and the sha256 of the data.
-    """
+    """A checked record of `rows` with its provenance and words; `data` holds at least the data's title and sha256."""
     code, clean = code_version()
     provenance = {"profile": profile, "parameters": parameters, "data": data, "recipe": recipe}
     provenance |= {"code": code, "clean": clean, "packages": packages(), "device": device}
@@ -79,18 +73,15 @@ def build(artifact: str, *, profile, parameters, data, recipe, device, rows, arr
     attacks = {row[name] for row in rows for name in ("attack", "reference_attack", "noise") if name in row}
     record = {"artifact": artifact, "schema": SCHEMA, "provenance": provenance}
     record |= {"words": words.known(trainings, attacks), "rows": rows}
-    if arrays:
-        record["arrays"] = arrays
-    return check(plain(record))
+    return check(plain(record | ({"arrays": arrays} if arrays else {})))
 
 
 def check(record: dict) -> dict:
     """Return `record` if it follows the schema; else `Refused` is raised, with the row and its fault."""
     if not isinstance(record, dict) or record.get("schema") != SCHEMA or not isinstance(record.get("artifact"), str):
         raise Refused(f"This is no record: a dict with 'schema' {SCHEMA} and the name of its 'artifact'.")
-    if not isinstance(record.get("rows"), list) or not all(
-        isinstance(record.get(k), dict) for k in ("provenance", "words")
-    ):
+    kinds = {"rows": list, "provenance": dict, "words": dict}
+    if not all(isinstance(record.get(key), kind) for key, kind in kinds.items()):
         raise Refused(f"Record {record['artifact']} needs a list 'rows' and the dicts 'provenance' and 'words'.")
     if missing := [key for key in PROVENANCE if key not in record["provenance"]]:
         raise Refused(f"Record {record['artifact']}: its provenance lacks {', '.join(missing)}.")
@@ -134,22 +125,19 @@ def save(record: dict, path) -> None:
 
 
 def load(path) -> dict:
-    """The checked record at `path`; its words are passed to `words.learn`.
-
-    Refuses a missing file, a damaged one, and one that is no record; the sentence names it.
-    """
+    """The checked record at `path`; its words are passed to `words.learn`.  Refuses whatever is no record."""
+    name = paths.shown(Path(path))
     try:
         record = check(json.loads(Path(path).read_text(encoding="utf-8")))
     except FileNotFoundError as error:
-        raise Refused(f"{paths.shown(Path(path))}: there is no such record; build its artifact first.") from error
+        raise Refused(f"{name}: there is no such record; build its artifact first.") from error
     except OSError as error:
-        raise Refused(f"{paths.shown(Path(path))}: cannot be read ({reason(error)}).") from error
+        raise Refused(f"{name}: cannot be read ({reason(error)}).") from error
     except Refused as error:
-        raise Refused(f"{paths.shown(Path(path))}: {error}") from error
+        raise Refused(f"{name}: {error}") from error
     except ValueError as error:  # not UTF-8 or not JSON
-        raise Refused(
-            f"{paths.shown(Path(path))}: damaged, not valid JSON ({error}). Delete it and build its artifact again."
-        ) from error
+        damage = f"damaged, not valid JSON ({error})"
+        raise Refused(f"{name}: {damage}. Delete it and build its artifact again.") from error
     words.learn(record["words"])
     return record
 
@@ -164,7 +152,7 @@ def save_run(path, *, seconds: float) -> None:
 def code_version(root=paths.ROOT) -> tuple[str, bool | None]:
     """Git commit of the checkout at `root`, and whether its tracked files are unchanged, apart from `OUTPUTS`.
 
-    ("unknown", None) without git, and where `root` is not the top of a checkout: it may lie inside another project's.
+    ("unknown", None) without git, and where `root` is not the top of a checkout but may lie inside another's.
     """
 
     def git(*arguments):
@@ -197,13 +185,10 @@ def label(entry) -> str:
 
 
 def compare(mine: dict, committed: dict) -> list[dict]:
-    """My record and the committed one, row by row: a dict for each row, in the committed order.
+    """A dict for each row, in the committed order, with its label, both values, their difference (`moved`) and status.
 
-    Rows match by their labels and seeds; those that only I have come last.  Each dict holds the row's label, both
-    values, `moved` = mine - committed (None unless both are there) and a status: "identical" (value, interval and n are
-    equal), "inside the interval" (my value lies in the committed interval), "timed" (seconds, whatever they are),
-    "moved", "only mine", "only committed".
-    Refuses records of two artifacts.
+    Rows match by labels and seeds; those that only I have come last.  The status is one of `STATUSES`: "identical"
+    means equal value, interval and n; "inside the interval" that my value lies in the committed one.
     """
     if mine["artifact"] != committed["artifact"]:
         raise Refused(f"Cannot compare {mine['artifact']} with {committed['artifact']}: they are two artifacts.")
@@ -213,7 +198,7 @@ def compare(mine: dict, committed: dict) -> list[dict]:
 
 def _compared(mine: dict | None, committed: dict | None) -> dict:
     """One dict of `compare`, for rows with equal labels; either may be missing."""
-    a, b = (mine or {}).get("value"), (committed or {}).get("value")
+    a, b = (entry["value"] if entry else None for entry in (mine, committed))
     if mine is None or committed is None:
         status = "only committed" if mine is None else "only mine"
     elif committed.get(TIMED):
@@ -233,7 +218,7 @@ def _labels(entry: dict) -> dict:
 
 
 def _by_labels(record: dict) -> dict[str, dict]:
-    """The rows by their labels, whose order does not matter.  Refuses two rows with equal labels."""
+    """The rows by their labels, whose order does not matter; refused where two have the same."""
     rows = {}
     for entry in record["rows"]:
         key = json.dumps(_labels(entry), sort_keys=True)
@@ -244,7 +229,7 @@ def _by_labels(record: dict) -> dict[str, dict]:
 
 
 def _csv(rows: list[dict]) -> str:
-    """A table with a column for each key of any row; lists are joined by spaces, a published source has its column."""
+    """A table with a column for each key of any row, and one for the source of a published value."""
     lines = []
     for entry in rows:
         published = entry["published"] or {}

@@ -37,12 +37,6 @@ def hue(training: str) -> str:
     return _trainings.get(training, {}).get("colour", COLOUR)
 
 
-def in_order(trainings: list[str]) -> list[str]:
-    """The trainings in the order of tables and figures, unknown ones last."""
-    order = list(_trainings)
-    return sorted(trainings, key=lambda name: order.index(name) if name in order else len(order))
-
-
 def attack(row: dict, prefix: str = "") -> str:
     """The title of an attack, from the labels of a row (see `labels.attack`).
 

@@ -1,5 +1,6 @@
 """A house of its own for a test: notebooks, a profile of 60 images, and folders for everything that is made."""
 
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -91,3 +92,15 @@ class House:
         (paths.PARAMS / "tiny.yml").write_text(yaml.safe_dump(PROFILE | changes), encoding="utf-8")
         profiles.load.cache_clear()
         return profiles.load("tiny")
+
+
+def git(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    """Run git as somebody who can commit."""
+    identity = ["-c", "user.name=a test", "-c", "user.email=test@example.org", "-c", "commit.gpgsign=false"]
+    return subprocess.run(["git", *identity, *arguments], cwd=folder, capture_output=True, text=True)
+
+
+def commit(folder: Path) -> None:
+    """Make a repository of `folder` and commit everything in it."""
+    for arguments in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "a copy"]):
+        git(folder, *arguments).check_returncode()

@@ -196,6 +196,7 @@ def test_by_a_coupled_rule_neighbours_stay_together_and_each_batch_starts_afresh
     judged = flags(network.train(), tiny.test, attack, batch_size=50)
     hook.remove()
     assert set(calls[3:]) == {(50, False), (20, False)}  # behind three of the clean images, padded
+    assert calls[-1] == (20, False)  # judged as it was attacked
     expected = predictions(network, tiny.test.pixels()) == tiny.test.labels
     for start in (0, 50, 100):
         part = subset(tiny.test, slice(start, start + 50))
@@ -326,7 +327,10 @@ def test_at_radius_zero_a_network_that_draws_is_judged_by_one_draw(poisson, tiny
     error = 2 * (single * (1 - single) / judged.numel()) ** 0.5
     assert single - both > 3 * error
     assert judged.float().mean().item() == pytest.approx(single, abs=2 * error)
-    # so it is attacked wherever it was wrong by chance
+    twice = subset(tiny.test, torch.arange(50).repeat(2))
+    first, second = flags(poisson, twice, still, batch_size=50).split(50)
+    assert not torch.equal(first, second)  # each batch draws anew
+    # a network that draws is attacked wherever it was wrong by chance
     assert flags(poisson, tiny.test, standard("uniform", 0.01), correct=torch.zeros(120, dtype=torch.bool)).any()
 
 

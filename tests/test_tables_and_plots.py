@@ -57,7 +57,8 @@ def test_every_notebook_has_a_module_with_all_of_a_part_and_a_place_in_the_readi
     assert set(READING_ORDER) == set(MAKERS) == with_artifacts
     for artifact in READING_ORDER:
         parts = artifacts.parts(artifact)
-        assert next(iter(parts)) == "" and all(map(callable, (f for part in parts.values() for f in part)))
+        assert next(iter(parts)) == "" and all(isinstance(part.caption, str) for part in parts.values())
+        assert all(callable(f) for part in parts.values() for f in (part.headline, part.figure, part.table))
     assert list(artifacts.parts("tab-ablation")) == ["", "equal-cost"] and "scale" in artifacts.parts("thm-ratio")
     assert {claim.artifact for claim in claims.LEDGER} <= set(READING_ORDER)
 
@@ -112,13 +113,11 @@ OWN_MODULE = '''
 import matplotlib.pyplot as plt
 from pandas import DataFrame
 
+caption = "Of nothing"
+
 
 def headline(record):
     return f"I count {len(record['rows'])} rows"
-
-
-def caption(record):
-    return "Of nothing"
 
 
 def figure(record):
@@ -139,16 +138,16 @@ def test_an_artifact_of_the_readers_own_is_found_beside_notebooks(tmp_path, monk
     (tmp_path / "fig_found_here.py").write_text(OWN_MODULE)
     found = record("fig-found-here", [])
     figure = artifacts.draw(found)
-    assert figure.get_suptitle() == "I count 0 rows" and figure.get_supxlabel() == "Of nothing"
+    assert figure.get_suptitle() == "I count 0 rows" and figure.get_supxlabel() == artifacts.caption(found)
     assert cells(artifacts.table(found)) == [["rows"], ["0"]]
-    assert claims.finding(found) == "**I count 0 rows** (Of nothing)"
+    assert claims.finding(found) == "**I count 0 rows** (Of nothing, 95 % intervals, profile smoke)"
 
 
 def test_a_module_that_is_missing_lacks_a_part_or_breaks_is_refused_by_name_until_it_is_mended(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path)
     with pytest.raises(Refused, match="no artifact 'fig-half'.*fig_half.py"):
         artifacts.module("fig-half")
-    source = OWN_MODULE.replace("def table", "def tables").replace("def caption", "caption = 3\n\n\ndef captions")
+    source = OWN_MODULE.replace("def table", "def tables").replace("caption", "captions")
     (tmp_path / "fig_half.py").write_text(source)
     with pytest.raises(Refused, match="fig_half.py lacks caption, table; it needs headline, caption, figure, table"):
         artifacts.module("fig-half")

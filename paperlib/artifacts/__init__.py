@@ -1,8 +1,9 @@
 """Records → figures, tables and findings.  Each artifact has a module, found by its name; nothing imports torch.
 
-The module of `tab-whitebox` is `tab_whitebox`.  It has four functions of a record: `headline` (the finding in a
-sentence), `caption` (data, sample sizes, seeds), `figure` (a Matplotlib figure) and `table` (a list of data frames).
-It may have `box`, which yields `reading.Line`s, and, for further figures, `PARTS`, which maps names to `reading.Part`s.
+The module of `tab-whitebox` is `tab_whitebox`.  It has three functions of a record: `headline` (the finding in a
+sentence), `figure` (a Matplotlib figure) and `table` (a list of data frames), and `caption`, a template for
+`reading.captioned`.  It may have `box`, which yields `reading.Line`s, and, for further figures, `PARTS`, which maps
+names to `reading.Part`s.
 """
 
 import importlib
@@ -19,7 +20,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from paperlib import files, paths
-from paperlib.artifacts import tabulating
+from paperlib.artifacts import reading, tabulating
 from paperlib.artifacts.reading import Part
 from paperlib.errors import Refused
 
@@ -50,7 +51,7 @@ def module(artifact: str) -> ModuleType:
         loaded = importlib.import_module(f"{__name__}.{path.stem}")
     else:
         loaded = _from_file(path)
-    if missing := [name for name in NEEDED if not callable(getattr(loaded, name, None))]:
+    if missing := [name for name in NEEDED if not hasattr(loaded, name)]:
         raise Refused(f"{paths.shown(path)} lacks {', '.join(missing)}; it needs {', '.join(NEEDED)}.")
     return loaded
 
@@ -83,7 +84,7 @@ def headline(record: dict, part: str = "") -> str:
 
 def caption(record: dict, part: str = "") -> str:
     """The line below a figure: data, sample sizes, seeds, intervals, profile."""
-    return parts(record["artifact"])[part].caption(record)
+    return reading.captioned(record, parts(record["artifact"])[part].caption)
 
 
 def table(record: dict, part: str = "") -> str:

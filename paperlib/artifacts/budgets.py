@@ -4,7 +4,6 @@ from pandas import DataFrame
 
 from paperlib import labels
 from paperlib.artifacts.reading import percent, points, same_attack, select, turned
-from paperlib.labels import EPOCHS, PASSES
 from paperlib.words import attack, title
 
 STRONG = (  # the part of a caption that describes the worst case
@@ -13,19 +12,14 @@ STRONG = (  # the part of a caption that describes the worst case
 
 
 def differences(record: dict, **wanted) -> list[dict]:
-    """The differences of two trainings that have all of the labels `wanted`.
+    """The differences with the labels `wanted`, over seeds, or over the images of the only pair of networks."""
 
-    Their intervals are over seeds; where the trainings have a single seed in common, over the images of that pair.
-    """
-    return [_with_interval(record, row) for row in select(record, quantity="difference", **wanted)]
+    def with_interval(row: dict) -> dict:
+        names = {name: row.get(name) for name in ("training", "against", "budget")}
+        pairs = same_attack(select(record, quantity="paired difference", **names), row)
+        return pairs[0] if row["low"] is None and len(pairs) == 1 else row
 
-
-def _with_interval(record: dict, row: dict) -> dict:
-    if row["low"] is not None:
-        return row
-    wanted = {name: row.get(name) for name in ("training", "against", "budget")}
-    pairs = same_attack(select(record, quantity="paired difference", **wanted), row)
-    return pairs[0] if len(pairs) == 1 else row
+    return list(map(with_interval, select(record, quantity="difference", **wanted)))
 
 
 def worst(record: dict, budget: str) -> list[dict]:
@@ -35,7 +29,7 @@ def worst(record: dict, budget: str) -> list[dict]:
 
 def dearest(record: dict) -> str:
     """The budget "equal passes", or "equal epochs" where no network was trained for equal passes."""
-    return PASSES if worst(record, PASSES) else EPOCHS
+    return labels.PASSES if worst(record, labels.PASSES) else labels.EPOCHS
 
 
 def against_sr(record: dict, training: str, budget: str) -> list[dict]:
@@ -54,10 +48,10 @@ def equal_cost_headline(record: dict) -> str:
     budget = dearest(record)
     rows = worst(record, budget)
     top = max(row["value"] for row in rows)
-    best = [row["training"] for row in rows if row["value"] == top]
+    best, share = [row["training"] for row in rows if row["value"] == top], f"{100 * top:.0f} %"
     passes = f"about {record['provenance']['parameters']['passes']} passes an image"
-    scope = f"At {passes if budget == PASSES else EPOCHS}, in the worst case at {rows[0]['eps_255']:g}/255"
-    share = f"{100 * top:.0f} %"
+    price = passes if budget == labels.PASSES else labels.EPOCHS
+    scope = f"At {price}, in the worst case at {rows[0]['eps_255']:g}/255"
     if len(best) == len(rows):
         return f"{scope}, all trainings keep {share}"
     if "sr" in best:
@@ -69,23 +63,18 @@ def equal_cost_headline(record: dict) -> str:
     return f"{scope}, {', '.join(map(title, best))} {'keeps' if len(best) == 1 else 'keep'} most: {share}{gaps}"
 
 
-def equal_cost_table(record: dict) -> DataFrame:
+def equal_cost_table(record: dict) -> list[DataFrame]:
     """A line for each training: under each budget its cost, its accuracy clean and in the worst case, SR minus it."""
     lines: dict[str, dict] = {}
-    for budget in (EPOCHS, PASSES):
+    for budget in (labels.EPOCHS, labels.PASSES):
         for row in worst(record, budget):
             name = row["training"]
             line = lines.setdefault(name, {"training": title(name)})
-            line[budget] = _cost_in_words(record, name, budget)
+            epochs, passes = (cost(record, quantity, name, budget) for quantity in ("epochs", "passes per image"))
+            price = f"{epochs} epoch{'' if epochs == 1 else 's'}, {passes} passes an image"
             (clean,) = select(record, quantity="mean accuracy", training=name, attack=labels.CLEAN, budget=budget)
+            line |= {budget: "not known" if epochs is None else price}
             line |= {f"clean, {budget}": percent(clean), f"{attack(row)}, {budget}": percent(row)}
             for pair in against_sr(record, name, budget):
                 line[f"SR minus it, {budget}"] = points(pair)
-    return DataFrame(lines.values()).fillna("")
-
-
-def _cost_in_words(record: dict, training: str, budget: str) -> str:
-    epochs, passes = (cost(record, quantity, training, budget) for quantity in ("epochs", "passes per image"))
-    if epochs is None:
-        return "not known"
-    return f"{epochs} epoch{'' if epochs == 1 else 's'}, {passes} passes an image"
+    return [DataFrame(lines.values()).fillna("")]

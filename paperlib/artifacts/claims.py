@@ -13,8 +13,9 @@ from paperlib.artifacts.thm_ratio import KEPT, within_bounds
 
 SUPPORTED, NOT_SUPPORTED = "supported", "not supported"
 INCONCLUSIVE, NOT_MEASURED = "inconclusive at this scale", "not measured"
-
+HOLDS = {True: "holds", False: "does not hold", None: "undecided"}  # in a box
 COST = 0.05  # C1 is judged at radii where the attack costs at least so much accuracy
+TIMES = f"{NOISE_FACTOR} times"
 
 
 class Claim(NamedTuple):
@@ -54,34 +55,23 @@ def _decide(rows: list[dict], direction: int = 1) -> str:
     return SUPPORTED if sides and 0 not in sides else INCONCLUSIVE
 
 
-HOLDS = {True: "holds", False: "does not hold", None: "undecided"}
-
-
 def finding(record: dict) -> str:
     """Markdown: headline and caption, the verdicts on the artifact's claims, the box of statements."""
-    lines = []
-    for claim in LEDGER:
-        if claim.artifact == record["artifact"]:
-            _, verdict, reason = judged(claim, record)
-            lines.append(f"* {claim.id}: {claim.statement} **{verdict.capitalize()}.** {reason}")
-    blocks = [f"**{artifacts.headline(record)}** ({artifacts.caption(record)})", "\n".join(lines), _box(record)]
-    return "\n\n".join(block for block in blocks if block)
-
-
-def _box(record: dict) -> str:
-    """Markdown: a table of statements and whether they hold; empty for an artifact without a `box`."""
-    box = getattr(artifacts.module(record["artifact"]), "box", None)
-    if box is None:
-        return ""
-    lines = ["| | statement | measured |", "|---|---|---|"]
-    lines += [f"| **{HOLDS[holds]}** | {statement} | {numbers} |" for holds, statement, numbers in box(record)]
-    return "\n".join(lines)
+    blocks = [f"**{artifacts.headline(record)}** ({artifacts.caption(record)})"]
+    own = [judged(claim, record) for claim in LEDGER if claim.artifact == record["artifact"]]
+    if own:
+        lines = [f"* {claim.id}: {claim.statement} **{text.capitalize()}.** {reason}" for claim, text, reason in own]
+        blocks.append("\n".join(lines))
+    if box := getattr(artifacts.module(record["artifact"]), "box", None):
+        lines = [f"| **{HOLDS[holds]}** | {statement} | {numbers} |" for holds, statement, numbers in box(record)]
+        blocks.append("\n".join(["| | statement | measured |", "|---|---|---|", *lines]))
+    return "\n\n".join(blocks)
 
 
 # ---- the judges --------------------------------------------------------------------------------------------------
 
 
-def _random_against_adversarial(law: str, attack: str = "pgd", **wanted: str) -> Callable[[dict], tuple[str, str]]:
+def _against_noise(law: str, attack: str = "pgd", **wanted: str) -> Callable[[dict], tuple[str, str]]:
     """A judge of noise of that law against that attack, by the rows that have the labels `wanted`."""
 
     def judge(record: dict) -> tuple[str, str]:
@@ -108,7 +98,7 @@ def _within_bounds(record: dict) -> tuple[str, str]:
     return {True: SUPPORTED, False: NOT_SUPPORTED, None: INCONCLUSIVE}[holds], reason
 
 
-def _networks_within(record: dict) -> tuple[str, str]:
+def _on_networks(record: dict) -> tuple[str, str]:
     """By the share of samples at most at the bound, of each network and radius: its interval against `KEPT`."""
     rows = [r for r in select(record, quantity="at most 3‖g‖₀", regime=labels.TRUE) if r["low"] is not None]
     if not rows:
@@ -137,8 +127,7 @@ def _robust_difference(training: str, unit: str = "eps_255") -> Callable[[dict],
         rows = select(record, quantity="difference", training=training, against=BASELINES[training])
         strongest = [row for row in under(rows, labels.WORST) if unit in row]
         if not strongest:
-            baseline = words.title(BASELINES[training])
-            return NOT_MEASURED, f"No network of {words.title(training)} met one of {baseline}."
+            return NOT_MEASURED, f"No network of {words.title(training)} met one of {words.title(BASELINES[training])}."
         (clean,) = under(rows, labels.CLEAN)
         numbers = ", ".join(f"{points(row)} at {words.radius(row)}" for row in strongest)
         return _decide(strongest), f"Under the worst case of all attacks: {numbers}; clean accuracy: {points(clean)}."
@@ -158,55 +147,35 @@ def _sparsity_matters(record: dict) -> tuple[str, str]:
     return verdict, reason + " A correlation over networks of four trainings; it does not say what causes what."
 
 
+EVENT_NOISE = (  # name, what C4 says of it, law of the noise, attack
+    ("uniform noise", f"uniform noise {TIMES} larger costs less than the attack", "uniform", "pgd"),
+    ("random signs", f"random signs {TIMES} larger cost less than the attack", "sign", "pgd"),
+    ("random flips", f"{TIMES} as many events changed at random cost less", labels.RANDOM_FLIPS, "sparse_flips"),
+)
 LEDGER = (
-    Claim(
-        "C1, uniform noise",
-        f"Uniform noise {NOISE_FACTOR} times larger costs less accuracy than the attack.",
-        "fig-random-vs-adversarial",
-        _random_against_adversarial("uniform"),
+    *(
+        Claim(f"C1, {name}", f"{text} less accuracy than the attack.", "fig-random-vs-adversarial", _against_noise(law))
+        for name, text, law in (
+            ("uniform noise", f"Uniform noise {TIMES} larger costs", "uniform"),
+            ("random signs", f"Random signs {TIMES} larger cost", "sign"),
+        )
     ),
     Claim(
-        "C1, random signs",
-        f"Random signs {NOISE_FACTOR} times larger cost less accuracy than the attack.",
-        "fig-random-vs-adversarial",
-        _random_against_adversarial("sign"),
+        "C2, the statement", "In the linear regime every ratio lies between 3 and 3‖g‖₀.", "thm-ratio", _within_bounds
     ),
     Claim(
-        "C2, the statement",
-        "In the linear regime every ratio lies between 3 and 3‖g‖₀.",
-        "thm-ratio",
-        _within_bounds,
-    ),
-    Claim(
-        "C2, the networks",
-        "With the true forward pass, too, the ratio stays below 3‖g‖₀.",
-        "thm-ratio",
-        _networks_within,
+        "C2, the networks", "With the true forward pass, too, the ratio stays below 3‖g‖₀.", "thm-ratio", _on_networks
     ),
     Claim("C3, alone", "SR is more robust than vanilla training.", "fig-attack-ladder", _robust_difference("sr")),
     Claim("C3, with AT", "AT+SR is more robust than AT.", "fig-attack-ladder", _robust_difference("at+sr")),
     *(
         Claim(
             f"C4, {name}",
-            f"On event data, too, {statement}.",
+            f"On event data, too, {text}.",
             "fig-random-vs-adversarial-events",
-            _random_against_adversarial(law, attack, training="vanilla"),
+            _against_noise(law, attack, training="vanilla"),
         )
-        for name, law, attack, statement in (
-            (
-                "uniform noise",
-                "uniform",
-                "pgd",
-                f"uniform noise {NOISE_FACTOR} times larger costs less than the attack",
-            ),
-            ("random signs", "sign", "pgd", f"random signs {NOISE_FACTOR} times larger cost less than the attack"),
-            (
-                "random flips",
-                labels.RANDOM_FLIPS,
-                "sparse_flips",
-                f"{NOISE_FACTOR} times as many events changed at random cost less",
-            ),
-        )
+        for name, text, law, attack in EVENT_NOISE
     ),
     *(
         Claim(

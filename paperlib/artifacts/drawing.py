@@ -1,8 +1,4 @@
-"""What all figures share: colours, curves with intervals, dots with whiskers, names beside them.
-
-Each function that draws takes an `ax` and rows, and returns the `ax`.  Values are shares, drawn as percentages, where
-nothing else is said.
-"""
+"""What all figures share.  Each function that draws returns its `ax`; values are shares, drawn as percentages."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,6 +11,7 @@ from paperlib.words import hue, title
 
 NOISE = {"uniform": "#56b4e9", "sign": "#cc79a7", labels.RANDOM_FLIPS: "#117733"}
 ATTACK = "#d55e00"
+GREY = ".35"
 LOG = {"xscale": "log"}  # set before anything is drawn: a single value would give limits without width
 
 
@@ -32,15 +29,11 @@ def end(rows: list[dict]) -> float:
 
 
 def name_ends(ax: Axes, x: float, ends: list[tuple[float, str, str]], apart: float = 4.5) -> Axes:
-    """Write names beside the ends of lines at `x`; `ends` holds heights, names and colours.
-
-    Names of lines that end less than `apart` below each other are moved down.
-    """
+    """Write names beside the ends of lines at `x`, at least `apart` below each other; `ends`: height, name, colour."""
     y = np.inf
     for height, name, colour in sorted(ends, reverse=True):
         y = min(height, y - apart * (1 + name.count("\n")))
-        style = {"textcoords": "offset points", "va": "center", "color": colour, "fontsize": 8}
-        ax.annotate(name, (x, y), (4, 0), **style)
+        ax.annotate(name, (x, y), (4, 0), textcoords="offset points", va="center", color=colour, fontsize=8)
     return ax
 
 
@@ -91,10 +84,7 @@ def dots(ax: Axes, rows: list[dict], y: float | list[float], colour: str, **styl
 
 
 def gains(ax: Axes, lines: dict[str, list[dict]], *, below: float) -> Axes:
-    """What SR changes: a line of dots for each of `lines`, which map a name to differences of trainings.
-
-    The legend lies `below` the axes, in heights of the axes.
-    """
+    """A line of dots for each of `lines`, name → differences of trainings; the legend lies `below` (in heights)."""
     for i, (training, against) in enumerate(BASELINES.items()):
         pairs = [(y, row) for y, rows in enumerate(lines.values()) for row in where(rows, training=training)]
         if pairs:
@@ -109,13 +99,8 @@ def gains(ax: Axes, lines: dict[str, list[dict]], *, below: float) -> Axes:
     return ax
 
 
-def line(
-    ax: Axes, x: str, rows: list[dict], colour: str, label: str | None = None, *, factor: float = 1, **style
-) -> Axes:
-    """`factor` times the values, not as percentages, against the rows' label `x`, the interval as a band.
-
-    Rows without a value are left out.
-    """
+def line(ax: Axes, x: str, rows: list[dict], colour: str, label: str = "", *, factor: float = 1, **style) -> Axes:
+    """`factor` times the known values, not as percentages, against the rows' label `x`, the interval as a band."""
     rows = known(rows)
     places, style = [r[x] for r in rows], {"marker": "o", "markersize": 3} | style
     ax.plot(places, [factor * r["value"] for r in rows], color=colour, label=label, **style)
@@ -138,11 +123,6 @@ def picture(ax: Axes, image: np.ndarray) -> Axes:
     return ax
 
 
-# ---- a line for each training, named in its colour ---------------------------------------------------------------
-
-GREY = ".35"
-
-
 def capped(row: dict) -> dict:
     """The style of a row's whiskers: those of an interval that is not over seeds have caps."""
     has_caps = row["low"] is not None and row["over"] != labels.SEEDS
@@ -161,5 +141,5 @@ def name_lines(ax: Axes, names: list[str], colours: list[str]) -> Axes:
 
 def handle(mark: str, name: str, *, hollow: bool = False) -> Line2D:
     """A legend's entry for a marker."""
-    face = "white" if hollow else GREY
-    return Line2D([], [], color=GREY, marker=mark, linestyle="", markersize=5, markerfacecolor=face, label=name)
+    style = {"markersize": 5, "markerfacecolor": "white" if hollow else GREY}
+    return Line2D([], [], color=GREY, marker=mark, linestyle="", label=name, **style)

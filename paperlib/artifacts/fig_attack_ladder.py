@@ -8,25 +8,20 @@ from pandas import DataFrame
 
 from paperlib import labels
 from paperlib.artifacts.drawing import curve, end, gains, name_ends
-from paperlib.artifacts.reading import BASELINES, captioned, points, same_attack, select, trainings, where, whole
+from paperlib.artifacts.reading import BASELINES, points, same_attack, select, trainings, where, whole
 from paperlib.artifacts.tabulating import against, pivot, with_passes
 from paperlib.words import attack, hue, title
+
+caption = "{data}, {samples} test images, {seeds}"
 
 
 def headline(record: dict) -> str:
     """Accuracy on the last rung, and what SR changes there."""
-    means, pairs = (
-        select(record, quantity=quantity, attack=labels.WORST) for quantity in ("mean accuracy", "difference")
-    )
+    means, pairs = (select(record, quantity=kind, attack=labels.WORST) for kind in ("mean accuracy", "difference"))
     shares = [f"{title(row['training'])} {100 * row['value']:.0f} %" for row in means]
     changes = [f"{against(row)} {whole(row)} points" for name in BASELINES for row in where(pairs, training=name)]
     text = f"Under everything together: {', '.join(shares)}"
     return f"{text}; {', '.join(changes)}" if changes else text
-
-
-def caption(record: dict) -> str:
-    """Data, images and seeds."""
-    return captioned(record)
 
 
 def figure(record: dict) -> Figure:
@@ -50,10 +45,7 @@ def table(record: dict) -> list[DataFrame]:
 
 
 def ladder(groups: dict[str, list[dict]], passes: list[dict], ax: Axes) -> Axes:
-    """A curve for each training over the rungs, which are named with their passes.
-
-    `groups` maps each training to its accuracies, the weakest rung first; `passes` are the mean passes on every rung.
-    """
+    """A curve for each of `groups`, training → accuracies from the weakest rung on, named with the mean `passes`."""
     ends = []
     for training, rows in groups.items():
         places = np.arange(len(rows))
@@ -68,14 +60,12 @@ def ladder(groups: dict[str, list[dict]], passes: list[dict], ax: Axes) -> Axes:
 
 def rung_name(row: dict) -> str:
     """The name of a row's rung: what it adds to the rungs before it."""
-    if row["attack"] == labels.WORST:
-        return "transfer: all"
-    return row.get("up_to", attack(row))
+    return "transfer: all" if row["attack"] == labels.WORST else row.get("up_to", attack(row))
 
 
 def _tick(rung: dict, passes: list[dict]) -> str:
     """The name of a rung and the range of its passes over the trainings."""
-    numbers = [row["value"] for row in passes]
-    low, high = round(min(numbers)), round(max(numbers))
+    numbers = [round(row["value"]) for row in passes]
+    low, high = min(numbers), max(numbers)
     name = rung_name(rung).replace(" ", "\n", 1)
     return f"{name}\n{low}" if low == high else f"{name}\n{low}-{high}"

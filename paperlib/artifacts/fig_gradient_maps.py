@@ -11,36 +11,32 @@ from matplotlib.ticker import LogLocator, NullLocator
 from pandas import DataFrame
 
 from paperlib.artifacts.drawing import picture
-from paperlib.artifacts.reading import captioned, known, select, trainings, where
+from paperlib.artifacts.reading import known, select, trainings, where
 from paperlib.artifacts.tabulating import attack_at
 from paperlib.words import attack, hue, radius, title
 
 SIZES = {"participation number": "median participation number", "l1": "median ‖g‖₁"}  # with labels of axes
 COLUMNS = ("l1", "l2", "participation number", "zero gradient", "accuracy")  # quantities of the table
 
+caption = "{data}, {samples} test images, {seeds}"
+
 
 def headline(record: dict) -> str:
     """The typical participation number of each training."""
-    rows = select(record, quantity="participation number")
-    numbers = [f"{title(training)} {_typical(where(rows, training=training))}" for training in record["arrays"]["maps"]]
+    numbers = []
+    for training in record["arrays"]["maps"]:
+        rows = select(record, quantity="participation number", training=training)
+        rows = known(where(rows, lam=rows[0].get("lam")))  # the λ that stands first is the profile's
+        values = sorted(row["value"] for row in rows)
+        median = f"{values[len(values) // 2]:.0f}" if values else "undefined"
+        numbers.append(f"{title(training)} {median}")
     return f"Equal pixels that would share the gradient alike (participation number): {', '.join(numbers)}"
-
-
-def _typical(rows: list[dict]) -> str:
-    """The median over the networks of the λ that stands first, the profile's."""
-    values = sorted(row["value"] for row in known(where(rows, lam=rows[0].get("lam"))))
-    return f"{values[len(values) // 2]:.0f}" if values else "undefined"
-
-
-def caption(record: dict) -> str:
-    """Data, images and seeds."""
-    return captioned(record)
 
 
 def figure(record: dict) -> Figure:
     """∇f by pixel for each training, and the gradient's sizes against accuracy under attack."""
     images = np.array(record["arrays"]["images"])  # (N, C, H, W)
-    maps = {training: np.array(gradients) for training, gradients in record["arrays"]["maps"].items()}
+    maps = record["arrays"]["maps"]
     fig = plt.figure(figsize=(9.6, 6.4), layout="constrained")
     left, right = fig.subfigures(1, 2, width_ratios=(3, 2.1))
     grid = left.subplots(len(images), 1 + len(maps), squeeze=False)
@@ -49,8 +45,13 @@ def figure(record: dict) -> Figure:
     grid[0, 0].set_title("image", fontsize=8)
     for column, (training, gradients) in zip(grid.T[1:], maps.items(), strict=True):
         column[0].set_title(title(training), color=hue(training), fontsize=8, fontweight="bold")
-        for ax, gradient in zip(column, gradients, strict=True):
-            map_panel(gradient, ax)
+        for ax, gradient in zip(column, np.array(gradients), strict=True):
+            pixels = gradient.sum(0)  # (C, H, W) → (H, W)
+            limit = np.abs(pixels).max() or 1  # a scale of its own, since l1 differs by orders of magnitude
+            ax.imshow(pixels, cmap="RdBu_r", vmin=-limit, vmax=limit)
+            l1, l2 = np.abs(gradient).sum(), np.sqrt((gradient**2).sum())
+            number = f"{(l1 / l2) ** 2:.0f}" if l2 else "undefined"
+            ax.set_xlabel(f"l1 {l1:.2g}, l2 {l2:.1g}\nPN {number}", fontsize=6)  # PN: participation number
     for ax in grid.flat:
         ax.set(xticks=[], yticks=[])
         sns.despine(ax=ax, left=True, bottom=True)
@@ -69,9 +70,7 @@ def table(record: dict) -> list[DataFrame]:
     """A line for each training and λ: the mean over its networks of each size and of accuracy under attack."""
     lines: dict[str, dict[str, list[dict]]] = {}
     for row in (row for row in record["rows"] if row["quantity"] in COLUMNS):
-        name = title(row["training"])
-        if "lam" in row:
-            name += f", λ = {row['lam']:g}"
+        name = title(row["training"]) + (f", λ = {row['lam']:g}" if "lam" in row else "")
         column = attack_at(row) if row["quantity"] == "accuracy" else row["quantity"]
         lines.setdefault(name, {}).setdefault(column, []).append(row)
     return [
@@ -87,20 +86,6 @@ def _mean(rows: list[dict]) -> str:
     values = [row["value"] for row in known(rows)]
     mean = math.fsum(values) / len(values) if values else math.nan
     return f"{100 * mean:.1f} %" if rows[0]["quantity"] in ("zero gradient", "accuracy") else f"{mean:.3g}"
-
-
-def map_panel(gradient: np.ndarray, ax: Axes) -> Axes:
-    """One gradient (C, H, W), its channels added, with its norms and participation number below.
-
-    Each map has its own scale, since l1 differs by orders of magnitude.
-    """
-    pixels = gradient.sum(0)
-    limit = np.abs(pixels).max() or 1
-    ax.imshow(pixels, cmap="RdBu_r", vmin=-limit, vmax=limit)
-    l1, l2 = np.abs(gradient).sum(), np.sqrt((gradient**2).sum())
-    number = f"{(l1 / l2) ** 2:.0f}" if l2 else "undefined"
-    ax.set_xlabel(f"l1 {l1:.2g}, l2 {l2:.1g}\nPN {number}", fontsize=6)
-    return ax
 
 
 def size_panel(sizes: list[dict], robust: list[dict], names: list[str], correlation: float | None, ax: Axes) -> Axes:

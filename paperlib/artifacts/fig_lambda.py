@@ -7,17 +7,19 @@ from pandas import DataFrame
 
 from paperlib import labels
 from paperlib.artifacts.drawing import ATTACK, curve, end, name_dots, name_ends, whiskers
-from paperlib.artifacts.reading import captioned, percent, same_attack, select, under
+from paperlib.artifacts.reading import percent, same_attack, select, under
 from paperlib.artifacts.tabulating import attack_at, pivot
 from paperlib.words import attack, hue, radius, title
 
 CHOSEN, USED = "chosen", "in use"  # how a λ can be marked
 
+caption = "{data}, {samples} validation images, {seeds}"
+
 
 def headline(record: dict) -> str:
     """The λ that validation data choose, the one in use and their difference; the λ at which networks broke down."""
     (chosen,), (used,) = select(record, quantity="chosen λ"), select(record, quantity="used λ")
-    training = title(_swept(record))
+    means, training = select(record, quantity="mean accuracy"), title(record["provenance"]["parameters"]["training"])
     if used["value"] is None:
         text = f"Of the λ that were trained here, validation data choose {chosen['value']:g}; "
         text += f"{training}'s own is not known"
@@ -25,26 +27,13 @@ def headline(record: dict) -> str:
         text = f"Validation data choose λ = {chosen['value']:g} for {training}, as this companion uses"
     else:
         text = f"Validation data choose λ = {chosen['value']:g} for {training}, while {used['value']:g} is in use"
-        text += _between(select(record, quantity="mean accuracy"), chosen["value"], used["value"])
-    down = [f"{lam:g} ({count} of {networks})" for lam, (count, networks) in _broken(record).items() if count]
+        there, before = ([row for row in means if weight(row) == lam["value"]] for lam in (chosen, used))
+        pairs = [(row, other) for row in there for other in same_attack(before, row)]
+        if changes := [f"{attack(row)} {100 * (row['value'] - other['value']):+z.1f} points" for row, other in pairs]:
+            text += f" (chosen minus in use: {', '.join(changes)})"
+    counts = broken(means, select(record, quantity="accuracy")).items()
+    down = [f"{lam:g} ({count} of {networks})" for lam, (count, networks) in counts if count]
     return f"{text}; networks broke down at λ = {', '.join(down)}" if down else text
-
-
-def _between(means: list[dict], chosen: float, used: float) -> str:
-    """The change from the λ in use to the chosen one, in words; empty where the λ in use was not trained."""
-    others = [row for row in means if weight(row) == used]
-    changes = [
-        f"{attack(row)} {100 * (row['value'] - other['value']):+z.1f} points"
-        for row in means
-        if weight(row) == chosen
-        for other in same_attack(others, row)
-    ]
-    return f" (chosen minus in use: {', '.join(changes)})" if changes else ""
-
-
-def caption(record: dict) -> str:
-    """Data, images and seeds."""
-    return captioned(record, "{data}, {samples} validation images, {seeds}")
 
 
 def figure(record: dict) -> Figure:
@@ -52,21 +41,19 @@ def figure(record: dict) -> Figure:
     fig, (left, right) = plt.subplots(1, 2, figsize=(10.4, 4.2), width_ratios=(5, 4), layout="constrained")
     (chosen,), (used,) = select(record, quantity="chosen λ"), select(record, quantity="used λ")
     marks = {used["value"]: USED, chosen["value"]: CHOSEN}  # where they agree, "chosen"
-    training = _swept(record)
-    clean, *attacked = by_weight(select(record, quantity="mean accuracy"))
-    sweep_panel([clean, *attacked], select(record, quantity="accuracy"), marks, training, left)
-    down = [lam for lam, (count, _) in _broken(record).items() if count]
-    trade_off_panel(clean, attacked[0], down, marks, training, right)
+    training = record["provenance"]["parameters"]["training"]
+    means, networks = select(record, quantity="mean accuracy"), select(record, quantity="accuracy")
+    curves = by_weight(means)
+    sweep_panel(curves, networks, marks, training, left)
+    down = [lam for lam, (count, _) in broken(means, networks).items() if count]
+    trade_off_panel(curves[0], curves[1], down, marks, training, right)
     return fig
 
 
 def table(record: dict) -> list[DataFrame]:
     """A line for each λ: mean accuracy, clean and attacked."""
-
-    def head(row: dict) -> dict:
-        return {"λ": f"{weight(row):g}" if weight(row) else "0 (vanilla)"}
-
-    return [pivot(select(record, quantity="mean accuracy"), head, attack_at, percent)]
+    means = select(record, quantity="mean accuracy")
+    return [pivot(means, lambda r: {"λ": f"{weight(r):g}" if weight(r) else "0 (vanilla)"}, attack_at, percent)]
 
 
 def weight(row: dict) -> float:
@@ -83,10 +70,9 @@ def by_weight(rows: list[dict]) -> list[list[dict]]:
 
 
 def broken(means: list[dict], networks: list[dict]) -> dict[float, tuple[int, int]]:
-    """For each λ how many networks broke down, and how many there are.
+    """For each λ how many `networks` broke down, with clean accuracy below half of the vanilla mean, and their count.
 
-    A network broke down where its clean accuracy is below half of the mean of vanilla networks.  `means` are mean
-    accuracies, `networks` the accuracies of single networks.
+    `means` are mean accuracies, `networks` the accuracies of single networks.
     """
     level = next((row["value"] / 2 for row in under(means, labels.CLEAN) if not weight(row)), 0.0)
     counts: dict[float, tuple[int, int]] = {}
@@ -96,25 +82,14 @@ def broken(means: list[dict], networks: list[dict]) -> dict[float, tuple[int, in
     return counts
 
 
-def _broken(record: dict) -> dict[float, tuple[int, int]]:
-    return broken(select(record, quantity="mean accuracy"), select(record, quantity="accuracy"))
-
-
-def _swept(record: dict) -> str:
-    """The training whose λ is swept."""
-    return record["provenance"]["parameters"]["training"]
-
-
 def sweep_panel(
     curves: list[list[dict]], networks: list[dict], marks: dict[float, str], training: str, ax: Axes
 ) -> Axes:
-    """Accuracy against the λ of `training`: a line for each attack, a dot for each network.
+    """Accuracy against the λ of `training`: a line for each of `curves` (see `by_weight`), a dot for each network.
 
-    `curves` holds the mean accuracies under each attack, the smallest λ first, `networks` the accuracies of single
-    networks; `marks` maps a λ to its mark.
+    `curves` holds mean accuracies, `networks` those of single networks; `marks` maps a λ to its mark.
     """
-    places = {weight(row): i for i, row in enumerate(curves[0])}  # equal steps: a logarithmic axis has no 0
-    ends = []
+    places, ends = {weight(row): i for i, row in enumerate(curves[0])}, []  # equal steps: a logarithmic axis has no 0
     for rows in curves:
         clean = rows[0]["attack"] == labels.CLEAN
         colour = "#4d4d4d" if clean else ATTACK
@@ -129,8 +104,8 @@ def sweep_panel(
             ax.axvline(places[lam], color=hue(training), linestyle="--" if mark == CHOSEN else ":", linewidth=1)
             ax.text(places[lam], 2, f" {mark}", color=hue(training), fontsize=8)
     ax.set_xticks(range(len(places)), [f"{lam:g}" if lam else "0\n(vanilla)" for lam in places])
-    ax.set(xlabel=f"λ of {title(training)}", ylabel="validation accuracy, %")
-    ax.set(ylim=(0, 101), xlim=(-0.3, len(places) - 0.1))
+    ax.set(xlabel=f"λ of {title(training)}", ylabel="validation accuracy, %", ylim=(0, 101))
+    ax.set_xlim(-0.3, len(places) - 0.1)
     return ax
 
 
@@ -139,13 +114,12 @@ def trade_off_panel(
 ) -> Axes:
     """A dot for each λ of `training`: its clean accuracy and its accuracy under attack, joined in the order of λ.
 
-    `clean` and `attacked` hold a row for each λ, the smallest first.  The λ of `down`, at which networks broke down,
-    are in the title alone: their dots would leave no room for the others.  `marks` maps a λ to its mark.
+    `clean` and `attacked` hold a row for each λ, the smallest first; `marks` maps a λ to its mark.  The λ of `down`,
+    where networks broke down, are in the title alone: their dots would leave no room for the others.
     """
     pairs = [(c, a) for c, a in zip(clean, attacked, strict=True) if weight(c) not in down]
     dots = [(100 * c["value"], 100 * a["value"]) for c, a in pairs]
-    names = [f"{weight(c):g}" for c, _ in pairs]
-    colours = [hue(c["training"]) for c, _ in pairs]
+    names, colours = [f"{weight(c):g}" for c, _ in pairs], [hue(c["training"]) for c, _ in pairs]
     ax.plot(*zip(*dots, strict=True), color=hue(training), linewidth=1, alpha=0.6, zorder=1)
     for (c, a), (x, y), colour in zip(pairs, dots, colours, strict=True):
         reach = {"xerr": 100 * whiskers([c]), "yerr": 100 * whiskers([a])}
@@ -156,12 +130,8 @@ def trade_off_panel(
             ax.plot(x, y, "o" if mark == CHOSEN else "s", label=mark, **style)
     ax.set(xlim=_around([x for x, _ in dots]), ylim=_around([y for _, y in dots]))
     name_dots(ax, dots, names, colours)
-    hidden = [
-        f"{weight(c):g} ({100 * c['value']:.0f} %, {100 * a['value']:.0f} %)"
-        for c, a in zip(clean, attacked, strict=True)
-        if weight(c) in down
-    ]
-    if hidden:
+    values = {weight(c): (100 * c["value"], 100 * a["value"]) for c, a in zip(clean, attacked, strict=True)}
+    if hidden := [f"{lam:g} ({x:.0f} %, {y:.0f} %)" for lam, (x, y) in values.items() if lam in down]:
         ax.set_title(f"not shown, networks broke down: λ = {', '.join(hidden)}", fontsize=8, color=".35")
     ax.set(xlabel="clean, %", ylabel=f"under {attack(attacked[0])} at {radius(attacked[0])}, %")
     if ax.get_legend_handles_labels()[1]:

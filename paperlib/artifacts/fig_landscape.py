@@ -5,13 +5,13 @@ from operator import itemgetter
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm, Normalize
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from pandas import DataFrame
 
 from paperlib.artifacts.drawing import bound, line, logarithmic, picture
-from paperlib.artifacts.reading import Part, captioned, known, percent, select, trainings, where
+from paperlib.artifacts.reading import Part, known, percent, select, trainings, where
 from paperlib.artifacts.tabulating import network, number, pivot
 from paperlib.words import hue, title
 
@@ -19,6 +19,8 @@ STYLES = {"attack": "-", "random": "--"}  # of the directions
 NAMES = {"attack": "attack's direction", "random": "random direction"}
 LIKELY = np.log(2)  # the loss at which the true class has probability 1/2
 NONE = "No image is classified correctly by all networks, so none has a landscape to show"  # a headline
+
+caption = "{data}, those of {samples} test images that all networks classify correctly, {seeds}"
 
 
 # ---- along the two directions ------------------------------------------------------------------------------------
@@ -41,25 +43,20 @@ def headline(record: dict) -> str:
     )
 
 
-def caption(record: dict) -> str:
-    """Data, images and seeds."""
-    return captioned(record, "{data}, those of {samples} test images that all networks classify correctly, {seeds}")
-
-
 def figure(record: dict) -> Figure:
     """A column for each training.  Above: the median loss.  Middle: single images.  Below: the share still correct."""
     names, curves = trainings(record), record["arrays"]["curves"]
-    fig, axes = plt.subplots(
-        3, len(names), figsize=(9.6, 7), height_ratios=(3, 3, 2), sharex=True, sharey="row", layout="constrained"
-    )
-    axes = axes.reshape(3, -1)
+    shape = {"figsize": (9.6, 7), "height_ratios": (3, 3, 2), "squeeze": False, "layout": "constrained"}
+    fig, axes = plt.subplots(3, len(names), sharex=True, sharey="row", **shape)
     axes[1, 0].sharey(axes[0, 0])
     for (above, middle, below), training in zip(axes.T, names, strict=True):
         losses = select(record, quantity="loss", training=training)
         above.set_title(title(training), color=hue(training), fontweight="bold", fontsize=11)
         directions(losses, above)
         directions(select(record, quantity="still correct", training=training), below, factor=100)
-        single(curves["t_255"], curves["loss"].get(training, {}), hue(training), middle)
+        for direction, images in curves["loss"].get(training, {}).items():
+            for loss in images:
+                middle.plot(curves["t_255"], loss, STYLES[direction], color=hue(training), linewidth=0.8)
         for ax in (above, middle):
             ax.axhline(LIKELY, color=".4", linewidth=0.8, linestyle=":")
             logarithmic(ax)
@@ -88,37 +85,24 @@ def table(record: dict) -> list[DataFrame]:
     rows += select(record, quantity="roughness") + select(record, quantity="zero gradient")
 
     def column(row: dict) -> str:
-        parts = [row["quantity"]]
-        parts += [f"t = {row['t_255']:g}/255"] if "t_255" in row else []
-        parts += [row["direction"]] if "direction" in row and row.get("t_255") != 0 else []
-        return ", ".join(parts)
+        place = f", t = {row['t_255']:g}/255" if "t_255" in row else ""
+        direction = f", {row['direction']}" if "direction" in row and row.get("t_255") != 0 else ""
+        return row["quantity"] + place + direction
 
-    def cell(row: dict) -> str:
-        return number(row) if row["quantity"] == "loss" else percent(row)
-
-    return [pivot(rows, network, column, cell)]
+    return [pivot(rows, network, column, lambda r: number(r) if r["quantity"] == "loss" else percent(r))]
 
 
 def directions(rows: list[dict], ax: Axes, *, factor: float = 1) -> Axes:
     """`factor` times one quantity of one training against t: a line for each direction, with its interval."""
     for direction, linestyle in STYLES.items():
-        style = {"marker": "", "linestyle": linestyle, "linewidth": 1.8}
-        line(ax, "t_255", where(rows, direction=direction), hue(rows[0]["training"]), factor=factor, **style)
-    return ax
-
-
-def single(t: list[float], losses: dict[str, list[list[float]]], colour: str, ax: Axes) -> Axes:
-    """The loss of single images against `t`; `losses` maps a direction to a list of losses for each image."""
-    for direction, style in STYLES.items():
-        for loss in losses.get(direction, []):
-            ax.plot(t, loss, style, color=colour, linewidth=0.8)
+        shown, style = where(rows, direction=direction), {"marker": "", "linestyle": linestyle, "linewidth": 1.8}
+        line(ax, "t_255", shown, hue(rows[0]["training"]), factor=factor, **style)
     return ax
 
 
 def name_directions(rows: list[dict], ax: Axes) -> Axes:
     """Name the lines at their left ends, where they lie apart: one below its interval, one above."""
-    first = [where(rows, direction=direction)[0] for direction in STYLES]
-    ends = sorted(known(first), key=itemgetter("value"))
+    ends = sorted(known(where(rows, direction=name)[0] for name in STYLES), key=itemgetter("value"))
     for row, end, shift in zip(ends, ("low", "high"), (-4, 4), strict=False):
         style = {"textcoords": "offset points", "va": "top" if shift < 0 else "bottom", "fontsize": 7.5}
         place = (row["t_255"], bound(row, end))
@@ -149,11 +133,6 @@ def plane_headline(record: dict) -> str:
     )
 
 
-def plane_caption(record: dict) -> str:
-    """Data, the image and seeds."""
-    return captioned(record, "{data}, the first test image that all networks classify correctly, {seeds}")
-
-
 def plane_figure(record: dict) -> Figure:
     """An image, and for each training its loss over the plane of the two directions."""
     plane = record["arrays"]["plane"]
@@ -163,15 +142,20 @@ def plane_figure(record: dict) -> Figure:
     for ax in (left, *maps):
         ax.grid(visible=False)
     if not names:
-        text = "no image is classified\ncorrectly by all"
-        maps[0].text(0.5, 0.5, text, transform=maps[0].transAxes, ha="center")
+        maps[0].text(0.5, 0.5, "no image is classified\ncorrectly by all", transform=maps[0].transAxes, ha="center")
         return fig
     picture(left, np.array(plane["image"])).set_title("the image (+)")
     losses = np.array([*plane["loss"].values()])
     lowest = losses[losses > 0].min(initial=1)
     norm = LogNorm(lowest, max(losses.max(), 2 * lowest))
     for ax, training, loss in zip(maps, names, losses, strict=True):
-        loss_map(t, np.maximum(loss, lowest), np.array(plane["right"][training]), norm, ax)
+        ax.pcolormesh(t, t, np.maximum(loss, lowest), norm=norm, cmap="magma", rasterized=True)
+        right = np.array(plane["right"][training])
+        if right.any() and not right.all():  # a line around the region where the decision is right
+            outline = [withStroke(linewidth=3, foreground="black")]
+            ax.contour(t, t, right, [0.5], colors="white", linewidths=1.4).set_path_effects(outline)
+        ax.plot(0, 0, "+", color="white", markersize=8)
+        ax.set(aspect="equal", xlabel="attack's direction,\nin 1/255", xlim=(t[0], t[-1]), ylim=(t[0], t[-1]))
         ax.set_title(title(training), color=hue(training), fontweight="bold", fontsize=11)
     for ax in maps[1:]:
         ax.set_yticklabels([])
@@ -181,18 +165,5 @@ def plane_figure(record: dict) -> Figure:
     return fig
 
 
-def loss_map(t: np.ndarray, loss: np.ndarray, right: np.ndarray, norm: Normalize, ax: Axes) -> Axes:
-    """The loss over the plane, (T, T): columns for the T lengths `t` in the attack's direction, rows in a random one.
-
-    A line surrounds the region where the decision is `right`, (T, T).
-    """
-    ax.pcolormesh(t, t, loss, norm=norm, cmap="magma", rasterized=True)
-    if right.any() and not right.all():
-        outline = [withStroke(linewidth=3, foreground="black")]
-        ax.contour(t, t, right, [0.5], colors="white", linewidths=1.4).set_path_effects(outline)
-    ax.plot(0, 0, "+", color="white", markersize=8)
-    ax.set(aspect="equal", xlabel="attack's direction,\nin 1/255", xlim=(t[0], t[-1]), ylim=(t[0], t[-1]))
-    return ax
-
-
-PARTS = {"plane": Part(plane_headline, plane_caption, plane_figure)}
+PLANE = "{data}, the first test image that all networks classify correctly, {seeds}"  # a caption
+PARTS = {"plane": Part(plane_headline, PLANE, plane_figure)}

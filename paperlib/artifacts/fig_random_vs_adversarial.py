@@ -6,9 +6,11 @@ from pandas import DataFrame
 
 from paperlib import labels
 from paperlib.artifacts.noise import LAWS, UNMEASURED, clean_line, noise_panel, noise_row, widest
-from paperlib.artifacts.reading import captioned, percent, same_attack, select, under
+from paperlib.artifacts.reading import percent, same_attack, select, under
 from paperlib.artifacts.tabulating import pivot
 from paperlib.words import attack, radius
+
+caption = "{data}, {samples} test images, {seeds}"
 
 
 def headline(record: dict) -> str:
@@ -18,15 +20,8 @@ def headline(record: dict) -> str:
     if widest_gap is None:
         return UNMEASURED
     attacked, noise = widest_gap
-    return (
-        f"{attack(attacked)} at ε = {radius(attacked)} leaves {100 * attacked['value']:.0f} % accuracy, "
-        f"uniform noise of 4ε leaves {100 * noise:.0f} %"
-    )
-
-
-def caption(record: dict) -> str:
-    """Data, images and seeds."""
-    return captioned(record)
+    text = f"{attack(attacked)} at ε = {radius(attacked)} leaves {100 * attacked['value']:.0f} % accuracy, "
+    return f"{text}uniform noise of 4ε leaves {100 * noise:.0f} %"
 
 
 def figure(record: dict) -> Figure:
@@ -53,11 +48,9 @@ def table(record: dict) -> list[DataFrame]:
     def column(gap: dict) -> str:
         return f"{attack({'attack': gap['noise']})}, {gap['factor']}ε"
 
-    def cell(gap: dict) -> str:
-        return percent(noise_row(means, gap))
-
+    gaps = pivot(select(record, quantity="mean gap"), head, column, lambda gap: percent(noise_row(means, gap)))
     energy = [
         {"noise": attack(row), "size": radius(row), "energy left after clamping": percent(row)}
         for row in select(record, quantity="noise energy kept")
     ]
-    return [pivot(select(record, quantity="mean gap"), head, column, cell), DataFrame(energy)]
+    return [gaps, DataFrame(energy)]

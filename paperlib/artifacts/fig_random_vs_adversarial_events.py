@@ -7,11 +7,13 @@ from pandas import DataFrame
 from paperlib import labels
 from paperlib.artifacts.events import NOTHING, UNITS, nothing
 from paperlib.artifacts.noise import LAWS, UNMEASURED, clean_line, noise_panel, widest
-from paperlib.artifacts.reading import captioned, percent, points, same_attack, select, trainings, under, where
+from paperlib.artifacts.reading import percent, points, same_attack, select, trainings, under, where
 from paperlib.artifacts.tabulating import pivot
 from paperlib.words import attack, hue, radius, size, title
 
 LARGER = {"uniform": "uniform noise of 4ε", labels.RANDOM_FLIPS: "four times as many at random"}  # by law
+
+caption = "{data}, {samples} test recordings, {seeds}"
 
 
 def headline(record: dict) -> str:
@@ -22,19 +24,11 @@ def headline(record: dict) -> str:
     training, phrases = means[0]["training"], []
     for law, name in LARGER.items():
         gaps = select(record, quantity="mean gap", noise=law, training=training)
-        widest_gap = widest(where(means, training=training), gaps)
-        if widest_gap is not None:
+        if widest_gap := widest(where(means, training=training), gaps):
             attacked, noise = widest_gap
-            phrases.append(
-                f"{attack(attacked)} at {radius(attacked)} leaves {100 * attacked['value']:.0f} %, "
-                f"{name} {100 * noise:.0f} %"
-            )
+            left = f"{attack(attacked)} at {radius(attacked)} leaves {100 * attacked['value']:.0f} %"
+            phrases.append(f"{left}, {name} {100 * noise:.0f} %")
     return f"{title(training)}: {'; '.join(phrases)}" if phrases else UNMEASURED
-
-
-def caption(record: dict) -> str:
-    """Data, recordings and seeds."""
-    return captioned(record, "{data}, {samples} test recordings, {seeds}")
 
 
 def figure(record: dict) -> Figure:
@@ -74,7 +68,5 @@ def table(record: dict) -> list[DataFrame]:
             "noise": gap["noise"].replace("_", " "),
         }
 
-    def column(gap: dict) -> str:
-        return f"noise of {gap['factor']} times the size, minus it"
-
-    return [pivot(select(record, quantity="mean gap"), head, column, points)]
+    gaps = select(record, quantity="mean gap")
+    return [pivot(gaps, head, lambda gap: f"noise of {gap['factor']} times the size, minus it", points)]

@@ -12,26 +12,13 @@ from pandas import DataFrame
 
 from paperlib import labels
 from paperlib.artifacts.drawing import ATTACK, dots
-from paperlib.artifacts.reading import (
-    STUDY,
-    Line,
-    captioned,
-    clear,
-    known,
-    percent,
-    points,
-    same_attack,
-    select,
-    turned,
-    under,
-)
+from paperlib.artifacts.reading import STUDY, Line, clear, known, percent, points, same_attack, select, turned, under
 from paperlib.artifacts.tabulating import attack_at, number, pivot
 from paperlib.words import attack, hue, title
 
 FACTORS = ("confidence", "penalty", "direction", "h")
 SYMBOLS = {"square": "q²", "absolute": "|q|", "+": "+d", "-": "-d", "central": "±d"}  # of choices, where not their name
 FIRST = "the first"  # the label `against` of differences from the first form
-SWEPT = ("mean accuracy", "mean accuracy at another λ")
 SIZES = {"l1": "‖g‖₁", "participation number": "PN"}  # quantities of the gradient, with heads of columns
 STATEMENTS = {
     "l1": "Every variant with a λ lowers the gradient's magnitude, the median of ‖∇ₓ f_y‖₁.",
@@ -40,8 +27,7 @@ STATEMENTS = {
     ),
 }
 MARKERS = {labels.CLEAN: ("o", ".55"), labels.WORST: ("D", None)}  # with colours; None: that of the training
-OTHER = ("s", ATTACK)  # marker and colour of any other attack
-WIDTHS = (3.9, 4.2, 3.1, 1.1)  # of the four panels
+caption = STUDY
 
 
 def headline(record: dict) -> str:
@@ -58,34 +44,27 @@ def headline(record: dict) -> str:
     if single := single_changes(record):
         decided = [row for row in single if clear(row)]
         widest = max(decided or single, key=lambda row: abs(row["value"]))
-        changes = "change" if len(single) == 1 else "changes"
-        result = "what matters most is" if decided else "none is clear of 0, the largest is"
-        change = f"{name(widest, changed(widest, first))}, {points(widest)}"
-        parts.append(f"of {len(single)} single {changes} to it {result} {change}")
+        text = f"of {len(single)} single {'change' if len(single) == 1 else 'changes'} to it "
+        text += "what matters most is" if decided else "none is clear of 0, the largest is"
+        parts.append(f"{text} {name(widest, changed(widest, first))}, {points(widest)}")
     if none := [name(row, changed(row, first)) for row in chosen if not row["value"]]:
         parts.append(f"validation data choose λ = 0 for {' and '.join(none)}")
     return "; ".join(parts)
 
 
-def caption(record: dict) -> str:
-    """Data, epochs, images and seeds."""
-    return captioned(record, STUDY)
-
-
 def figure(record: dict) -> Figure:
     """A line for each form, vanilla first: its factors, accuracies, differences from the first form, its gradient."""
-    chosen = forms(record)
+    chosen, widths = forms(record), (3.9, 4.2, 3.1, 1.1)
+    size = (sum(widths), 1.6 + 0.34 * (len(chosen) + 1))
+    fig, axes = plt.subplots(1, 4, figsize=size, width_ratios=widths, sharey=True, layout="constrained")
+    write_forms(chosen, axes[0])
     means = select(record, quantity="mean accuracy", split=None)
     other_lambdas = select(record, quantity="mean accuracy at another λ", attack=labels.WORST)
-    first = form(chosen[0]) if chosen else {}
-    gains = [row for row in select(record, quantity="difference", against="vanilla") if form(row) == first]
-    differences = [*map(vanilla_against_first, gains), *select(record, quantity="difference", against=FIRST)]
-    size = (sum(WIDTHS), 1.6 + 0.34 * (len(chosen) + 1))
-    fig, axes = plt.subplots(1, 4, figsize=size, width_ratios=WIDTHS, sharey=True, layout="constrained")
-    write_forms(chosen, axes[0])
     accuracies(placed(means, chosen), placed(other_lambdas, chosen), axes[1])
+    gains = [(y, row) for y, row in placed(select(record, quantity="difference", against="vanilla"), chosen) if y == 1]
     if gains:
-        changes(placed(differences, chosen), axes[2])
+        vanilla = [(0, turned(row)) for _, row in gains]
+        changes(vanilla + placed(select(record, quantity="difference", against=FIRST), chosen), axes[2])
     else:  # nothing to compare with
         axes[2].set_axis_off()
     write_sizes(placed([row for quantity in SIZES for row in select(record, quantity=quantity)], chosen), axes[3])
@@ -104,9 +83,6 @@ def table(record: dict) -> list[DataFrame]:
         cells = [symbol(row, factor) for factor in FACTORS] if form(row) else [title(row["training"]), "", "", ""]
         return dict(zip(FACTORS, map(_escaped, cells), strict=True))
 
-    def with_lambda(row: dict) -> dict:
-        return head(row) | {"λ": f"{row['lam']:g}"}
-
     def column(row: dict) -> str:
         text = attack_at(row) if "attack" in row else row["quantity"]
         return f"{text}, against {row['against']}" if "against" in row else text
@@ -119,12 +95,12 @@ def table(record: dict) -> list[DataFrame]:
     def sample(row: dict) -> str:
         return f"{attack_at(row)}, validation" if "split" in row else attack_at(row)
 
-    judged = [row for row in record["rows"] if "split" not in row and row["quantity"] != SWEPT[1]]
-    lines = [
-        row for row in judged if row["quantity"] == "mean accuracy" or row.get("attack", labels.WORST) == labels.WORST
-    ]
-    swept = [row for row in record["rows"] if row["quantity"] in SWEPT and "lam" in row]
-    return [pivot(lines, head, column, cell).fillna(""), pivot(swept, with_lambda, sample, percent).fillna("")]
+    chosen, others = "mean accuracy", "mean accuracy at another λ"
+    lines = [row for row in record["rows"] if "split" not in row and row["quantity"] != others]
+    lines = [row for row in lines if row["quantity"] == chosen or row.get("attack", labels.WORST) == labels.WORST]
+    swept = [row for row in record["rows"] if row["quantity"] in (chosen, others) and "lam" in row]
+    by_lambda = pivot(swept, lambda row: head(row) | {"λ": f"{row['lam']:g}"}, sample, percent)
+    return [pivot(lines, head, column, cell).fillna(""), by_lambda.fillna("")]
 
 
 def box(record: dict) -> Iterator[Line]:
@@ -132,17 +108,14 @@ def box(record: dict) -> Iterator[Line]:
     for factor in FACTORS:
         if rows := [row for row in single_changes(record) if changed(row, forms(record)[0]) == [factor]]:
             numbers = ", ".join(f"{_escaped(name(row, [factor]))} {points(row)}" for row in rows)
-            holds = True if any(map(clear, rows)) else None
             subject = factor if factor == "h" else f"the {factor}"
-            yield Line(holds, f"Changing {subject} alone changes accuracy under the {attack(rows[0])}.", numbers)
+            statement = f"Changing {subject} alone changes accuracy under the {attack(rows[0])}."
+            yield Line(True if any(map(clear, rows)) else None, statement, numbers)
     for quantity, statement in STATEMENTS.items():
         rows = known(select(record, quantity=quantity))
         vanilla, variants = [row for row in rows if not form(row)], [row for row in rows if form(row)]
         if vanilla and variants:
             yield _lowered(variants, vanilla[0], statement)
-
-
-# ---- forms -------------------------------------------------------------------------------------------------------
 
 
 def forms(record: dict) -> list[dict]:
@@ -177,12 +150,6 @@ def name(row: dict, factors: Iterable[str] = FACTORS) -> str:
     return ", ".join(f"h = {text}" if factor == "h" else text for factor, text in symbols.items())
 
 
-def vanilla_against_first(gain: dict) -> dict:
-    """The difference of vanilla from the first form, from that of the first form from vanilla."""
-    row = turned(gain) | {"against": FIRST}
-    return {label: value for label, value in row.items() if label not in FACTORS}
-
-
 def placed(rows: list[dict], chosen: list[dict]) -> list[tuple[int, dict]]:
     """Each of `rows` with the height of its form in the figure: vanilla at 0, then the forms of `chosen`."""
     heights = [{}, *map(form, chosen)]
@@ -200,11 +167,7 @@ def _lowered(rows: list[dict], vanilla: dict, statement: str) -> Line:
 
 
 def _escaped(text: str) -> str:
-    """The text for a cell of a Markdown table."""
-    return text.replace("|", r"\|")
-
-
-# ---- panels ------------------------------------------------------------------------------------------------------
+    return text.replace("|", r"\|")  # for a cell of a Markdown table
 
 
 def write_forms(chosen: list[dict], ax: Axes) -> Axes:
@@ -224,18 +187,14 @@ def write_forms(chosen: list[dict], ax: Axes) -> Axes:
 
 
 def accuracies(pairs: list[tuple[int, dict]], other_lambdas: list[tuple[int, dict]], ax: Axes) -> Axes:
-    """Mean accuracies, a marker for each attack; those of `other_lambdas`, which were not chosen, are hollow.
-
-    `pairs` and `other_lambdas` hold heights and rows, vanilla's row before the others.
-    """
+    """Mean accuracies, `pairs` of heights and rows, a marker for each attack; `other_lambdas` likewise, but hollow."""
     for y, row in other_lambdas:
         style = {"markersize": 4, "markerfacecolor": "none", "color": hue(row["training"]), "alpha": 0.55}
         ax.plot(100 * row["value"], y + 0.3, "D", **style)
     rows = [row for _, row in pairs]
     for i, same in enumerate({attack(row): same_attack(rows, row) for row in rows}.values()):
-        marks = [(y, row) for y, row in pairs if row in same]
-        for y, row in marks:
-            marker, colour = MARKERS.get(row["attack"], OTHER)
+        for y, row in [(y, row) for y, row in pairs if row in same]:
+            marker, colour = MARKERS.get(row["attack"], ("s", ATTACK))
             label = attack_at(row) if row is same[-1] else None
             dots(ax, [row], y + 0.13 * (i - 1), colour or hue(row["training"]), fmt=marker, label=label)
     for row in under(rows, labels.WORST, training="vanilla"):

@@ -4,16 +4,17 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
-from pandas import DataFrame
 
 from paperlib import labels
 from paperlib.artifacts.drawing import LOG, bound
-from paperlib.artifacts.reading import captioned, select, trainings, under, where, whole
+from paperlib.artifacts.reading import select, trainings, under, where, whole
 from paperlib.artifacts.tabulating import contrasted
 from paperlib.words import attack, hue, title
 
 MARKERS = {"triangle": "^", "rectangle": "s", "exponential": "o"}
 NAMES = {"straight-through": "straight", "assg": "ASSG", "pdsg": "PDSG"}  # of rules on the x-axis, where not the label
+caption = "{data}, {samples} test images, {seeds}"
+table = contrasted
 
 
 def headline(record: dict) -> str:
@@ -32,17 +33,11 @@ def headline(record: dict) -> str:
     )
 
 
-def caption(record: dict) -> str:
-    """Data, images and seeds."""
-    return captioned(record)
-
-
 def figure(record: dict) -> Figure:
     """A panel for each training."""
     means, names = select(record, quantity="mean accuracy"), trainings(record)
-    fig, axes = plt.subplots(
-        1, len(names), figsize=(10.4, 4.4), sharey=True, squeeze=False, subplot_kw=LOG, layout="constrained"
-    )
+    options = {"sharey": True, "squeeze": False, "subplot_kw": LOG, "layout": "constrained"}
+    fig, axes = plt.subplots(1, len(names), figsize=(10.4, 4.4), **options)
     for ax, training in zip(axes[0], names, strict=True):
         rules(where(means, training=training), ax)
         ax.set_title(title(training), color=hue(training), fontweight="bold", fontsize=11)
@@ -50,11 +45,6 @@ def figure(record: dict) -> Figure:
     axes[0, 0].set(ylabel="accuracy, %", ylim=(max(0, 10 * int(10 * lowest)) - 2, 102))
     axes[0, -1].legend(loc="best", fontsize=8, frameon=True)
     return fig
-
-
-def table(record: dict) -> list[DataFrame]:
-    """Accuracy and passes of each attack, then its difference from the network's own rule."""
-    return contrasted(record)
 
 
 def own_rule(rows: list[dict]) -> list[dict]:
@@ -68,13 +58,9 @@ def with_width(rows: list[dict]) -> list[dict]:
 
 
 def rules(rows: list[dict], ax: Axes) -> Axes:
-    """One training's accuracy under PGD by each rule, with horizontal lines for the own rule and for all together.
-
-    `rows` are mean accuracies.  Two of them are by the network's own rule; the one of more steps is at the cost of all
-    rules together.
-    """
+    """One training's mean accuracies under PGD by each rule, with horizontal lines for the own rule and for all."""
     colour = hue(rows[0]["training"])
-    reference, longer = own_rule(rows)
+    reference, longer = own_rule(rows)  # the one of more steps is at the cost of all rules together
     (together,) = under(rows, "pgd", rules=labels.WIDTHS)
     ax.axhspan(100 * bound(reference, "low"), 100 * bound(reference, "high"), color=colour, alpha=0.1, linewidth=0)
     ax.axhline(100 * reference["value"], color=colour, linewidth=1, label="own rule, with its interval")
@@ -82,8 +68,8 @@ def rules(rows: list[dict], ax: Axes) -> Axes:
     ax.axhline(100 * longer["value"], color="black", linewidth=1.2, linestyle=":", label="own rule at their cost")
     swept = with_width(rows)
     curves(swept, ax)
-    beside([row for row in rows if "rule" in row and "gamma" not in row], sorted({row["gamma"] for row in swept}), ax)
-    return ax
+    without = [row for row in rows if "rule" in row and "gamma" not in row]
+    return beside(without, sorted({row["gamma"] for row in swept}), ax)
 
 
 def curves(rows: list[dict], ax: Axes) -> Axes:
@@ -100,13 +86,12 @@ def curves(rows: list[dict], ax: Axes) -> Axes:
 def beside(rows: list[dict], gammas: list[float], ax: Axes) -> Axes:
     """A dot for each rule without a width, on the right of the widths `gammas`; all are named on the x-axis."""
     places = [1.9 ** (i + 1) * gammas[-1] for i in range(len(rows))]
-    if rows:
-        values = [100 * row["value"] for row in rows]
-        ax.plot(places, values, "D", color=hue(rows[0]["training"]), markersize=4)
+    for x, row in zip(places, rows, strict=True):
+        ax.plot(x, 100 * row["value"], "D", color=hue(row["training"]), markersize=4)
     ax.axvline(1.4 * gammas[-1], color=".6", linewidth=0.8)
     names = [NAMES.get(row["rule"], row["rule"]) for row in rows]
     ax.set_xticks([*gammas, *places], [*(f"{gamma:g}" for gamma in gammas), *names], rotation=90, fontsize=8)
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.set(xlim=(0.7 * gammas[0], 1.4 * max(places, default=gammas[-1])))
+    ax.set_xlim(0.7 * gammas[0], 1.4 * max(places, default=gammas[-1]))
     ax.set_xlabel("width γ of the rule | rules without", fontsize=8)
     return ax

@@ -14,7 +14,7 @@ from pandas import DataFrame
 
 from paperlib import labels
 from paperlib.artifacts.drawing import bound, dots, whiskers
-from paperlib.artifacts.reading import STUDY, Line, all_above, captioned, clear, percent, points, select, where, whole
+from paperlib.artifacts.reading import STUDY, Line, all_above, clear, percent, points, select, where, whole
 from paperlib.artifacts.tabulating import attack_at, pivot
 from paperlib.words import attack, hue, title
 
@@ -30,9 +30,7 @@ STATEMENTS = {
 OPEN = {"markerfacecolor": "white"}
 SHIFTS = {labels.WORST: 0.14, labels.CLEAN: -0.14}  # of dots, from the height of their setting
 STYLES = {labels.WORST: {}, labels.CLEAN: OPEN}
-APART = 0.1  # between the dots of one T
-GAP = 0.5  # between the groups of T, τ, reset and neuron
-DECIDED, UNDECIDED = "black", ".65"  # of differences clear of 0, and of others
+caption = STUDY
 
 
 def headline(record: dict) -> str:
@@ -49,17 +47,12 @@ def headline(record: dict) -> str:
     (ann,) = filter(without_spikes, rows)
     scale = "over seeds" if len(default["seeds"]) > 1 else "on the same images"
     verdict = ("is not clearly other", "is clearly more", "is clearly less")[clear(same_setting(differences, ann))]
-    count = f"{len(clearly) or 'none'} of {len(spiking)} other settings clearly"
-    count += " differs" if len(clearly) < 2 else " differ"
+    differ = "differs" if len(clearly) < 2 else "differ"
     return (
         f"In the worst case SR gains {whole(default)} points at {symbol(default, 'T')}, {symbol(default, 'tau')}; "
-        f"{count} {scale}{': ' if texts else ''}{', '.join(texts)}; the ANN's {whole(ann)} {verdict}"
+        f"{len(clearly) or 'none'} of {len(spiking)} other settings clearly {differ} {scale}"
+        f"{': ' if texts else ''}{', '.join(texts)}; the ANN's {whole(ann)} {verdict}"
     )
-
-
-def caption(record: dict) -> str:
-    """Data, epochs, images and seeds."""
-    return captioned(record, STUDY)
 
 
 def figure(record: dict) -> Figure:
@@ -79,23 +72,17 @@ def table(record: dict) -> list[DataFrame]:
         return []
     default, choices = gains(record)[0], select(record, quantity="chosen λ")
 
-    def neurons(row: dict) -> dict:
-        return {"neurons": name(row, default)}
-
     def chosen(row: dict) -> dict:
         note = "" if same_setting(choices, row)["value"] else " (none chosen)"
-        return neurons(row) | {"λ": f"{row['lam']:g}{note}"}
+        return {"neurons": name(row, default), "λ": f"{row['lam']:g}{note}"}
 
     def network(row: dict) -> dict:
         lam = f", λ = {row['lam']:g}" if "lam" in row else ""
-        return neurons(row) | {"training": title(row["training"]) + lam}
-
-    def gain_at(row: dict) -> str:
-        return f"{row['quantity']}, {attack_at(row)}"
+        return {"neurons": name(row, default), "training": title(row["training"]) + lam}
 
     changes = [*select(record, quantity="gain"), *select(record, quantity="gain minus the own")]
-    means = select(record, quantity="mean accuracy")
-    return [pivot(changes, chosen, gain_at, points).fillna(""), pivot(means, network, attack_at, percent)]
+    gained = pivot(changes, chosen, lambda row: f"{row['quantity']}, {attack_at(row)}", points)
+    return [gained.fillna(""), pivot(select(record, quantity="mean accuracy"), network, attack_at, percent)]
 
 
 def box(record: dict) -> Iterator[Line]:
@@ -108,23 +95,17 @@ def box(record: dict) -> Iterator[Line]:
     yield Line(all_above([default]), f"SR helps at {name(default, default)}.", points(default))
     for factor, statement in STATEMENTS.items():
         if others := [row for row in rows if factor in changed(row, default)]:
-            numbers = _ends(others, differences, default) if len(others) > FEW else _each(others, differences, default)
-            yield Line(all_above(others), statement, numbers)
+            yield Line(all_above(others), statement, _numbers(others, differences, default))
 
 
-def _each(rows: list[dict], differences: list[dict], default: dict) -> str:
+def _numbers(rows: list[dict], differences: list[dict], default: dict) -> str:
+    """The gain in each setting; of many settings the lowest and the highest."""
     pairs = [(row, same_setting(differences, row)) for row in rows]
-    return "; ".join(f"{name(row, default)} {points(row)}, {points(other)} against the own" for row, other in pairs)
-
-
-def _ends(rows: list[dict], differences: list[dict], default: dict) -> str:
-    low, *_, high = sorted(rows, key=lambda row: row["value"])
-    sides = [clear(same_setting(differences, row)) for row in rows]
+    if len(rows) <= FEW:
+        return "; ".join(f"{name(row, default)} {points(row)}, {points(other)} against the own" for row, other in pairs)
+    sides, (low, *_, high) = [clear(other) for _, other in pairs], sorted(rows, key=lambda row: row["value"])
     ends = f"from {name(low, default)} {points(low)} to {name(high, default)} {points(high)}"
     return f"{len(rows)} settings {ends}; {sides.count(-1)} clearly below the own, {sides.count(1)} above"
-
-
-# ---- settings ----------------------------------------------------------------------------------------------------
 
 
 def gains(record: dict, attack: str = labels.WORST) -> list[dict]:
@@ -171,12 +152,8 @@ def symbol(row: dict, factor: str) -> str:
     return ANN if row[factor] == "ReLU" else FACTORS[factor].format(row[factor])
 
 
-# ---- one factor at a time ----------------------------------------------------------------------------------------
-
-
 def _one_at_a_time(record: dict) -> Figure:
-    default, choices = gains(record)[0], select(record, quantity="chosen λ")
-    lines = grouped(gains(record))
+    default, choices, lines = gains(record)[0], select(record, quantity="chosen λ"), grouped(gains(record))
     both = [(y, row) for kind in SHIFTS for row in gains(record, kind) for y in heights(row, lines)]
     differences = [(y, row) for row in from_default(record) for y in heights(row, lines)]
     size = (10.4, 1.9 + 0.33 * lines[-1][0])
@@ -186,30 +163,31 @@ def _one_at_a_time(record: dict) -> Figure:
         for y in heights(default, lines):
             ax.axhspan(y - 0.5, y + 0.5, color=".94", zorder=0)
     accuracies([(y, *_vanilla_and_sr(record, gain)) for y, gain in both], axes[0])
-    notes = ["bold and shaded: the profile's own"]
-    notes += [] if all(row["value"] for row in choices) else ["* no λ was chosen, the smallest is shown"]
-    axes[0].set_xlabel("; ".join(notes), fontsize=8)
+    note = "" if all(row["value"] for row in choices) else "; * no λ was chosen, the smallest is shown"
+    axes[0].set_xlabel(f"bold and shaded: the profile's own{note}", fontsize=8)
     marks = [Line2D([], [], marker="o", color=hue("sr"), linestyle="none", **style) for style in STYLES.values()]
     legend = {"loc": "upper right", "bbox_to_anchor": (0, -0.01), "fontsize": 8}
     axes[0].legend(marks, [attack_at(gains(record, kind)[0]) for kind in STYLES], **legend)
     gained(both, axes[1])
     compared(differences, axes[2])
     axes[2].set_xlabel(f"points, {attack(default)}; black: clear of 0", fontsize=8)
-    _name_settings(lines, default, choices, axes[0])
+    stars = ["" if same_setting(choices, row)["value"] else "*" for _, _, row in lines]
+    names = [f"{symbol(r, factor)},  λ = {r['lam']:g}{star}" for (_, factor, r), star in zip(lines, stars, strict=True)]
+    axes[0].set_yticks([y for y, _, _ in lines], names)
+    for label, (_, _, row) in zip(axes[0].get_yticklabels(), lines, strict=True):
+        label.set(fontweight="bold" if row is default else "normal")
+    axes[0].set_ylim(lines[-1][0] + 0.6, -0.6)
     return fig
 
 
 def grouped(rows: list[dict]) -> list[tuple[float, str, dict]]:
-    """Height, factor and gain of each line: a group for each factor that varies, with the default in every group.
-
-    `rows` are gains, the default's first.
-    """
+    """Height, factor and gain of each line: of `rows`, the default's first, a group for each factor that varies."""
     lines, y = [], 0.0
     for factor in FACTORS:
         group = sorted((row for row in rows if set(changed(row, rows[0])) <= {factor}), key=lambda row: row[factor])
         if len(group) > 1:
             lines += [(y + i, factor, row) for i, row in enumerate(group)]
-            y += len(group) + GAP
+            y += len(group) + 0.5
     return lines
 
 
@@ -241,7 +219,7 @@ def gained(pairs: list[tuple[float, dict]], ax: Axes) -> Axes:
 def compared(pairs: list[tuple[float, dict]], ax: Axes) -> Axes:
     """Gains minus the default's, black where clear of 0; `pairs` holds heights and rows."""
     for y, row in pairs:
-        dots(ax, [row], y, DECIDED if clear(row) else UNDECIDED)
+        dots(ax, [row], y, "black" if clear(row) else ".65")
     ax.axvline(0, color=".4", linewidth=0.8)
     ax.set(title="That gain minus the own setting's")
     return ax
@@ -254,32 +232,14 @@ def _vanilla_and_sr(record: dict, gain: dict) -> tuple[dict, dict]:
     return same_setting(vanilla, gain), same_setting(sr, gain)
 
 
-def _name_settings(lines: list[tuple[float, str, dict]], default: dict, choices: list[dict], ax: Axes) -> Axes:
-    names = []
-    for _, factor, row in lines:
-        star = "" if same_setting(choices, row)["value"] else "*"
-        names.append(f"{symbol(row, factor)},  λ = {row['lam']:g}{star}")
-    ax.set_yticks([y for y, _, _ in lines], names)
-    for label, (_, _, row) in zip(ax.get_yticklabels(), lines, strict=True):
-        label.set(fontweight="bold" if row is default else "normal")
-    ax.set_ylim(lines[-1][0] + 0.6, -0.6)
-    return ax
-
-
-# ---- every T with every τ and reset ------------------------------------------------------------------------------
-
-
 def _grid(record: dict) -> Figure:
-    resets, worst = ("attached", "detached"), attack(gains(record)[0])
-    fig, axes = plt.subplots(
-        2, 2, figsize=(10, 6.4), sharex=True, sharey="row", height_ratios=(3, 2), layout="constrained"
-    )
-    for line, kind in zip(axes, (labels.WORST, labels.CLEAN), strict=True):
-        for ax, reset in zip(line, resets, strict=True):
+    options = {"height_ratios": (3, 2), "sharex": True, "sharey": "row", "layout": "constrained"}
+    fig, axes = plt.subplots(2, 2, figsize=(10, 6.4), **options)
+    for reset, column in zip(("attached", "detached"), axes.T, strict=True):
+        for ax, kind in zip(column, (labels.WORST, labels.CLEAN), strict=True):
             against_steps(gains(record, kind), from_default(record, kind), reset, ax)
-    for ax, reset in zip(axes[0], resets, strict=True):
-        ax.set_title(f"{reset} reset", fontweight="bold")
-    axes[0, 0].set_ylabel(f"SR's gain, {worst}, points")
+        column[0].set_title(f"{reset} reset", fontweight="bold")
+    axes[0, 0].set_ylabel(f"SR's gain, {attack(gains(record)[0])}, points")
     axes[1, 0].set_ylabel("clean, points")
     axes[0, 1].legend(fontsize=8, frameon=True)
     axes[1, 0].set_xlabel("ringed: the profile's own; full dots: clearly another gain than that", fontsize=8)
@@ -287,17 +247,14 @@ def _grid(record: dict) -> Figure:
 
 
 def against_steps(rows: list[dict], differences: list[dict], reset: str, ax: Axes) -> Axes:
-    """SR's gain against T: a line for each τ of neurons with that `reset`, and a horizontal one for the ANN.
-
-    `rows` are gains under one attack, the default's first; `differences` are gains minus the default's.
-    """
+    """Gains against T, `rows` with the default's first: a line for each τ with that `reset`, one across for the ANN."""
     default, spiking = rows[0], [row for row in rows if not without_spikes(row)]
     steps, taus = (sorted({row[factor] for row in spiking}) for factor in ("T", "tau"))
     for i, tau in enumerate(taus):
         colour = to_hex(plt.get_cmap("Blues")(0.4 + 0.6 * (i + 1) / len(taus)))
         line = [row for row in spiking if row["T"] == 1 or (row["tau"], row["reset"]) == (tau, reset)]
         line.sort(key=lambda row: row["T"])
-        shift = APART * (i - (len(taus) - 1) / 2)  # not of T = 1, where τ and reset change nothing
+        shift = 0.1 * (i - (len(taus) - 1) / 2)  # not of T = 1, where τ and reset change nothing
         places = [steps.index(row["T"]) + (shift if row["T"] > 1 else 0) for row in line]
         ax.plot(places, [100 * row["value"] for row in line], color=colour, label=FACTORS["tau"].format(tau))
         for x, row in zip(places, line, strict=True):

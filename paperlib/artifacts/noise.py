@@ -21,14 +21,13 @@ def noise_row(means: list[dict], gap: dict) -> dict:
 
 
 def widest(means: list[dict], gaps: list[dict]) -> tuple[dict, float] | None:
-    """The row of the attack and the accuracy under noise four times larger, where the two differ most.
+    """The row of the attack and the accuracy under noise four times larger, where the two differ most; None: no such.
 
-    `means` and `gaps` are of one training, the gaps of one law.  None where no such noise was measured.
+    `means` and `gaps` are of one training, the gaps of one law.
     """
-    gaps = where(gaps, factor=NOISE_FACTOR)
-    if not gaps:
+    gap = max(where(gaps, factor=NOISE_FACTOR), key=lambda row: row["value"], default=None)
+    if gap is None:
         return None
-    gap = max(gaps, key=lambda row: row["value"])
     (attacked,) = same_attack(means, gap)
     return attacked, attacked["value"] + gap["value"]
 
@@ -38,8 +37,7 @@ def noise_panel(means: list[dict], gaps: list[dict], ax: Axes) -> Axes:
 
     `means` are the mean accuracies of one training, `gaps` the mean gaps between its attack and noise of one law.
     """
-    (unit,), ends = size(gaps[0]), []
-    colour = NOISE[gaps[0]["noise"]]
+    (unit,), ends, colour = size(gaps[0]), [], NOISE[gaps[0]["noise"]]
     for factor in dict.fromkeys(gap["factor"] for gap in gaps):
         same_factor = where(gaps, factor=factor)
         rows = [noise_row(means, gap) for gap in same_factor]

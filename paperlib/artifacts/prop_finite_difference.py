@@ -1,23 +1,24 @@
 """The finite-difference proposition: the h at which SR's quotient is a proxy of ‖∇f‖₁, and the quotient's cost."""
 
 from collections.abc import Iterable
-from functools import partial
 
-from matplotlib.figure import Figure
 from pandas import DataFrame
 
 from paperlib.artifacts import prop_finite_difference_figures as figures
-from paperlib.artifacts.prop_finite_difference_figures import EXACT, QUICK, windows
-from paperlib.artifacts.reading import Line, Part, captioned, known, percent, select
+from paperlib.artifacts.reading import Line, Part, known, percent, select, where
 from paperlib.artifacts.tabulating import network, number, pivot, quantity
 from paperlib.artifacts.thm_ratio import KEPT
 from paperlib.labels import SMOOTH, TRUE
 from paperlib.words import title
 
 # captions
+IMAGES = "{data}, {samples} test images, {seeds}"
 SCHEMES = "{data}, {samples} test images ({smooth_samples} smooth), {seeds}"
 CURVATURE = "{data}, {smooth_samples} test images, {seeds}"
 WEIGHTS = "{data}, {weight_samples} test images, {seeds}"
+
+caption = IMAGES
+figure = figures.followed
 
 
 def headline(record: dict) -> str:
@@ -26,7 +27,7 @@ def headline(record: dict) -> str:
     if not rows:
         return "The quotient follows ‖∇f‖₁ at no h: nothing varies from image to image"
     used = record["arrays"]["used_h"]
-    correlations = [f"{title(r['training'])} {r['value']:.2f}" for r in rows if r["h"] == used]
+    correlations = [f"{title(r['training'])} {r['value']:.2f}" for r in where(rows, h=used)]
     best = max(rows, key=lambda r: r["value"])
     return (
         f"At SR's h = {used:g} the quotient's rank correlation with ‖∇f‖₁ is {', '.join(correlations) or 'undefined'}; "
@@ -34,26 +35,14 @@ def headline(record: dict) -> str:
     )
 
 
-def caption(record: dict) -> str:
-    """Data, images and seeds."""
-    return captioned(record)
-
-
-def figure(record: dict) -> Figure:
-    """How the quotient follows ‖∇f‖₁, against h."""
-    return figures.followed(record)
-
-
 def table(record: dict) -> list[DataFrame]:
     """A line for each training and h: the forward quotient of the spiking network in 32 bits."""
-
-    def head(row: dict) -> dict:
-        return {"training": title(row["training"]), "h": f"{row['h']:g}"}
 
     def cell(row: dict) -> str:
         return percent(row) if row["quantity"] == "probability moved" else number(row)
 
-    return [pivot(select(record, regime=TRUE, precision="float32", scheme="forward"), head, quantity, cell)]
+    rows = select(record, regime=TRUE, precision="float32", scheme="forward")
+    return [pivot(rows, lambda r: {"training": title(r["training"]), "h": f"{r['h']:g}"}, quantity, cell)]
 
 
 def box(record: dict) -> Iterable[Line]:
@@ -62,7 +51,7 @@ def box(record: dict) -> Iterable[Line]:
     errors = select(record, quantity="relative error", regime=SMOOTH, precision="float64", scheme="forward")
     if errors := [r for r in errors if r["value"]]:
         least = min(r["h"] for r in errors)
-        small, at_used = (max(r["value"] for r in errors if r["h"] == h) for h in (least, used))
+        small, at_used = (max(r["value"] for r in where(errors, h=h)) for h in (least, used))
         yield Line(
             small < 0.01,
             "On the smoothed network the quotient tends to ‖g‖₁ (error below 1 %).",
@@ -93,9 +82,9 @@ def box(record: dict) -> Iterable[Line]:
     for name, resource in (("multiply-adds", "arithmetic"), ("bytes kept", "memory")):
         costs = {r["penalty"]: r["value"] for r in select(record, quantity=name)}
         yield Line(
-            costs[QUICK] < costs[EXACT],
+            costs[figures.QUICK] < costs[figures.EXACT],
             f"The quotient costs less {resource} than double back-propagation.",
-            f"{costs[QUICK]:.1f} times that of a step without penalty, against {costs[EXACT]:.1f}.",
+            f"{costs[figures.QUICK]:.1f} times that of a step without penalty, against {costs[figures.EXACT]:.1f}.",
         )
 
 
@@ -104,24 +93,21 @@ def box(record: dict) -> Iterable[Line]:
 
 def window_headline(record: dict) -> str:
     """The count of networks where the quotient is a proxy at SR's h."""
-    inside, total = _inside(record)
-    used = record["arrays"]["used_h"]
+    used, (inside, total) = record["arrays"]["used_h"], _inside(record)
     return f"SR's h = {used:g} lies in the window where the quotient is a proxy in {inside} of {total} networks"
 
 
 def _inside(record: dict) -> tuple[int, int]:
     """The count of networks where SR's h lies within the window, and the count of all."""
-    used, networks = record["arrays"]["used_h"], windows(record)
+    used, networks = record["arrays"]["used_h"], figures.windows(record)
     return sum(w.low is not None and w.low <= used <= w.high for w in networks), len(networks)
 
 
 def schemes_headline(record: dict) -> str:
     """The least error of any scheme, on the smoothed and on the spiking network."""
     rows = known(select(record, quantity="relative error", precision="float64"))
-    smooth, spiking = (
-        min((r for r in rows if r["regime"] == regime), key=lambda r: r["value"], default=None)
-        for regime in (SMOOTH, TRUE)
-    )
+    regimes = (where(rows, regime=regime) for regime in (SMOOTH, TRUE))
+    smooth, spiking = (min(rows, key=lambda r: r["value"], default=None) for rows in regimes)
     if not smooth or not spiking:
         return "No gradient, no error"
     return (
@@ -132,24 +118,21 @@ def schemes_headline(record: dict) -> str:
 
 def curvature_headline(record: dict) -> str:
     """The range of the error over the curvature term at SR's h."""
-    used, slopes = record["arrays"]["used_h"], _slopes(record)
+    slopes = _slopes(record)
     if not slopes:
         return "No curvature was measured"
-    return (
-        f"At h = {used:g} the smoothed networks' error is {min(slopes):.2f} to {max(slopes):.2f} of the curvature term"
-    )
+    low, high, used = min(slopes), max(slopes), record["arrays"]["used_h"]
+    return f"At h = {used:g} the smoothed networks' error is {low:.2f} to {high:.2f} of the curvature term"
 
 
 def _slopes(record: dict) -> list[float]:
     """Error over prediction at SR's h: a number for each training, scheme and precision."""
-    rows = select(record, quantity="error over prediction", h=record["arrays"]["used_h"])
-    return [r["value"] for r in known(rows)]
+    return [r["value"] for r in known(select(record, quantity="error over prediction", h=record["arrays"]["used_h"]))]
 
 
 def curvature_table(record: dict) -> list[DataFrame]:
     """A line for each network: its accuracy in the two regimes."""
-    rows = select(record, quantity="accuracy")
-    return [pivot(rows, network, lambda r: f"accuracy, {r['regime']}", percent)]
+    return [pivot(select(record, quantity="accuracy"), network, lambda r: f"accuracy, {r['regime']}", percent)]
 
 
 def weights_headline(record: dict) -> str:
@@ -160,10 +143,9 @@ def weights_headline(record: dict) -> str:
 
 def _cosines(record: dict) -> dict[str, list[float]]:
     """The cosines that are defined, of the smoothed and of the spiking networks."""
-    rows = known(select(record, quantity="cosine"))
-    regimes = {"smoothed": SMOOTH, "spiking": TRUE}
-    cosines = {kind: [r["value"] for r in rows if r["regime"] == regime] for kind, regime in regimes.items()}
-    return {kind: values for kind, values in cosines.items() if values}
+    kinds = {SMOOTH: "smoothed", TRUE: "spiking"}
+    rows = {kind: known(select(record, quantity="cosine", regime=regime)) for regime, kind in kinds.items()}
+    return {kind: [r["value"] for r in rows[kind]] for kind in rows if rows[kind]}
 
 
 def weights_table(record: dict) -> list[DataFrame]:
@@ -173,15 +155,13 @@ def weights_table(record: dict) -> list[DataFrame]:
         return {"network": row["regime"], "training": title(row["training"]), "layer": row["layer"]}
 
     layers, costs = ([r for r in record["rows"] if label in r] for label in ("layer", "penalty"))
-    return [
-        pivot(layers, head, quantity, number),
-        pivot(costs, lambda r: {"penalty by": r["penalty"]}, quantity, number),
-    ]
+    by_way = pivot(costs, lambda r: {"penalty by": r["penalty"]}, quantity, number)
+    return [pivot(layers, head, quantity, number), by_way]
 
 
 PARTS = {
-    "window": Part(window_headline, captioned, figures.window),
-    "schemes": Part(schemes_headline, partial(captioned, template=SCHEMES), figures.schemes),
-    "curvature": Part(curvature_headline, partial(captioned, template=CURVATURE), figures.curvature, curvature_table),
-    "weights": Part(weights_headline, partial(captioned, template=WEIGHTS), figures.weights, weights_table),
+    "window": Part(window_headline, IMAGES, figures.window),
+    "schemes": Part(schemes_headline, SCHEMES, figures.schemes),
+    "curvature": Part(curvature_headline, CURVATURE, figures.curvature, curvature_table),
+    "weights": Part(weights_headline, WEIGHTS, figures.weights, weights_table),
 }

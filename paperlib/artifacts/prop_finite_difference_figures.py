@@ -1,7 +1,4 @@
-"""The figures of prop-finite-difference: the quotient against h, its error, the gradient of the penalty.
-
-A function of a record lays out a figure; a function of data draws one panel.
-"""
+"""The figures of prop-finite-difference: functions of a record lay out figures, functions of data draw panels."""
 
 from typing import NamedTuple
 
@@ -17,6 +14,7 @@ from paperlib.words import hue, title
 
 COLOURS = {"forward": "#0072b2", "backward": "#cc79a7", "central": "#009e73"}  # of schemes
 PROXY = {"color": "#009e73", "alpha": 0.08, "linewidth": 0}  # style of the band where the quotient is a proxy
+AT_USED = {"color": ".5", "linestyle": ":", "linewidth": 1}  # style of the line at SR's h
 QUICK, EXACT = "finite difference", "double back propagation"  # the two ways to the penalty's gradient
 LAYERS = 8  # up to so many layers are named one by one
 
@@ -36,8 +34,7 @@ def windows(record: dict) -> list[Window]:
     networks = []
     for row in select(record, quantity="window from", precision="float32"):
         network = {"training": row["training"], "seeds": row["seeds"], "precision": "float32"}
-        (high,) = select(record, quantity="window to", **network)
-        (used,) = select(record, quantity="correlation at SR's h", **network)
+        (high,), (used,) = (select(record, quantity=name, **network) for name in ("window to", "correlation at SR's h"))
         networks.append(Window(row["training"], row["seeds"][0], row["value"], high["value"], used["value"]))
     return networks
 
@@ -51,44 +48,36 @@ def followed(record: dict) -> Figure:
         "probability moved": "share of images that moved",
     }
     used = record["arrays"]["used_h"]
-    for ax, (quantity, name) in zip(axes, titles.items(), strict=True):
+    limits = (-0.5, 1.03), (-1, 4), (0, 1.03)
+    for ax, (quantity, name), ylim in zip(axes, titles.items(), limits, strict=True):
         rows = select(record, quantity=quantity, regime=TRUE, precision="float32", scheme="forward")
         by_training(ax, "h", rows, trainings(record))
-        ax.axvline(used, color=".5", linestyle=":", linewidth=1)
-        ax.set(xlabel=f"h (dotted: SR's, {used:g})", title=name)
+        ax.axvline(used, **AT_USED)
+        ax.set(xlabel=f"h (dotted: SR's, {used:g})", title=name, ylim=ylim)
     correlated, factor = (record["arrays"]["window"][name] for name in ("correlation", "factor"))
     axes[0].axhspan(correlated, 1, **PROXY)
-    axes[0].set_ylim(-0.5, 1.03)
     axes[1].axhspan(1 / factor, factor, **PROXY)
     axes[1].axhline(1, color=".6", linewidth=0.8)
-    axes[1].set_ylim(-1, 4)
-    axes[2].set_ylim(0, 1.03)
     axes[0].legend(fontsize=8, loc="lower right")
     return figure
 
 
 def window(record: dict) -> Figure:
-    """The h at which the quotient is a proxy, a line for each network."""
+    """A bar for each network from the lowest h to the highest where the quotient is a proxy; right: r at SR's h."""
     networks = windows(record)
     size = 7.2, 0.9 + 0.27 * len(networks)
     figure, ax = plt.subplots(figsize=size, layout="constrained", subplot_kw=_steps(record))
-    spans(networks, record["arrays"]["used_h"], ax)
-    return figure
-
-
-def spans(networks: list[Window], used: float, ax: Axes) -> Axes:
-    """A bar for each network from the lowest h to the highest, and on the right its correlation at SR's h, `used`."""
     beside = {"transform": ax.get_yaxis_transform(), "va": "center", "fontsize": 8}
     for y, (training, _, low, high, correlation) in enumerate(networks):
         if low is not None:
             ax.plot([low, high], [y, y], color=hue(training), linewidth=6, alpha=0.6)
             ax.plot([low, high], [y, y], "|", color=hue(training), markersize=10)
         ax.text(1.02, y, "undefined" if correlation is None else f"{correlation:.2f}", **beside)
-    ax.axvline(used, color=".3", linestyle=":", linewidth=1.2)
+    ax.axvline(record["arrays"]["used_h"], color=".3", linestyle=":", linewidth=1.2)
     ax.text(1.02, -1, "r at SR's h", **beside)
     ax.set_yticks(range(len(networks)), [f"{title(w.training)}, seed {w.seed}" for w in networks])
     ax.set(xlabel="h (dotted: SR's)", ylim=(len(networks) - 0.5, -0.7))
-    return ax
+    return figure
 
 
 def schemes(record: dict) -> Figure:
@@ -96,21 +85,16 @@ def schemes(record: dict) -> Figure:
     figure, axes = plt.subplots(1, 2, figsize=(9, 4), sharey=True, layout="constrained", subplot_kw=_steps(record))
     training = trainings(record)[0]
     for ax, regime in zip(axes, REGIMES, strict=True):
-        errors(select(record, quantity="relative error", regime=regime, training=training), ax)
-        ax.axvline(record["arrays"]["used_h"], color=".5", linestyle=":", linewidth=1)
-        ax.set(title=f"{title(training)}, {regime}", xlabel="h")
+        rows = select(record, quantity="relative error", regime=regime, training=training)
+        rows = [row for row in rows if row["value"]]  # a logarithmic scale has no 0
+        for scheme, colour in COLOURS.items():
+            line(ax, "h", where(rows, scheme=scheme, precision="float64"), colour, scheme)
+            line(ax, "h", where(rows, scheme=scheme, precision="float32"), colour, linestyle=":")
+        logarithmic(ax).set(title=f"{title(training)}, {regime}", xlabel="h")
+        ax.axvline(record["arrays"]["used_h"], **AT_USED)
     axes[0].set_ylabel("median of |quotient/‖g‖₁ - 1|")
     axes[0].legend(fontsize=8, title="solid: 64 bits, dotted: 32 bits", title_fontsize=8)
     return figure
-
-
-def errors(rows: list[dict], ax: Axes) -> Axes:
-    """The error of one training against h, a line for each scheme and precision."""
-    for scheme, colour in COLOURS.items():
-        for precision, style, label in (("float64", "-", scheme), ("float32", ":", None)):
-            shown = [row for row in where(rows, scheme=scheme, precision=precision) if row["value"]]
-            line(ax, "h", shown, colour, label, linestyle=style)
-    return logarithmic(ax)
 
 
 def curvature(record: dict) -> Figure:
@@ -118,37 +102,24 @@ def curvature(record: dict) -> Figure:
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
     left.set(**_steps(record))
     names, used = trainings(record), record["arrays"]["used_h"]
-    over_prediction(select(record, quantity="error over prediction", precision="float64"), names, left)
-    left.axvline(used, color=".5", linestyle=":", linewidth=1)
-    left.legend(fontsize=8, loc="lower left")
-    images = record["arrays"]["curvature"]
-    predictions({name: images[name] for name in names if name in images}, right)
-    right.set_title(f"at h = {used:g}, first seed, an image a dot")
-    return figure
-
-
-def over_prediction(rows: list[dict], names: list[str], ax: Axes) -> Axes:
-    """The error over its predicted leading term against h: solid of the forward scheme, dashed of the backward one."""
+    rows = select(record, quantity="error over prediction", precision="float64")
     for training in names:
         for scheme, style, label in (("forward", "-", title(training)), ("backward", "--", None)):
-            line(ax, "h", where(rows, training=training, scheme=scheme), hue(training), label, linestyle=style)
-    ax.axhline(1, color=".4", linewidth=0.8)
-    ax.set(title="error over ±(h/2)·dᵀ∇²f d (solid: forward, dashed: backward)", ylim=(0, 1.5), xlabel="h")
-    return ax
-
-
-def predictions(images: dict[str, tuple[list[float], list[float]]], ax: Axes) -> Axes:
-    """The error against its predicted leading term, a dot for each image.
-
-    `images` maps a training to predictions and errors.
-    """
-    for training, (predicted, error) in images.items():
-        ax.plot(predicted, error, ".", color=hue(training), markersize=5, alpha=0.6)
+            line(left, "h", where(rows, training=training, scheme=scheme), hue(training), label, linestyle=style)
+    left.axhline(1, color=".4", linewidth=0.8)
+    left.axvline(used, **AT_USED)
+    left.set(title="error over ±(h/2)·dᵀ∇²f d (solid: forward, dashed: backward)", ylim=(0, 1.5), xlabel="h")
+    left.legend(fontsize=8, loc="lower left")
+    images = record["arrays"]["curvature"]  # training → predictions, errors
+    for training in names:
+        if training in images:
+            right.plot(*images[training], ".", color=hue(training), markersize=5, alpha=0.6)
     values = [value for pair in images.values() for numbers in pair for value in numbers] or [0]
     ends = [min(values), max(values)]
-    ax.plot(ends, ends, color=".5", linewidth=0.8)
-    ax.set(xlabel="predicted: (h/2)·dᵀ∇²f d", ylabel="quotient - ‖g‖₁")
-    return ax
+    right.plot(ends, ends, color=".5", linewidth=0.8)
+    right.set(xlabel="predicted: (h/2)·dᵀ∇²f d", ylabel="quotient - ‖g‖₁")
+    right.set_title(f"at h = {used:g}, first seed, an image a dot")
+    return figure
 
 
 def weights(record: dict) -> Figure:
@@ -163,7 +134,16 @@ def weights(record: dict) -> Figure:
     handles += [Line2D([], [], marker="o", color=".3", markerfacecolor="white", linestyle="", label="smooth")]
     handles += [Line2D([], [], marker="D", color=".3", linestyle="", label="spiking")]
     axes[0].legend(handles=handles, loc="lower left", ncols=2, fontsize=8)
-    costs([row for row in record["rows"] if "penalty" in row], axes[2])
+    ways = {QUICK: ("#56b4e9", QUICK), EXACT: (ATTACK, "double\nback propagation")}  # with colours and names
+    costs = [row for row in record["rows"] if "penalty" in row]
+    for y, row in enumerate(costs):
+        axes[2].barh(y, row["value"], color=ways[row["penalty"]][0])
+        axes[2].text(row["value"], y, f" {row['value']:.1f}", va="center", fontsize=8)
+    axes[2].set_yticks(range(len(costs)), [f"{row['quantity']},\n{ways[row['penalty']][1]}" for row in costs])
+    most = max((row["value"] for row in costs), default=1)
+    axes[2].set(title="cost, cross-entropy alone = 1", xlim=(0, 1.2 * most))
+    axes[2].invert_yaxis()
+    axes[2].grid(axis="y", visible=False)
     return figure
 
 
@@ -181,20 +161,6 @@ def by_layer(rows: list[dict], names: list[str], ax: Axes) -> Axes:
     few = len(layers) <= LAYERS
     ax.set_xticks(range(len(layers)), [f"layer {n}" if n < last else "readout" for n in layers] if few else layers)
     ax.grid(axis="x", visible=False)
-    return ax
-
-
-def costs(rows: list[dict], ax: Axes) -> Axes:
-    """A bar for each kind of cost and way to the penalty's gradient, in costs of a step without a penalty."""
-    colours = {QUICK: "#56b4e9", EXACT: ATTACK}
-    names = {QUICK: "finite difference", EXACT: "double\nback propagation"}
-    for y, row in enumerate(rows):
-        ax.barh(y, row["value"], color=colours[row["penalty"]])
-        ax.text(row["value"], y, f" {row['value']:.1f}", va="center", fontsize=8)
-    ax.set_yticks(range(len(rows)), [f"{row['quantity']},\n{names[row['penalty']]}" for row in rows])
-    ax.set(title="cost, cross-entropy alone = 1", xlim=(0, 1.2 * max((row["value"] for row in rows), default=1)))
-    ax.invert_yaxis()
-    ax.grid(axis="y", visible=False)
     return ax
 
 

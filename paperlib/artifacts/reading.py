@@ -17,7 +17,7 @@ class Part(NamedTuple):
     """One figure of an artifact, its texts and its tables."""
 
     headline: Callable[[dict], str]  # record → the finding in a sentence, the figure's title
-    caption: Callable[[dict], str]  # record → data, sample sizes, seeds
+    caption: str  # data, sample sizes and seeds: a template for `captioned`
     figure: Callable[[dict], Figure]
     table: Callable[[dict], list[DataFrame]] = lambda record: []
 
@@ -80,8 +80,10 @@ def all_above(rows: Iterable[dict]) -> bool | None:
 
 
 def trainings(record: dict) -> list[str]:
-    """The trainings in a record, in reading order."""
-    return words.in_order(list(dict.fromkeys(row["training"] for row in record["rows"] if "training" in row)))
+    """The trainings in a record's rows, in the order of its words, those without words last."""
+    order = list(record["words"]["trainings"])
+    there = dict.fromkeys(row["training"] for row in record["rows"] if "training" in row)
+    return sorted(there, key=lambda name: order.index(name) if name in order else len(order))
 
 
 # ---- phrases -----------------------------------------------------------------------------------------------------

@@ -9,24 +9,10 @@ from paperlib import artifacts, errors, files, paths, records
 from paperlib.artifacts import claims
 
 READING_ORDER = (
-    "fig-random-vs-adversarial",
-    "tab-ablation",
-    "tab-cost",
-    "fig-attack-ladder",
-    "tab-masking-checklist",
-    "tab-whitebox",
-    "tab-blackbox",
-    "fig-gradient-maps",
-    "thm-ratio",
-    "prop-finite-difference",
-    "fig-lambda",
-    "fig-sr-variants",
-    "fig-timesteps-and-leak",
-    "fig-landscape",
-    "fig-surrogate-width",
-    "tab-poisson-eot",
-    "tab-events",
-    "fig-random-vs-adversarial-events",
+    *("fig-random-vs-adversarial", "tab-ablation", "tab-cost", "fig-attack-ladder", "tab-masking-checklist"),
+    *("tab-whitebox", "tab-blackbox", "fig-gradient-maps", "thm-ratio", "prop-finite-difference", "fig-lambda"),
+    *("fig-sr-variants", "fig-timesteps-and-leak", "fig-landscape", "fig-surrogate-width", "tab-poisson-eot"),
+    *("tab-events", "fig-random-vs-adversarial-events"),
 )
 
 PAGE = """<!doctype html>
@@ -45,32 +31,23 @@ code {{ background: #f4f4f4; padding: 0 .2em; }}
 
 def write(profile: str, title: str) -> list[str]:
     """Write the profile's report, and return the artifacts without a record, which it marks as gaps."""
-    folder, artifact_records, gaps = paths.RESULTS / profile, {}, {}
+    folder, found, gaps, sections = paths.RESULTS / profile, {}, [], []
     for artifact in reading_order():
         try:
-            artifact_records[artifact] = records.load(folder / f"{artifact}.json")
+            found[artifact] = records.load(folder / f"{artifact}.json")
         except errors.Refused as problem:
-            gaps[artifact] = str(problem)
-    sections = (
-        _gap(artifact, profile, gaps[artifact]) if artifact in gaps else _section(artifact_records[artifact], profile)
-        for artifact in reading_order()
-    )
-    text = "\n\n".join(
-        [
-            f"# What was measured: profile `{profile}`",
-            f"{title}. Every number below is rendered from the records in this folder.",
-            "## The claims",
-            _ledger(artifact_records),
-            *sections,
-            "## Published by others",
-            _published(),
-        ]
-    )
+            gaps.append(artifact)
+            sections.append(_gap(artifact, profile, str(problem)))
+        else:
+            sections.append(_section(found[artifact], profile))
+    begin = f"# What was measured: profile `{profile}`\n\n"
+    begin += f"{title}. Every number below is rendered from the records in this folder."
+    text = "\n\n".join([begin, "## The claims", _ledger(found), *sections, "## Published by others", _published()])
     files.write_atomically(folder / "REPORT.md", (text + "\n").encode())
     html = MarkdownIt("commonmark").enable("table").render(text)
     page = PAGE.format(title=f"Companion report, profile {profile}", body=html)
     files.write_atomically(folder / "REPORT.html", page.encode())
-    return list(gaps)
+    return gaps
 
 
 def reading_order() -> list[str]:
@@ -87,7 +64,6 @@ def _ledger(artifact_records: dict[str, dict]) -> str:
 
 
 def _gap(artifact: str, profile: str, reason: str) -> str:
-    """The section of an artifact without a record."""
     failed = paths.BUILD / profile / f"{artifact}.failed.ipynb"
     text = f"## `{artifact}`\n\n**Gap.** {reason}"
     return f"{text} Its notebook failed; the evidence is `{paths.shown(failed)}`." if failed.exists() else text
@@ -99,11 +75,9 @@ def _section(record: dict, profile: str) -> str:
     blocks = [f"## `{artifact}`"]
     for part in artifacts.parts(artifact):
         figure = os.path.relpath(paths.figure(profile, artifact, part), paths.RESULTS / profile)
-        blocks.append(f"![{artifacts.headline(record, part)}]({figure})")
-        if part == "":
-            blocks.append(claims.finding(record))
-        blocks.append(artifacts.table(record, part))
-    return "\n\n".join(block for block in [*blocks, _provenance(record)] if block)
+        finding = "" if part else claims.finding(record)
+        blocks += [f"![{artifacts.headline(record, part)}]({figure})", finding, artifacts.table(record, part)]
+    return "\n\n".join(filter(None, [*blocks, _provenance(record)]))
 
 
 def _provenance(record: dict) -> str:

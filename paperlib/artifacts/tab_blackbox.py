@@ -3,13 +3,15 @@
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from pandas import DataFrame
 
 from paperlib import labels
 from paperlib.artifacts.drawing import dots
-from paperlib.artifacts.reading import captioned, same_attack, select, trainings, under
+from paperlib.artifacts.reading import same_attack, select, trainings, under
 from paperlib.artifacts.tabulating import by_attack
 from paperlib.words import attack, hue, title
+
+caption = "{data}, {samples} test images, {seeds}"
+table = by_attack
 
 
 def headline(record: dict) -> str:
@@ -17,27 +19,19 @@ def headline(record: dict) -> str:
     texts = []
     for name in trainings(record):
         rows = select(record, quantity="mean accuracy", training=name)
-        white = white_box(rows)
-        strongest = min(outside(rows), key=lambda row: row["value"])
-        texts.append(f"{title(name)} {100 * strongest['value']:.0f} % (white box {100 * white['value']:.0f} %)")
+        strongest, white = min(row["value"] for row in outside(rows)), white_box(rows)["value"]
+        texts.append(f"{title(name)} {100 * strongest:.0f} % (white box {100 * white:.0f} %)")
     return f"What the strongest black-box attack leaves: {', '.join(texts)}"
-
-
-def caption(record: dict) -> str:
-    """Data, images and seeds."""
-    return captioned(record)
 
 
 def figure(record: dict) -> Figure:
     """A panel for each training: its accuracy under each black-box attack, beside the white box."""
     names = trainings(record)
-    fig, axes = plt.subplots(
-        1, len(names), figsize=(10, 4.2), sharey=True, sharex=True, squeeze=False, layout="constrained"
-    )
+    shared = {"sharex": True, "sharey": True, "squeeze": False}
+    fig, axes = plt.subplots(1, len(names), figsize=(10, 4.2), layout="constrained", **shared)
     for ax, name in zip(axes[0], names, strict=True):
         panel(select(record, quantity="mean accuracy", training=name), ax)
         ax.set_title(title(name), color=hue(name), fontweight="bold")
-    # the word "clean" stands at the accuracy of the last training
     (clean,) = select(record, quantity="mean accuracy", training=names[-1], attack=labels.CLEAN)
     axes[0, 0].text(100 * clean["value"], -0.55, "clean", fontsize=7, color=".4", ha="center")
     axes[0, -1].set_xlabel("accuracy, %")
@@ -45,24 +39,15 @@ def figure(record: dict) -> Figure:
     return fig
 
 
-def table(record: dict) -> list[DataFrame]:
-    """Accuracy under each attack, then what SR changes."""
-    return by_attack(record)
-
-
 def panel(rows: list[dict], ax: Axes) -> Axes:
-    """A line for each attack, from mean accuracies of one training: first the white box, then the black-box attacks.
-
-    Where the worst of four backward rules was measured, its dot is full, and that of the substitute's own rule hollow.
-    """
+    """A line for each attack, from mean accuracies of one training: first the white box, then the black-box attacks."""
     (clean,), white = under(rows, labels.CLEAN), white_box(rows)
     colour = hue(white["training"])
     lines = [white] + [row for row in outside(rows) if row.get("rules") != labels.FOUR]
     ax.axvline(100 * clean["value"], color=".6", linestyle=":", linewidth=1)
     ax.axvline(100 * white["value"], color=colour, linewidth=1, alpha=0.5)
     for y, row in enumerate(lines):
-        four = same_attack(rows, row | {"rules": labels.FOUR})
-        if four:
+        if four := same_attack(rows, row | {"rules": labels.FOUR}):  # full; that of the substitute's own rule is hollow
             dots(ax, [row], y - 0.14, colour, elinewidth=1, markerfacecolor="white")
             dots(ax, four, y + 0.14, colour, elinewidth=1)
         else:
@@ -85,6 +70,5 @@ def outside(rows: list[dict]) -> list[dict]:
 
 
 def _name(row: dict) -> str:
-    if "made_on" in row:
-        return f"made on {title(row['made_on'])},\n{row['made_on_network']}"
-    return attack(row)
+    made_on = "made_on" in row
+    return f"made on {title(row['made_on'])},\n{row['made_on_network']}" if made_on else attack(row)

@@ -11,40 +11,30 @@ from pandas import DataFrame
 from paperlib import labels
 from paperlib.artifacts.budgets import STRONG, cost, equal_cost_headline, equal_cost_table, worst
 from paperlib.artifacts.drawing import bound, handle, name_lines, whiskers
-from paperlib.artifacts.reading import Line, captioned, select, trainings, where
+from paperlib.artifacts.reading import Line, select, trainings, where
 from paperlib.artifacts.tabulating import number, pivot
-from paperlib.labels import EPOCHS, PASSES
 from paperlib.words import hue, title
 
 EXACT = ("exact-l1", "l2")  # trainings by double back-propagation
-MARKS = {"passes": "o", "multiply-adds": "s", "bytes kept": "D", "seconds": "^"}
-LESS = {  # each kind of cost, with the words for less of it
-    "passes": "fewer passes",
-    "multiply-adds": "fewer multiply-adds",
-    "bytes kept": "less memory",
-    "seconds": "less time",
+KINDS = {  # each kind of cost: its marker, and the words for less of it
+    "passes": ("o", "fewer passes"),
+    "multiply-adds": ("s", "fewer multiply-adds"),
+    "bytes kept": ("D", "less memory"),
+    "seconds": ("^", "less time"),
 }
-TICKS = (1, 2, 3, 5, 10, 20, 30, 50, 100)
-COLUMNS = {  # quantities of the table, with the end of their columns' names
-    "cost of a step": "a step",
-    "relative cost": "relative to vanilla",
-    "cost of an epoch": "an epoch",
-}
+# quantities of the table, with the end of their columns' names
+COLUMNS = {"cost of a step": "a step", "relative cost": "relative to vanilla", "cost of an epoch": "an epoch"}
 UNITS = {
-    ("multiply-adds", "cost of a step"): (1e6, "M"),
-    ("multiply-adds", "cost of an epoch"): (1e9, "G"),
-    ("bytes kept", "cost of a step"): (1e6, "MB"),
-    ("bytes kept", "cost of an epoch"): (1e6, "MB"),
-    ("seconds", "cost of a step"): (1e-3, "ms"),
-    ("seconds", "cost of an epoch"): (1, "s"),
+    "cost of a step": {"multiply-adds": (1e6, "M"), "bytes kept": (1e6, "MB"), "seconds": (1e-3, "ms")},
+    "cost of an epoch": {"multiply-adds": (1e9, "G"), "bytes kept": (1e6, "MB"), "seconds": (1, "s")},
 }
+caption = "{data}; seconds: median, fastest and slowest of {repeats} steps of {batch} images; " + STRONG
 
 
 def headline(record: dict) -> str:
     """A step of SR and the slowest step relative to a vanilla one; then the best training at equal passes."""
-    seconds, memory = (
-        {row["training"]: row["value"] for row in relative(record, what)} for what in ("seconds", "bytes kept")
-    )
+    kinds = ("seconds", "bytes kept")
+    seconds, memory = ({row["training"]: row["value"] for row in relative(record, what)} for what in kinds)
     if "sr" not in seconds:
         return equal_cost_headline(record)
     text = (
@@ -54,12 +44,6 @@ def headline(record: dict) -> str:
     if slowest != "sr":
         text += f", {title(slowest)}'s {seconds[slowest]:.1f} and {memory[slowest]:.1f} times"
     return f"{text}. {equal_cost_headline(record)}"
-
-
-def caption(record: dict) -> str:
-    """Data, how seconds were measured, and the attacks of the worst case."""
-    seconds = "seconds: median, fastest and slowest of {repeats} steps of {batch} images"
-    return captioned(record, "{data}; " + seconds + "; " + STRONG)
 
 
 def figure(record: dict) -> Figure:
@@ -72,46 +56,51 @@ def figure(record: dict) -> Figure:
 
     pairs = []
     for name in trainings(record):
-        for budget in (EPOCHS, PASSES):
-            passes = cost(record, "passes per image", name, budget)
-            if passes:
+        for budget in (labels.EPOCHS, labels.PASSES):
+            if passes := cost(record, "passes per image", name, budget):
                 pairs += [(passes, row) for row in where(worst(record, budget), training=name)]
     bought(pairs, right)
-    radius = f"{worst(record, EPOCHS)[0]['eps_255']:g}/255"
-    right.set_ylabel(f"accuracy in the worst case at {radius}, %")
+    right.set_ylabel(f"accuracy in the worst case at {worst(record, labels.EPOCHS)[0]['eps_255']:g}/255, %")
     right.set_title("What passes buy", loc="left")
     return fig
 
 
 def table(record: dict) -> list[DataFrame]:
     """The cost of a step and an epoch of each training, and of a step relative to a vanilla one; then equal cost."""
+
+    def column(row: dict) -> str:
+        return f"{row['what']}, {COLUMNS[row['quantity']]}"
+
+    def cell(row: dict) -> str:
+        size, unit = UNITS.get(row["quantity"], {}).get(row["what"], (1, ""))
+        ends = {end: None if row[end] is None else row[end] / size for end in ("value", "low", "high")}
+        return f"{number(ends)} {unit}".strip()
+
     rows = [row for quantity in COLUMNS for row in select(record, quantity=quantity)]
-    costs = pivot(
-        rows,
-        lambda row: {"training": title(row["training"])},
-        lambda row: f"{row['what']}, {COLUMNS[row['quantity']]}",
-        _with_unit,
-    )
+    costs = pivot(rows, lambda row: {"training": title(row["training"])}, column, cell)
     for end in ("a step", "an epoch"):  # forward and backward passes share a column
         place = costs.columns.get_loc(f"forward passes, {end}")
         forward, backward = (costs.pop(f"{way} passes, {end}") for way in ("forward", "backward"))
         costs.insert(place, f"passes forward + backward, {end}", forward + " + " + backward)
-    return [costs, equal_cost_table(record)] if select(record, attack=labels.WORST) else [costs]
+    return [costs, *equal_cost_table(record)] if select(record, attack=labels.WORST) else [costs]
 
 
 def box(record: dict) -> Iterable[Line]:
     """A line for each kind of cost: whether a step of SR takes less than one of double back-propagation."""
-    for what, less in LESS.items():
+
+    def times(row: dict) -> str:
+        bounds = "" if row["low"] is None else f" [{row['low']:.1f}, {row['high']:.1f}]"
+        return f"{title(row['training'])} {row['value']:.1f} times{bounds}"
+
+    for what, (_, less) in KINDS.items():
         by_name = {row["training"]: row for row in relative(record, what)}
         rivals = [by_name[name] for name in EXACT if name in by_name]
-        if "sr" in by_name and rivals:
-            sr = by_name["sr"]
+        if rivals and (sr := by_name.get("sr")):
             cheaper = all(bound(sr, "high") < bound(rival, "low") for rival in rivals)
             dearer = any(bound(sr, "low") > bound(rival, "high") for rival in rivals)
             statement = f"A step of SR takes {less} than one of double back-propagation."
-            holds = True if cheaper else False if dearer else None
-            numbers = ", ".join(f"{title(row['training'])} {_times(row)}" for row in (sr, *rivals))
-            yield Line(holds, statement, f"{numbers} a vanilla step")
+            numbers = ", ".join(map(times, (sr, *rivals)))
+            yield Line(True if cheaper else False if dearer else None, statement, f"{numbers} a vanilla step")
 
 
 def relative(record: dict, what: str) -> list[dict]:
@@ -122,26 +111,23 @@ def relative(record: dict, what: str) -> list[dict]:
 def steps(rows: list[dict], names: list[str], ax: Axes) -> Axes:
     """A line for each training of `names` with a mark for each kind of cost, from relative costs of a step."""
     ax.set_xscale("log")
-    for i, (what, mark) in enumerate(MARKS.items()):
+    for i, (what, (mark, _)) in enumerate(KINDS.items()):
         for row in where(rows, what=what):
             height = names.index(row["training"]) + 0.18 * (i - 1.5)
             style = {"fmt": mark, "markersize": 5, "elinewidth": 1.0, "color": hue(row["training"])}
             ax.errorbar([row["value"]], [height], xerr=whiskers([row]), **style)
     name_lines(ax, [title(name) for name in names], [hue(name) for name in names])
     ax.axvline(1, color=".4", linewidth=0.8)
-    ax.xaxis.set_major_locator(FixedLocator(TICKS))
+    ax.xaxis.set_major_locator(FixedLocator((1, 2, 3, 5, 10, 20, 30, 50, 100)))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter("{x:g}")
-    handles = [handle(mark, what) for what, mark in MARKS.items()]
+    handles = [handle(mark, what) for what, (mark, _) in KINDS.items()]
     ax.legend(handles=handles, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.08), fontsize=8, columnspacing=0.8)
     return ax
 
 
 def bought(pairs: list[tuple[float, dict]], ax: Axes) -> Axes:
-    """Accuracy against passes per image, from `pairs` of passes and row, training by training.
-
-    A training's dots at equal epochs (hollow) and at equal passes (full) are joined; its name is beside the axes.
-    """
+    """Accuracy against passes per image, from `pairs` of both: hollow at equal epochs, full at equal passes."""
     furthest = max((passes for passes, _ in pairs), default=1)
     places = side_by_side([(row["budget"], passes) for passes, row in pairs], furthest / 150)
     ends = {}
@@ -150,14 +136,14 @@ def bought(pairs: list[tuple[float, dict]], ax: Axes) -> Axes:
         if training in ends:
             ax.plot([ends[training][0], x], [ends[training][1], value], color=colour, linewidth=0.8)
         ax.plot([x, x], [100 * bound(row, "low"), 100 * bound(row, "high")], color=colour, linewidth=0.6, alpha=0.6)
-        face = "white" if row["budget"] == EPOCHS else colour
+        face = "white" if row["budget"] == labels.EPOCHS else colour
         ax.plot([x], [value], "o", color=colour, markersize=5, markerfacecolor=face, zorder=3)
         ends[training] = x, value
     top = min(100, 110 * max((bound(row, "high") for _, row in pairs), default=1))
     _name_trainings(ends, 1.12 * furthest, 0.055 * top, ax)
-    ax.set(xlabel="forward and backward passes per training image, equal ones side by side")
+    ax.set_xlabel("forward and backward passes per training image, equal ones side by side")
     ax.set(xlim=(0, 1.06 * furthest), ylim=(-0.03 * top, 1.03 * top))
-    handles = [handle("o", EPOCHS, hollow=True), handle("o", PASSES)]
+    handles = [handle("o", labels.EPOCHS, hollow=True), handle("o", labels.PASSES)]
     ax.legend(handles=handles, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.1), fontsize=8)
     return ax
 
@@ -174,11 +160,8 @@ def _name_trainings(ends: dict[str, tuple[float, float]], x: float, least: float
 
 def side_by_side(places: list[tuple[str, float]], step: float) -> list[float]:
     """The x of each of `places`, which are pairs of a kind and an x; equal pairs are moved `step` apart."""
-    moved = []
-    for i, place in enumerate(places):
-        before, count = places[:i].count(place), places.count(place)
-        moved.append(place[1] + step * (before - (count - 1) / 2))
-    return moved
+    before = [places[:i].count(place) for i, place in enumerate(places)]
+    return [x + step * (k - (places.count((kind, x)) - 1) / 2) for (kind, x), k in zip(places, before, strict=True)]
 
 
 def apart(heights: list[float], least: float) -> list[float]:
@@ -189,16 +172,3 @@ def apart(heights: list[float], least: float) -> list[float]:
     for i in reversed(range(len(moved))):
         moved[i] = max(moved[i], moved[i + 1] + least if i + 1 < len(moved) else 0.0)
     return moved
-
-
-def _with_unit(row: dict) -> str:
-    if (row["what"], row["quantity"]) not in UNITS:
-        return number(row)
-    size, unit = UNITS[row["what"], row["quantity"]]
-    ends = {end: None if row[end] is None else row[end] / size for end in ("value", "low", "high")}
-    return f"{number(ends)} {unit}"
-
-
-def _times(row: dict) -> str:
-    bounds = "" if row["low"] is None else f" [{row['low']:.1f}, {row['high']:.1f}]"
-    return f"{row['value']:.1f} times{bounds}"

@@ -5,21 +5,23 @@ from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from pandas import DataFrame
 from PIL import Image
 
 from paperlib import labels
 from paperlib.artifacts.drawing import curve, end, gains, name_ends, whiskers
 from paperlib.artifacts.events import NOTHING, UNITS, nothing
-from paperlib.artifacts.reading import captioned, known, percent, select, trainings, under, where, whole
+from paperlib.artifacts.reading import known, percent, select, trainings, under, where, whole
 from paperlib.artifacts.tabulating import by_attack, pivot, training
 from paperlib.words import hue, radius, title
 
 ZOOM, GAP = 7, 2  # screen pixels per sensor pixel, sensor pixels between picture and recording
 OFF, ON = (0, 90, 181), (220, 50, 32)  # a blue and a red that colour-blind readers can tell apart
 PAPER = 240  # the grey of a cell without events
+
+caption = "{data}, {samples} test recordings, {strong_samples} in the worst case, {seeds}"
 
 
 class Threat(NamedTuple):
@@ -42,19 +44,12 @@ THREATS = {  # by the label of the radius
 
 def headline(record: dict) -> str:
     """What SR adds in the worst case of either kind of attack."""
-    worst = known(select(record, quantity="difference", attack=labels.WORST))
-    phrases = []
+    worst, phrases = known(select(record, quantity="difference", attack=labels.WORST)), []
     for unit in UNITS:
-        rows = [row for row in worst if unit in row]
-        if rows:
+        if rows := [row for row in worst if unit in row]:
             changes = [f"{title(row['training'])} - {title(row['against'])} {whole(row)} points" for row in rows]
             phrases.append(f"{', '.join(changes)} at {radius(rows[0])}")
     return f"What SR adds in the worst case: {'; '.join(phrases)}" if phrases else NOTHING
-
-
-def caption(record: dict) -> str:
-    """Data, recordings and seeds."""
-    return captioned(record, "{data}, {samples} test recordings, {strong_samples} in the worst case, {seeds}")
 
 
 def figure(record: dict) -> Figure:
@@ -66,10 +61,9 @@ def figure(record: dict) -> Figure:
     for ax, unit in zip(axes, UNITS, strict=False):
         threat_panel(select(record, quantity="mean accuracy"), names, unit, ax)
     axes[0].set_ylabel("accuracy, %")
-    differences = select(record, quantity="difference")
-    worst = under(differences, labels.WORST)
+    worst = select(record, quantity="difference", attack=labels.WORST)
     lines = {
-        "clean": under(differences, labels.CLEAN),
+        "clean": select(record, quantity="difference", attack=labels.CLEAN),
         "worst case,\nin counts": [row for row in worst if "eps_counts" in row],
         "worst case,\nwhole events": [row for row in worst if "flips" in row],
     }
@@ -77,21 +71,19 @@ def figure(record: dict) -> Figure:
     return fig
 
 
-def table(record: dict) -> list[pd.DataFrame]:
+def table(record: dict) -> list[DataFrame]:
     """Accuracy under each attack, what SR changes, and clean accuracy with counts cut to [0, 1]."""
-    lines = {
-        "counts as they are": select(record, quantity="mean accuracy", attack=labels.CLEAN),
-        "counts cut to [0, 1]": select(record, quantity="mean accuracy, counts cut to [0, 1]"),
-    }
-    cut = [pivot(rows, lambda row, name=name: {"": name}, training, percent) for name, rows in lines.items()]
-    return [*by_attack(record), pd.concat(cut)]
+    cut = "mean accuracy, counts cut to [0, 1]"
+    rows = select(record, quantity="mean accuracy", attack=labels.CLEAN) + select(record, quantity=cut)
+
+    def head(row: dict) -> dict:
+        return {"": "counts cut to [0, 1]" if row["quantity"] == cut else "counts as they are"}
+
+    return [*by_attack(record), pivot(rows, head, training, percent)]
 
 
 def threat_panel(rows: list[dict], names: list[str], unit: str, ax: Axes) -> Axes:
-    """Solid lines under the attack, dashed ones under noise of the same size, crosses in the worst case.
-
-    `rows` are mean accuracies of the trainings `names`; those with a radius in `unit` are shown.
-    """
+    """Mean accuracies with a radius in `unit`: solid under attack, dashed under noise, crosses in the worst case."""
     threat, ends = THREATS[unit], []
     for name in names:
         colour = hue(name)
@@ -103,29 +95,22 @@ def threat_panel(rows: list[dict], names: list[str], unit: str, ax: Axes) -> Axe
         values = [100 * row["value"] for row in (clean, *noise)]
         ax.plot([0, *(row[unit] for row in noise)], values, "--", color=colour, linewidth=0.9, alpha=0.8)
         for row in under(shown, labels.WORST):
-            style = {"fmt": "X", "color": colour, "markersize": 7, "elinewidth": 1}
-            ax.errorbar(row[unit], 100 * row["value"], yerr=100 * whiskers([row]), **style)
+            style = {"yerr": 100 * whiskers([row]), "markersize": 7, "elinewidth": 1}
+            ax.errorbar(row[unit], 100 * row["value"], fmt="X", color=colour, **style)
     last = attacked[-1][unit]
     name_ends(ax, last, ends)
     ax.set(title=threat.title, xlabel=UNITS[unit], ylim=(0, 101), xlim=(-0.02 * last, 1.22 * last))
-    styles = {
-        threat.attacked: {},
-        threat.noisy: {"linestyle": "--"},
-        "worst of all, fewer recordings": {"marker": "X", "linestyle": ""},
-    }
-    handles = [
-        ax.plot([], [], label=label, **{"color": ".4", "linewidth": 1} | style)[0] for label, style in styles.items()
-    ]
+    styles = {threat.attacked: "-", threat.noisy: "--", "worst of all, fewer recordings": "X"}
+    handles = [ax.plot([], [], style, label=text, color=".4", linewidth=1)[0] for text, style in styles.items()]
     ax.legend(handles=handles, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=3)
     return ax
 
 
 def animation(picture: np.ndarray, frames: np.ndarray, milliseconds: int = 100) -> bytes:
-    """An animated PNG of a recording: its N frames, one after the other, beside a still picture.
+    """An animated PNG (some pages that render notebooks leave out a GIF) of a recording beside a still picture.
 
-    `picture` is (H, W) in [0, 1]; `frames` (N, 2, H', W') are counts of OFF and ON events.  Each frame is shown for
-    `milliseconds`; a colour is full where a cell has two events or more.  A viewer that cannot animate a PNG shows the
-    first frame, while some pages that render notebooks leave out a GIF.
+    `picture` is (H, W) in [0, 1]; `frames` (N, 2, H', W') are counts of OFF and ON events; two or more in a cell give
+    the full colour.
     """
     height, width = frames.shape[2:]
     still = np.full((height, width), 255, np.uint8)

@@ -1,11 +1,8 @@
-"""The gradient-masking checklist: the checks, the rule by which they pass or fail, and the result of each training.
+"""The gradient-masking checklist, by Athalye et al., arXiv 1802.00420, and Carlini et al., arXiv 1902.06705.
 
-Athalye et al., arXiv 1802.00420; Carlini et al., arXiv 1902.06705; section 7 of the paper notes, points 1 and 3.  A
-check that fails shows that the number of the gradient attack overstates robustness; a check that passes shows only
-that this symptom is absent.
-
-The rule is the same for all checks: a check has `PASSED` where its number is at the limit or on the good side of it,
-and `FAILED` where the whole 95 % interval lies on the bad side; otherwise it is `UNDECIDED`.
+A check that fails shows that the number of the gradient attack overstates robustness (section 7 of the paper notes,
+points 1 and 3); one that passes shows only that this symptom is absent.  Each has `PASSED` where its number is at the
+limit or on the good side, `FAILED` where the whole 95 % interval lies on the bad side, and else is `UNDECIDED`.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,18 +17,15 @@ from pandas import DataFrame
 
 from paperlib import labels
 from paperlib.artifacts.drawing import ATTACK, NOISE, curve
-from paperlib.artifacts.reading import Line, captioned, percent, points, same_attack, select, trainings, where, whole
+from paperlib.artifacts.reading import Line, percent, points, same_attack, select, trainings, where, whole
 from paperlib.artifacts.tabulating import attack_at, pivot
 from paperlib.words import attack, hue, title
 
 PASSED, FAILED, UNDECIDED = VERDICTS = ("passed", "failed", "undecided")
-
 FILLS = {PASSED: "#cdE7dc", UNDECIDED: "#fdeea1", FAILED: ATTACK}
 SIGNS = {PASSED: "✓", UNDECIDED: "?", FAILED: "✗"}
 COLOURS = {"pgd": ATTACK, "apgd": NOISE["uniform"]}  # of attacks in the scale control
-
-
-# ---- the checks --------------------------------------------------------------------------------------------------
+caption = "{data}, {samples} test images, {seeds}"
 
 
 class Check(NamedTuple):
@@ -46,6 +40,7 @@ class Check(NamedTuple):
     difference: bool = True
 
 
+AT_MOST_5 = {"limit": 0.05, "at_most": True}
 CHECKS = (
     Check("one step", "One step does not beat many", "one step beats many", "FGSM - PGD"),
     Check(
@@ -71,20 +66,12 @@ CHECKS = (
         "Without a bound hardly an image survives",
         "images survive without a bound",
         "left at ε = 255/255",
-        limit=0.05,
-        at_most=True,
         difference=False,
+        **AT_MOST_5,
     ),
     Check("radius", "A larger ε never helps the defender", "a larger ε helps the defender", "ε - next larger ε"),
     Check("more steps", "More steps never help the defender", "more steps help the defender", "few - many steps"),
-    Check(
-        "converged",
-        "More steps find little more",
-        "more steps find much more",
-        "few - many steps",
-        limit=0.05,
-        at_most=True,
-    ),
+    Check("converged", "More steps find little more", "more steps find much more", "few - many steps", **AT_MOST_5),
     Check(
         "zero gradient",
         "Few images have a gradient of exactly 0",
@@ -111,21 +98,24 @@ class Cell(NamedTuple):
 
 def verdict(row: dict) -> str:
     """The verdict of one row of a check; undecided where it has no value."""
-    value, *ends = (None if row[name] is None else _margin(row, row[name]) for name in ("value", "low", "high"))
-    if value is None:
-        return UNDECIDED
-    if value >= 0:
+    if row["value"] is not None and _margin(row, row["value"]) >= 0:
         return PASSED
-    return FAILED if None not in ends and max(ends) < 0 else UNDECIDED
+    beyond = row["low"] is not None and max(_margin(row, row[end]) for end in ("low", "high")) < 0
+    return FAILED if beyond else UNDECIDED
 
 
 def cells(record: dict) -> list[Cell]:
     """A cell for each check and training, in the order of `CHECKS`; the worst of several rows decides."""
+
+    def badness(row: dict) -> tuple[int, float]:
+        margin = 1 if row["value"] is None else _margin(row, row["value"])
+        return (FAILED, UNDECIDED, PASSED).index(verdict(row)), margin
+
     decided = []
     for check in CHECKS:
         rows = select(record, quantity="check", check=check.name)
         for training in dict.fromkeys(row["training"] for row in rows):
-            worst = min(where(rows, training=training), key=_badness)
+            worst = min(where(rows, training=training), key=badness)
             decided.append(Cell(check, training, worst, verdict(worst)))
     return decided
 
@@ -147,31 +137,21 @@ def condition(check: Check) -> str:
     return f"{'≤' if check.at_most else '≥'} {100 * check.limit:g} {'points' if check.difference else '%'}"
 
 
-def _badness(row: dict) -> tuple[int, float]:
-    value = row["value"]
-    return (FAILED, UNDECIDED, PASSED).index(verdict(row)), 1 if value is None else _margin(row, value)
-
-
 def _margin(row: dict, value: float) -> float:
     """The distance of `value` from the limit, positive on the good side."""
     check = BY_NAME[row["check"]]
     return check.limit - value if check.at_most else value - check.limit
 
 
-# ---- the artifact ------------------------------------------------------------------------------------------------
-
-
 def headline(record: dict) -> str:
     """The count of checks that passed, and the others with their trainings."""
     by_verdict = {name: [cell for cell in cells(record) if cell.verdict == name] for name in VERDICTS}
     parts = [f"{len(by_verdict[PASSED])} of {len(cells(record))} checks passed"]
-    parts += [f"{name}: {_symptoms(by_verdict[name])}" for name in (FAILED, UNDECIDED) if by_verdict[name]]
+    for name in (FAILED, UNDECIDED):
+        groups = _by_check(by_verdict[name])
+        if symptoms := [f"{check.otherwise} ({', '.join(map(_brief, group))})" for check, group in groups]:
+            parts.append(f"{name}: {', '.join(symptoms)}")
     return "; ".join(parts)
-
-
-def caption(record: dict) -> str:
-    """Data, images and seeds."""
-    return captioned(record)
 
 
 def figure(record: dict) -> Figure:
@@ -184,17 +164,13 @@ def figure(record: dict) -> Figure:
 
 def table(record: dict) -> list[DataFrame]:
     """A line for each check; then a line for each scale of the logits."""
-    lines = {
-        check.name: {"check": check.statement, "number": check.measured, "passes": condition(check)} for check in CHECKS
-    }
+    lines = {c.name: {"check": c.statement, "number": c.measured, "passes": condition(c)} for c in CHECKS}
     for cell in cells(record):
         parts = [number(cell.worst), place(cell.worst)]
         lines[cell.check.name][title(cell.training)] = f"{cell.verdict}: {', '.join(filter(None, parts))}"
     scaled = select(record, quantity="scaled accuracy")
-    return [
-        DataFrame(lines.values()).fillna(""),
-        pivot(scaled, lambda row: {"logits times": f"{row['scale']:g}"}, attack_at, percent),
-    ]
+    scales = pivot(scaled, lambda row: {"logits times": f"{row['scale']:g}"}, attack_at, percent)
+    return [DataFrame(lines.values()).fillna(""), scales]
 
 
 def box(record: dict) -> Iterator[Line]:
@@ -209,10 +185,6 @@ def _by_check(decided: Iterable[Cell]) -> list[tuple[Check, list[Cell]]]:
     return [(check, list(group)) for check, group in groupby(decided, key=lambda cell: cell.check)]
 
 
-def _symptoms(decided: list[Cell]) -> str:
-    return ", ".join(f"{check.otherwise} ({', '.join(map(_brief, group))})" for check, group in _by_check(decided))
-
-
 def _brief(cell: Cell) -> str:
     value = cell.worst["value"]
     if value is None:
@@ -224,9 +196,6 @@ def _brief(cell: Cell) -> str:
 def _with_place(cell: Cell) -> str:
     text = f"{title(cell.training)} {number(cell.worst)}"
     return f"{text} ({place(cell.worst)})" if place(cell.worst) else text
-
-
-# ---- the drawings ------------------------------------------------------------------------------------------------
 
 
 def matrix(decided: list[Cell], names: list[str], ax: Axes) -> Axes:
@@ -267,16 +236,15 @@ def scale_control(rows: list[dict], ax: Axes) -> Axes:
             curve(ax, scales, line, colour, width=1.8)
             ax.lines[-1].set_label(attack_at(line[0]))
     ax.set_xscale("log")
-    control = f"Scale control: {title(rows[0]['training'])},\nlogits times c"
-    ax.set(ylim=(0, 101), xlabel="c", ylabel="accuracy, %", title=control)
+    ax.set(ylim=(0, 101), xlabel="c", ylabel="accuracy, %")
+    ax.set_title(f"Scale control: {title(rows[0]['training'])},\nlogits times c")
     ax.legend(fontsize=8)
     return ax
 
 
 def _short(cell: Cell) -> str:
-    value = cell.worst["value"]
-    if value is None:
+    if cell.worst["value"] is None:
         return "–"
     if not cell.check.difference:
-        return f"{100 * value:.0f} %"
+        return f"{100 * cell.worst['value']:.0f} %"
     return whole(cell.worst) + (f"  ({place(cell.worst)})" if "scale" in cell.worst else "")

@@ -8,28 +8,25 @@ from pandas import DataFrame
 
 from paperlib import labels
 from paperlib.artifacts.drawing import dots, whiskers
-from paperlib.artifacts.reading import captioned, percent, points, same_attack, select, trainings, under, where, whole
+from paperlib.artifacts.reading import percent, points, same_attack, select, trainings, under, where, whole
 from paperlib.artifacts.tabulating import contrast, contrasted, network, pivot
 from paperlib.words import attack, hue, title
 
 CELLS = {"mean over draws": percent, "spread over draws": percent, "undecided": percent, "contrast": points}
 HEADS = {"mean over draws": "clean, mean over draws", "spread over draws": "clean, standard deviation over draws"}
+caption = "{data}, {samples} test images, {seeds}"
 
 
 def headline(record: dict) -> str:
     """The change from one draw to the released loop, and from the loop to a real expectation, with the most draws."""
-    loop, expectation = compared(select(record, quantity="mean contrast"))
+    groups = compared(select(record, quantity="mean contrast"))
+    loop, expectation = (", ".join(f"{whole(row)} ({title(row['training'])})" for row in rows) for rows in groups)
     if not loop:
         return "No network with random input was looked at"
     return (
-        f"The released loop changes accuracy against one draw by {_changes(loop)} points; "
-        f"EOT {expectation[0]['eot']}, a real expectation, against that loop by {_changes(expectation)}"
+        f"The released loop changes accuracy against one draw by {loop} points; "
+        f"EOT {groups[1][0]['eot']}, a real expectation, against that loop by {expectation}"
     )
-
-
-def caption(record: dict) -> str:
-    """Data, images and seeds."""
-    return captioned(record)
 
 
 def figure(record: dict) -> Figure:
@@ -58,20 +55,14 @@ def table(record: dict) -> list[DataFrame]:
 
 
 def compared(contrasts: list[dict]) -> tuple[list[dict], list[dict]]:
-    """Of `contrasts` those of the released loop with one draw and of the expectation with that loop.
-
-    Each list holds those of the most draws.
-    """
-    loop, expectation = under(contrasts, labels.OWN_LOOP), where(contrasts, reference_attack=labels.OWN_LOOP)
-    return _like_the_last(loop), _like_the_last(expectation)
+    """Of `contrasts` those of the released loop with one draw and of the expectation with it, of the most draws."""
+    groups = under(contrasts, labels.OWN_LOOP), where(contrasts, reference_attack=labels.OWN_LOOP)
+    loop, expectation = (same_attack(rows, rows[-1]) if rows else [] for rows in groups)
+    return loop, expectation
 
 
 def bars(means: list[dict], single: list[dict], names: list[str], ax: Axes) -> Axes:
-    """A group of bars for each attack: the mean accuracy of the trainings `names`, and a dot for each network.
-
-    `means` are mean accuracies, in the same order of attacks for each training; `single` are accuracies of single
-    networks.
-    """
+    """A group of bars for each attack: `means` of the trainings `names`, with a dot for each `single` network."""
     for i, training in enumerate(names):
         rows, colour, width = where(means, training=training), hue(training), 0.8 / len(names)
         places = np.arange(len(rows)) + (i - (len(names) - 1) / 2) * width
@@ -108,12 +99,4 @@ def _tick(name: str, passes: list[dict]) -> str:
     for word in (" EOT", " noise", " overwritten"):
         name = name.replace(word, f"\n{word.strip()}")
     mean = round(np.mean([row["value"] for row in passes]))
-    return f"{name}\n{mean} pass" if mean == 1 else f"{name}\n{mean} passes"
-
-
-def _changes(rows: list[dict]) -> str:
-    return ", ".join(f"{whole(row)} ({title(row['training'])})" for row in rows)
-
-
-def _like_the_last(rows: list[dict]) -> list[dict]:
-    return same_attack(rows, rows[-1]) if rows else []
+    return f"{name}\n{mean} {'pass' if mean == 1 else 'passes'}"

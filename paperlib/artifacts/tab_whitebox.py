@@ -3,13 +3,15 @@
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from pandas import DataFrame
 
 from paperlib import labels
 from paperlib.artifacts.drawing import whiskers
-from paperlib.artifacts.reading import captioned, same_attack, select, trainings, under, where
+from paperlib.artifacts.reading import same_attack, select, trainings, under, where
 from paperlib.artifacts.tabulating import by_attack
 from paperlib.words import attack, hue, title
+
+caption = "{data}, {samples} test images, {seeds}"
+table = by_attack
 
 
 def headline(record: dict) -> str:
@@ -24,50 +26,32 @@ def headline(record: dict) -> str:
     )
 
 
-def caption(record: dict) -> str:
-    """Data, images and seeds."""
-    return captioned(record)
-
-
 def figure(record: dict) -> Figure:
     """A panel for each radius."""
     means = select(record, quantity="mean accuracy")
     radii = list(dict.fromkeys(row["eps_255"] for row in means if row["eps_255"]))
-    fig, axes = plt.subplots(
-        len(radii), 1, figsize=(9, 1 + 2.5 * len(radii)), sharex=True, squeeze=False, layout="constrained"
-    )
+    size = (9, 1 + 2.5 * len(radii))
+    fig, axes = plt.subplots(len(radii), 1, figsize=size, sharex=True, squeeze=False, layout="constrained")
     for ax, eps in zip(axes[:, 0], radii, strict=True):
         bars(where(means, eps_255=eps), trainings(record), ax)
         ax.set_title(f"ε = {eps:g}/255", loc="left")
     axes[0, 0].legend(ncols=4, loc="lower right", bbox_to_anchor=(1, 1), fontsize=8)
-    axes[-1, 0].set_xlabel(
-        "full bars: the worst of four backward rules; pale: the network's own rule alone", fontsize=8
-    )
+    legend = "full bars: the worst of four backward rules; pale: the network's own rule alone"
+    axes[-1, 0].set_xlabel(legend, fontsize=8)
     return fig
 
 
-def table(record: dict) -> list[DataFrame]:
-    """Accuracy under each attack, then what SR changes."""
-    return by_attack(record)
-
-
 def bars(rows: list[dict], names: list[str], ax: Axes) -> Axes:
-    """A group of bars for each attack that was made by four backward rules, and one for the worst of all.
-
-    `rows` are mean accuracies of the trainings `names` at one radius.  Full bars are of four rules, pale ones of the
-    network's own rule.
-    """
+    """Bars at one radius for each attack by four backward rules (pale: by the network's own), and the worst of all."""
     width = 0.8 / len(names)
     for i, training in enumerate(names):
         four, worst = under_four(where(rows, training=training)), under(rows, labels.WORST, training=training)
         pairs = [(by_own_rule(rows, row), row) for row in four] + [(row, row) for row in worst]
         for x, (alone, strongest) in enumerate(pairs):
-            place = x + (i - (len(names) - 1) / 2) * width
+            place, height = x + (i - (len(names) - 1) / 2) * width, 100 * strongest["value"]
             ax.bar(place, 100 * alone["value"], 0.92 * width, color=hue(training), alpha=0.3)
-            label = title(training) if x == 0 else None
-            ax.bar(place, 100 * strongest["value"], 0.92 * width, color=hue(training), label=label)
-            reach = 100 * whiskers([strongest])
-            ax.errorbar(place, 100 * strongest["value"], yerr=reach, fmt="none", ecolor=".15", elinewidth=0.8)
+            ax.bar(place, height, 0.92 * width, color=hue(training), label=title(training) if x == 0 else None)
+            ax.errorbar(place, height, 100 * whiskers([strongest]), fmt="none", ecolor=".15", elinewidth=0.8)
     ax.set_xticks(range(len(pairs)), [attack(alone).replace(" of", "\nof") for alone, _ in pairs])
     ax.set(ylabel="accuracy, %", ylim=(0, 101))
     ax.grid(axis="x", visible=False)

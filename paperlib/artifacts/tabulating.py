@@ -8,38 +8,25 @@ from paperlib import labels
 from paperlib.artifacts.reading import percent, points, same_attack, select, where
 from paperlib.words import attack, radius, title
 
+Words = Callable[[dict], str]  # a row → the name of its column, or the text of its cell
+
 
 def markdown(record: dict, tables: list[pd.DataFrame]) -> str:
-    """Tables of a record as Markdown, then the reasons to doubt the numbers that are marked †."""
+    """Tables of a record as Markdown, then the reasons to doubt the numbers marked †, each once, with its remedy."""
     blocks = [table.to_markdown(index=False) for table in tables]
     if any("†" in block for block in blocks):
-        blocks += [f"† Unreliable: {'; '.join(doubts(record))}."]
+        doubts = dict.fromkeys(why for row in record["rows"] for why in row.get("doubts", ()))
+        blocks.append(f"† Unreliable: {'; '.join(doubts)}.")
     return "\n\n".join(blocks)
 
 
-def doubts(record: dict) -> list[str]:
-    """The reasons to doubt numbers of the record, from sanity checks, each once and with its remedy."""
-    return list(dict.fromkeys(why for row in record["rows"] for why in row.get("doubts", ())))
-
-
-def pivot(
-    rows: list[dict],
-    head: Callable[[dict], dict],
-    column: Callable[[dict], str],
-    cell: Callable[[dict], str],
-) -> pd.DataFrame:
-    """A line for each distinct `head`, which maps columns to a row's first cells; each row fills one more cell.
-
-    `column` gives the name of that cell's column, `cell` its text.
-    """
+def pivot(rows: list[dict], head: Callable[[dict], dict], column: Words, cell: Words) -> pd.DataFrame:
+    """A line for each distinct `head` (columns → first cells); each row fills one more `cell`, in its `column`."""
     lines: dict[tuple, dict] = {}
     for row in rows:
         first = head(row)
         lines.setdefault(tuple(first.values()), first)[column(row)] = cell(row)
     return pd.DataFrame(lines.values())
-
-
-# ---- heads, columns and cells, for `pivot` -----------------------------------------------------------------------
 
 
 def network(row: dict) -> dict:
@@ -80,17 +67,13 @@ def number(row: dict) -> str:
     return f"{row['value']:.3g}{bounds}"
 
 
-# ---- tables that several artifacts show --------------------------------------------------------------------------
-
-
 def by_attack(record: dict) -> list[pd.DataFrame]:
     """Two tables with a line for each attack: the mean accuracy of each training, and what SR changes."""
-
-    def head(row: dict) -> dict:
-        return {"": attack_at(row)}
-
-    means, differences = select(record, quantity="mean accuracy"), select(record, quantity="difference")
-    return [pivot(means, head, training, percent), pivot(differences, head, against, points)]
+    kinds = (("mean accuracy", training, percent), ("difference", against, points))
+    return [
+        pivot(select(record, quantity=kind), lambda row: {"": attack_at(row)}, column, cell)
+        for kind, column, cell in kinds
+    ]
 
 
 def with_passes(record: dict) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Attacks and random perturbations: a call each, and the same by name from parameters.
+"""Attacks and random perturbations: each is a function, and `Attack` names one with its options.
 
 attacks.pgd(network, images, labels, eps=8 / 255, bounds=(0, 1))
 """

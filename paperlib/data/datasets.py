@@ -32,7 +32,5 @@ def arguments(name: str) -> tuple[set[str], set[str]]:
     """The names of the arguments that `load` needs for the set `name`, and of those that are optional."""
     if not events.is_known(name):
         return {"name"}, CAPS
-    optional = CAPS
-    if name.startswith(events.SACCADES):
-        optional = CAPS | {field.name for field in fields(Camera)}
-    return {"name", "T"}, optional
+    camera = {field.name for field in fields(Camera)} if name.startswith(events.SACCADES) else set()
+    return {"name", "T"}, CAPS | camera

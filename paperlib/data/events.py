@@ -1,8 +1,6 @@
 """Event sets, with the interface of image sets: a sample is T frames of event counts, (T, 2, H, W), OFF before ON.
 
-"saccades:mnist5k" records any image set by a simulated camera and needs no download; N-MNIST, DVS128 Gesture and
-CIFAR10-DVS are read by tonic.  Counts are never scaled: they lie between 0 and the largest count of any cell, ε and
-the h of SR are in counts, and gradients are taken with respect to the frames.
+Counts are never scaled: ε and the h of SR are in counts, and gradients are taken with respect to the frames.
 """
 
 import hashlib
@@ -43,20 +41,12 @@ def is_known(name: object) -> bool:
 
 
 def load(
-    name: str,
-    *,
-    T: int,
-    train: int | None = None,
-    validation: int | None = None,
-    test: int | None = None,
-    **camera: float,
+    name: str, *, T: int, train: int | None = None, validation: int | None = None, test: int | None = None, **camera
 ) -> EventSet:
     """The event set `name`, with T frames a recording: saccades:NAME of an image set, nmnist, dvs-gesture, cifar10-dvs.
 
-    Caps are those of `images.load`.  `camera` are fields of `simulation.Camera`, which only simulated recordings take.
-    Frames are made once and kept under data/events/.  Calls with the same arguments share one result, whose tensors
-    must not be changed.  Raises `Refused` for unknown names, missing or damaged files, and caps above the number of
-    samples.
+    Caps, sharing and refusals are those of `images.load`.  `camera` are fields of `simulation.Camera`, which only
+    simulated recordings take.  Frames are made once and kept under data/events/.
     """
     errors.count("T", T)
     if not is_known(name):
@@ -72,10 +62,9 @@ def load(
 
 
 def shown(data: dict, frames: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first test sample of the set that `load(**data)` gives, for a figure.
+    """The first test sample of `load(**data)`, for a figure: a picture (H, W) in [0, 1] and frames (frames, 2, H, W).
 
-    Returns a picture (H, W) in [0, 1] and `frames` frames (frames, 2, H, W).  The picture is the image that was
-    recorded; for a real recording it shows where its events are.
+    The picture is the image that was recorded; for a real recording it shows where its events are.
     """
     one = dict.fromkeys(PARTS, 1)
     counts = load(**data | {"T": frames} | one).test.images[0].numpy()
@@ -126,7 +115,6 @@ def _recorded(base: ImageSet, camera: Camera, T: int) -> dict[str, np.ndarray]:
 
 
 def _set(name: str, title: str, splits: dict[str, Split], classes: tuple[str, ...], sha256: str, vary=None) -> EventSet:
-    """Mean 0 and standard deviation 1 leave counts as they are in the network's normalisation."""
-    most = max(float(split.images.max()) for split in splits.values())
-    constants = {"mean": (0.0, 0.0), "std": (1.0, 1.0), "crops_and_flips": False}
-    return EventSet(name, title, **splits, **constants, classes=classes, sha256=sha256, bounds=(0.0, most), vary=vary)
+    bounds = 0.0, max(float(split.images.max()) for split in splits.values())
+    constants = {"mean": (0.0, 0.0), "std": (1.0, 1.0), "crops_and_flips": False}  # they leave counts as they are
+    return EventSet(name, title, **splits, **constants, classes=classes, sha256=sha256, bounds=bounds, vary=vary)

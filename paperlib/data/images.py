@@ -31,14 +31,12 @@ FASHION = (0.2860,), (0.3530,)
 
 
 def load(name: str, *, train: int | None = None, validation: int | None = None, test: int | None = None) -> ImageSet:
-    """The image set `name`: a registered one (mnist5k, fashion-mnist, cifar10, cifar100), or folder:PATH.
+    """The image set `name`: a registered one, or folder:PATH, where PATH may be relative to the root of the project.
 
-    PATH is absolute or relative to the root of the project.  `train`, `validation` and `test` cap the number of
-    samples; a smaller cap takes a subset of what a larger one takes.  A set without test images of its own is split
-    70/10/20; otherwise 10 % of the training images, at most 5,000, become the validation images.
-    Calls with the same arguments share one result, whose tensors must not be changed.
-    Raises `Refused` for an unknown name, missing or damaged files, images of different sizes or modes, and caps above
-    the number of samples.
+    `train`, `validation` and `test` cap the number of samples; a smaller cap takes a subset of what a larger one takes.
+    A set without test images of its own is split 70/10/20; otherwise 10 % of the training images, at most 5,000, become
+    the validation images.  Calls with the same arguments share one result, whose tensors must not be changed.
+    Refuses unknown names, missing or damaged files, images of different sizes or modes, and caps that are too large.
     """
     refuse_unknown(name)
     return _load(name, sets.SOURCES.get(name), train, validation, test)
@@ -59,29 +57,17 @@ def _load(name: str, registered: Callable[[], Source] | None, *caps: int | None)
     # A folder of grey images may be called cifar10; the constants of three channels do not fit it.
     fits = source.known and len(source.known[0]) == images.shape[1]
     mean, std = source.known if fits else _statistics(images)
-    return ImageSet(
-        name,
-        source.title,
-        **splits,
-        classes=source.classes,
-        mean=mean,
-        std=std,
-        crops_and_flips=source.crops_and_flips,
-        sha256=sha256,
-    )
+    more = {"crops_and_flips": source.crops_and_flips, "sha256": sha256}
+    return ImageSet(name, source.title, **splits, classes=source.classes, mean=mean, std=std, **more)
 
 
 def _statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel, on the scale [0, 1], of `images` (N, C, H, W) uint8.
-
-    They are computed from a histogram of each channel.
-    """
+    """Mean and standard deviation per channel, on the scale [0, 1], of `images` (N, C, H, W) uint8."""
     shares = torch.stack([c.flatten().bincount(minlength=256) for c in images.unbind(1)]) / images[:, 0].numel()
     levels = torch.arange(256) / 255
     mean = shares @ levels
     std = (shares * (levels - mean[:, None]).square()).sum(1).sqrt()
-    std = std.clamp(min=1 / 255)  # the network divides by it, and that of a constant channel is 0
-    return tuple(mean.tolist()), tuple(std.tolist())
+    return tuple(mean.tolist()), tuple(std.clamp(min=1 / 255).tolist())  # the network divides by std: never by 0
 
 
 # ---- registered sets -------------------------------------------------------------------------------------------------
@@ -138,11 +124,10 @@ def _cifar(reader: str, title: str, known: tuple) -> Source:
     folder = paths.DATA / reader.base_folder
     if not folder.is_dir():
         _download(reader, folder, f"unpack {reader.url} there")
+    shown = paths.shown(folder)
     for file, md5 in (*reader.train_list, *reader.test_list, (reader.meta["filename"], reader.meta["md5"])):
         if not check_integrity(folder / file, md5):
-            raise Refused(
-                f"{paths.shown(folder / file)} is missing or damaged; delete {paths.shown(folder)} and fetch it again."
-            )
+            raise Refused(f"{shown}/{file} is missing or damaged; delete {shown} and fetch it again.")
     train, test = (reader(paths.DATA, train=part) for part in (True, False))
     images = np.concatenate([train.data, test.data]).transpose(0, 3, 1, 2)
     labels = np.array(train.targets + test.targets, np.int64)
@@ -154,10 +139,8 @@ def _download(reader: type, missing: Path, remedy: str) -> None:
     try:
         reader(paths.DATA, download=True)
     except Exception as error:  # the failures of a network have no common type
-        raise Refused(
-            f"{paths.shown(missing)} is missing and could not be downloaded ({type(error).__name__}): {remedy}, "
-            "or choose mnist5k or folder:PATH, which need no network."
-        ) from error
+        problem = f"{paths.shown(missing)} is missing and could not be downloaded ({type(error).__name__})"
+        raise Refused(f"{problem}: {remedy}, or choose mnist5k or folder:PATH, which need no network.") from error
 
 
 # ---- folders of images -----------------------------------------------------------------------------------------------
@@ -173,24 +156,16 @@ def _folder(path: str) -> Source:
         raise Refused(f"{paths.shown(unknown[0])} is a class that train lacks; its classes are {', '.join(train)}.")
     fewest = min(map(len, train.values()))
     if len(train) < 2 or fewest < 5:  # with five images a class, each part of a split can have some
-        raise Refused(
-            f"{paths.shown(root)} has {len(train)} classes to train on, the smallest with {fewest} images; "
-            "it needs two classes and five images in each."
-        )
+        has = f"{len(train)} classes to train on, the smallest with {fewest} images"
+        raise Refused(f"{paths.shown(root)} has {has}; it needs two classes and five images in each.")
     files = [(file, label) for part in (train, test) for label, name in enumerate(train) for file in part.get(name, [])]
-    name = root.resolve().name
+    name, labels = root.resolve().name, np.array([label for _, label in files])
     known = None
     if "cifar10" in name.lower():
         known = CIFAR100 if "cifar100" in name.lower() else CIFAR10
-    return Source(
-        "CIFAR-10 (JPEG copy)" if name == "cifar10-jpeg" else f"folder {name}",
-        tuple(train),
-        np.array([label for _, label in files]),
-        sum(map(len, test.values())),
-        lambda rows: _decode([files[row][0] for row in rows]),
-        known,
-        True,
-    )
+    title = "CIFAR-10 (JPEG copy)" if name == "cifar10-jpeg" else f"folder {name}"
+    classes, tested = tuple(train), sum(map(len, test.values()))
+    return Source(title, classes, labels, tested, lambda rows: _decode([files[row][0] for row in rows]), known, True)
 
 
 def _class_files(folder: Path) -> dict[str, list[Path]]:
@@ -208,10 +183,7 @@ def _class_files(folder: Path) -> dict[str, list[Path]]:
 
 
 def _decode(files: list[Path]) -> np.ndarray:
-    """The images as (n, C, H, W) uint8.
-
-    Refused unless all of them are square, of one size, and either all greyscale or all RGB.
-    """
+    """The images as (n, C, H, W) uint8.  They must be square, of one size, and either all greyscale or all RGB."""
     arrays, kinds = [], []
     for file in files:
         with _reading(file), Image.open(file) as image:

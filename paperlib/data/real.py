@@ -1,10 +1,7 @@
-"""Real event sets.  tonic reads the recordings; their frames are made once and kept:
-
-    data/events/nmnist,T=10,by=time,size=34,HASH/Train/3/00012,HASH.npz        the frames of one recording
+"""Real event sets.  tonic reads the recordings; their frames are made once and kept.
 
 Recordings are looked for in data/, or in the folder that the environment variable COMPANION_EVENTS names; it holds
-NMNIST/, DVSGesture/ or CIFAR10DVS/ in tonic's layout, complete or in part.  Without any, tonic downloads the set and
-checks the archives; other files have no checksum except that of their frames.
+NMNIST/, DVSGesture/ or CIFAR10DVS/ in tonic's layout, complete or in part.  Without any, tonic downloads the set.
 """
 
 import os
@@ -55,8 +52,7 @@ def interpolated(frames: np.ndarray) -> np.ndarray:
 
     The released code does the same (section 5 of the paper notes).
     """
-    small = F.interpolate(torch.from_numpy(frames).float(), (48, 48), mode="bilinear", antialias=False)
-    return small.numpy()
+    return F.interpolate(torch.from_numpy(frames).float(), (48, 48), mode="bilinear", antialias=False).numpy()
 
 
 KINDS = {
@@ -69,9 +65,8 @@ KINDS = {
 def source(name: str, T: int) -> Source:
     """The set `name`, one of `KINDS`, with T frames a recording.
 
-    Raises `Refused` where the set is missing and cannot be downloaded, and for files to which tonic gives no label.
-    Reading the source refuses recordings that are damaged, empty or out of order, and events outside the sensor; the
-    sentence names the file and the place.
+    Refuses a set that is missing and cannot be downloaded, and files to which tonic gives no label.  Reading the source
+    refuses recordings that are damaged, empty or out of order, and events outside the sensor, by file and place.
     """
     kind = KINDS[name]
     folder = Path(os.environ.get(FOLDER, paths.DATA)).expanduser()
@@ -79,16 +74,13 @@ def source(name: str, T: int) -> Source:
     if not any(map(len, parts)):
         parts = [_downloaded(kind, folder, options) for options in kind.parts]
     parts = [part for part in parts if len(part)]
-    recorded = []  # (part, row of the part); sorted by path, because file systems list files in different orders
-    for part in parts:
-        recorded += [(part, row) for row in sorted(range(len(part)), key=lambda row, part=part: part.data[row])]
+    # (part, row of the part), sorted by path, because file systems list files in different orders
+    recorded = [(part, row) for part in parts for _, row in sorted(zip(part.data, range(len(part)), strict=True))]
     classes = tuple(map(str, parts[0].classes))
     for part, row in recorded:
         if not 0 <= part.targets[row] < len(classes):
-            raise errors.Refused(
-                f"{paths.shown(Path(part.data[row]))} has the label {part.targets[row]}; "
-                f"those of {kind.title} go from 0 to {len(classes) - 1}."
-            )
+            allowed = f"those of {kind.title} go from 0 to {len(classes) - 1}"
+            raise errors.Refused(f"{paths.shown(Path(part.data[row]))} has the label {part.targets[row]}; {allowed}.")
     code = files.hashed([recordings.code(sys.modules[__name__], recordings), version("tonic")])[:8]
     cache = paths.DATA / "events" / f"{name},T={T},by={kind.by},size={kind.size},{code}"
 
@@ -97,22 +89,15 @@ def source(name: str, T: int) -> Source:
         stack = np.stack([_frames(kind, *recorded[row], T, cache) for row in bar])
         return recordings.packed(stack) if np.issubdtype(stack.dtype, np.integer) else stack
 
-    return Source(
-        kind.title,
-        classes,
-        np.array([part.targets[row] for part, row in recorded], np.int64),
-        tested=len(parts[1]) if len(parts) > 1 else 0,
-        read=read,
-        held_out=kind.held_out,
-    )
+    labels = np.array([part.targets[row] for part, row in recorded], np.int64)
+    return Source(kind.title, classes, labels, sum(map(len, parts[1:])), read, held_out=kind.held_out)
 
 
 def augment(frames: Tensor, generator: torch.Generator) -> Tensor:
     """The recipe's augmentation of CIFAR10-DVS (section 5 of the paper notes): (B, T, C, H, W) → the same shape.
 
-    A mirror image with probability 1/2, then one of three changes with equal probability: a circular shift by -5..5
-    pixels along each axis, a rotation by up to 30° with zeros at the corners, or a square of 16×16 pixels set to 0.
-    All frames of a sample are changed alike.
+    All frames of a sample are mirrored with probability 1/2.  Then, with equal probability, they are shifted circularly
+    along each axis, or rotated with zeros at the corners, or lose the events in a square.
     """
     from torchvision.transforms.functional import rotate  # a slow import, which no other set needs
 
@@ -146,10 +131,9 @@ def _on_disk(kind: Kind, folder: Path, options: dict):
     try:
         return type(base.__name__, (base,), {"_check_exists": lambda self: True})(str(folder), **options)
     except (ValueError, KeyError) as problem:  # tonic reads labels from names
-        raise errors.Refused(
-            f"{paths.shown(folder / kind.reader)} holds a folder or file that tonic's {kind.reader} finds no label for "
-            f"({problem}); only {kind.title} may lie there."
-        ) from problem
+        foreign = f"a folder or file that tonic's {kind.reader} finds no label for ({problem})"
+        place = paths.shown(folder / kind.reader)
+        raise errors.Refused(f"{place} holds {foreign}; only {kind.title} may lie there.") from problem
 
 
 def _downloaded(kind: Kind, folder: Path, options: dict):
@@ -170,11 +154,7 @@ def _reader(kind: Kind) -> type:
 
 
 def _frames(kind: Kind, part, row: int, T: int, cache: Path) -> np.ndarray:
-    """The frames of one recording.
-
-    They are kept under the recording's name with a hash of its path, size and time of change.  (tonic's own cache names
-    files by their number in the set, and would use one that was written only in part.)
-    """
+    """The frames of one recording, kept under its name with a hash of its path, size and time of change."""
     file = Path(part.data[row])
     status = file.stat()
     key = files.hashed([str(file.resolve()), status.st_size, status.st_mtime_ns])[:8]
@@ -190,17 +170,14 @@ def _frames(kind: Kind, part, row: int, T: int, cache: Path) -> np.ndarray:
 
 def _events(part, row: int, file: Path) -> np.ndarray:
     """The events of one recording, as tonic reads them."""
-    if file.suffix == ".bin" and (size := file.stat().st_size) % EVENT_BYTES:
-        whole = size // EVENT_BYTES
-        raise errors.Refused(
-            f"{paths.shown(file)} is truncated: {size} bytes are {whole} events of {EVENT_BYTES} bytes and "
-            f"{size - EVENT_BYTES * whole} more from byte {EVENT_BYTES * whole} on."
-        )
+    size = file.stat().st_size
+    if file.suffix == ".bin" and (rest := size % EVENT_BYTES):
+        held = f"{size} bytes are {size // EVENT_BYTES} events of {EVENT_BYTES} bytes and {rest} more"
+        raise errors.Refused(f"{paths.shown(file)} is truncated: {held} from byte {size - rest} on.")
     try:
         return part[row][0]
     except ModuleNotFoundError as missing:
-        raise errors.Refused(
-            f"{paths.shown(file)} needs the package {missing.name} to be read: pip install {missing.name}"
-        ) from None
+        needed = f"the package {missing.name} to be read: pip install {missing.name}"
+        raise errors.Refused(f"{paths.shown(file)} needs {needed}") from None
     except Exception as problem:  # on damaged bytes readers raise many types
         raise errors.Refused(f"{paths.shown(file)} is damaged or foreign ({type(problem).__name__}).") from problem

@@ -21,14 +21,14 @@ def check(events: np.ndarray, *, sensor: tuple[int, int, int], source: str) -> N
     """
     if not len(events):
         raise errors.Refused(f"{source} holds no events; a recording must have one at least.")
-    columns = {name: events[name].astype(np.int64) for name in ("x", "y", "p", "t")}
+    columns = {name: events[name].astype(np.int64) for name in "xypt"}
     faults = [
         (name, f"it must lie from 0 to {size - 1}", (columns[name] < 0) | (columns[name] >= size))
-        for name, size in zip(("x", "y", "p"), sensor, strict=True)
+        for name, size in zip("xyp", sensor, strict=True)
     ]
-    steps = np.diff(columns["t"], prepend=columns["t"][0])
-    faults.append(("t", "no time may be negative", columns["t"] < 0))
-    faults.append(("t", "it must not lie before the event ahead of it", steps < 0))
+    t = columns["t"]
+    faults.append(("t", "no time may be negative", t < 0))
+    faults.append(("t", "it must not lie before the event ahead of it", np.diff(t, prepend=t[0]) < 0))
     for name, rule, wrong in faults:
         if wrong.any():
             number = int(wrong.argmax())
@@ -39,8 +39,7 @@ def frames(events: np.ndarray, *, sensor: tuple[int, int, int], T: int, by: str)
     """Counts of events (T, polarities, H, W) in `T` frames, of the type that `packed` chooses.
 
     With `by` "time" each frame covers the same time, from the first event to the last; with "number" each has the same
-    number of events, and the last frame those that are left over.  Every event counts once; tonic's own slices lose the
-    last events.
+    number of events, and the last frame those that are left over.  (tonic's own slices lose the last events.)
     """
     errors.one_of("way to slice a recording", by, SLICES)
     if by == "time":
@@ -60,10 +59,7 @@ def packed(counts: np.ndarray) -> np.ndarray:
 
 
 def arrays(path: Path, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The arrays in the file `path`, an .npz; a missing file is written first, from the arrays that `make` returns.
-
-    Refuses a damaged file by its name.
-    """
+    """The arrays in the file `path`, an .npz; a missing file is written first, from the arrays that `make` returns."""
     if not path.exists():
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **make())
@@ -73,9 +69,8 @@ def arrays(path: Path, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, n
             entries = {name.removesuffix(".npy"): archive.read(name) for name in archive.namelist()}
         return {name: np.load(io.BytesIO(entry), allow_pickle=False) for name, entry in entries.items()}
     except Exception as problem:  # on damaged bytes readers raise many types
-        raise errors.Refused(
-            f"{paths.shown(path)} is damaged ({type(problem).__name__}); delete it, and it is made again."
-        ) from None
+        damage = f"damaged ({type(problem).__name__})"
+        raise errors.Refused(f"{paths.shown(path)} is {damage}; delete it, and it is made again.") from None
 
 
 def code(*modules: ModuleType) -> str:

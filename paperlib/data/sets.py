@@ -1,10 +1,7 @@
-"""Data sets: splits of samples, whole sets, and the registry by which a set is known under a name.
-
-Event sets (module `events`) have the same interface; their samples are frames of event counts, (T, 2, H, W).
-"""
+"""Data sets: splits of samples, whole sets, and the registry by which a set is known under a name."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -38,10 +35,7 @@ class Split:
         return self.images[rows].float() / self.one
 
     def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Pixels (B, C, H, W), labels (B,), index (B,) in the split's order, or in one drawn from `generator`.
-
-        B is `size`; the last batch may be smaller.
-        """
+        """Pixels (size, C, H, W), labels, index in the split's order, or in one drawn from `generator`."""
         n = len(self)
         order = torch.arange(n) if generator is None else torch.randperm(n, generator=generator)
         for rows in order.split(size):
@@ -111,10 +105,7 @@ OUTLINES: dict[str, Outline] = {}  # by the name of the set
 
 
 def register(name: str, *, outline: Outline | None = None):
-    """Decorator that makes a set known to `datasets.load` as `name`.
-
-    It decorates a function without arguments that returns a `Source`.  Refuses a name that another function has.
-    """
+    """Decorator of a function without arguments that returns a `Source`: `datasets.load` then knows it as `name`."""
 
     def remember(function: Callable[[], Source]) -> Callable[[], Source]:
         errors.registered_once("image set", name, SOURCES.get(name), function)
@@ -126,13 +117,8 @@ def register(name: str, *, outline: Outline | None = None):
     return remember
 
 
-def read(
-    name: str, source: Source, caps: Sequence[int | None], *, one: int = Split.one
-) -> tuple[dict[str, Split], str]:
-    """Train, validation and test of a source, each up to its cap, and the SHA-256 over all of it.
-
-    `one` is the number by which the source stores a value of 1.  Refuses caps above the number of samples.
-    """
+def read(name: str, source: Source, caps: tuple, *, one: int = Split.one) -> tuple[dict[str, Split], str]:
+    """Train, validation and test of a source, each up to its cap, and the SHA-256 over them.  `one`: see `Split`."""
     parts = _divide(source)
     for (part, rows), cap in zip(parts.items(), caps, strict=True):
         _refuse_count(f"{name}, {part}", len(rows) if cap is None else cap, len(rows))
@@ -169,29 +155,23 @@ def _spread(labels: np.ndarray) -> np.ndarray:
 
 def check(images: Tensor, labels: Tensor, *, bounds: tuple[float, float], num_classes: int | None) -> None:
     """Refuse images (B, ...) with a value outside `bounds` or NaN, and labels (B,) outside 0..`num_classes` - 1."""
-    _refuse_outside("pixel", images, bounds)
-    _refuse_outside("label", labels, (0, np.inf if num_classes is None else num_classes - 1))
-
-
-def _refuse_outside(what: str, values: Tensor, bounds: tuple[float, float]) -> None:
-    low, high = bounds
-    bad = values[~((values >= low) & (values <= high))]  # every comparison with NaN is false, so NaN is bad too
-    if len(bad):
-        raise Refused(f"A {what} is {bad[0].item()}; every {what} must lie from {low} to {high}.")
+    last = np.inf if num_classes is None else num_classes - 1
+    for what, values, low, high in (("pixel", images, *bounds), ("label", labels, 0, last)):
+        bad = values[~((values >= low) & (values <= high))]  # every comparison with NaN is false, so NaN is bad too
+        if len(bad):
+            raise Refused(f"A {what} is {bad[0].item()}; every {what} must lie from {low} to {high}.")
 
 
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """A random crop after padding by `MARGIN` zeros (black), then a mirror image with probability 1/2, per sample.
+    """Torchvision's RandomCrop(padding=MARGIN), then RandomHorizontalFlip, of images (B, C, H, W) in [0, 1].
 
-    This is what torchvision's RandomCrop(padding=4) and RandomHorizontalFlip do before normalisation.  `images`:
-    (B, C, H, W) in [0, 1].  Returns the same shape.  `generator` may be on another device than the images.
+    `generator` may be on another device than the images.
     """
     b, c, h, w = images.shape
     device = generator.device
     down, right = torch.randint(2 * MARGIN + 1, (2, b, 1), generator=generator, device=device)  # (B, 1) each
     flips = torch.rand(b, 1, generator=generator, device=device) < 0.5
-    rows, columns = torch.arange(h, device=device), torch.arange(w, device=device)
-    rows = down + rows  # (B, H) in the padded image
+    rows, columns = down + torch.arange(h, device=device), torch.arange(w, device=device)  # (B, H), in the padded image
     columns = right + torch.where(flips, columns.flip(0), columns)  # (B, W)
     samples, channels = torch.arange(b)[:, None, None, None], torch.arange(c)[:, None, None]
     padded = torch.nn.functional.pad(images, [MARGIN] * 4)

@@ -1,8 +1,7 @@
-"""Recordings simulated from images in the way N-MNIST was made: a moving camera looks at a still picture.
+"""Recordings simulated from images as N-MNIST was made (Orchard et al., Frontiers in Neuroscience 2015).
 
-The camera moves along the three sides of a triangle, one saccade each, and ends where it began (Orchard et al.,
-Frontiers in Neuroscience 2015).  A pixel emits an ON or OFF event whenever the logarithm of its intensity has risen or
-fallen by a threshold since its last event.  Between two points of the path that logarithm is taken as linear in time.
+A camera moves along the sides of a triangle, one saccade each.  A pixel emits an ON or OFF event whenever the logarithm
+of its intensity, taken as linear between two points of the path, has risen or fallen by a threshold.
 """
 
 from collections.abc import Iterator
@@ -39,10 +38,10 @@ class Camera:
         errors.count("seed", self.seed, at_least=0)
 
     def record(self, pictures: np.ndarray, index: np.ndarray) -> Iterator[np.ndarray]:
-        """One recording of each of `pictures`, (N, H, W) in [0, 1]: a structured array of `recordings.DTYPE`.
+        """A recording of each of `pictures`, (N, H, W) in [0, 1]: events of `DTYPE` in order of time.
 
-        Its events are in order of time, on a sensor `MARGIN` pixels wider and higher than the picture.  Jitter and
-        noise depend on `seed` and the sample's number in `index`, (N,), alone.
+        The sensor is `MARGIN` pixels wider and higher than the picture.  Jitter and noise depend on `seed` and the
+        sample's number in `index`, (N,), alone.
         """
         for start in range(0, len(pictures), AT_ONCE):
             exact = self._exact(pictures[start : start + AT_ONCE])
@@ -71,7 +70,11 @@ class Camera:
                 events.append((n, x, y, t, sign > 0))
             level += crossed
             before = now
-        return _by_picture([np.concatenate(column) for column in zip(*events, strict=True)], len(pictures))
+        n, x, y, t, p = (np.concatenate(column) for column in zip(*events, strict=True))
+        order, recorded = np.lexsort((t, n)), np.zeros(len(n), DTYPE)
+        for name, column in zip(DTYPE.names, (x, y, np.rint(t), p), strict=True):
+            recorded[name] = column[order]
+        return np.split(recorded, np.searchsorted(n[order], range(1, len(pictures))))
 
     def _disturbed(self, events: np.ndarray, rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
         """`events` with jitter in their times and noise added; all times stay within the recording's length."""
@@ -96,24 +99,12 @@ def path() -> tuple[np.ndarray, np.ndarray]:
 def moved(pictures: np.ndarray, down: float, right: float) -> np.ndarray:
     """`pictures` (N, H, W), moved by so many pixels, on a black sensor: (N, H + MARGIN, W + MARGIN).
 
-    Fractions of a pixel are interpolated bilinearly.  Pixels beyond the sensor's edge are lost, because the triangle is
-    a pixel wider than the margin.
+    Fractions of a pixel are interpolated bilinearly.  Pixels beyond the sensor's edge are lost.
     """
     for axis, shift in ((1, down), (2, right)):
         whole, rest = divmod(shift, 1)
         padding = [(0, 0)] * 3
         padding[axis] = (int(whole), MARGIN + 1 - int(whole))
-        padded = np.pad(pictures, padding)
-        length = pictures.shape[axis] + MARGIN
+        padded, length = np.pad(pictures, padding), pictures.shape[axis] + MARGIN
         pictures = ((1 - rest) * padded + rest * np.roll(padded, 1, axis)).take(range(length), axis)
     return pictures
-
-
-def _by_picture(columns: list[np.ndarray], pictures: int) -> list[np.ndarray]:
-    """Columns picture, x, y, t, p of all events → one recording for each picture, in order of time."""
-    n, x, y, t, p = columns
-    order = np.lexsort((t, n))
-    events = np.zeros(len(n), DTYPE)
-    for name, column in zip(DTYPE.names, (x, y, np.rint(t), p), strict=True):
-        events[name] = column[order]
-    return np.split(events, np.searchsorted(n[order], range(1, pictures)))

@@ -66,11 +66,7 @@ def pass_rows(evaluations: Iterable[Evaluation]) -> list[dict]:
 
 
 def difference_rows(evaluations: Iterable[Evaluation], training: str, against: str) -> list[dict]:
-    """Accuracy of `training` minus that of `against`, for each attack.
-
-    First a row for each attack, "difference", paired by seed, with its t interval.  Then a row for each seed, "paired
-    difference", of two networks on the same samples, with Bonett and Price's interval and McNemar's p.
-    """
+    """Accuracy of `training` minus that of `against`: "difference", paired by seed; "paired difference", by sample."""
     means, pairs = [], []
     attacks = by_labels(doubted(evaluations), lambda item: labels_of(item.evaluation.attack) | item.evaluation.size)
     for attack, group in attacks:
@@ -91,8 +87,7 @@ def difference_rows(evaluations: Iterable[Evaluation], training: str, against: s
 def contrast_rows(evaluations: Iterable[Evaluation], pairs: Iterable[tuple[AnyAttack, AnyAttack]]) -> list[dict]:
     """Accuracy under one attack minus accuracy under another, for each of `pairs`, of one network on the same samples.
 
-    First a row for each training, "mean contrast", over seeds; then one for each network, "contrast", with Bonett and
-    Price's interval and McNemar's p.  The labels of the second attack have "reference_" before their names.
+    "mean contrast" is over seeds, "contrast" of each network.  Labels of the second attack begin with "reference_".
     """
     by_network = {(item.experiment.key, repr(item.evaluation.attack)): item for item in doubted(evaluations)}
     means, single = [], []
@@ -124,8 +119,7 @@ def _paired(a: Doubted, b: Doubted) -> statistics.Interval:
 def gap_rows(noise: Iterable[Evaluation], attacked: Iterable[Evaluation], *, factors: Sequence[int]) -> list[dict]:
     """Accuracy under noise at k·ε minus accuracy under the attack at ε, for each k of `factors` (claim C1).
 
-    Rows for each attack, radius ε, law of noise and k: one for each network, "gap", paired over its samples, then one
-    over seeds, "mean gap".  Radii at which either side was not evaluated are left out.
+    "gap" is of a network, paired by sample, "mean gap" over seeds, at each radius ε where both sides were evaluated.
     """
     rows = []
     by_network = {(e.experiment.key, e.attack.name, *e.size.items()): e for e in noise}
@@ -154,16 +148,13 @@ def energy_rows(samples: Split, radii: Sequence[Attack]) -> list[dict]:
         clamped = perturb(None, x, samples.labels, bounds=samples.bounds) - x
         free = perturb(None, x, samples.labels, bounds=(-np.inf, np.inf)) - x
         share = (gradients.l2(clamped) / gradients.l2(free)).square().numpy()
-        labels = attack.labels | {"eps_255": round(attack.eps * 255, 6)}
-        rows.append(row(statistics.bootstrap_mean(share, seed=0), [], quantity="noise energy kept", **labels))
+        mean, radius = statistics.bootstrap_mean(share, seed=0), round(attack.eps * 255, 6)
+        rows.append(row(mean, [], quantity="noise energy kept", **attack.labels, eps_255=radius))
     return rows
 
 
 def chosen(evaluations: Iterable[Evaluation], tolerance: float) -> float:
-    """The λ of the highest mean accuracy under attack, where clean accuracy lies at most `tolerance` below vanilla's.
-
-    `evaluations`, of validation data, holds clean images and one attack for each network; λ = 0 is vanilla.
-    """
+    """The λ of the highest mean accuracy under attack that loses at most `tolerance` of the clean accuracy at λ = 0."""
     clean: dict[float, float] = {}  # mean accuracies by λ
     attacked: dict[float, float] = {}
     for labels, group in by_labels(evaluations, lambda e: e.labels):

@@ -22,15 +22,12 @@ WEAKER = {"one step": "one_step", "no gradient": "square", "transfer": "transfer
 
 
 class Scaled(nn.Module):
-    """`network` with its logits multiplied by `c`: the same decisions, but other gradients of most losses.
-
-    Images (B, C, H, W) → logits (B, K).  Attacks differentiate by the network's own rule.  Refuses a `c` of 0 or less.
-    """
+    """`network` with its logits (B, K) times `c`, above 0: the same decisions, but other gradients of most losses."""
 
     def __init__(self, network: nn.Module, c: float):
         super().__init__()
         errors.number("a scale of the logits", c, above=0)
-        self.network, self.c = network, c
+        self.network, self.c = network, c  # attacks differentiate by the network's own backward rule
         self.coupled, self.stochastic = (getattr(network, name, False) for name in ("coupled", "stochastic"))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -40,9 +37,8 @@ class Scaled(nn.Module):
 def checklist_rows(evaluations: Iterable[Evaluation], lists: Mapping[str, Checklist]) -> list[dict]:
     """One row for each training and check; for "radius" one for each two neighbouring radii.
 
-    `lists` maps experiment keys to checklists.  A difference is accuracy under one attack minus accuracy under another
-    on the same images.  The images of several networks of one training are pooled, as if all were different ones.
-    "zero gradient" is of the gradients at the images themselves, which are those of the one step.
+    `lists` maps experiment keys to checklists.  A difference is accuracy under one attack minus accuracy under another.
+    The images of all networks of a training are pooled.  "zero gradient" is of the gradients at the images themselves.
     """
     groups = by_labels(evaluations, lambda e: {"training": e.experiment.defense})
     return [entry for labels, group in groups for entry in _training_rows(group, lists, labels)]
@@ -58,7 +54,7 @@ def _training_rows(evaluations: list[Evaluation], lists: Mapping[str, Checklist]
     flags = {role: np.concatenate([e.flags for e in group]) for role, group in by_role.items()}
 
     def check_row(check: str, role: str | float, interval: statistics.Interval, **more) -> dict:
-        attack_labels = {"check": check} | first[role].labels | {"eps_255": _radius(first[role])}
+        attack_labels = {"check": check} | first[role].labels | {"eps_255": round(first[role].eps * 255, 6)}
         return row(interval, networks.values(), quantity="check", **labels, **attack_labels, **more)
 
     def difference(role: str | float, reference: str | float) -> statistics.Interval:
@@ -79,12 +75,7 @@ def _by_role(checklist: Checklist) -> dict[str | float, Attack | Transfer]:
     """The attacks of a checklist: by the name of their field, and PGD at several radii by the radius in 1/255."""
     roles = checklist._asdict()
     radii = roles.pop("radii")
-    return roles | {_radius(attack): attack for attack in radii}
-
-
-def _radius(attack: Attack | Transfer) -> float:
-    """In 1/255."""
-    return round(attack.eps * 255, 6)
+    return roles | {round(attack.eps * 255, 6): attack for attack in radii}
 
 
 def scale_control_rows(
@@ -102,18 +93,14 @@ def scale_control_rows(
         "scale, CE": standard("pgd", eps_255 / 255, steps=steps),
         "scale, DLR": Attack("apgd", eps_255 / 255, {"steps": steps, "loss": "dlr"}),
     }
-    batch_size = evaluation.batch_size(len(samples))
-    flags = {
-        (check, c): evaluation.flags(Scaled(network, c), samples, attack, batch_size=batch_size).numpy()
-        for check, attack in attacks.items()
-        for c in sorted({1.0, *map(float, scales)})
-    }
-    rows = []
-    for (check, c), survived in flags.items():
-        attack = attacks[check]
-        labels = labels_of(attack) | {"eps_255": eps_255 if attack else 0.0, "scale": c, "training": experiment.defense}
-        rows.append(row(statistics.wilson(survived), [experiment], quantity="scaled accuracy", **labels))
-        if attack and c != 1:
-            difference = statistics.paired_difference(flags[check, 1.0], survived)
-            rows.append(row(difference, [experiment], quantity="check", check=check, **labels))
+    size, scales, rows = evaluation.batch_size(len(samples)), sorted({1.0, *map(float, scales)}), []
+    for check, attack in attacks.items():
+        radius = eps_255 if attack else 0.0
+        flags = {c: evaluation.flags(Scaled(network, c), samples, attack, batch_size=size).numpy() for c in scales}
+        for c, survived in flags.items():
+            labels = labels_of(attack) | {"eps_255": radius, "scale": c, "training": experiment.defense}
+            rows.append(row(statistics.wilson(survived), [experiment], quantity="scaled accuracy", **labels))
+            if attack and c != 1:
+                difference = statistics.paired_difference(flags[1.0], survived)
+                rows.append(row(difference, [experiment], quantity="check", check=check, **labels))
     return rows

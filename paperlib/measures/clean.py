@@ -14,10 +14,7 @@ from paperlib.store.experiment import Opened
 
 
 def cut_rows(networks: Iterable[Opened], samples: Split) -> list[dict]:
-    """One row for each training: accuracy on frames whose counts are cut to [0, 1], without any attack.
-
-    The released code cuts them in this way before it attacks (section 5 of the paper notes, fault 5).
-    """
+    """One row for each training: clean accuracy on frames cut to [0, 1], as the released code cuts them (fault 5)."""
     cut = replace(samples, images=samples.images.clamp(max=1))
     flags = [(experiment, evaluation.flags(network, cut).numpy()) for experiment, network in networks]
     groups = by_labels(flags, lambda item: item[0].labels)
@@ -25,11 +22,9 @@ def cut_rows(networks: Iterable[Opened], samples: Split) -> list[dict]:
 
 
 def redraw_rows(networks: Iterable[Opened], samples: Split, *, draws: int) -> list[dict]:
-    """How each network classifies clean `samples` when its input spikes are drawn `draws` times anew.
+    """How each network classifies clean `samples` when its input spikes are drawn `draws` times anew, 2 at least.
 
-    Three rows for each network: the mean accuracy over draws, its standard deviation over draws, and the share of
-    images that some draws classify correctly and others do not.  The first draw is that of `evaluations.evaluated`.
-    Refuses fewer than 2 draws.
+    Mean and standard deviation of the accuracy over draws, and the share of images that only some draws get right.
     """
     errors.count("draws", draws, at_least=2)
     rows = []

@@ -22,9 +22,7 @@ from paperlib.measures.rows import by_labels, certain, row
 from paperlib.store import checkpoints
 from paperlib.store.evaluations import Evaluation
 from paperlib.store.experiment import Experiment, Imported
-from paperlib.training import defenses
-from paperlib.training.defenses import Batch
-from paperlib.training.loop import Step, passes
+from paperlib.training import defenses, loop
 
 UNIT = "vanilla"  # costs of a step are relative to that of this training
 PASSES = ["forward passes", "backward passes"]
@@ -38,10 +36,7 @@ class Counted(NamedTuple):
 
 
 class _Arithmetic(TorchDispatchMode):
-    """Adds up the multiply-adds of everything that is computed inside the block.
-
-    torch's own `FlopCounterMode` follows modules as well, and fails where a leaf that needs a gradient enters one.
-    """
+    """Adds up multiply-adds.  torch's `FlopCounterMode` fails where a leaf that needs a gradient enters a module."""
 
     multiply_adds = 0
 
@@ -85,9 +80,7 @@ class _Memory:
             self.now -= size
 
 
-def counted(
-    loss: Callable[[], Tensor], weights: Sequence[Tensor], after: Callable[[], object] | None = None
-) -> Counted:
+def counted(loss: Callable[[], Tensor], weights: Sequence[Tensor], after: Callable = lambda: None) -> Counted:
     """What `loss` and its gradient by `weights` take, and then the multiply-adds, but not the memory, of `after`."""
     memory, was_enabled = _Memory(weights), gc.isenabled()
     gc.disable()  # it frees graphs with cycles at moments that vary between runs
@@ -95,8 +88,7 @@ def counted(
         with _Arithmetic() as arithmetic:
             with torch.autograd.graph.saved_tensors_hooks(memory.keep, lambda saved: saved.tensor):
                 torch.autograd.grad(loss(), weights, allow_unused=True)
-            if after is not None:
-                after()
+            after()
     finally:
         if was_enabled:
             gc.enable()
@@ -104,49 +96,42 @@ def counted(
 
 
 class _Timed:
-    """The step of one training, as `loop.epochs` takes it, from a fresh network and on the same images every time.
-
-    `size` is that of the batch.  Refuses a batch of one image and one larger than the training set.
-    """
+    """The step of one training from a fresh network, on the same batch of `size` images every time."""
 
     def __init__(self, experiment: Experiment, size: int, device: str):
         data = experiment.load_data()
         errors.count("batch", size, at_least=2)  # BatchNorm has no variance of one sample
         images = data.train.take(size)
         x, y = images.pixels().to(device), images.labels.to(device)
-        self.batch = Batch(x, y, images.index, data.bounds, seed=experiment.seed)
+        self.batch = defenses.Batch(x, y, images.index, data.bounds, seed=experiment.seed)
         defense = defenses.build(experiment.defense, experiment.options)
-        self.step = Step(experiment.build().to(device).train(), defense, experiment.schedule)
-        self.steps, self.device = len(data.train) // size, device  # steps of an epoch
+        self.step = loop.Step(experiment.build().to(device).train(), defense, experiment.schedule)
+        self.steps = len(data.train) // size  # of an epoch
+        self.wait = getattr(torch, device).synchronize
 
     def counts(self) -> dict[str, int]:
         """The passes, multiply-adds and bytes of a step by name."""
         step = self.step
         loss, after = partial(step.loss, self.batch), partial(defenses.after_step, step.defense, step.network)
         taken = counted(loss, step.parameters, after)
-        counts = dict(zip(PASSES, passes(step.defense), strict=True))
-        return counts | {"multiply-adds": taken.multiply_adds, "bytes kept": taken.kept}
+        names = [*PASSES, "multiply-adds", "bytes kept"]
+        return dict(zip(names, [*loop.passes(step.defense), *taken], strict=True))
 
     def seconds(self) -> float:
         """The time of a whole step, which moves the network."""
-        self._wait()
+        self.wait()
         started = time.perf_counter()
         self.step.move(self.step.loss(self.batch))
-        self._wait()
+        self.wait()
         return time.perf_counter() - started
-
-    def _wait(self) -> None:
-        if self.device != "cpu":
-            getattr(torch, self.device).synchronize()
 
 
 def step_rows(trainings: Sequence[Experiment], *, batch: int, repeats: int, device: str = "auto") -> list[dict]:
     """The cost of a step and of an epoch of each training, and of a step relative to vanilla's.
 
     Passes are those of `loop.passes`; multiply-adds and bytes are counted (see `Counted`) on `batch` training images.
-    Seconds are the median of `repeats` steps, with the fastest and the slowest in place of an interval.  The trainings
-    take turns, so that a slow moment of the machine affects all of them, and a ratio is of one turn; the first turn
-    warms up.  Refuses trainings without vanilla, and a batch that there cannot be.
+    Seconds are the median of `repeats` steps, from the fastest to the slowest.  The trainings take turns, of which the
+    first warms up, so that a slow moment affects all, and a ratio is of one turn.  Refuses trainings without vanilla.
     """
     errors.count("repeats", repeats)
     names = [e.defense for e in trainings]
@@ -163,8 +148,8 @@ def step_rows(trainings: Sequence[Experiment], *, batch: int, repeats: int, devi
             costs.append(("cost of a step", what, certain(number, batch)))
             if what != "bytes kept":  # memory is the same in every step
                 costs.append(("cost of an epoch", what, certain(number * step.steps, batch)))
-        costs += [("cost of a step", "seconds", _median(seconds))]
-        costs += [("cost of an epoch", "seconds", _median(seconds * step.steps))]
+        costs.append(("cost of a step", "seconds", _median(seconds)))
+        costs.append(("cost of an epoch", "seconds", _median(seconds * step.steps)))
         for what, parts in (("passes", PASSES), ("multiply-adds", ["multiply-adds"]), ("bytes kept", ["bytes kept"])):
             ratio = sum(numbers[part] for part in parts) / sum(counts[unit][part] for part in parts)
             costs.append(("relative cost", what, certain(ratio, batch)))
@@ -182,10 +167,7 @@ def _median(seconds: np.ndarray) -> statistics.Interval:
 
 
 def budget_rows(budgets: Mapping[str, Sequence[Evaluation]], subject: str = "sr") -> list[dict]:
-    """For each budget the accuracies, `subject` minus every other training, and the cost of each training.
-
-    `budgets` maps the name of each, the label "budget", to its evaluations; a network may belong to several budgets.
-    """
+    """For each of `budgets`, the label "budget": accuracies, `subject` minus every other training, and the costs."""
     rows = []
     for name, evaluations in budgets.items():
         others = dict.fromkeys(e.experiment.defense for e in evaluations if e.experiment.defense != subject)
@@ -201,7 +183,7 @@ def spent_rows(networks: Iterable[Experiment | Imported]) -> list[dict]:
     ours = {e.key: e for e in networks if isinstance(e, Experiment)}  # neither number is known of imported ones
     for labels, group in by_labels(ours.values(), lambda e: e.labels | {"epochs": e.schedule.epochs}):
         epochs = labels.pop("epochs")
-        each = sum(passes(defenses.build(group[0].defense, group[0].options)))
+        each = sum(loop.passes(defenses.build(group[0].defense, group[0].options)))
         for quantity, value in (("epochs", epochs), ("passes per image", epochs * each)):
             rows.append(row(certain(value, len(group)), group, quantity=quantity, **labels))
     return rows

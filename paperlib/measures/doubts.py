@@ -72,6 +72,5 @@ def _weaker(other: AnyAttack, attack: AnyAttack) -> str | None:
 
 def _kind(attack: Attack) -> tuple:
     """What two attacks have in common that differ by their radius or number of steps alone."""
-    lengths = ("steps", "alpha")
-    options = {name: value for name, value in attack.options.items() if name not in lengths}
+    options = {name: value for name, value in attack.options.items() if name not in ("steps", "alpha")}
     return attack.name, repr(attack.rule), repr(options)

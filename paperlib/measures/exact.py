@@ -14,8 +14,8 @@ from paperlib.theory.gradients import Probabilities
 def exact_rows(*, draws: int) -> list[dict]:
     """The ratio of functions that can be worked out by hand, by Monte Carlo and in closed form.
 
-    Linear functions of 64 pixels, under three laws of noise; their intervals hold together with 95 % (Bonferroni).
-    Logistic functions of 200 pixels break either bound of the theorem, as they are not linear within the ball.
+    Linear functions of 64 pixels under three laws of noise, whose intervals hold together with 95 % (Bonferroni), and
+    logistic functions of 200 pixels that break either bound of the theorem.
     """
     generator = torch.Generator().manual_seed(0)
     m, rows = 64, []
@@ -30,11 +30,9 @@ def exact_rows(*, draws: int) -> list[dict]:
             for quantity, interval in (("measured", ratio), ("closed form", certain(closed, 1, "exact"))):
                 rows.append(row(interval, [], quantity=quantity, f="linear", case=case, law=law))
     weights = torch.zeros(200).index_copy_(0, torch.arange(53), 6 * torch.randn(53, generator=generator))
-    for case, w, margin, eps in (
-        ("steep at 1/2", weights, 0.0, 0.1),
-        ("saturated", torch.full((200,), 0.3), 4.0, 8 / 255),
-        ("saturated", torch.full((200,), 0.3), 4.0, 0.1),
-    ):
+    flat = torch.full((200,), 0.3)
+    logistic = ("steep at 1/2", weights, 0.0, 0.1), ("saturated", flat, 4.0, 8 / 255), ("saturated", flat, 4.0, 0.1)
+    for case, w, margin, eps in logistic:
         f, x = _logistic(w, margin), torch.zeros(1, 200, dtype=torch.double)
         g = theory.true_class_gradient(f, x, torch.tensor([0]))
         ratio = _measured(f, x, eps, draws=draws, law="uniform", generator=generator, z=statistics.Z)

@@ -1,7 +1,6 @@
 """Rows of the loss along lines through an image, in the attack's direction and in a random one, and the plane of both.
 
-A gradient is *masked* where following it raises the loss no more than a random direction does (Athalye et al., arXiv
-1802.00420).
+A gradient is *masked* where following it raises the loss no more than noise does (Athalye et al., arXiv 1802.00420).
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,11 +17,9 @@ from paperlib.data.sets import Split
 from paperlib.measures import statistics
 from paperlib.measures.rows import BATCH, NOTHING, median, row
 from paperlib.store.experiment import Experiment, Opened
-from paperlib.theory import gradients
 from paperlib.theory.gradients import Network, cross_entropy, device_of, in_batches, loss_gradient
 
 ATTACK, RANDOM = DIRECTIONS = ("attack", "random")
-SEED = 0  # of the random directions
 
 
 class Landscape(NamedTuple):
@@ -47,19 +44,28 @@ def agreed(networks: Iterable[Opened], samples: Split) -> Split:
 def landscapes(networks: Iterable[Opened], samples: Split, *, reach_255: float, points: int) -> list[Landscape]:
     """Each network's loss at x + t·d, clamped to the samples' bounds, for t from -`reach_255` to `reach_255`, in 1/255.
 
-    d is sign ∇ₓ of the loss by the network's own backward rule, or random signs, drawn for each sample by its index.
-    There are `points` lengths on either side of t = 0.  Refuses a reach that is not above 0, and no points.
+    d is sign ∇ₓ of the loss, or random signs, drawn by a sample's index.  `points` lengths lie on either side of t = 0.
     """
-    t_255 = _lengths(reach_255, points)
-    return [Landscape(experiment, t_255, *_walked(network, samples, t_255)) for experiment, network in networks]
+    t_255, found = _lengths(reach_255, points), []
+    empty = np.empty((0, len(t_255)))
+    for experiment, network in networks:
+        parts, flat = {direction: [(empty, empty.astype(bool))] for direction in DIRECTIONS}, [np.empty(0, bool)]
+        for image, label, index in samples.batches(BATCH) if len(samples) else ():
+            x, y = image.to(device_of(network)), label.to(device_of(network))
+            directions = _directions(network, x, y, index)
+            flat.append((directions[ATTACK] == 0).flatten(1).all(1).cpu().numpy())
+            for name, d in directions.items():
+                parts[name].append(_evaluated(network, x + _spread(t_255, x) * d, y, samples.bounds))
+        loss, right = ({d: np.concatenate([part[i] for part in parts[d]]) for d in DIRECTIONS} for i in (0, 1))
+        found.append(Landscape(experiment, t_255, loss, right, np.concatenate(flat)))
+    return found
 
 
 def roughness(loss: np.ndarray) -> np.ndarray:
     """1 - |net change| / total variation along each path: losses (N, T) → (N,), in [0, 1].
 
-    0 where the loss rises all the way, or falls all the way; 1 where it ends where it began; NaN where it never
-    changes.  The loss of a spiking network rises in stairs, which are not rough; only steps that are undone are.  A
-    finer grid finds more such steps, so only numbers of one grid can be compared.
+    0 where the loss only rises or only falls, also in stairs as that of a spiking network; 1 where it ends where it
+    began; NaN where it never changes.  A finer grid finds more steps that are undone: compare numbers of one grid.
     """
     steps = np.diff(loss, axis=1)
     total, net = np.abs(steps).sum(1), np.abs(steps.sum(1))
@@ -68,19 +74,17 @@ def roughness(loss: np.ndarray) -> np.ndarray:
 
 
 def landscape_rows(found: Sequence[Landscape]) -> list[dict]:
-    """Over images: at each t the median loss and the share classified correctly; the roughness from t = 0 outwards.
-
-    The roughness is the median over those images whose loss changes at all; its n says how many.
-    """
+    """At each t the median loss and the share classified correctly; the median roughness where the loss changes."""
     rows = []
     for f in found:
         networks, labels = [f.experiment], f.experiment.labels
         for direction in DIRECTIONS:
+            loss, right = f.loss[direction], f.right[direction]
             for i, t in enumerate(f.t_255):
                 place = labels | {"direction": direction, "t_255": float(t)}
-                rows.append(row(median(f.loss[direction][:, i]), networks, quantity="loss", **place))
-                rows.append(row(_share(f.right[direction][:, i]), networks, quantity="still correct", **place))
-            rough = roughness(f.loss[direction][:, len(f.t_255) // 2 :])
+                rows.append(row(median(loss[:, i]), networks, quantity="loss", **place))
+                rows.append(row(_share(right[:, i]), networks, quantity="still correct", **place))
+            rough = roughness(loss[:, len(f.t_255) // 2 :])  # from t = 0 outwards
             interval = median(rough[np.isfinite(rough)])
             rows.append(row(interval, networks, quantity="roughness", direction=direction, **labels))
         rows.append(row(_share(f.flat), networks, quantity="zero gradient", **labels))
@@ -94,11 +98,10 @@ def landscape_curves(found: Sequence[Landscape]) -> dict:
 
 
 def landscape_plane(networks: Iterable[Opened], samples: Split, *, reach_255: float, points: int) -> dict:
-    """The loss over the plane of both directions from the first of `samples`, for a record's arrays.
+    """The loss over the plane of both directions from the first of `samples`, if there is one, for a record's arrays.
 
-    "t_255" (T,) as in `landscapes`, "image" (C, H, W), and by training "loss" and "right" (T, T): a column for each
-    length along the attack's direction, a row for each along the random one.  Where there is no sample, the lengths
-    alone.
+    "t_255" (T,) as in `landscapes`, "image" (C, H, W), and by training "loss" and "right" (T, T): columns along the
+    attack's direction, rows along the random one.
     """
     t_255 = _lengths(reach_255, points)
     plane = {"t_255": records.array(t_255), "loss": {}, "right": {}}
@@ -109,30 +112,12 @@ def landscape_plane(networks: Iterable[Opened], samples: Split, *, reach_255: fl
     for experiment, network in networks:
         x, y = image.to(device_of(network)), label.to(device_of(network))
         t = _spread(t_255, x)
-        attack, random = _gradient(network, x, y).sign(), sign_noise(x, SEED, index)
+        attack, random = _directions(network, x, y, index).values()
         places = x + t * attack + t[:, None] * random  # (T, T, 1, C, H, W), the random direction first
         loss, right = _evaluated(network, places.flatten(0, 1), y, samples.bounds)
         plane["loss"][experiment.defense] = records.array(loss.reshape(len(t), len(t)))
         plane["right"][experiment.defense] = right.reshape(len(t), len(t)).tolist()
     return plane
-
-
-def _walked(network: Network, samples: Split, t_255: np.ndarray) -> tuple[dict, dict, np.ndarray]:
-    """Loss and correctness along each direction, (N, T) each, and where the gradient is 0, (N,)."""
-    empty = np.empty((0, len(t_255)))
-    losses = {direction: [empty] for direction in DIRECTIONS}
-    rights = {direction: [empty.astype(bool)] for direction in DIRECTIONS}
-    flat = [np.empty(0, bool)]
-    for image, label, index in samples.batches(BATCH) if len(samples) else ():
-        x, y = image.to(device_of(network)), label.to(device_of(network))
-        gradient = _gradient(network, x, y)
-        flat.append((gradients.l1(gradient) == 0).cpu().numpy())
-        for direction, d in ((ATTACK, gradient.sign()), (RANDOM, sign_noise(x, SEED, index))):
-            loss, right = _evaluated(network, x + _spread(t_255, x) * d, y, samples.bounds)
-            losses[direction].append(loss)
-            rights[direction].append(right)
-    loss, right = ({d: np.concatenate(parts) for d, parts in by.items()} for by in (losses, rights))
-    return loss, right, np.concatenate(flat)
 
 
 def _evaluated(network: Network, places: Tensor, labels: Tensor, bounds: Bounds) -> tuple[np.ndarray, np.ndarray]:
@@ -143,9 +128,9 @@ def _evaluated(network: Network, places: Tensor, labels: Tensor, bounds: Bounds)
     return tuple(v.view(len(places), -1).T.cpu().numpy() for v in values)
 
 
-def _gradient(network: Network, x: Tensor, y: Tensor) -> Tensor:
-    """The gradient of the loss by the image, of the shape of `x`."""
-    return loss_gradient(network, x, y, None, loss=_loss)[1]
+def _directions(network: Network, x: Tensor, y: Tensor, index: Tensor) -> dict[str, Tensor]:
+    """The attack's direction from `x` by the network's own backward rule, and a random one, of the shape of `x`."""
+    return {ATTACK: loss_gradient(network, x, y, None, loss=_loss)[1].sign(), RANDOM: sign_noise(x, 0, index)}
 
 
 def _loss(logits: Tensor, labels: Tensor) -> Tensor:

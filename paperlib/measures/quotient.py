@@ -27,9 +27,6 @@ SIGNS = {"forward": 1, "backward": -1}  # of the leading term of the error
 WINDOW = {"correlation": 0.8, "factor": 2.0}  # of a proxy of ‖g‖₁: least correlation, and greatest factor of the means
 
 
-# ---- the quotient over h -----------------------------------------------------------------------------------------
-
-
 class Quotients(NamedTuple):
     """The finite-difference quotients of one network at N samples, in one regime and precision."""
 
@@ -54,23 +51,15 @@ class Quotients(NamedTuple):
 
     def window(self, scheme: str) -> list[float]:
         """The h at which the quotient is a proxy of ‖g‖₁, by `WINDOW`."""
-        least, factor = WINDOW["correlation"], WINDOW["factor"]
-        unbiased = [
-            h for h in dict.fromkeys(h for h, _ in self.quotient) if 1 / factor <= self.bias(h, scheme) <= factor
-        ]
-        return [h for h in unbiased if self.correlation(h, scheme).value >= least]
+        factor, steps = WINDOW["factor"], dict.fromkeys(h for h, _ in self.quotient)
+        unbiased = [h for h in steps if 1 / factor <= self.bias(h, scheme) <= factor]
+        return [h for h in unbiased if self.correlation(h, scheme).value >= WINDOW["correlation"]]
 
 
 def quotients(opened: Opened, samples: Split, steps: Sequence[float], *, regime: str, precision: str) -> Quotients:
-    """The finite-difference quotient of one network for each h of `steps` and each scheme, with ‖g‖₁ and the curvature.
-
-    `regime` is one of `labels.REGIMES`; `precision`, "float32" or "float64", is that of network and images.  The
-    network itself is not changed.
-    """
-    experiment, network = opened
-    dtype = PRECISIONS[precision]
-    network = _in(network, dtype)
-    device = gradients.device_of(network)
+    """The quotients for each h of `steps` and each scheme, of a copy of the network in a regime and a precision."""
+    experiment, dtype = opened.experiment, PRECISIONS[precision]
+    network, device = _in(opened.network, dtype)
     f, parts = (lambda images: network(images).softmax(1)), []  # in the precision of the network, as in training
     with ENTERED[regime](network):
         for x, y, _ in samples.batches(BATCH):
@@ -85,21 +74,20 @@ def quotients(opened: Opened, samples: Split, steps: Sequence[float], *, regime:
     return Quotients(experiment, regime, precision, l1, values, curvature)
 
 
-def _in(network: Network, dtype: torch.dtype) -> Network:
-    """A copy of the network in that precision; on the CPU where its device has no 64 bits."""
+def _in(network: Network, dtype: torch.dtype) -> tuple[Network, torch.device]:
+    """A copy of the network in that precision, and its device: the CPU where the network's has no 64 bits."""
     device = gradients.device_of(network)
     if device.type == "mps" and dtype == torch.float64:
         device = torch.device("cpu")
-    return copy.deepcopy(network).to(device, dtype)
+    return copy.deepcopy(network).to(device, dtype), device
 
 
 def quotient_rows(found: Iterable[Quotients], *, used: float) -> list[dict]:
     """How the quotient follows ‖g‖₁: rows over seeds, and for each network the window of h where it is a proxy.
 
-    Over seeds, for each training, regime, precision, scheme and h: the median error relative to ‖g‖₁.  With the true
-    forward pass also the share of samples whose probability moved at all, Spearman's correlation over samples, and the
-    sum of quotients over the sum of l1, which is 1 where there is no bias.  The window is that of the forward quotient;
-    `used` is the h that SR trains with, which must be among the steps measured.
+    Over seeds at each h: the median error relative to ‖g‖₁.  With the true forward pass also the share of samples whose
+    probability moved at all, Spearman's correlation over samples, and the sum of quotients over the sum of l1.  The
+    window is of the forward quotient; `used`, the h that SR trains with, must be among the steps measured.
     """
     rows = []
     for labels, group in by_labels(found, lambda q: q.labels):
@@ -112,20 +100,19 @@ def quotient_rows(found: Iterable[Quotients], *, used: float) -> list[dict]:
 
 def _step_rows(group: list[Quotients], h: float, scheme: str, labels: dict) -> list[dict]:
     """The rows over seeds at one h and scheme."""
-    errors = [(q.experiment, _relative_error(q, h, scheme)) for q in group]
+    defined = [(q, q.l1 > 0) for q in group]  # samples that have a gradient
+    errors = [(q.experiment, np.abs(q.quotient[h, scheme][some] / q.l1[some] - 1)) for q, some in defined]
     rows = [over_seeds(errors, geometric=True, quantity="relative error", **labels)]
-    if group[0].regime != TRUE:
-        return rows
-    moved = [(q.experiment, q.quotient[h, scheme] != 0) for q in group]
-    correlations = [(q, partial(q.correlation, h, scheme)) for q in group]
-    correlations = [(q.experiment, correlation().value, correlation) for q, correlation in correlations]
-    biases = [(q.experiment, q.bias(h, scheme), partial(_bias_interval, q, h, scheme)) for q in group]
-    return [
-        *rows,
-        over_seeds(moved, quantity="probability moved", **labels),
-        mean_over_seeds(correlations, within=(-1, 1), quantity="rank correlation", **labels),
-        mean_over_seeds(biases, quantity="quotient over l1", **labels),
-    ]
+    if group[0].regime == TRUE:
+        moved = [(q.experiment, q.quotient[h, scheme] != 0) for q in group]
+        rows.append(over_seeds(moved, quantity="probability moved", **labels))
+        found = [(q.experiment, partial(q.correlation, h, scheme)) for q in group]
+        values = [(experiment, correlation().value, correlation) for experiment, correlation in found]
+        rows.append(mean_over_seeds(values, within=(-1, 1), quantity="rank correlation", **labels))
+        relative = [(q, q.quotient[h, scheme] / (q.l1.mean() or np.nan)) for q in group]
+        biases = [(q.experiment, q.bias(h, scheme), partial(statistics.bootstrap_mean, x, seed=0)) for q, x in relative]
+        rows.append(mean_over_seeds(biases, quantity="quotient over l1", **labels))
+    return rows
 
 
 def _window_rows(q: Quotients, used: float) -> list[dict]:
@@ -140,51 +127,25 @@ def _window_rows(q: Quotients, used: float) -> list[dict]:
     return [row(interval, [q.experiment], quantity=name, **q.labels) for name, interval in intervals.items()]
 
 
-def _bias_interval(q: Quotients, h: float, scheme: str) -> statistics.Interval:
-    return statistics.bootstrap_mean(q.quotient[h, scheme] / q.l1.mean(), seed=0)
-
-
-def _relative_error(q: Quotients, h: float, scheme: str) -> np.ndarray:
-    """|quotient/‖g‖₁ - 1| of the samples that have a gradient, (n,)."""
-    defined = q.l1 > 0
-    return np.abs(q.quotient[h, scheme][defined] / q.l1[defined] - 1)
-
-
-# ---- the curvature -----------------------------------------------------------------------------------------------
-
-
 def curvature_rows(found: Iterable[Quotients]) -> list[dict]:
-    """The quotient's error over its predicted leading term ±(h/2)·dᵀ∇²f d, on the surrogate-smooth networks.
-
-    For each training, precision, scheme and h, over seeds: the least-squares slope through the origin over samples,
-    which is 1 where the error is that term alone.  The central quotient has no such term.
-    """
+    """Slope over samples of the quotient's error over its leading term ±(h/2)·dᵀ∇²f d, smooth networks, over seeds."""
     rows = []
     for common, group in by_labels((q for q in found if q.curvature is not None), lambda q: q.labels):
-        for h, scheme in group[0].quotient:
-            if scheme not in SIGNS:
-                continue
+        for h, scheme in (place for place in group[0].quotient if place[1] in SIGNS):
             slopes = []
             for q in group:
                 predicted, error = SIGNS[scheme] * h / 2 * q.curvature, q.quotient[h, scheme] - q.l1
                 square = float(predicted @ predicted)
                 slopes.append((q.experiment, float(predicted @ error) / square if square else np.nan))
-            labels = common | {"h": h, "scheme": scheme}
-            rows.append(_scalar_row(slopes, quantity="error over prediction", **labels))
+            rows.append(_scalar_row(slopes, quantity="error over prediction", **common, h=h, scheme=scheme))
     return rows
 
 
 def curvatures(found: Iterable[Quotients], h: float) -> dict:
-    """For the figure: {training: [predicted error, error of the forward quotient]} at one h, (N,) each.
-
-    Of the first network of each training, in 64 bits.
-    """
+    """For the figure, in 64 bits: {training: [predicted error, error of the forward quotient]} of first networks."""
     smooth = [q for q in found if q.curvature is not None and q.precision == "float64"]
     return {
-        q.experiment.defense: [
-            records.array(h / 2 * q.curvature),
-            records.array(q.quotient[h, "forward"] - q.l1),
-        ]
+        q.experiment.defense: [records.array(h / 2 * q.curvature), records.array(q.quotient[h, "forward"] - q.l1)]
         for q in reversed(smooth)
     }
 
@@ -198,25 +159,19 @@ def smooth_accuracy_rows(networks: Iterable[Opened], samples: Split) -> list[dic
             with entered(network):
                 logits = gradients.in_batches(network, samples.pixels().to(device), BATCH)
             flags = (logits.argmax(1).cpu() == samples.labels).numpy()
-            labels = experiment.labels | {"regime": regime}
-            rows.append(row(statistics.wilson(flags), [experiment], quantity="accuracy", **labels))
+            share = statistics.wilson(flags)
+            rows.append(row(share, [experiment], quantity="accuracy", **experiment.labels, regime=regime))
     return rows
-
-
-# ---- the penalty's gradient --------------------------------------------------------------------------------------
 
 
 def weight_gradient_rows(networks: Iterable[Opened], samples: Split, *, h: float) -> list[dict]:
     """The gradient of the penalty by the weights: finite difference against exact double back-propagation, over seeds.
 
-    The penalty is the mean of the quotient's magnitude |q|, or of ‖∇f_y‖₁, over `samples`, in eval mode and 64 bits.
-    For each training, regime and layer (convolutions and readout, numbered from the image on): the cosine of both
-    gradients, and the norm of the former over that of the latter.
+    For each regime and layer, numbered from the image on: cosine and ratio of norms, in eval mode and 64 bits.
     """
     values = []
     for experiment, network in networks:
-        network = _in(network, torch.float64)
-        device = gradients.device_of(network)
+        network, device = _in(network, torch.float64)
         x, y = samples.pixels().to(device, torch.float64), samples.labels.to(device)
         weights = [m.weight for m in network.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
         for regime, entered in ENTERED.items():
@@ -240,36 +195,24 @@ def weight_gradient_rows(networks: Iterable[Opened], samples: Split, *, h: float
 
 
 def cost_rows(opened: Opened, samples: Split, *, h: float) -> list[dict]:
-    """The multiply-adds and bytes kept of one gradient step with each penalty, relative to cross-entropy alone.
-
-    Both are counted (see `cost.Counted`), so they are the same on any machine.  Double back-propagation takes the
-    reference path: the fused neuron is differentiable only once.
-    """
+    """Multiply-adds and bytes kept (see `Counted`) of a gradient step with each penalty, over cross-entropy alone."""
     experiment, network = opened
     device = gradients.device_of(network)
     x, y = samples.pixels().to(device), samples.labels.to(device)
-
-    def plain() -> Tensor:
-        return F.cross_entropy(network(x), y)
-
-    def finite_difference() -> Tensor:
-        logits, penalty = regularizers.sr(network, x, y, preset="paper", h=h)
-        return F.cross_entropy(logits, y) + penalty
-
-    def double_back_propagation() -> Tensor:
-        with network.reference_path():
-            logits, penalty = regularizers.exact_l1(network, x, y)
-        return F.cross_entropy(logits, y) + penalty
-
     weights, rows = list(network.parameters()), []
-    unit = counted(plain, weights)
-    penalties = {"finite difference": finite_difference, "double back propagation": double_back_propagation}
-    for penalty, loss in penalties.items():
-        cost = counted(loss, weights)
+
+    def loss(logits: Tensor, penalty: Tensor | float = 0.0) -> Tensor:
+        return F.cross_entropy(logits, y) + penalty
+
+    unit = counted(lambda: loss(network(x)), weights)
+    costs = {"finite difference": counted(lambda: loss(*regularizers.sr(network, x, y, preset="paper", h=h)), weights)}
+    with network.reference_path():  # the fused neuron is differentiable only once
+        costs["double back propagation"] = counted(lambda: loss(*regularizers.exact_l1(network, x, y)), weights)
+    for penalty, cost in costs.items():
         ratios = {"multiply-adds": cost.multiply_adds / unit.multiply_adds, "bytes kept": cost.kept / unit.kept}
         for quantity, ratio in ratios.items():
-            labels = {"penalty": penalty, "quantity": quantity} | experiment.labels
-            rows.append(row(certain(ratio, len(y)), [experiment], **labels))
+            interval = certain(ratio, len(y))
+            rows.append(row(interval, [experiment], penalty=penalty, quantity=quantity, **experiment.labels))
     return rows
 
 

@@ -1,13 +1,11 @@
 """Rows of the ratio theorem on trained networks (claim C2): the statement, vulnerabilities, the worst violations.
 
-The ratio is ρ_adv/ρ_rand of f_y, the probability of the true class.  Three regimes: *linear*, from the gradient alone;
-*surrogate-smooth*, with each spike replaced by the integral of its surrogate; *true forward*, the spiking network.  In
-the latter two ρ_rand is estimated by Monte Carlo and ρ_adv by an attack.
+The ratio is ρ_adv/ρ_rand of f_y, the probability of the true class: from the gradient alone (*linear*), or by attack
+and Monte Carlo, with each spike smoothed by its surrogate (*surrogate-smooth*) or as it is (*true forward*).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -22,26 +20,18 @@ from paperlib.measures.rows import BATCH, NOTHING, by_labels, mean_over_seeds, m
 from paperlib.networks.network import Network
 from paperlib.store.experiment import Experiment, Opened
 from paperlib.theory import gradients
-from paperlib.theory.gradients import Probabilities
-from paperlib.theory.ratio import RandomVulnerability
 
 ENTERED: dict[str, Callable] = {SMOOTH: Network.smoothed, TRUE: lambda network: nullcontext()}  # contexts by regime
 CANDIDATES, SEARCHED = 5, 10  # of the search for the worst violation: samples measured anew, radii of its curve
 COPIES = 50  # of one image in a batch, where many draws are taken of it
 
 
-# ---- the statement -----------------------------------------------------------------------------------------------
-
-
 def ratio_rows(experiment: Experiment, gradient: Tensor) -> list[dict]:
-    """The theorem's linear ratio: its median, the median of its upper bound, and how many samples keep to both bounds.
-
-    `gradient` is ∇ₓ f_y, (N, ...).  To allow for rounding, a bound counts as kept within one part in 10⁵.
-    """
+    """The linear ratio of `gradient` = ∇ₓ f_y, (N, ...), its upper bound (medians), the share within both bounds."""
     ratio = theory.linear_ratio(gradient)
     defined = ratio.isfinite()
     ratio, support = ratio[defined], gradients.l0(gradient[defined], threshold=0.0)
-    inside = (ratio >= 3 * (1 - 1e-5)) & (ratio <= 3 * support * (1 + 1e-5))
+    inside = (ratio >= 3 * (1 - 1e-5)) & (ratio <= 3 * support * (1 + 1e-5))  # but for rounding
     measured = {
         "linear ratio": median(ratio),
         "upper bound": median(3.0 * support),
@@ -49,9 +39,6 @@ def ratio_rows(experiment: Experiment, gradient: Tensor) -> list[dict]:
         "zero gradient": statistics.wilson((~defined).numpy()),
     }
     return [row(interval, [experiment], quantity=name, **experiment.labels) for name, interval in measured.items()]
-
-
-# ---- vulnerabilities -----------------------------------------------------------------------------------------------
 
 
 class Vulnerabilities(NamedTuple):
@@ -62,7 +49,7 @@ class Vulnerabilities(NamedTuple):
     eps_255: float
     gradient: Tensor  # of this regime's f, (N, C, H, W)
     confidence: Tensor  # f_y, (N,)
-    random: RandomVulnerability
+    random: theory.RandomVulnerability
     adversarial: Tensor  # (N,)
 
     @property
@@ -87,8 +74,7 @@ class Vulnerabilities(NamedTuple):
     @property
     def outcomes(self) -> dict[str, np.ndarray]:
         """Where each sample's ratio lies: (N,) flags by outcome, of which exactly one is set for each sample."""
-        ratio, flat = self.ratio, gradients.l1(self.gradient) == 0
-        above = ratio > self.upper
+        ratio, above, flat = self.ratio, self.ratio > self.upper, gradients.l1(self.gradient) == 0
         outcomes = {
             "no gradient": flat,
             "nothing moved": ~flat & ratio.isnan(),
@@ -120,20 +106,18 @@ class Vulnerabilities(NamedTuple):
         }
         return {name: values[values.isfinite()].numpy() for name, values in sizes.items()}
 
+    def against_confidence(self) -> statistics.Interval:
+        """Spearman's correlation of the ratio with f_y over samples: do confident images have large ratios?"""
+        finite = self.ratio.isfinite()
+        return statistics.rank_correlation(self.confidence[finite], self.ratio[finite]) if finite.any() else NOTHING
+
 
 def vulnerabilities(
-    opened: Opened,
-    samples: Split,
-    regime: str,
-    radii_255: Sequence[float],
-    *,
-    draws: int,
-    steps: int,
+    opened: Opened, samples: Split, regime: str, radii_255: Sequence[float], *, draws: int, steps: int
 ) -> list[Vulnerabilities]:
     """Both vulnerabilities of one network at each radius, in a regime of `ENTERED`; the same draws at every radius.
 
-    `draws` are of the noise, `steps` of the attack.  Refuses no radius, a radius that is not above 0, and fewer than 2
-    draws.
+    `draws` are of the noise, `steps` of the attack.  Refuses no radius, one of 0 or less, and fewer than 2 draws.
     """
     if not radii_255:
         raise errors.Refused("There is no radius to measure at; give one at least.")
@@ -146,7 +130,7 @@ def vulnerabilities(
 
 
 def measured(
-    f: Probabilities,
+    f: gradients.Probabilities,
     experiment: Experiment,
     samples: Split,
     regime: str,
@@ -170,28 +154,25 @@ def measured(
             parts[eps_255].append((gradient, confidence, adversarial, *random))
     by_radius = []
     for eps_255, batches in parts.items():
-        columns = (torch.cat(column).cpu() for column in zip(*batches, strict=True))
-        gradient, confidence, adversarial, *random = columns
-        random = RandomVulnerability(*random)
+        gradient, confidence, adversarial, *random = (torch.cat(column).cpu() for column in zip(*batches, strict=True))
+        random = theory.RandomVulnerability(*random)
         by_radius.append(Vulnerabilities(experiment, regime, eps_255, gradient, confidence, random, adversarial))
     return by_radius
 
 
 def vulnerability_rows(found: Iterable[Vulnerabilities]) -> list[dict]:
-    """Rows for each training, regime and radius, over seeds, and the verdict on C2 for each network.
-
-    Over seeds: the shares of outcomes, medians of sizes, the share of draws that moved f_y, and the correlation of the
-    ratio with confidence.  For each network the share of samples that keep to each bound, with Wilson's interval.
-    """
+    """For each training, regime and radius, over seeds, where ratios lie; for each network the verdict on C2."""
     rows = []
     for labels, group in by_labels(found, lambda v: v.labels):
-        for name, flags in _by_name([(v.experiment, v.outcomes) for v in group]).items():
-            rows.append(over_seeds(flags, quantity=name, **labels))
-        for name, sizes in _by_name([(v.experiment, v.sizes) for v in group]).items():
+        for name in group[0].outcomes:
+            rows.append(over_seeds([(v.experiment, v.outcomes[name]) for v in group], quantity=name, **labels))
+        for name in group[0].sizes:
+            sizes = [(v.experiment, v.sizes[name]) for v in group]
             rows.append(over_seeds(sizes, geometric=True, quantity=name, **labels))
         moved = [(v.experiment, v.random.moved.numpy()) for v in group]
         rows.append(over_seeds(moved, quantity="draws that moved f_y", **labels))
-        rows.append(_confidence_row(group, labels))
+        correlations = [(v.experiment, v.against_confidence().value, v.against_confidence) for v in group]
+        rows.append(mean_over_seeds(correlations, within=(-1, 1), quantity="ratio against confidence", **labels))
         for v in group:
             for name, flags in v.below.items():
                 share = statistics.wilson(flags) if len(flags) else NOTHING
@@ -199,44 +180,19 @@ def vulnerability_rows(found: Iterable[Vulnerabilities]) -> list[dict]:
     return rows
 
 
-def _by_name(networks: list[tuple[Experiment, dict]]) -> dict[str, list[tuple[Experiment, np.ndarray]]]:
-    """From values by name for each network to each network's values for each name."""
-    names = networks[0][1]
-    return {name: [(experiment, values[name]) for experiment, values in networks] for name in names}
-
-
-def _confidence_row(group: list[Vulnerabilities], labels: dict) -> dict:
-    """Spearman's correlation of the ratio with f_y over samples: do confident images have large ratios?"""
-
-    def correlation(v: Vulnerabilities) -> statistics.Interval:
-        finite = v.ratio.isfinite()
-        return statistics.rank_correlation(v.confidence[finite], v.ratio[finite]) if finite.any() else NOTHING
-
-    values = [(v.experiment, correlation(v).value, partial(correlation, v)) for v in group]
-    return mean_over_seeds(values, within=(-1, 1), quantity="ratio against confidence", **labels)
-
-
 def quantiles(found: Iterable[Vulnerabilities]) -> dict:
     """For the figure: {regime: {training: quartiles of the finite ratios of all networks, three numbers a radius}}."""
     drawn: dict[str, dict[str, list]] = {}
     places = by_labels(found, lambda v: {"regime": v.regime, "training": v.experiment.defense, "eps_255": v.eps_255})
     for place, group in places:
-        ratios = torch.cat([v.ratio[v.ratio.isfinite()] for v in group])
-        drawn.setdefault(place["regime"], {}).setdefault(place["training"], []).append(_quartiles(ratios))
+        ratios = np.concatenate([v.sizes["ratio"] for v in group])
+        quartiles = np.quantile(ratios, [0.25, 0.5, 0.75]) if len(ratios) else np.full(3, np.nan)
+        drawn.setdefault(place["regime"], {}).setdefault(place["training"], []).append(records.array(quartiles))
     return drawn
 
 
-def _quartiles(values: Tensor) -> list[float]:
-    """The quartiles of `values` (n,), NaN where there are none."""
-    quartiles = np.quantile(values.numpy(), [0.25, 0.5, 0.75]) if len(values) else np.full(3, np.nan)
-    return records.array(quartiles)
-
-
 def saturation(found: Iterable[Vulnerabilities]) -> dict:
-    """For the figure: {training: {"margin": log-odds of the true class, "excess": ratio over 3‖g‖₀}}, (N,) each.
-
-    With the true forward pass, at the largest radius, for the first network of each training.
-    """
+    """For the figure: {training: log-odds and excess of its first network, (N,)}, true forward, largest radius."""
     found = [v for v in found if v.regime == TRUE]
     largest = max(v.eps_255 for v in found)
     first = {v.experiment.defense: v for v in reversed(found) if v.eps_255 == largest}
@@ -251,18 +207,14 @@ def pictures(worst: Iterable[dict], samples: Split) -> dict:
     return {r["bound"]: records.array(samples.pixels(slice(r["image"], r["image"] + 1))[0]) for r in worst}
 
 
-# ---- the worst violations ----------------------------------------------------------------------------------------
-
-
 def worst_rows(
     found: Iterable[Vulnerabilities], networks: Mapping[str, Network], samples: Split, *, draws: int, steps: int
 ) -> list[dict]:
     """The sample that breaks each bound most in the true regime, searched over networks, samples and radii.
 
     `networks` maps experiment keys to the networks that `found` is of.  The `CANDIDATES` that break a bound most are
-    measured anew, with fresh draws and a longer attack, since the largest of many estimates is too large.  The worst of
-    these has a row for each radius of a grid of `SEARCHED`.  Values are the ratio over the upper bound 3‖g‖₀, or over
-    the lower bound 3.  A bound has no rows where no ratio is finite.
+    measured anew, since the largest of many estimates is too large.  The worst of them has a row for each of `SEARCHED`
+    radii: the ratio over the upper bound 3‖g‖₀, or over the lower bound 3; there is none where no ratio is finite.
     """
     rows, device = [], gradients.device_of(next(iter(networks.values())))
     generator = torch.Generator(device).manual_seed(1)
@@ -279,16 +231,12 @@ def worst_rows(
         random = many_draws(f, x, y, eps_255 / 255, draws=draws, law="uniform", generator=generator)
         return ratio_interval(adversarial, random, statistics.Z, over=limit)
 
-    for bound in ("upper", "lower"):
-        again = []  # (how far the bound is broken, place in `found`, sample)
-        for place, image in _candidates(found, bound):
-            value = measure(found[place], image, bound, found[place].eps_255).value
-            if np.isfinite(value):
-                again.append((value if bound == "upper" else -value, place, image))
+    for bound, farthest in (("upper", max), ("lower", min)):
+        again = [(measure(v, image, bound, v.eps_255).value, v, image) for v, image in _candidates(found, bound)]
+        again = [candidate for candidate in again if np.isfinite(candidate[0])]
         if not again:
             continue
-        _, place, image = max(again, key=lambda item: item[0])
-        worst = found[place]
+        _, worst, image = farthest(again, key=lambda candidate: candidate[0])
         for eps_255 in grid:
             labels = worst.experiment.labels | {"bound": bound, "image": image, "eps_255": eps_255}
             labels |= {"log_odds": round(worst.confidence[image].logit().item(), 2), "quantity": "ratio over bound"}
@@ -296,8 +244,8 @@ def worst_rows(
     return rows
 
 
-def _candidates(found: list[Vulnerabilities], bound: str) -> list[tuple[int, int]]:
-    """Places in `found` and samples at which the estimates break a bound most, the worst first."""
+def _candidates(found: list[Vulnerabilities], bound: str) -> list[tuple[Vulnerabilities, int]]:
+    """Those of `found`, and samples, at which the estimates break a bound most, the worst first."""
     candidates = []  # (ratio over the upper bound, or lower bound over ratio; place; sample)
     for place, v in enumerate(found):
         excess = v.ratio / v.upper if bound == "upper" else 3 / v.ratio
@@ -305,31 +253,26 @@ def _candidates(found: list[Vulnerabilities], bound: str) -> list[tuple[int, int
         largest = excess.topk(min(CANDIDATES, len(excess)))
         pairs = zip(largest.values.tolist(), largest.indices.tolist(), strict=True)
         candidates += [(value, place, image) for value, image in pairs if value > -np.inf]
-    return [(place, image) for _, place, image in sorted(candidates, reverse=True)[:CANDIDATES]]
+    return [(found[place], image) for _, place, image in sorted(candidates, reverse=True)[:CANDIDATES]]
 
 
 def many_draws(
-    f: Probabilities, x: Tensor, y: Tensor, eps: float, *, draws: int, law: str, generator: torch.Generator
-) -> RandomVulnerability:
+    f: gradients.Probabilities, x: Tensor, y: Tensor, eps: float, *, draws: int, law: str, generator: torch.Generator
+) -> theory.RandomVulnerability:
     """`random_vulnerability` of one sample (1, ...) from about `draws` draws, `COPIES` at a time; fields are (1,)."""
     copies = x.expand(COPIES, *x.shape[1:]), y.expand(COPIES)
     estimates = theory.random_vulnerability(f, *copies, eps, max(2, draws // COPIES), law, generator)
-    error = estimates.value.std() / COPIES**0.5
-    pooled = estimates.value.mean(), error, estimates.largest.amax(), estimates.moved.mean()
-    return RandomVulnerability(*(value[None] for value in pooled))
+    values = estimates.value
+    pooled = values.mean(), values.std() / COPIES**0.5, estimates.largest.amax(), estimates.moved.mean()
+    return theory.RandomVulnerability(*(value[None] for value in pooled))
 
 
 def ratio_interval(
-    adversarial: Tensor, random: RandomVulnerability, z: float, *, over: float = 1
+    adversarial: Tensor, random: theory.RandomVulnerability, z: float, *, over: float = 1
 ) -> statistics.Interval:
-    """The ratio at one sample, divided by `over`, with the interval of ρ_rand ± `z` standard errors.
-
-    ρ_adv has no interval: it is what the attack, or a draw, reached.  Where ρ_rand may be 0 there is no upper end, and
-    no interval.
-    """
+    """The ratio at one sample over `over`, with ρ_rand ± `z` standard errors; no upper end where ρ_rand may be 0."""
     reached, mean, error = (t.item() for t in (torch.maximum(adversarial, random.largest), random.value, random.error))
-    low, value, high = (
-        reached / part / over if part > 0 else np.nan for part in (mean + z * error, mean, mean - z * error)
-    )
+    ends = mean + z * error, mean, mean - z * error
+    low, value, high = (reached / part / over if part > 0 else np.nan for part in ends)
     low = low if np.isfinite(high) else np.nan
     return statistics.Interval(value, low, high, COPIES, "Monte Carlo, normal 95 %", "draws")

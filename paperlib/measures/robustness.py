@@ -10,14 +10,10 @@ from torch import Tensor, nn
 from paperlib import errors
 from paperlib.attacks import evaluation, protocols
 from paperlib.attacks.attack import Attack
-from paperlib.attacks.evaluation import Judged
 from paperlib.data import sets
-from paperlib.data.sets import Split
 from paperlib.measures import statistics
 from paperlib.measures.doubts import doubts
 from paperlib.theory.gradients import device_of
-
-FEW = 8  # images on which the output of a network is checked
 
 
 @dataclass(frozen=True)
@@ -53,8 +49,7 @@ class Robustness:
 
     def _repr_markdown_(self) -> str:
         """The same for Jupyter."""
-        lines = [f"{self.n} images, ε = {self.eps:.4g}", self.table.to_markdown(index=False), *self.doubts]
-        return "\n\n".join(lines)
+        return "\n\n".join([f"{self.n} images, ε = {self.eps:.4g}", self.table.to_markdown(index=False), *self.doubts])
 
 
 def judge(
@@ -78,8 +73,7 @@ def judge(
     trainings of the same network.  Passes are forward and backward, on average over all images.
 
     A network that draws at random should say so by an attribute `stochastic`; then each attack is made on all images.
-    A network with a context manager `backward_rule` is attacked by other backward rules as well (see
-    `networks.Network`).
+    One with a context manager `backward_rule` is attacked by other backward rules as well (see `networks.Network`).
 
     Refuses a network that is no module, is in training mode or does not return logits, images outside `bounds`, labels
     that do not fit, an unknown budget, and a radius that is not above 0.
@@ -90,42 +84,35 @@ def judge(
     has_rules = hasattr(network, "backward_rule")
     attacks = protocols.of_budget(budget, eps, num_classes=samples.num_classes, has_rules=has_rules)
     correct = evaluation.flags(network, samples)
-    clean = Judged(None, correct.numpy(), np.ones(len(samples)))
+    clean = evaluation.Judged(None, correct.numpy(), np.ones(len(samples)))
     results = [clean, *(_attacked(network, samples, attack, correct) for attack in attacks)]
     survived = np.logical_and.reduce([result.flags for result in results])
-    worst = Judged(None, survived, sum(result.passes for result in results))
-    titles = ["clean", *(attack.title for attack in attacks), "worst of all"]
-    reasons = [*doubts(results), []]
-    rows = [_row(*parts) for parts in zip(titles, [*results, worst], reasons, strict=True)]
+    worst = evaluation.Judged(None, survived, sum(result.passes for result in results))
+    titles, rows = ["clean", *(attack.title for attack in attacks), "worst of all"], []
+    for title, result, why in zip(titles, [*results, worst], [*doubts(results), []], strict=True):
+        share = statistics.wilson(result.flags)
+        accuracy = {"accuracy": share.value, "low": share.low, "high": share.high}
+        rows.append({"attack": title} | accuracy | {"passes": float(np.mean(result.passes)), "doubts": why})
     return Robustness(rows[0]["accuracy"], rows[-1]["accuracy"], eps, len(samples), rows)
 
 
-def _attacked(network: nn.Module, samples: Split, attack: Attack, correct: Tensor) -> Judged:
+def _attacked(network: nn.Module, samples: sets.Split, attack: Attack, correct: Tensor) -> evaluation.Judged:
     """The result of one attack; `correct` are the flags without it, (N,) bool."""
     stochastic = getattr(network, "stochastic", False)
     flags, n = evaluation.standing(stochastic, correct).clone(), len(samples)
     forward, backward, vanished, strayed = (torch.zeros(n) for _ in range(4))
-    batch_size = evaluation.batch_size(n)
-    for outcome in evaluation.attacked(network, samples, attack, flags.clone(), batch_size=batch_size):
+    for outcome in evaluation.attacked(network, samples, attack, flags.clone(), batch_size=evaluation.batch_size(n)):
         rows = outcome.rows
         flags[rows] &= outcome.flags
         forward[rows], backward[rows] = outcome.forward, outcome.backward
         vanished[rows], strayed[rows] = outcome.vanished, outcome.strayed.float()
     share = (vanished.sum() / backward.sum().clamp_min(1)).item()
-    passes = (forward + backward).numpy()
-    return Judged(attack, flags.numpy(), passes, share, int(strayed.sum()), stochastic)
-
-
-def _row(title: str, result: Judged, reasons: list[str]) -> dict:
-    """One of the rows of `Robustness`."""
-    share = statistics.wilson(result.flags)
-    accuracy = {"accuracy": share.value, "low": share.low, "high": share.high}
-    return {"attack": title} | accuracy | {"passes": float(np.mean(result.passes)), "doubts": reasons}
+    return evaluation.Judged(attack, flags.numpy(), (forward + backward).numpy(), share, int(strayed.sum()), stochastic)
 
 
 def _samples(
     network: nn.Module, images: Tensor, labels: Tensor, bounds: tuple[float, float], num_classes: int | None
-) -> Split:
+) -> sets.Split:
     """Images and labels as a split on the CPU, with bounds and number of classes; refuses what `judge` refuses."""
     if not isinstance(network, nn.Module):
         raise errors.Refused(f"network is {_shown(network)}; it must be a torch.nn.Module.")
@@ -139,7 +126,7 @@ def _samples(
         raise errors.Refused(f"bounds is {bounds}; the lower one must lie below the upper one.")
     images, labels = images.detach().float().cpu(), labels.long().cpu()
     sets.check(images, labels[:0], bounds=bounds, num_classes=None)
-    few = images[:FEW].to(device_of(network))
+    few = images[:8].to(device_of(network))
     with torch.no_grad(), evaluation.chance(0):  # the generator of the user stays as it is
         logits = network(few)
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(few) or logits.shape[1] < 2:
@@ -153,11 +140,10 @@ def _samples(
     outside = labels[(labels < 0) | (labels >= classes)]
     if len(outside):
         raise errors.Refused(f"A label is {outside[0].item()}; the network's {classes} logits fit 0 to {classes - 1}.")
-    return Split(images, labels, torch.arange(len(labels)), one=1, bounds=bounds, num_classes=classes)
+    return sets.Split(images, labels, torch.arange(len(labels)), one=1, bounds=bounds, num_classes=classes)
 
 
 def _shown(value: object) -> str:
     """A value as error messages name it: shape and type of a tensor, or the type of anything else."""
-    if isinstance(value, Tensor):
-        return f"a tensor {tuple(value.shape)} of {value.dtype}"
-    return f"a {type(value).__name__}"
+    tensor = isinstance(value, Tensor)
+    return f"a tensor {tuple(value.shape)} of {value.dtype}" if tensor else f"a {type(value).__name__}"

@@ -1,6 +1,6 @@
 """What all measures share: a row from an interval, groups of equal labels, and rows over seeds."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -14,6 +14,7 @@ from paperlib.store.experiment import Experiment
 
 T = TypeVar("T")
 BATCH = evaluation.BATCH  # images that a network sees at once
+Measured = tuple[Experiment, float, Callable[[], statistics.Interval]]  # a network, its value, and its interval
 NOTHING = statistics.Interval(np.nan, np.nan, np.nan, 0, "no sample has a gradient")
 
 
@@ -27,11 +28,10 @@ def certain(value: float, n: int, method: str = "counted") -> statistics.Interva
     return statistics.Interval(value, np.nan, np.nan, n, method)
 
 
-def row(interval: statistics.Interval, experiments: Sequence[Experiment], **labels) -> dict:
+def row(interval: statistics.Interval, experiments: Collection[Experiment], **labels) -> dict:
     """One row of a record about some networks."""
-    seeds = list(dict.fromkeys(e.seed for e in experiments))
-    keys = list(dict.fromkeys(e.key for e in experiments))
-    return records.row(interval, seeds=seeds, experiments=keys, **labels)
+    seeds, keys = dict.fromkeys(e.seed for e in experiments), dict.fromkeys(e.key for e in experiments)
+    return records.row(interval, seeds=list(seeds), experiments=list(keys), **labels)
 
 
 def by_labels(items: Iterable[T], labels: Callable[[T], dict]) -> list[tuple[dict, list[T]]]:
@@ -48,32 +48,23 @@ def over_seeds(
 ) -> dict:
     """One row for networks that differ by their seed alone, from the values of each one's samples, (n,) each.
 
-    For bool arrays it is the mean over networks of the share of True.  For others, none below 0, it is the mean over
-    networks of the median; `geometric` is for values that span orders of magnitude.  See `mean_over_seeds`.
+    The mean over networks of the share of True, or else of the median of values of 0 or more; see `mean_over_seeds`.
     """
     flags = any(np.asarray(samples).dtype == bool for _, samples in values)
     middle, interval = (np.mean, statistics.wilson) if flags else (np.median, median)
-    networks = [
-        (experiment, float(middle(samples)) if len(samples) else np.nan, partial(interval, np.asarray(samples)))
-        for experiment, samples in values
-    ]
+    networks = [(e, float(middle(x)) if len(x) else np.nan, partial(interval, np.asarray(x))) for e, x in values]
     limits = (0, 1 if flags else np.inf)
     return mean_over_seeds(networks, within=limits, geometric=geometric, doubts=doubts, **labels)
 
 
 def mean_over_seeds(
-    networks: Sequence[tuple[Experiment, float, Callable[[], statistics.Interval]]],
-    *,
-    within: tuple[float, float] = (-np.inf, np.inf),
-    geometric: bool = False,
-    **labels,
+    networks: Sequence[Measured], *, within: tuple[float, float] = (-np.inf, np.inf), geometric: bool = False, **labels
 ) -> dict:
     """One row for networks that differ by their seed alone: the mean of their values with Student's t interval.
 
-    `networks` holds for each its experiment, its value, and a function that returns its interval over samples.  The
-    interval of the mean is cut to `within`.  That of a `geometric` mean is taken of logarithms; there is none where a
-    value is 0.  Values that are NaN are left out.  With a single value there is no interval over seeds: the row has
-    that network's interval over samples, and its method says so.
+    `networks` holds for each its experiment, its value, and a function that returns its interval over samples, which
+    the row has where there is a single value.  NaN is left out.  The interval of the mean is cut to `within`; that of a
+    `geometric` mean is taken of logarithms, and there is none where a value is 0.
     """
     known = [(value, interval) for _, value, interval in networks if not np.isnan(value)]
     values = [value for value, _ in known]

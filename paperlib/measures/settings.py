@@ -27,9 +27,7 @@ def setting_labels(experiment: Experiment) -> dict:
 def setting_rows(validation: Sequence[Evaluation], test: Sequence[Evaluation], tolerance: float) -> list[dict]:
     """All accuracies; then for each setting its λ, the gain of SR at it, and that gain minus the first setting's.
 
-    `validation` holds clean images and one attack of vanilla and SR networks, by which `accuracy.chosen` chooses each
-    setting's λ; `test` holds what the gains are taken of.  The label "lam" of the latter rows is the λ of the SR
-    networks: the chosen one or, where validation data choose λ = 0, the smallest there is, so that SR has an effect.
+    Each λ, the label "lam", is chosen by `validation`, or the smallest where that is 0; gains are taken of `test`.
     """
     rows, first = apart(test, setting_labels, mean_rows), None
     for setting, evaluations in by_labels(test, lambda e: setting_labels(e.experiment)):
@@ -37,21 +35,13 @@ def setting_rows(validation: Sequence[Evaluation], test: Sequence[Evaluation], t
         choice, _ = choice_rows(candidates, tolerance, used=np.nan)
         lam = choice["value"] or min(e.labels["lam"] for e in evaluations if "lam" in e.labels)
         pair = [e for e in evaluations if e.labels.get("lam", lam) == lam]
-        gains, changes = _gain_rows(pair), _changes(pair)
-        added = [choice, *gains]
-        if first is None:
-            first = gains, changes
-        else:
-            added += _excess_rows(gains, changes, *first)
-        rows += [r | setting | {"lam": lam} for r in added]
+        over = "difference" if len({e.experiment.seed for e in pair}) > 1 else "paired difference"  # seeds or images
+        differences, changes = difference_rows(pair, TRAINING, BASELINE), _changes(pair)
+        gains = [r | {"quantity": "gain"} for r in differences if r["quantity"] == over]
+        excess = _excess_rows(gains, changes, *first) if first else []
+        first = first or (gains, changes)
+        rows += [r | setting | {"lam": lam} for r in [choice, *gains, *excess]]
     return rows
-
-
-def _gain_rows(pair: Sequence[Evaluation]) -> list[dict]:
-    """SR minus vanilla, one row for each attack: over seeds, or over the images of a single seed."""
-    quantity = "difference" if len({e.experiment.seed for e in pair}) > 1 else "paired difference"
-    rows = difference_rows(pair, TRAINING, BASELINE)
-    return [r | {"quantity": "gain"} for r in rows if r["quantity"] == quantity]
 
 
 def _changes(pair: Sequence[Evaluation]) -> dict[str, np.ndarray]:
@@ -65,21 +55,16 @@ def _changes(pair: Sequence[Evaluation]) -> dict[str, np.ndarray]:
 def _excess_rows(
     gains: list[dict], changes: dict[str, np.ndarray], first_gains: list[dict], first_changes: dict[str, np.ndarray]
 ) -> list[dict]:
-    """Each gain minus that of the first setting, one row for each attack, paired by seed.
-
-    With a single seed it is paired by image: the difference of two changes is a whole number from -2 to 2, and its mean
-    has the bootstrap's interval.
-    """
+    """Each gain minus that of the first setting, one row for each attack, paired by seed, or by image of one seed."""
     rows = []
     for gain, first in zip(gains, first_gains, strict=True):
         a, b = changes[words.attack(gain)], first_changes[words.attack(gain)]
         if len(a) > 1:
             interval = statistics.paired_t(a.mean(1), b.mean(1))
         else:
-            interval = statistics.bootstrap_mean(a[0] - b[0], seed=0)
+            interval = statistics.bootstrap_mean(a[0] - b[0], seed=0)  # of whole numbers from -2 to 2
             interval = interval._replace(method=f"{interval.method} of the images' differences of differences")
-        names = ("training", "against", *labels.ATTACK, "eps_255")
-        shared = {name: gain[name] for name in names if name in gain}
+        shared = {name: gain[name] for name in ("training", "against", *labels.ATTACK, "eps_255") if name in gain}
         both = {name: union([gain.get(name, []), first.get(name, [])]) for name in ("seeds", "experiments", "doubts")}
         rows.append(records.row(interval, quantity="gain minus the own", **both, **shared))
     return rows

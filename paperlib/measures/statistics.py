@@ -1,7 +1,7 @@
 """Intervals, paired tests and rank correlations: pure functions on arrays, 95 % throughout.
 
-Every estimate is an `Interval`.  Where the data allow no interval, its ends are NaN and `method` says why.  Input of
-the wrong type, shape or length, or with NaN or infinity in it, is Refused.
+Where the data allow no interval, its ends are NaN and `method` says why.  Input of the wrong type, shape or length, or
+with NaN or infinity in it, is Refused.
 """
 
 from collections.abc import Callable
@@ -40,10 +40,8 @@ def wilson(flags: ArrayLike) -> Interval:
 def paired_difference(a: ArrayLike, b: ArrayLike) -> Interval:
     """share(a) - share(b) of bool (n,) flags on the same n samples, with the interval of Bonett and Price.
 
-    2012, J. Educ. Behav. Stat. 37:479.  With p = (#a only + 1) / (n + 2) and q = (#b only + 1) / (n + 2), where "a
-    only" are the samples with a True and b False, it is p - q ± z √((p + q - (p - q)²) / (n + 2)), cut to [-1, 1].  It
-    has a width where no pair is discordant, and unlike Newcombe's method 10 it keeps its coverage where discordant
-    pairs are few and all of one kind.
+    2012, J. Educ. Behav. Stat. 37:479: p - q ± z √((p + q - (p - q)²) / (n + 2)) with p = (#a only + 1) / (n + 2), q
+    likewise, cut to [-1, 1].  Unlike Newcombe's method 10 it keeps its coverage where few pairs are discordant.
     """
     only_a, only_b, n = _discordant(a, b)
     p, q = (only_a + 1) / (n + 2), (only_b + 1) / (n + 2)
@@ -69,31 +67,25 @@ def t_interval(values: ArrayLike) -> Interval:
 
 
 def geometric_interval(values: ArrayLike) -> Interval:
-    """Geometric mean of one value per seed, (n,): `t_interval` of the logarithms, transformed back.
-
-    Refuses values that are not above 0.
-    """
+    """Geometric mean of one value per seed, (n,), above 0: `t_interval` of the logarithms, transformed back."""
     values = _values(values)
-    if (values <= 0).any():
-        raise Refused(f"{int((values <= 0).sum())} of {values.size} values are not above 0; they have no logarithm.")
-    interval = t_interval(np.log(values))
-    mean, low, high = (float(np.exp(part)) for part in interval[:3])
-    method = interval.method.replace("Student t", "Student t of logs")
-    return interval._replace(value=mean, low=low, high=high, method=method)
+    if bad := int((values <= 0).sum()):
+        raise Refused(f"{bad} of {values.size} values are not above 0; they have no logarithm.")
+    *ends, n, method, over = t_interval(np.log(values))
+    return Interval(*np.exp(ends).tolist(), n, method.replace("Student t", "Student t of logs"), over)
 
 
 def paired_t(a: ArrayLike, b: ArrayLike) -> Interval:
     """`t_interval` of the differences a - b of one value per seed, (n,) each; entry i of both is of the same seed."""
-    a, b = _paired(_values(a), _values(b))
-    interval = t_interval(a - b)
+    interval = t_interval(np.subtract(*_paired(_values(a), _values(b))))
     return interval._replace(method=interval.method.replace("Student t", "paired t"))
 
 
 def rank_correlation(x: ArrayLike, y: ArrayLike) -> Interval:
     """Spearman's r of the pairs (x, y), each (n,), with the interval of Bonett and Wright.
 
-    2000, Psychometrika 65:23: tanh(atanh r ± z √((1 + r²/2) / (n - 3))).  At r = ±1 the interval would be a point, so
-    its centre is kept away from ±1 by 12 / (n³ - n), which a swap of two neighbours changes r by.
+    2000, Psychometrika 65:23: tanh(atanh r ± z √((1 + r²/2) / (n - 3))).  As it would be a point at r = ±1, its centre
+    is kept away from there by 12 / (n³ - n), which a swap of two neighbours changes r by.
     """
     x, y = _paired(_values(x), _values(y))
     n = x.size
@@ -118,7 +110,7 @@ def bootstrap_median(values: ArrayLike, seed: int) -> Interval:
     return _bootstrap(values, seed, np.median, "percentile")
 
 
-def _bootstrap(values: ArrayLike, seed: int, statistic: Callable, method: str, resamples: int = 9999) -> Interval:
+def _bootstrap(values: ArrayLike, seed: int, statistic: Callable, method: str) -> Interval:
     values = _values(values)
     number("The bootstrap's seed", seed, at_least=0)
     value, n = float(statistic(values)), values.size
@@ -127,7 +119,7 @@ def _bootstrap(values: ArrayLike, seed: int, statistic: Callable, method: str, r
     if np.ptp(values) == 0:  # every resample is the same; BCa would divide 0 by 0
         return Interval(value, value, value, n, f"{method} bootstrap 95 % of a constant")
     low, high = stats.bootstrap(
-        (values,), statistic, n_resamples=resamples, confidence_level=LEVEL, method=method, vectorized=True,
+        (values,), statistic, n_resamples=9999, confidence_level=LEVEL, method=method, vectorized=True,
         batch=max(1, 4_000_000 // n), rng=np.random.default_rng(seed),  # at most 32 MB of resamples at a time
     ).confidence_interval  # fmt: skip
     return Interval(value, float(low), float(high), n, f"{method} bootstrap 95 %")

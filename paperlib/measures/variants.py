@@ -32,17 +32,18 @@ def variant_rows(
 ) -> list[dict]:
     """Every variant at its own λ: its accuracies, its differences from the first and vanilla, its gradient's size.
 
-    `validation` holds clean images and one attack, by which `accuracy.chosen` chooses each variant's λ; `test` holds
-    what the variants are compared by; `gradients` maps experiment keys to ∇ₓ f_y.  Networks whose λ was not chosen have
-    accuracies alone, under another quantity.  These are all networks of a variant for which validation data choose
-    λ = 0.
+    `accuracy.chosen` chooses each λ by `validation`; variants are compared by `test`; `gradients` maps experiment keys
+    to ∇ₓ f_y.  Networks of another λ, which are all where λ = 0 is chosen, have accuracies alone, as `ELSEWHERE`.
     """
     vanilla = [e for e in test if not variant_labels(e.experiment)]
     rows = mean_rows(vanilla) + _size_rows(vanilla, gradients)
     rows += [entry | {"split": "validation"} for entry in apart(validation, variant_labels, mean_rows)]
     first: list[Evaluation] | None = None
-    for variant, candidates in _by_variant(validation):
-        choice, _ = choice_rows(candidates, tolerance, used=np.nan)
+    baseline = [e for e in validation if not variant_labels(e.experiment)]
+    for variant, candidates in by_labels(validation, lambda e: variant_labels(e.experiment)):
+        if not variant:
+            continue
+        choice, _ = choice_rows(baseline + candidates, tolerance, used=np.nan)
         evaluations = [e for e in test if variant_labels(e.experiment) == variant]
         selected = [e for e in evaluations if e.labels["lam"] == choice["value"]]
         others = [e for e in evaluations if e.labels["lam"] != choice["value"]]
@@ -54,21 +55,13 @@ def variant_rows(
     return rows
 
 
-def _by_variant(evaluations: Sequence[Evaluation]) -> list[tuple[dict, list[Evaluation]]]:
-    """For each variant its labels, and the evaluations of vanilla networks followed by its own."""
-    groups = by_labels(evaluations, lambda e: variant_labels(e.experiment))
-    vanilla = [e for variant, group in groups for e in group if not variant]
-    return [(variant, vanilla + group) for variant, group in groups if variant]
-
-
 def _size_rows(evaluations: Sequence[Evaluation], gradients: Mapping[str, Tensor]) -> list[dict]:
     """The medians of `predictors.sparsity_rows`, as a mean over the seeds of the networks that were evaluated."""
-    networks = {e.experiment.key: e.experiment for e in evaluations}.values()
-    rows = []
+    networks, rows = {e.experiment.key: e.experiment for e in evaluations}.values(), []
     for labels, group in by_labels(networks, lambda e: e.labels):
         for name, measure in SPARSITIES.items():
-            values = [measure(gradients[e.key]) for e in group]
-            known = [(e, v[v.isfinite()].numpy()) for e, v in zip(group, values, strict=True)]
+            values = [(e, measure(gradients[e.key])) for e in group]
+            known = [(e, v[v.isfinite()].numpy()) for e, v in values]
             rows.append(over_seeds(known, geometric=True, quantity=name, **labels))
     return rows
 

@@ -38,19 +38,16 @@ def resolve(device: str) -> str:
     errors.one_of("device", device, DEVICES)
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     names = [name for name in available if available[name]]
-    if device == "auto":
-        return names[0]
-    if device not in names:
+    if device not in ("auto", *names):
         raise errors.Refused(f"Device {device!r} is not on this machine. Here: {', '.join(names)}.")
-    return device
+    return names[0] if device == "auto" else device
 
 
 def trained(experiment: Experiment | Imported, *, device: str = "auto", progress: bool = True) -> Network:
     """The experiment's network in eval mode: loaded, or trained first.  An interrupted training resumes.
 
-    The files of a damaged checkpoint are renamed to `*.damaged`, with a line on stderr, and the network is trained
-    again.  Raises `Refused` where another experiment's checkpoint or weights lie in its folder, where the data have
-    changed since the training, and for an imported network that is missing or damaged.
+    The files of a damaged checkpoint are renamed to `*.damaged`, and the network is trained again.  Refuses another
+    experiment's checkpoint or weights, data that have changed since, and imports that are missing or damaged.
     """
     errors.refuse_while_planning("trains")
     device, folder = resolve(device), experiment.folder
@@ -71,37 +68,27 @@ def trained(experiment: Experiment | Imported, *, device: str = "auto", progress
             return _load(experiment, device)
 
 
-def opened(
-    experiments: Iterable[Experiment | Imported], *, device: str = "auto", progress: bool = True
-) -> Iterator[Opened]:
-    """Each experiment with its network (see `trained`), one after another, so that only one is in memory."""
-    for experiment in experiments:
-        yield Opened(experiment, trained(experiment, device=device, progress=progress))
+def opened(experiments: Iterable[Experiment | Imported], **options) -> Iterator[Opened]:
+    """Each experiment with its network, by `trained`, one after another, so that only one is in memory."""
+    return (Opened(experiment, trained(experiment, **options)) for experiment in experiments)
 
 
 def in_folder(name: str) -> Experiment | Imported:
-    """The experiment of the finished checkpoint in the folder checkpoints/`name`.
-
-    Refuses a folder without a checkpoint, and one whose name is not the experiment's key.
-    """
+    """The experiment of the finished checkpoint in the folder checkpoints/`name`, which must be its key."""
     folder = paths.CHECKPOINTS / name
     if not (folder / "checkpoint.json").exists():
         raise errors.Refused(f"{paths.shown(folder)} holds no checkpoint.json; name a folder there that does.")
     content = json.loads((folder / "checkpoint.json").read_text())["experiment"]
-    if "sha256" in content:
-        experiment = Imported(**content)
-    else:
-        experiment = Experiment(**content | {"schedule": Schedule(**content["schedule"])})
+    if "schedule" in content:
+        content["schedule"] = Schedule(**content["schedule"])
+    experiment = Imported(**content) if "sha256" in content else Experiment(**content)
     if experiment.key != name:
         raise errors.Refused(f"{paths.shown(folder)} holds the checkpoint of {experiment.key}; rename it so.")
     return experiment
 
 
 def import_released(source: Path, network: str, dataset: str, *, defense: str, data: dict) -> Imported:
-    """Keep the released code's checkpoint in the file `source` beside our own.
-
-    `network`, `dataset`, `defense` and `data` are fields of `Imported`.  Refuses files that `released.load` refuses.
-    """
+    """Keep the released code's checkpoint in the file `source` beside our own; the rest are fields of `Imported`."""
     datasets.refuse_unknown(data["name"])
     loaded = released.load(source, network, dataset)
     imported = Imported(files.sha256(source.read_bytes()), network, dataset, defense, data)
@@ -115,16 +102,11 @@ def is_trained(experiment: Experiment | Imported) -> bool:
 
 
 def train_all(
-    experiments: Sequence[Experiment],
-    *,
-    workers: int,
-    device: str = "auto",
-    prepare: Callable[[], object] | None = None,
+    experiments: Sequence[Experiment], *, workers: int, device: str = "auto", prepare: Callable | None = None
 ) -> None:
     """Train the missing networks in `workers` parallel processes of one thread each; a line an epoch on stderr.
 
-    Each process first calls `prepare`, which may register a user's own trainings, networks and data sets.  Refuses
-    imported networks that are missing, since they cannot be trained.
+    Each process first calls `prepare`, which may register a user's own trainings, networks and data sets.
     """
     errors.refuse_while_planning("trains")
     device, missing = resolve(device), [e for e in experiments if not is_trained(e)]
@@ -147,10 +129,7 @@ def train_all(
 
 
 def copy_networks(experiments: Iterable[Experiment], source: Path, target: Path) -> int:
-    """Copy the finished checkpoints of `experiments` between two folders of checkpoints; returns their number.
-
-    Checkpoints that the target has already stay as they are.
-    """
+    """Copy the finished checkpoints of `experiments` that the folder `target` lacks; returns their number."""
     count = 0
     for experiment in experiments:
         old, new = source / experiment.key, target / experiment.key
@@ -169,7 +148,6 @@ def _refuse_imported(experiment: Experiment | Imported, why: str = "There is no 
 
 
 def _train(experiment: Experiment | Imported, device: str, progress: bool, tag: str = "") -> None:
-    """Train a network and keep it; `tag` stands before each line on stderr."""
     _refuse_imported(experiment)
     network, data = experiment.build(), experiment.load_data()
     defense = defenses.build(experiment.defense, experiment.options)
@@ -193,11 +171,7 @@ def _train(experiment: Experiment | Imported, device: str, progress: bool, tag: 
 
 def _keep(experiment: Experiment | Imported, network: Network, *, data_sha256: str | None) -> None:
     weights = loop.to_bytes({name: value.cpu() for name, value in network.state_dict().items()})
-    content = {
-        "experiment": experiment.content,
-        "weights_sha256": files.sha256(weights),
-        "data_sha256": data_sha256,  # of the training's data; None where they are not known
-    }
+    content = {"experiment": experiment.content, "weights_sha256": files.sha256(weights), "data_sha256": data_sha256}
     experiment.folder.mkdir(parents=True, exist_ok=True)
     files.write_atomically(experiment.folder / "weights.pt", weights)
     files.write_atomically(experiment.folder / "checkpoint.json", json.dumps(content, indent=1).encode())
@@ -225,27 +199,20 @@ def description(experiment: Experiment | Imported) -> dict:
 
 
 def _load(experiment: Experiment | Imported, device: str) -> Network:
-    """The network of a finished checkpoint.  Raises `Damaged` where its bytes have changed."""
-    folder = experiment.folder
-    content = description(experiment)
+    folder, shown, content = experiment.folder, paths.shown(experiment.folder), description(experiment)
     if content["experiment"] != json.loads(json.dumps(experiment.content)):
-        raise errors.Refused(
-            f"{paths.shown(folder)} holds a checkpoint of another experiment: {content['experiment']}."
-        )
+        raise errors.Refused(f"{shown} holds a checkpoint of another experiment: {content['experiment']}.")
     if content["data_sha256"] not in (None, experiment.load_data().sha256):
-        raise errors.Refused(
-            f"{paths.shown(folder)}: trained on other bytes of {experiment.data['name']} than are there "
-            "now. Restore the data, or delete the folder to train again."
-        )
+        remedy = "Restore the data, or delete the folder to train again."
+        problem = f"{shown}: trained on other bytes of {experiment.data['name']} than are there now."
+        raise errors.Refused(f"{problem} {remedy}")
     weights = (folder / "weights.pt").read_bytes() if (folder / "weights.pt").exists() else b""
     if files.sha256(weights) != content["weights_sha256"]:
-        raise Damaged(f"{paths.shown(folder)}: weights do not match their checksum (damaged file?).")
+        raise Damaged(f"{shown}: weights do not match their checksum (damaged file?).")
     network = experiment.build()
     try:
         network.load_state_dict(torch.load(io.BytesIO(weights), weights_only=True))
     except RuntimeError as problem:
         reason = " ".join(str(problem).split())
-        raise errors.Refused(
-            f"{paths.shown(folder)} holds weights of another network than {experiment.network}: {reason}"
-        ) from None
+        raise errors.Refused(f"{shown} holds weights of another network than {experiment.network}: {reason}") from None
     return network.to(device).eval()

@@ -2,7 +2,6 @@
 
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -25,39 +24,19 @@ class _Stored:
     data: dict
     network: str
 
-    @cached_property
-    def key(self) -> str:
-        """The hash of `content`."""
-        return files.hashed(self.content)
+    key = cached_property(lambda self: files.hashed(self.content))
+    folder = property(lambda self: paths.CHECKPOINTS / self.key)
+    is_stochastic = property(lambda self: self.network.startswith(networks.POISSON))  # draws its input's spikes
+    is_of_events = property(lambda self: self.network.startswith(networks.EVENTS))  # its samples are frames of events
 
     @property
     def content(self) -> dict:
-        """All fields, but those of `LATER` only where they have other values.
+        """All fields, but those of `LATER` only where they have other values, so that older keys do not change."""
 
-        So the keys of networks that are older than these fields do not change.
-        """
+        def without_later(pairs: list[tuple]) -> dict:
+            return {name: value for name, value in pairs if name not in LATER or value != LATER[name]}
 
-        def without_later(values: dict) -> dict:
-            return {name: value for name, value in values.items() if name not in LATER or value != LATER[name]}
-
-        content = without_later(asdict(self))
-        if "schedule" in content:
-            content["schedule"] = without_later(content["schedule"])
-        return content
-
-    @property
-    def folder(self) -> Path:
-        return paths.CHECKPOINTS / self.key
-
-    @property
-    def is_stochastic(self) -> bool:
-        """Whether the network draws the spikes of its input at random."""
-        return self.network.startswith(networks.POISSON)
-
-    @property
-    def is_of_events(self) -> bool:
-        """Whether the samples are frames of events and not images."""
-        return self.network.startswith(networks.EVENTS)
+        return asdict(self, dict_factory=without_later)
 
     def load_data(self) -> ImageSet:
         return datasets.load(**self.data)
@@ -97,10 +76,8 @@ class Experiment(_Stored):
     @property
     def labels(self) -> dict:
         """The labels of the training in a record's row, without the seed."""
-        labels = {"training": self.defense}
-        if "lam" in self.options:
-            labels["lam"] = self.options["lam"]
-        return labels
+        lam = {"lam": self.options["lam"]} if "lam" in self.options else {}
+        return {"training": self.defense} | lam
 
     def __str__(self) -> str:
         lam = f", λ = {self.options['lam']:g}" if "lam" in self.options else ""
@@ -111,19 +88,10 @@ class Experiment(_Stored):
         data = self.load_data()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            return networks.build(
-                self.network,
-                in_channels=data.in_channels,
-                image_size=data.image_size,
-                num_classes=data.num_classes,
-                T=self.T,
-                tau=self.tau,
-                rule=rules.build(self.rule),
-                detach_reset=self.detach_reset,
-                mean=data.mean,
-                std=data.std,
-                precision=self.precision,
-            )
+            names = "in_channels", "image_size", "num_classes", "mean", "std"
+            options = {name: getattr(data, name) for name in names} | {"rule": rules.build(self.rule)}
+            options |= {name: getattr(self, name) for name in ("T", "tau", "detach_reset", "precision")}
+            return networks.build(self.network, **options)
 
 
 @dataclass(frozen=True)
@@ -138,16 +106,12 @@ class Imported(_Stored):
     recipe: int = RECIPE
     seed: ClassVar[int] = 42  # the seed of the released code (section 4 of the paper notes)
 
-    @property
-    def labels(self) -> dict:
-        """The labels of the training in a record's row."""
-        return {"training": self.defense}
+    labels = property(lambda self: {"training": self.defense})  # of the training, in a record's row
 
     def __str__(self) -> str:
         return f"{self.defense}, imported from {self.sha256[:8]}"
 
     def build(self) -> Network:
-        """The network before its weights are loaded."""
         return released.empty(self.network, self.dataset)
 
 
@@ -159,15 +123,11 @@ class Opened(NamedTuple):
 
 
 def refuse_misfit(data: dict, network: str, T: int) -> None:
-    """Refuse a network that cannot take the samples of the data.
-
-    Events need a network whose name starts with "events-" and whose T is the number of frames; images need any other.
-    """
+    """Refuse a network that cannot take the data: events need an "events-" network with their T, images any other."""
     name, of_events = data["name"], events.is_known(data["name"])
     if of_events != network.startswith(networks.EVENTS):
-        raise errors.Refused(
-            f"{name} holds {'events' if of_events else 'images'}, which the network {network} cannot take; "
-            f"it needs one {'with' if of_events else 'without'} {networks.EVENTS} before its name."
-        )
+        held, needed = ("events", "with") if of_events else ("images", "without")
+        needed = f"it needs one {needed} {networks.EVENTS} before its name"
+        raise errors.Refused(f"{name} holds {held}, which the network {network} cannot take; {needed}.")
     if of_events and data["T"] != T:
         raise errors.Refused(f"The network's T is {T} and the data's {data['T']} frames a sample; they must be equal.")

@@ -1,8 +1,4 @@
-"""Checkpoints of the released code as networks of this library.
-
-Their layout is described in sections 2 and 4 of the paper notes; none of the released code is used.  Parameters are
-matched by name, and a file that does not fit is refused.
-"""
+"""Checkpoints of the released code, whose layout sections 2 and 4 of the paper notes describe, as our networks."""
 
 import pickle
 from collections.abc import Mapping
@@ -21,16 +17,18 @@ DATASETS = {"cifar10": (10, *images.CIFAR10), "cifar100": (100, *images.CIFAR100
 
 
 def load(source: str | Path | Mapping[str, Tensor], network: str, dataset: str) -> Network:
-    """The network of a released checkpoint, in eval mode: images (B, 3, 32, 32) in [0, 1] → logits (B, K).
+    """The network of a released checkpoint, a file or a state dict, in eval mode: images in [0, 1] → logits.
 
-    `source` is a file or a state dict, `network` "vgg11" or "wrn16", `dataset` "cifar10" or "cifar100".  Weights keep
-    their precision.  Refuses a file that is no state dict.  Refuses entries that are missing, unknown or of another
-    shape; the sentence lists all of them.
+    `network` is one of `NAMES`, `dataset` one of `DATASETS`.  Weights keep their precision.  Refuses a file that is no
+    state dict, and entries that are missing, unknown or of another shape, all in one sentence.
     """
     ours = empty(network, dataset)
+    modules = architectures.WideBlock, nn.Conv2d, nn.BatchNorm2d, nn.Linear
+    found = [(name, module) for name, module in ours.named_modules() if isinstance(module, modules)]
+    prefixes = [f"{name}.mix" if isinstance(module, modules[0]) else name for name, module in found]
     state = source if isinstance(source, Mapping) else _read(Path(source))
     expected = {}  # the released code's key → our key and shape
-    for theirs, prefix in zip(NAMES[network](), _prefixes(ours), strict=True):
+    for theirs, prefix in zip(NAMES[network](), prefixes, strict=True):
         for key, value in ours.state_dict().items():
             if key == prefix or key.startswith(f"{prefix}."):
                 expected[theirs + key.removeprefix(prefix)] = key, value.shape
@@ -70,11 +68,8 @@ def _read(path: Path) -> Mapping[str, Tensor]:
 
 
 def _vgg11() -> list[str]:
-    """The released names of modules with parameters, in the order of the forward pass.
-
-    The second number counts three modules a layer: convolution, BatchNorm, neuron.
-    """
-    groups = enumerate(architectures.VGG11, 1)
+    """The released names of modules with parameters, in the order of the forward pass."""
+    groups = enumerate(architectures.VGG11, 1)  # a layer has three modules: convolution, BatchNorm, neuron
     features = [f"layer{g}.{3 * i + part}" for g, group in groups for i in range(len(group)) for part in (0, 1)]
     return [*features, "classifier.1", "classifier.3", "classifier.5"]
 
@@ -83,22 +78,9 @@ def _wrn16() -> list[str]:
     """The same for the wide residual network."""
     names = ["conv1"]
     for g in range(1, len(architectures.WRN16) + 1):
-        for block in (f"block{g}.0", f"block{g}.1"):
-            names += [f"{block}.{part}" for part in ("convex.comb", "bn1", "conv1", "bn2", "conv2")]
-            if block.endswith(".0"):
-                names.append(f"{block}.convShortcut")
+        parts = "convex.comb", "bn1", "conv1", "bn2", "conv2"
+        names += [f"block{g}.0.{part}" for part in (*parts, "convShortcut")] + [f"block{g}.1.{part}" for part in parts]
     return [*names, "bn1", "fc"]
 
 
 NAMES = {"vgg11": _vgg11, "wrn16": _wrn16}
-
-
-def _prefixes(network: Network) -> list[str]:
-    """Our names of the same modules and parameters, in the same order."""
-    prefixes = []
-    for name, module in network.named_modules():
-        if isinstance(module, architectures.WideBlock):
-            prefixes.append(f"{name}.mix")
-        elif isinstance(module, (nn.Conv2d, nn.BatchNorm2d, nn.Linear)):
-            prefixes.append(name)
-    return prefixes

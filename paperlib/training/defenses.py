@@ -1,7 +1,6 @@
 """Trainings (defenses): each computes a loss from a batch, and declares its title and colour by `register`.
 
-A defense may also have a method `after_step(network)`, called after each step of the optimiser.  Tables and figures
-show trainings in the order in which they are registered.
+Tables and figures show trainings in the order in which they are registered.
 """
 
 import inspect
@@ -37,7 +36,7 @@ class Batch:
 
 
 class Defense(Protocol):
-    """An object with a loss.
+    """An object with a loss, and perhaps a method `after_step(network)`, called after each step of the optimiser.
 
     The network is in training mode before and after the call.  Torch's global generator is seeded for each step.
     """
@@ -50,18 +49,16 @@ LOSS_TAKES = ["network", "batch"]  # the first arguments of a loss
 
 
 def register(name: str, *, title: str | None = None, colour: str = words.COLOUR):
-    """Decorator that makes a training known as `name` to experiments, parameter files, tables and figures.
+    """Decorator that makes a training known as `name`, with its title in tables and its colour in figures.
 
-    It decorates a class or a function that returns a `Defense` for given options, or a loss, which is a function of
-    (network, batch, *, options).  `title` is its name in tables and figures, `colour` its colour in figures.  Refuses a
-    name that another training has.
+    It decorates a class or function that makes a `Defense` of given options, or a loss: (network, batch, *, options).
     """
 
     def remember(factory):
         before = getattr(DEFENSES.get(name), "declared", DEFENSES.get(name))
         errors.registered_once("training", name, before, factory)
-        parameters = [*inspect.signature(factory).parameters]
-        DEFENSES[name] = _of_loss(factory) if parameters[:2] == LOSS_TAKES else factory
+        is_loss = [*inspect.signature(factory).parameters][:2] == LOSS_TAKES
+        DEFENSES[name] = _of_loss(factory) if is_loss else factory
         words.learn({"trainings": {name: {"title": title or name, "colour": colour}}})
         return factory
 
@@ -92,7 +89,7 @@ def after_step(defense: Defense, network: nn.Module) -> None:
         defense.after_step(network)
 
 
-# ---- on clean images: each has `terms`, which returns the loss and the logits on the batch's images ------------------
+# ---- on clean images -------------------------------------------------------------------------------------------------
 
 
 @register("vanilla", title="vanilla", colour="#4d4d4d")
@@ -101,6 +98,7 @@ class Vanilla:
     """Cross-entropy on clean images."""
 
     def terms(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The loss, and the logits (B, K) on the batch's images."""
         logits = network(batch.images)
         return F.cross_entropy(logits, batch.labels), logits
 
@@ -109,7 +107,7 @@ class Vanilla:
 
 
 @dataclass(frozen=True)
-class Penalised:
+class Penalised(Vanilla):
     """Cross-entropy plus λ times a penalty; a subclass has `penalty`, which returns logits (B, K) and a scalar."""
 
     lam: float
@@ -120,9 +118,6 @@ class Penalised:
     def terms(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         logits, penalty = self.penalty(network, batch)
         return F.cross_entropy(logits, batch.labels) + self.lam * penalty, logits
-
-    def loss(self, network: nn.Module, batch: Batch) -> Tensor:
-        return self.terms(network, batch)[0]
 
 
 @register("sr", title="SR", colour="#0072b2")
@@ -155,11 +150,7 @@ class SR(Penalised):
 
 @dataclass(frozen=True)
 class Examples:
-    """Adversarial examples by PGD, made in eval mode.
-
-    One step of α = 1.25·ε from a random start is "fast" FGSM training (Wong et al., arXiv 2001.03994); one step of
-    α = ε without a random start is FGSM.
-    """
+    """Adversarial examples by PGD; one step of α = 1.25·ε is "fast" FGSM training (Wong et al., arXiv 2001.03994)."""
 
     eps: float
     alpha: float  # length of a step
@@ -179,7 +170,7 @@ class Examples:
         return Attack("pgd", self.eps, options, self.rule)
 
     def made(self, network: nn.Module, batch: Batch, **more) -> Tensor:
-        """The examples, (B, C, H, W).  `more` are arguments of `attacks.pgd`.  Leaves the network in training mode."""
+        """The examples, (B, C, H, W), made in eval mode; `more` are arguments of `attacks.pgd`."""
         network.eval()
         perturb = self._attack().bind(seed=batch.seed, index=batch.index, **more)
         examples = perturb(network, batch.images, batch.labels, bounds=batch.bounds)
@@ -191,7 +182,7 @@ class Examples:
 class AT(Examples):
     """Adversarial training: the loss `then` is computed on the examples in place of the images."""
 
-    then: Vanilla | Penalised = Vanilla()
+    then: Vanilla = Vanilla()
 
     def loss(self, network: nn.Module, batch: Batch) -> Tensor:
         return self.then.loss(network, replace(batch, images=self.made(network, batch)))
@@ -215,9 +206,8 @@ def at_sr(*, eps: float, alpha: float, steps: int, random_start: bool = True, ru
 class RAT(Examples):
     """AT that moves every weight matrix towards orthonormal rows after each step, as described for SNN-RAT.
 
-    W ← (1+β)·W - β·W·Wᵀ·W for linear layers and convolutions, whose weights are flattened to out × rest; in linear
-    layers with many rows, for a random share of the rows.  The mixing scalars of wide blocks are projected onto the
-    simplex.  SNN-RAT is trained without weight decay and in batches of 64; a profile's schedule sets both.
+    W ← (1+β)·W - β·W·Wᵀ·W for linear layers and convolutions, whose weights are flattened to out × rest; the mixing
+    scalars of wide blocks are projected onto the simplex.  (SNN-RAT has no weight decay, and batches of 64.)
     """
 
     beta: float = 5e-4
@@ -248,13 +238,13 @@ class RAT(Examples):
 class TRADES(Examples):
     """The loss `then` on clean images plus β·KL(f(x) ‖ f(x′)); PGD finds x′ (Zhang et al., arXiv 1901.08573).
 
-    PGD maximises the divergence from a uniform random start in the ball.  The original starts at x + 0.001·N(0, 1), but
-    so small a change leaves the logits of many spiking networks as they are, and there the divergence has no gradient.
+    PGD maximises the divergence from a uniform random start in the ball.  After the original's, x + 0.001·N(0, 1), the
+    logits of many spiking networks are as they were, and there the divergence has no gradient.
     """
 
     beta: float = 6.0
     update: str = "both"  # which passes update BatchNorm: "both" of those in training mode, or the "clean" one alone
-    then: Vanilla | Penalised = Vanilla()
+    then: Vanilla = Vanilla()
 
     def __post_init__(self):
         super().__post_init__()
@@ -298,10 +288,7 @@ def trades_sr(
 
 @dataclass(frozen=True)
 class Exact(Penalised):
-    """A norm of ∇ₓ f_y by double backpropagation.
-
-    A network of this library computes it on its reference path, because the fast path cannot be differentiated twice.
-    """
+    """A norm of ∇ₓ f_y by double backpropagation, which the fast path of our networks does not allow."""
 
     norm: Callable = regularizers.exact_l1
 

@@ -1,7 +1,6 @@
 """The training step and the training loop: SGD under a cosine schedule, which can be resumed after every epoch.
 
-All random draws depend on seed, epoch and step alone, so a state file holds no generator's state.  A resumed training
-ends with the same bytes as an uninterrupted one.
+All random draws depend on seed, epoch and step alone, so a resumed training ends with the same bytes.
 """
 
 import copy
@@ -21,7 +20,7 @@ from tqdm import tqdm
 from paperlib import errors, files, paths
 from paperlib.attacks import evaluation
 from paperlib.attacks.attack import Attack, standard
-from paperlib.data.sets import ImageSet, Split
+from paperlib.data.sets import Split
 from paperlib.networks.network import build
 from paperlib.training import defenses
 from paperlib.training.defenses import Batch, Defense
@@ -31,10 +30,7 @@ ATTACKED = "validation_accuracy_attacked"  # the entry of a history row by which
 
 @dataclass(frozen=True)
 class Schedule:
-    """The options of SGD and its learning rate.
-
-    The paper's are: 200 epochs, batch size 32, lr 0.1, momentum 0.9, weight decay 5e-4.
-    """
+    """The options of SGD and its learning rate.  (The paper's: 200 epochs of batches of 32, 0.1, 0.9, 5e-4.)"""
 
     epochs: int
     batch_size: int
@@ -58,10 +54,7 @@ class Schedule:
             _selection(**self.selection)
 
     def rate(self, step: int, steps: int) -> float:
-        """The learning rate of step `step`, which counts from 0 over all epochs; an epoch has `steps` steps.
-
-        It rises in the warm-up and then falls like half a cosine.
-        """
+        """The learning rate of step `step`, which counts from 0 over all epochs; an epoch has `steps` steps."""
         rising, falling = self.warm_up * steps, (self.epochs - self.warm_up) * steps
         if step < rising:
             return self.lr * (step + 1) / rising
@@ -78,9 +71,8 @@ class Step:
 
     def __init__(self, network: nn.Module, defense: Defense, schedule: Schedule):
         self.network, self.defense, self.parameters = network, defense, list(network.parameters())
-        self.optimiser = torch.optim.SGD(
-            self.parameters, lr=schedule.lr, momentum=schedule.momentum, weight_decay=schedule.weight_decay
-        )
+        options = {"momentum": schedule.momentum, "weight_decay": schedule.weight_decay}
+        self.optimiser = torch.optim.SGD(self.parameters, schedule.lr, **options)
 
     def loss(self, batch: Batch) -> Tensor:
         """The loss of a batch, a scalar that can be differentiated."""
@@ -100,30 +92,19 @@ class Step:
 
 
 def epochs(
-    network: nn.Module,
-    defense: Defense,
-    data: ImageSet,
-    schedule: Schedule,
-    *,
-    seed: int,
-    device: str = "cpu",
-    state: Path | None = None,
-    progress: bool = True,
+    network: nn.Module, defense, data, schedule, *, seed: int, device="cpu", state: Path | None = None, progress=True
 ) -> Iterator[dict]:
     """Train `network` in place; yields a history row after each epoch: epoch, loss, lr, validation_accuracy, seconds.
 
-    The loss is the mean over the epoch's steps, lr the learning rate of its last step.  Test images are not used.
-    Every finished epoch is kept in the file `state`, if it is given.  If the file exists, the training resumes from it
-    and yields the rows of earlier epochs again.
+    The loss is the mean over the epoch's steps, lr the learning rate of its last step.  If there is a file `state`, the
+    training resumes from it and yields the rows of earlier epochs again; it is written after every epoch.
     Where the schedule selects an epoch, a row also holds the validation accuracy under attack (`ATTACKED`) and
-    best_epoch, the best so far; of two equal epochs the earlier one counts.  After the last row the network has the
-    weights of the best epoch.
-    Raises `Refused` where the loss is not finite (with epoch, step and learning rate), where the training images do not
-    fill one batch, and where `state` is damaged or belongs to another network.
+    best_epoch, the first best so far, whose weights the network has in the end.
+    Refuses a loss that is not finite, training images that do not fill a batch, and another network's `state`.
     """
     errors.refuse_while_planning("trains")
     step = Step(network.to(device), defense, schedule)
-    history, best = _resume(network, step.optimiser, state, device)
+    history, best = _resume(step, state, device)
     yield from history
     steps = len(data.train) // schedule.batch_size
     if steps == 0:
@@ -170,13 +151,8 @@ def to_bytes(content: object) -> bytes:
     return buffer.getvalue()
 
 
-def _resume(
-    network: nn.Module, optimiser: torch.optim.Optimizer, state: Path | None, device: str
-) -> tuple[list[dict], dict | None]:
-    """The rows of finished epochs, and the best epoch with its weights if the schedule selects one.
-
-    Loads weights and momentum from the file `state`, if there is one.
-    """
+def _resume(step: Step, state: Path | None, device: str) -> tuple[list[dict], dict | None]:
+    """Load `state`, if there is one.  Returns the rows of finished epochs, and the best with its weights or None."""
     if state is None or not state.exists():
         return [], None
     content = state.read_bytes()
@@ -185,22 +161,18 @@ def _resume(
         raise errors.Refused(f"{paths.shown(state)} is damaged. Delete it; this training then starts anew.")
     content = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
     try:
-        network.load_state_dict(content["network"])
+        step.network.load_state_dict(content["network"])
     except RuntimeError as problem:
         reason = " ".join(str(problem).split())
         raise errors.Refused(f"{paths.shown(state)} belongs to another network: {reason}") from None
-    optimiser.load_state_dict(content["optimiser"])
+    step.optimiser.load_state_dict(content["optimiser"])
     return content["history"], content.get("best")
 
 
 def _finite(loss: Tensor, epoch: int, step: int, lr: float) -> float:
-    """The value of `loss`, refused where it is NaN or infinite."""
-    value = loss.item()
+    value, place = loss.item(), f"epoch {epoch + 1}, step {step + 1}, at learning rate {lr:.4g}"
     if not math.isfinite(value):
-        raise errors.Refused(
-            f"The loss became {value} in epoch {epoch + 1}, step {step + 1}, at learning rate {lr:.4g}. "
-            "A smaller lr or lam may help."
-        )
+        raise errors.Refused(f"The loss became {value} in {place}. A smaller lr or lam may help.")
     return value
 
 
