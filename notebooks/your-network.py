@@ -56,7 +56,7 @@ import paperlib
 from paperlib import runs
 
 run = runs.begin("your-network", globals())
-run.ask(run.profile.experiments("sr", seeds=run.profile.seeds[:1]))
+ours = run.ask(run.profile.experiments("sr", seeds=run.profile.seeds[:1]))
 
 # %% [markdown]
 # ## A network of this companion

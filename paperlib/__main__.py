@@ -228,12 +228,9 @@ def draw(arguments) -> None:
 
 def report(arguments) -> int:
     """Write REPORT.md and REPORT.html from a profile's records."""
-    import yaml
-
     from paperlib.artifacts import report
 
-    title = yaml.safe_load((paths.PARAMS / f"{arguments.profile}.yml").read_text(encoding="utf-8"))["title"]
-    gaps = report.write(arguments.profile, title)
+    gaps = report.write(arguments.profile, _title(arguments.profile))
     ending = f", with gaps: {', '.join(gaps)}." if gaps else "."
     print(f"{paths.shown(paths.RESULTS / arguments.profile / 'REPORT.md')} (and .html) written{ending}")
     return 1 if gaps else 0
@@ -303,6 +300,14 @@ def _name(notebook: str) -> str:
     folders = [*os.environ.get(paths.FOLDERS, "").split(os.pathsep), str(path.resolve().parent)]
     os.environ[paths.FOLDERS] = os.pathsep.join(dict.fromkeys(filter(None, folders)))  # for kernels and workers, too
     return path.stem
+
+
+def _title(profile: str) -> str:
+    """A profile's title, its own or that of its base, read without torch."""
+    import yaml
+
+    content = yaml.safe_load((paths.PARAMS / f"{profile}.yml").read_text(encoding="utf-8"))
+    return content["title"] if "title" in content else _title(content["base"])
 
 
 def _record(profile: str, artifact: str) -> Path:

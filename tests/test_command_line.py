@@ -190,6 +190,13 @@ def test_the_plan_of_a_base_is_that_of_its_family(call, house, a_second_a_step):
         assert code == 0 and found == titles and total.startswith("In all ")
 
 
+def test_the_report_takes_the_title_of_a_base(call, house):
+    house.profile()
+    (paths.PARAMS / "mine.yml").write_text("base: tiny\n")
+    assert call("report", "--profile", "mine") == (0, "results/mine/REPORT.md (and .html) written.\n", "")
+    assert "\n60 drawings. Every number" in (paths.RESULTS / "mine" / "REPORT.md").read_text()
+
+
 def test_networks_are_kept_and_restored_and_never_overwritten(call, house):
     house.asking('run.ask(run.profile.of(["vanilla", "at"]))')
     first, second, *_ = plan.experiments(house.profile())

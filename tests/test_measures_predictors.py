@@ -115,6 +115,11 @@ def test_predictors_of_planted_monotone_relations():
     assert {r["target"] for r in smooth} == {"survival"}  # only the true regime is predicted
 
 
+def test_ratios_and_flags_of_the_first_samples_go_with_the_gradients_of_these():
+    longer = torch.cat([RISING, torch.full((3, 1, 2, 2), 0.5)])  # three more images, which nobody attacked
+    assert correlation(predicted(UP, gradient=longer))["value"] == pytest.approx(1)
+
+
 def test_a_sparsity_that_is_the_same_everywhere_predicts_nothing():
     rows = predicted(UP)
     for name in ("participation number", "Hoyer", "Gini", "l0 above 0.01"):

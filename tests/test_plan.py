@@ -252,20 +252,11 @@ def test_imported_networks_are_not_on_the_bill_and_what_they_are_asked_is(house,
 # ---- durations ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0.4, "0 s"),
-        (1, "1 s"),
-        (59, "59 s"),
-        (60, "1 min 0 s"),
-        (3599, "59 min 59 s"),
-        (3660, "1 h 1 min"),
-        (86_399, "23 h 59 min"),
-        (90_000, "1 d 1 h"),
-        (8_640_000, "100 d 0 h"),
-    ],
-)
+DURATIONS = {0.4: "0 s", 1: "1 s", 59: "59 s", 60: "1 min 0 s", 3599: "59 min 59 s", 3660: "1 h 1 min"}
+DURATIONS |= {86_399: "23 h 59 min", 90_000: "1 d 1 h", 8_640_000: "100 d 0 h"}
+
+
+@pytest.mark.parametrize(("seconds", "text"), DURATIONS.items())
 def test_durations_by_hand(seconds, text):
     assert costs.duration(seconds) == text
 

@@ -387,8 +387,9 @@ def test_nothing_is_evaluated_before_it_is_trained(store):
 def test_an_interrupted_ensemble_goes_on_where_it_was(store, attacked, monkeypatch):
     ensemble = Ensemble("worst", MEMBERS)
     expected = evaluated(ensemble)
+    wanted_of = [sum(wanted) for *_, wanted in attacked]
     monkeypatch.setattr(evaluation, "CHUNK", 30)
-    real = evaluation.attacked
+    real, half_done = evaluation.attacked, set()
     for stop in (2, 5, 9):
         forget(store)
         parts = itertools.count()
@@ -407,7 +408,11 @@ def test_an_interrupted_ensemble_goes_on_where_it_was(store, attacked, monkeypat
         attacked.clear()
         whole = evaluated(ensemble)
         assert 0 < len(attacked) < len(MEMBERS)
+        first, *others = (sum(wanted) for *_, wanted in attacked)
+        assert others == wanted_of[len(MEMBERS) - len(others) :]
+        half_done.add(first < wanted_of[-len(attacked)])
         assert whole.flags.tolist() == expected.flags.tolist() and whole.passes.tolist() == expected.passes.tolist()
+    assert True in half_done  # what it had of the member at which it stopped was kept
 
 
 # AutoAttack as the oracle ------------------------------------------------------------------------------------------

@@ -53,6 +53,8 @@ def module(artifact: str) -> ModuleType:
         loaded = _from_file(path)
     if missing := [name for name in NEEDED if not hasattr(loaded, name)]:
         raise Refused(f"{paths.shown(path)} lacks {', '.join(missing)}; it needs {', '.join(NEEDED)}.")
+    if not isinstance(loaded.caption, str):
+        raise Refused(f"{paths.shown(path)}: caption is a {type(loaded.caption).__name__}; it must be text.")
     return loaded
 
 
