@@ -49,7 +49,8 @@ class Robustness:
 
     def _repr_markdown_(self) -> str:
         """The same for Jupyter."""
-        return "\n\n".join([f"{self.n} images, ε = {self.eps:.4g}", self.table.to_markdown(index=False, disable_numparse=True), *self.doubts])
+        table = self.table.to_markdown(index=False, disable_numparse=True)  # digits as they are
+        return "\n\n".join([f"{self.n} images, ε = {self.eps:.4g}", table, *self.doubts])
 
 
 def judge(
