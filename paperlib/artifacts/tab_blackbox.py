@@ -32,7 +32,7 @@ def figure(record: dict) -> Figure:
     for ax, name in zip(axes[0], names, strict=True):
         panel(select(record, quantity="mean accuracy", training=name), ax)
         ax.set_title(title(name), color=hue(name), fontweight="bold")
-    (clean,) = select(record, quantity="mean accuracy", training=names[-1], attack=labels.CLEAN)
+    (clean,) = select(record, quantity="mean accuracy", training=names[0], attack=labels.CLEAN)
     axes[0, 0].text(100 * clean["value"], -0.55, "clean", fontsize=7, color=".4", ha="center")
     axes[0, -1].set_xlabel("accuracy, %")
     axes[0, 0].set_xlabel("made on a substitute: open, by its own rule;\nfull, the worst of four rules", fontsize=8)
