@@ -133,8 +133,8 @@ def test_the_input_gradient_leaves_no_trace():
     f, images = smooth(), X.clone().requires_grad_()
     with torch.no_grad():  # asked for or not, and whatever graph the images have
         g = gradients.input_gradient(lambda x: f(x)[:, 0], images * 1)
-        again = gradients.input_gradient(lambda x: f(x)[:, 0], images)
-    assert torch.equal(g, again) and not g.requires_grad
+        again, plain = (gradients.input_gradient(lambda x: f(x)[:, 0], x) for x in (images, X))
+    assert torch.equal(g, again) and torch.equal(g, plain) and not g.requires_grad and not X.requires_grad
     assert images.grad is None and images.requires_grad and torch.equal(images.detach(), X)
     assert all(p.grad is None and p.requires_grad for p in f.parameters())
 
