@@ -113,13 +113,15 @@ def plan(arguments) -> None:
         errors.one_of("notebook", _name(path), paths.notebooks())
     total = 0.0
     for name in profiles.family(arguments.profile):
-        profile = profiles.load(name)
-        networks, evaluations = plans.experiments(profile), plans.planned(profile)
-        trained = sum(checkpoints.is_trained(experiment) for experiment in networks)
-        evaluated = sum(planned.is_there for planned in evaluations)
-        print(f"{name}: {profile.title}.")
-        print(f"  {trained} of {len(networks)} networks and {evaluated} of {len(evaluations)} evaluations are there.")
-        bill = costs.bill(profile, arguments.device)
+        asked = plans.of(profiles.load(name))
+        trained = sum(checkpoints.is_trained(experiment) for experiment in asked.networks)
+        evaluated = sum(planned.is_there for planned in asked.evaluations)
+        print(f"{name}: {asked.profile.title}.")
+        print(
+            f"  {trained} of {len(asked.networks)} networks and {evaluated} of {len(asked.evaluations)} evaluations "
+            "are there."
+        )
+        bill = costs.bill(asked, arguments.device)
         for experiment, seconds in bill.trainings:
             described = f"{experiment} ({experiment.network}, {experiment.schedule.epochs} epochs)"
             print(f"  train {described}: {costs.duration(seconds)}")
@@ -139,7 +141,7 @@ def train(arguments) -> None:
     from paperlib.runs import plan
     from paperlib.store import checkpoints
 
-    networks = plan.experiments(profiles.load(arguments.profile))
+    networks = plan.of(profiles.load(arguments.profile)).networks
     prepare = partial(plan.register, arguments.profile)  # a worker knows nothing of what the notebooks register
     checkpoints.train_all(networks, workers=arguments.jobs, device=arguments.device, prepare=prepare)
     modules.keep(paths.BUILD / arguments.profile / "trained", drawing=False)
@@ -179,7 +181,7 @@ def restore(arguments) -> None:
     from paperlib.store import checkpoints
 
     source = paths.RESULTS / arguments.profile / "networks"
-    planned = plan.experiments(profiles.load(arguments.profile))
+    planned = plan.of(profiles.load(arguments.profile)).networks
     print(f"{checkpoints.copy_networks(planned, source, paths.CHECKPOINTS)} of {len(planned)} networks restored.")
 
 
@@ -190,7 +192,7 @@ def keep(arguments) -> None:
     from paperlib.store import checkpoints
 
     target = paths.RESULTS / arguments.profile / "networks"
-    planned = plan.experiments(profiles.load(arguments.profile))
+    planned = plan.of(profiles.load(arguments.profile)).networks
     shutil.rmtree(target, ignore_errors=True)  # else networks of an older plan would stay
     print(f"{checkpoints.copy_networks(planned, paths.CHECKPOINTS, target)} of {len(planned)} networks kept.")
 

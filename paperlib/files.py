@@ -1,13 +1,16 @@
-"""Files: atomic writes, strict JSON, checksums."""
+"""Files: atomic writes, strict JSON, checksums, Python modules."""
 
 import errno
 import hashlib
+import importlib.util
 import json
 import math
 import os
 import re
+import sys
 import uuid
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
@@ -44,6 +47,19 @@ def sha256(data: bytes) -> str:
 def hashed(content: object) -> str:
     """A short name for `content`: the first 16 digits of the SHA-256 of its JSON with sorted keys."""
     return sha256(json.dumps(content, sort_keys=True).encode())[:16]
+
+
+def module(path: Path, name: str) -> ModuleType:
+    """The module in the Python file `path`, under the name `name`; the file is executed once in a process."""
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(sys.modules[name])
+        except BaseException:
+            del sys.modules[name]  # the next call must not find an incomplete module
+            raise
+    return sys.modules[name]
 
 
 def plain(value):

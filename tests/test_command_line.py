@@ -164,7 +164,7 @@ def a_second_a_step(monkeypatch):
 
 def test_the_plan_says_what_is_there_and_what_the_rest_costs(call, house, a_second_a_step):
     house.asking('run.ask(run.profile.of(["vanilla", "sr"]), [None, pgd], samples=12)')
-    _, first, *_ = plan.experiments(house.profile())
+    _, first, *_ = plan.of(house.profile()).networks
     finished(first, paths.CHECKPOINTS)
     code, out, _ = call("plan", "--profile", "tiny", "--device", "cpu")
     # a second for 8 images: 4 batches of 10 are 5 s an epoch; 12 images 1.5 s a pass, of which PGD-2 takes 3
@@ -199,7 +199,7 @@ def test_the_report_takes_the_title_of_a_base(call, house):
 
 def test_networks_are_kept_and_restored_and_never_overwritten(call, house):
     house.asking('run.ask(run.profile.of(["vanilla", "at"]))')
-    first, second, *_ = plan.experiments(house.profile())
+    first, second, *_ = plan.of(house.profile()).networks
     kept = paths.RESULTS / "tiny" / "networks"
     finished(first, paths.CHECKPOINTS, b"one")
     finished(second, paths.CHECKPOINTS, b"two")

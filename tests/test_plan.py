@@ -63,17 +63,17 @@ def named(entries):
 def test_the_plan_holds_what_notebooks_ask_for_each_once_and_the_costliest_trainings_first(house):
     house.asking(TWO_NETWORKS, MANY_ATTACKS)
     profile = house.profile()
-    assert named(plan.planned(profile)) == list(PASSES)
+    assert named(plan.of(profile).evaluations) == list(PASSES)
     # a step of SR takes 5 passes, of AT with one step 4, of vanilla 2
     trainings = ["sr, λ = 0.01, seed 0", "at, seed 7", VANILLA, OTHER]
-    assert [str(experiment) for experiment in plan.experiments(profile)] == trainings
+    assert [str(experiment) for experiment in plan.of(profile).networks] == trainings
 
 
 @pytest.mark.parametrize("name", profiles.names())
 def test_the_plan_of_every_profile_is_complete(name):
     profile = profiles.load(name)
-    trained = Counter(experiment.key for experiment in plan.experiments(profile))
-    entries = plan.planned(profile)
+    trained = Counter(experiment.key for experiment in plan.of(profile).networks)
+    entries = plan.of(profile).evaluations
     evaluated = Counter((e.experiment.key, repr(e.attack), e.samples, e.split) for e in entries)
     sources = {m.source.key for e in entries for m in members(e.attack) if isinstance(m, Transfer)}
     assert {*trained.values(), *evaluated.values()} == {1}
@@ -140,7 +140,7 @@ def test_a_cell_that_does_more_or_less_than_to_ask_is_refused(house, old, new, r
     source.write_text(source.read_text().replace(old, new))
     profile = house.profile()
     with pytest.raises(Refused) as refusal:
-        plan.experiments(profile)
+        plan.of(profile)
     assert str(refusal.value).startswith(f"notebook tab-0: {reason}") and not paths.CHECKPOINTS.exists()
     errors.refuse_while_planning("trains")  # no longer
 
@@ -148,7 +148,7 @@ def test_a_cell_that_does_more_or_less_than_to_ask_is_refused(house, old, new, r
 def test_a_request_evaluates_what_was_planned_and_nothing_else(house):
     house.asking(MANY_ATTACKS)
     profile = house.profile()
-    entries, requests = plan.planned(profile), plan.requests(profile, "tab-0")
+    entries, requests = plan.of(profile).evaluations, plan.requests(profile, "tab-0")
     assert not any(entry.is_there for entry in entries)
     found = [evaluation for request in requests for evaluation in request.evaluated()]
     done = {(evaluation.experiment.key, repr(evaluation.attack)) for evaluation in found}
@@ -162,7 +162,7 @@ def test_a_request_evaluates_what_was_planned_and_nothing_else(house):
         **{(None, "test"): 1, ("fgsm", "test"): 2, ("pgd", "test"): 1},
         **{(None, "validation"): 1, ("fgsm", "validation"): 1},
     }
-    assert {e.key for e in plan.experiments(profile)} == {path.name for path in paths.CHECKPOINTS.iterdir()}
+    assert {e.key for e in plan.of(profile).networks} == {path.name for path in paths.CHECKPOINTS.iterdir()}
 
 
 # ---- the bill ----------------------------------------------------------------------------------------------------
@@ -171,10 +171,10 @@ def test_a_request_evaluates_what_was_planned_and_nothing_else(house):
 def test_the_bill_is_steps_times_epochs_times_batch_and_equal_steps_are_timed_once(house, constant):
     house.asking(TWO_NETWORKS, MANY_ATTACKS)
     profile = house.profile()
-    bill = costs.bill(profile, "cpu")
+    bill = costs.bill(plan.of(profile), "cpu")
     # 42 images are 4 batches of 10; a step is timed with 8 images
     assert [seconds for _, seconds in bill.trainings] == [SECOND * 10 / 8 * 4 * 3] * 4
-    assert [e.key for e, _ in bill.trainings] == [e.key for e in plan.experiments(profile)]
+    assert [e.key for e, _ in bill.trainings] == [e.key for e in plan.of(profile).networks]
     for planned, seconds in bill.evaluations:
         passes = PASSES[str(planned.experiment), str(planned)]
         assert seconds == pytest.approx(SECOND * passes * planned.samples / 8)
@@ -188,7 +188,7 @@ def test_what_grows_makes_the_bill_grow(house, constant):
     def first(data=None, **schedule):
         profile = house.profile()
         changed = house.profile(data=profile.data | (data or {}), schedule=profile.schedule | schedule)
-        return costs.bill(changed, "cpu").trainings[0][1]
+        return costs.bill(plan.of(changed), "cpu").trainings[0][1]
 
     house.asking(TWO_NETWORKS)
     assert first(epochs=6) == pytest.approx(2 * first())
@@ -199,16 +199,16 @@ def test_what_grows_makes_the_bill_grow(house, constant):
 def test_the_bill_shrinks_to_nothing_when_all_is_there_and_timing_keeps_nothing(house):
     house.asking(TWO_NETWORKS)
     profile = house.profile()
-    whole = costs.bill(profile, "cpu")
+    whole = costs.bill(plan.of(profile), "cpu")
     assert all(seconds > 0 for _, seconds in whole.trainings + whole.evaluations)  # these are really timed
     assert not paths.CHECKPOINTS.exists()
-    first, *others = plan.experiments(profile)
+    first, *others = plan.of(profile).networks
     checkpoints.trained(first, device="cpu", progress=False)
-    assert [e.key for e, _ in costs.bill(profile, "cpu").trainings] == [e.key for e in others]
+    assert [e.key for e, _ in costs.bill(plan.of(profile), "cpu").trainings] == [e.key for e in others]
     for request in plan.requests(profile, "tab-0"):
         list(checkpoints.opened(request.networks, device="cpu", progress=False))
         request.evaluated()
-    empty = costs.bill(profile, "cpu")
+    empty = costs.bill(plan.of(profile), "cpu")
     assert (empty.trainings, empty.evaluations, empty.seconds) == ([], [], 0)
 
 
@@ -230,7 +230,7 @@ def test_data_with_an_outline_are_not_read(house, constant, monkeypatch, train, 
     house.asking(ON_BOTH)
     events = house.profile().events | {"data": {"name": "cifar10-dvs", "T": 2}}
     profile = house.profile(data={"name": "cifar10"} | ({"train": train} if train else {}), events=events)
-    bill = costs.bill(profile, "cpu")
+    bill = costs.bill(plan.of(profile), "cpu")
     # of 50,000 images 5,000 validate, of 9,000 recordings 900
     wanted = {"conv-2-4": steps, "events-conv-2": 810}
     assert {e.network: seconds for e, seconds in bill.trainings} == {
@@ -244,7 +244,7 @@ def test_data_with_an_outline_are_not_read(house, constant, monkeypatch, train, 
 def test_imported_networks_are_not_on_the_bill_and_what_they_are_asked_is(house, constant):
     house.asking('run.ask(run.profile.experiments("vanilla") + run.profile.experiments("at"), [pgd], samples=6)')
     trainings = house.profile().trainings | {"vanilla": {"imported": "0" * 64, "dataset": "cifar10"}}
-    bill = costs.bill(house.profile(trainings=trainings), "cpu")
+    bill = costs.bill(plan.of(house.profile(trainings=trainings)), "cpu")
     assert [str(experiment) for experiment, _ in bill.trainings] == ["at, seed 0", "at, seed 1"]
     assert Counter(planned.experiment.defense for planned, _ in bill.evaluations) == {"vanilla": 2, "at": 4}
 

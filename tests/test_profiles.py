@@ -151,7 +151,7 @@ def test_its_plan_holds_once_each_network_that_a_notebook_asks_for_and_its_cost_
     given = of["tab-ablation"]
     asked += selections.contest(profile, given["rival_seeds"])
     asked += selections.at_cost(profile, given["passes"], given["cost_seeds"])
-    keys = [e.key for e in plan.experiments(profile)]
+    keys = [e.key for e in plan.of(profile).networks]
     assert len(set(keys)) == len(keys) and set(keys) == {e.key for e in asked}
     text = (paths.ROOT / profile.origin).read_text(encoding="utf-8")
     assert int(re.search(r"training (\d+) networks", text)[1]) == len(keys)
@@ -332,7 +332,7 @@ def test_a_bad_file_is_refused_by_name_with_what_is_allowed(params, content, wor
 def test_a_negative_radius_of_a_notebook_is_refused_before_anything_is_trained(params, artifact, eps):
     params(changed("notebooks", artifact, "eps_255", to=eps))
     with pytest.raises(Refused, match=f"^notebook {artifact}: eps is -0.0.*at least 0.$"):
-        plan.experiments(profiles.load("mine"))
+        plan.of(profiles.load("mine"))
 
 
 def test_a_good_file_of_ones_own_needs_no_notebook_overrides(params):
@@ -504,7 +504,7 @@ def test_an_imported_training_has_one_network_whatever_the_seeds_and_the_others_
 
 
 def test_the_plan_of_imported_networks_holds_each_once_and_sweeps_nothing(released):
-    kinds = Counter((type(e), e.defense) for e in plan.experiments(released))
+    kinds = Counter((type(e), e.defense) for e in plan.of(released).networks)
     assert kinds == {(Imported, "vanilla"): 1, (Imported, "sr"): 1, (Experiment, "at"): 1, (Experiment, "at+sr"): 1}
     swept = selections.sweep(released, [0.1], [3, 4])  # of our own networks, if it is asked for
     assert [(type(e), e.seed, e.options["lam"]) for e in swept] == [(Experiment, 3, 0.1), (Experiment, 4, 0.1)]

@@ -7,9 +7,7 @@ names to `reading.Part`s.
 """
 
 import importlib
-import importlib.util
 import io
-import sys
 import textwrap
 from pathlib import Path
 from types import ModuleType
@@ -50,26 +48,13 @@ def module(artifact: str) -> ModuleType:
     if path.parent == Path(__file__).parent:
         loaded = importlib.import_module(f"{__name__}.{path.stem}")
     else:
-        loaded = _from_file(path)
+        hashed = files.sha256(str(path.resolve()).encode())[:8]  # two folders may have files of one name
+        loaded = files.module(path, f"{__name__}.{hashed}_{path.stem}")
     if missing := [name for name in NEEDED if not hasattr(loaded, name)]:
         raise Refused(f"{paths.shown(path)} lacks {', '.join(missing)}; it needs {', '.join(NEEDED)}.")
     if not isinstance(loaded.caption, str):
         raise Refused(f"{paths.shown(path)}: caption is a {type(loaded.caption).__name__}; it must be text.")
     return loaded
-
-
-def _from_file(path: Path) -> ModuleType:
-    """The module in a file beside a notebook, loaded once."""
-    name = f"{__name__}.{files.sha256(str(path.resolve()).encode())[:8]}_{path.stem}"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, path)
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        try:
-            spec.loader.exec_module(sys.modules[name])
-        except BaseException:
-            del sys.modules[name]  # the next call must not find an incomplete module
-            raise
-    return sys.modules[name]
 
 
 def parts(artifact: str) -> dict[str, Part]:

@@ -8,11 +8,11 @@ from pandas import DataFrame
 
 from paperlib import labels
 from paperlib.artifacts.drawing import curve, end, gains, name_ends
-from paperlib.artifacts.reading import BASELINES, points, same_attack, select, trainings, where, whole
+from paperlib.artifacts.reading import BASELINES, IMAGES, points, same_attack, select, trainings, where, whole
 from paperlib.artifacts.tabulating import against, pivot, with_passes
 from paperlib.words import attack, hue, title
 
-caption = "{data}, {samples} test images, {seeds}"
+caption = IMAGES
 
 
 def headline(record: dict) -> str:

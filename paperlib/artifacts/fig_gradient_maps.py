@@ -11,14 +11,14 @@ from matplotlib.ticker import LogLocator, NullLocator
 from pandas import DataFrame
 
 from paperlib.artifacts.drawing import picture
-from paperlib.artifacts.reading import known, select, trainings, where
+from paperlib.artifacts.reading import IMAGES, known, select, trainings, where
 from paperlib.artifacts.tabulating import attack_at
 from paperlib.words import attack, hue, radius, title
 
 SIZES = {"participation number": "median participation number", "l1": "median ‖g‖₁"}  # with labels of axes
 COLUMNS = ("l1", "l2", "participation number", "zero gradient", "accuracy")  # quantities of the table
 
-caption = "{data}, {samples} test images, {seeds}"
+caption = IMAGES
 
 
 def headline(record: dict) -> str:

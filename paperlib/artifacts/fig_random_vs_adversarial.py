@@ -6,11 +6,11 @@ from pandas import DataFrame
 
 from paperlib import labels
 from paperlib.artifacts.noise import LAWS, UNMEASURED, clean_line, noise_panel, noise_row, widest
-from paperlib.artifacts.reading import percent, same_attack, select, under
+from paperlib.artifacts.reading import IMAGES, percent, same_attack, select, under
 from paperlib.artifacts.tabulating import pivot
 from paperlib.words import attack, radius
 
-caption = "{data}, {samples} test images, {seeds}"
+caption = IMAGES
 
 
 def headline(record: dict) -> str:

@@ -7,13 +7,13 @@ from matplotlib.ticker import NullLocator
 
 from paperlib import labels
 from paperlib.artifacts.drawing import LOG, bound
-from paperlib.artifacts.reading import select, trainings, under, where, whole
+from paperlib.artifacts.reading import IMAGES, select, trainings, under, where, whole
 from paperlib.artifacts.tabulating import contrasted
 from paperlib.words import attack, hue, title
 
 MARKERS = {"triangle": "^", "rectangle": "s", "exponential": "o"}
 NAMES = {"straight-through": "straight", "assg": "ASSG", "pdsg": "PDSG"}  # of rules on the x-axis, where not the label
-caption = "{data}, {samples} test images, {seeds}"
+caption = IMAGES
 table = contrasted
 
 

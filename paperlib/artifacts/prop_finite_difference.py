@@ -5,14 +5,13 @@ from collections.abc import Iterable
 from pandas import DataFrame
 
 from paperlib.artifacts import prop_finite_difference_figures as figures
-from paperlib.artifacts.reading import Line, Part, known, percent, select, where
+from paperlib.artifacts.reading import IMAGES, Line, Part, known, percent, select, where
 from paperlib.artifacts.tabulating import network, number, pivot, quantity
 from paperlib.artifacts.thm_ratio import KEPT
 from paperlib.labels import SMOOTH, TRUE
 from paperlib.words import title
 
 # captions
-IMAGES = "{data}, {samples} test images, {seeds}"
 SCHEMES = "{data}, {samples} test images ({smooth_samples} smooth), {seeds}"
 CURVATURE = "{data}, {smooth_samples} test images, {seeds}"
 WEIGHTS = "{data}, {weight_samples} test images, {seeds}"

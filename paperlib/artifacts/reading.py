@@ -10,6 +10,7 @@ from paperlib import labels, words
 
 NOISE_FACTOR = 4  # C1 is judged with noise that is so many times larger than the attack
 BASELINES = {"sr": "vanilla", "at+sr": "at"}  # training with SR → the same training without
+IMAGES = "{data}, {samples} test images, {seeds}"  # a caption
 STUDY = "{data}, {epochs} epochs, {samples} test images ({samples} validation images chose λ), {seeds}"  # a caption
 
 
@@ -89,7 +90,7 @@ def trainings(record: dict) -> list[str]:
 # ---- phrases -----------------------------------------------------------------------------------------------------
 
 
-def captioned(record: dict, template: str = "{data}, {samples} test images, {seeds}") -> str:
+def captioned(record: dict, template: str) -> str:
     """A caption: `template` filled from the record, then the level of the intervals and the profile.
 
     The template may name the record's parameters, `data` (its title) and `seeds` ("3 seeds").

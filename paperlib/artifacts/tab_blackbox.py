@@ -6,11 +6,11 @@ from matplotlib.figure import Figure
 
 from paperlib import labels
 from paperlib.artifacts.drawing import dots
-from paperlib.artifacts.reading import same_attack, select, trainings, under
+from paperlib.artifacts.reading import IMAGES, same_attack, select, trainings, under
 from paperlib.artifacts.tabulating import by_attack
 from paperlib.words import attack, hue, title
 
-caption = "{data}, {samples} test images, {seeds}"
+caption = IMAGES
 table = by_attack
 
 

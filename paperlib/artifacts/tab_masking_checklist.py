@@ -17,7 +17,7 @@ from pandas import DataFrame
 
 from paperlib import labels
 from paperlib.artifacts.drawing import ATTACK, NOISE, curve
-from paperlib.artifacts.reading import Line, percent, points, same_attack, select, trainings, where, whole
+from paperlib.artifacts.reading import IMAGES, Line, percent, points, same_attack, select, trainings, where, whole
 from paperlib.artifacts.tabulating import attack_at, pivot
 from paperlib.words import attack, hue, title
 
@@ -25,7 +25,7 @@ PASSED, FAILED, UNDECIDED = VERDICTS = ("passed", "failed", "undecided")
 FILLS = {PASSED: "#cdE7dc", UNDECIDED: "#fdeea1", FAILED: ATTACK}
 SIGNS = {PASSED: "✓", UNDECIDED: "?", FAILED: "✗"}
 COLOURS = {"pgd": ATTACK, "apgd": NOISE["uniform"]}  # of attacks in the scale control
-caption = "{data}, {samples} test images, {seeds}"
+caption = IMAGES
 
 
 class Check(NamedTuple):

@@ -8,13 +8,13 @@ from pandas import DataFrame
 
 from paperlib import labels
 from paperlib.artifacts.drawing import dots, whiskers
-from paperlib.artifacts.reading import percent, points, same_attack, select, trainings, under, where, whole
+from paperlib.artifacts.reading import IMAGES, percent, points, same_attack, select, trainings, under, where, whole
 from paperlib.artifacts.tabulating import contrast, contrasted, network, pivot
 from paperlib.words import attack, hue, title
 
 CELLS = {"mean over draws": percent, "spread over draws": percent, "undecided": percent, "contrast": points}
 HEADS = {"mean over draws": "clean, mean over draws", "spread over draws": "clean, standard deviation over draws"}
-caption = "{data}, {samples} test images, {seeds}"
+caption = IMAGES
 
 
 def headline(record: dict) -> str:

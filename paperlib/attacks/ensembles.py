@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from paperlib import errors, words
+from paperlib import errors, labels, words
 from paperlib.attacks.attack import Attack
 
 
@@ -108,4 +108,4 @@ def members(attack: AnyAttack) -> Sequence[Attack | Transfer]:
 
 def labels_of(attack: AnyAttack) -> dict:
     """The labels of an attack; {"attack": "clean"} for clean images."""
-    return {"attack": "clean"} if attack is None else attack.labels
+    return {"attack": labels.CLEAN} if attack is None else attack.labels

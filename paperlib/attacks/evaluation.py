@@ -69,10 +69,26 @@ def flags(
             correct = (in_batches(network, x, batch_size).argmax(1) == y).cpu()
     if attack is None:
         return correct
-    survived = standing(getattr(network, "stochastic", False), correct)
-    for outcome in attacked(network, samples, attack, survived, source=source, seed=seed, batch_size=batch_size):
-        survived[outcome.rows] &= outcome.flags
-    return survived
+    result = judged(network, samples, attack, correct, source=source, seed=seed, batch_size=batch_size)
+    return torch.from_numpy(result.flags)
+
+
+def judged(network: nn.Module, samples: Split, attack: Attack, correct: Tensor, **options) -> Judged:
+    """The network under one attack; `correct` are the flags on clean images, (N,) bool.
+
+    `options` are those of `attacked`, which says what is refused.
+    """
+    stochastic, n = getattr(network, "stochastic", False), len(samples)
+    wanted = standing(stochastic, correct)
+    survived = wanted.clone()
+    forward, backward, vanished, strayed = (torch.zeros(n) for _ in range(4))
+    for outcome in attacked(network, samples, attack, wanted, **options):
+        rows = outcome.rows
+        survived[rows] &= outcome.flags
+        forward[rows], backward[rows] = outcome.forward, outcome.backward
+        vanished[rows], strayed[rows] = outcome.vanished, outcome.strayed.float()
+    share = (vanished.sum() / backward.sum().clamp_min(1)).item()
+    return Judged(attack, survived.numpy(), (forward + backward).numpy(), share, int(strayed.sum()), stochastic)
 
 
 def batch_size(samples: int) -> int:

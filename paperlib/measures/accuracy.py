@@ -15,7 +15,7 @@ from paperlib.measures import statistics
 from paperlib.measures.doubts import doubts, union
 from paperlib.measures.rows import by_labels, certain, mean_over_seeds, over_seeds, row
 from paperlib.store.evaluations import Evaluation
-from paperlib.store.experiment import Experiment, Imported
+from paperlib.store.experiment import AnyExperiment, Experiment
 from paperlib.theory import gradients
 
 
@@ -26,7 +26,7 @@ class Doubted(NamedTuple):
     reasons: list[str]
 
     @property
-    def experiment(self) -> Experiment | Imported:
+    def experiment(self) -> AnyExperiment:
         return self.evaluation.experiment
 
 

@@ -21,7 +21,7 @@ from paperlib.measures.accuracy import accuracy_rows, difference_rows, mean_rows
 from paperlib.measures.rows import by_labels, certain, row
 from paperlib.store import checkpoints
 from paperlib.store.evaluations import Evaluation
-from paperlib.store.experiment import Experiment, Imported
+from paperlib.store.experiment import AnyExperiment, Experiment
 from paperlib.training import defenses, loop
 
 UNIT = "vanilla"  # costs of a step are relative to that of this training
@@ -177,7 +177,7 @@ def budget_rows(budgets: Mapping[str, Sequence[Evaluation]], subject: str = "sr"
     return rows
 
 
-def spent_rows(networks: Iterable[Experiment | Imported]) -> list[dict]:
+def spent_rows(networks: Iterable[AnyExperiment]) -> list[dict]:
     """Two rows for each training: its epochs, and the forward and backward passes that an image has cost in all."""
     rows = []
     ours = {e.key: e for e in networks if isinstance(e, Experiment)}  # neither number is known of imported ones

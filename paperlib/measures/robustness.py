@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from paperlib import errors
 from paperlib.attacks import evaluation, protocols
-from paperlib.attacks.attack import Attack
 from paperlib.data import sets
 from paperlib.measures import statistics
 from paperlib.measures.doubts import doubts
@@ -86,7 +85,8 @@ def judge(
     attacks = protocols.of_budget(budget, eps, num_classes=samples.num_classes, has_rules=has_rules)
     correct = evaluation.flags(network, samples)
     clean = evaluation.Judged(None, correct.numpy(), np.ones(len(samples)))
-    results = [clean, *(_attacked(network, samples, attack, correct) for attack in attacks)]
+    options = {"batch_size": evaluation.batch_size(len(samples))}
+    results = [clean, *(evaluation.judged(network, samples, attack, correct, **options) for attack in attacks)]
     survived = np.logical_and.reduce([result.flags for result in results])
     worst = evaluation.Judged(None, survived, sum(result.passes for result in results))
     titles, rows = ["clean", *(attack.title for attack in attacks), "worst of all"], []
@@ -95,20 +95,6 @@ def judge(
         accuracy = {"accuracy": share.value, "low": share.low, "high": share.high}
         rows.append({"attack": title} | accuracy | {"passes": float(np.mean(result.passes)), "doubts": why})
     return Robustness(rows[0]["accuracy"], rows[-1]["accuracy"], eps, len(samples), rows)
-
-
-def _attacked(network: nn.Module, samples: sets.Split, attack: Attack, correct: Tensor) -> evaluation.Judged:
-    """The result of one attack; `correct` are the flags without it, (N,) bool."""
-    stochastic = getattr(network, "stochastic", False)
-    flags, n = evaluation.standing(stochastic, correct).clone(), len(samples)
-    forward, backward, vanished, strayed = (torch.zeros(n) for _ in range(4))
-    for outcome in evaluation.attacked(network, samples, attack, flags.clone(), batch_size=evaluation.batch_size(n)):
-        rows = outcome.rows
-        flags[rows] &= outcome.flags
-        forward[rows], backward[rows] = outcome.forward, outcome.backward
-        vanished[rows], strayed[rows] = outcome.vanished, outcome.strayed.float()
-    share = (vanished.sum() / backward.sum().clamp_min(1)).item()
-    return evaluation.Judged(attack, flags.numpy(), (forward + backward).numpy(), share, int(strayed.sum()), stochastic)
 
 
 def _samples(

@@ -1,7 +1,5 @@
 """Files under params/: their names, reading and checking one, and writing one for imported networks."""
 
-import importlib.util
-import sys
 from functools import cache
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
@@ -87,15 +85,11 @@ def _execute(path: Path, file: str) -> None:
     if source.suffix != ".py" or not source.is_file():
         raise errors.Refused(f"params/{path.name}: imports names {file!r}; there is no such Python file.")
     name = f"paperlib.imported.{files.sha256(str(source.resolve()).encode())[:8]}"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, source)
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        try:
-            spec.loader.exec_module(sys.modules[name])
-        except Exception as problem:
-            del sys.modules[name]  # so that the next call executes the file again
-            reason = " ".join(f"{type(problem).__name__}: {problem}".split())
-            raise errors.Refused(f"params/{path.name}: {file} cannot be imported ({reason}).") from problem
+    try:
+        files.module(source, name)
+    except Exception as problem:
+        reason = " ".join(f"{type(problem).__name__}: {problem}".split())
+        raise errors.Refused(f"params/{path.name}: {file} cannot be imported ({reason}).") from problem
 
 
 def _check(path: Path, profile: Profile) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from paperlib import errors, paths
 from paperlib.profiles import parameters
-from paperlib.store.experiment import Experiment, Imported
+from paperlib.store.experiment import AnyExperiment, Experiment, Imported
 from paperlib.training.loop import Schedule
 
 # The fields of a schedule, and whether a file must give them.
@@ -85,11 +85,11 @@ class Profile:
             for seed in (self.seeds if seeds is None else seeds)
         ]
 
-    def of(self, trainings: list[str]) -> list[Experiment | Imported]:
+    def of(self, trainings: list[str]) -> list[AnyExperiment]:
         """The experiments of some trainings, with every seed."""
         return [e for name in trainings for e in self.experiments(name)]
 
-    def all(self) -> list[Experiment | Imported]:
+    def all(self) -> list[AnyExperiment]:
         """The experiments of all trainings, with every seed."""
         return self.of([*self.trainings])
 

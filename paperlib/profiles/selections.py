@@ -9,11 +9,9 @@ from paperlib.networks import Network
 from paperlib.profiles import files
 from paperlib.profiles.profile import Profile
 from paperlib.store import checkpoints
-from paperlib.store.experiment import Experiment, Imported
+from paperlib.store.experiment import AnyExperiment, Experiment, Imported
 from paperlib.training import defenses, regularizers
 from paperlib.training.loop import passes as passes_of
-
-AnyExperiment = Experiment | Imported
 
 
 def load(profile: str, training: str, *, seed: int | None = None, device: str = "auto") -> Network:

@@ -18,11 +18,9 @@ from paperlib.networks import network as networks
 from paperlib.networks import rules
 from paperlib.networks.network import Network
 from paperlib.profiles import Profile
-from paperlib.runs import plan
-from paperlib.runs.plan import Planned
-from paperlib.runs.run import AnyExperiment
+from paperlib.runs.plan import Plan, Planned
 from paperlib.store import checkpoints
-from paperlib.store.experiment import Experiment
+from paperlib.store.experiment import AnyExperiment, Experiment
 from paperlib.theory.gradients import in_batches, loss_gradient
 from paperlib.training import defenses
 from paperlib.training.defenses import Batch
@@ -45,12 +43,11 @@ class Bill:
         return sum(seconds for _, seconds in (*self.trainings, *self.evaluations))
 
 
-def bill(profile: Profile, device: str) -> Bill:
-    """Time one step of each kind that is missing, on `device`."""
-    stopwatch = _Stopwatch(profile, checkpoints.resolve(device))
-    missing = [e for e in plan.experiments(profile) if not checkpoints.is_trained(e)]
-    to_train = [e for e in missing if isinstance(e, Experiment)]
-    to_evaluate = [planned for planned in plan.planned(profile) if not planned.is_there]
+def bill(plan: Plan, device: str) -> Bill:
+    """Time one step of each kind that is missing from `plan`, on `device`."""
+    stopwatch = _Stopwatch(plan.profile, checkpoints.resolve(device))
+    to_train = [e for e in plan.networks if isinstance(e, Experiment) and not checkpoints.is_trained(e)]
+    to_evaluate = [planned for planned in plan.evaluations if not planned.is_there]
     result = Bill([], [])
     with tqdm(total=len(to_train) + len(to_evaluate), desc="timing one step of each kind", leave=False) as progress:
         for experiment in to_train:

@@ -7,14 +7,14 @@ notebook's parameters, and no other cell.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from paperlib import errors, paths, profiles, words
+from paperlib import errors, labels, paths, profiles, words
 from paperlib.attacks.ensembles import AnyAttack, Transfer, members
 from paperlib.profiles import Profile, parameters
 from paperlib.profiles.selections import once
-from paperlib.runs.run import AnyExperiment, Request, Run
+from paperlib.runs.run import Request, Run
 from paperlib.store import evaluations
 from paperlib.store.evaluations import is_evaluated
-from paperlib.store.experiment import Imported
+from paperlib.store.experiment import AnyExperiment, Imported
 from paperlib.training import defenses
 from paperlib.training.loop import passes
 
@@ -36,11 +36,34 @@ class Planned:
         return is_evaluated(self.experiment, self.attack, samples=self.samples, split=self.split)
 
     def __str__(self) -> str:
-        attack = "clean"
+        attack = labels.CLEAN
         if self.attack is not None:
             attack = f"{self.attack.title} at {words.radius(evaluations.size(self.experiment, self.attack))}"
         kind = "recordings" if self.experiment.is_of_events else "images"
         return f"{attack}, {self.samples} {self.split} {kind}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that the notebooks of a profile ask for, each once."""
+
+    profile: Profile
+    networks: list[AnyExperiment]  # the costliest trainings first
+    evaluations: list[Planned]  # clean samples before attacks on a network
+
+
+def of(profile: Profile) -> Plan:
+    """The plan of a profile: executes the cell `asks` of every notebook; `requests` says what is refused."""
+    asked: list[AnyExperiment] = []
+    sources: list[AnyExperiment] = []  # networks on which transferred examples are made
+    unique: dict[tuple, Planned] = {}
+    for request in _all_requests(profile):
+        asked += request.networks
+        for experiment, attack in _evaluations(request):
+            sources += [member.source for member in members(attack) if isinstance(member, Transfer)]
+            key = experiment.key, repr(attack), request.samples, request.split
+            unique.setdefault(key, Planned(experiment, attack, request.samples, request.split))
+    return Plan(profile, sorted(once(asked + sources), key=_passes, reverse=True), list(unique.values()))
 
 
 def requests(profile: Profile, artifact: str) -> list[Request]:
@@ -70,24 +93,6 @@ def requests(profile: Profile, artifact: str) -> list[Request]:
     return [request for run in runs for request in run.requests]
 
 
-def experiments(profile: Profile) -> list[AnyExperiment]:
-    """Every network that the profile's notebooks ask for, each once, the costliest trainings first."""
-    everything = _all_requests(profile)
-    networks = [experiment for request in everything for experiment in request.networks]
-    for _, attack, _ in _evaluations(everything):
-        networks += [member.source for member in members(attack) if isinstance(member, Transfer)]
-    return sorted(once(networks), key=_passes, reverse=True)
-
-
-def planned(profile: Profile) -> list[Planned]:
-    """Every evaluation that the profile's notebooks ask for, each once; clean samples before attacks on a network."""
-    unique: dict[tuple, Planned] = {}
-    for experiment, attack, request in _evaluations(_all_requests(profile)):
-        key = experiment.key, repr(attack), request.samples, request.split
-        unique.setdefault(key, Planned(experiment, attack, request.samples, request.split))
-    return list(unique.values())
-
-
 def register(profile: str) -> None:
     """Make this process know the trainings, attacks, networks and data that a profile's notebooks register."""
     _all_requests(profiles.load(profile))
@@ -97,15 +102,14 @@ def _all_requests(profile: Profile) -> list[Request]:
     return [request for artifact in paths.notebooks() for request in requests(profile, artifact)]
 
 
-def _evaluations(requests_: list[Request]) -> Iterator[tuple[AnyExperiment, AnyAttack, Request]]:
+def _evaluations(request: Request) -> Iterator[tuple[AnyExperiment, AnyAttack]]:
     """Each network with each attack on it, clean samples first: those that it gets wrong are not attacked."""
-    for request in requests_:
-        for experiment in request.networks:
-            attacks = request.attacks_on(experiment)
-            if attacks:
-                yield experiment, None, request
-            for attack in attacks:
-                yield experiment, attack, request
+    for experiment in request.networks:
+        attacks = request.attacks_on(experiment)
+        if attacks:
+            yield experiment, None
+        for attack in attacks:
+            yield experiment, attack
 
 
 def _passes(experiment: AnyExperiment) -> int:

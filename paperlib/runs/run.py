@@ -13,9 +13,7 @@ from paperlib.data.sets import ImageSet
 from paperlib.profiles import Profile, parameters
 from paperlib.store import checkpoints, evaluations
 from paperlib.store.evaluations import Evaluation
-from paperlib.store.experiment import RECIPE, Experiment, Imported, Opened
-
-AnyExperiment = Experiment | Imported
+from paperlib.store.experiment import RECIPE, AnyExperiment, Opened
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from paperlib import errors, files, paths
 from paperlib.data import datasets
 from paperlib.networks.network import Network
 from paperlib.store import released
-from paperlib.store.experiment import Experiment, Imported, Opened
+from paperlib.store.experiment import AnyExperiment, Experiment, Imported, Opened
 from paperlib.training import defenses, loop
 from paperlib.training.loop import Schedule
 
@@ -43,7 +43,7 @@ def resolve(device: str) -> str:
     return names[0] if device == "auto" else device
 
 
-def trained(experiment: Experiment | Imported, *, device: str = "auto", progress: bool = True) -> Network:
+def trained(experiment: AnyExperiment, *, device: str = "auto", progress: bool = True) -> Network:
     """The experiment's network in eval mode: loaded, or trained first.  An interrupted training resumes.
 
     The files of a damaged checkpoint are renamed to `*.damaged`, and the network is trained again.  Refuses another
@@ -68,12 +68,12 @@ def trained(experiment: Experiment | Imported, *, device: str = "auto", progress
             return _load(experiment, device)
 
 
-def opened(experiments: Iterable[Experiment | Imported], **options) -> Iterator[Opened]:
+def opened(experiments: Iterable[AnyExperiment], **options) -> Iterator[Opened]:
     """Each experiment with its network, by `trained`, one after another, so that only one is in memory."""
     return (Opened(experiment, trained(experiment, **options)) for experiment in experiments)
 
 
-def in_folder(name: str) -> Experiment | Imported:
+def in_folder(name: str) -> AnyExperiment:
     """The experiment of the finished checkpoint in the folder checkpoints/`name`, which must be its key."""
     folder = paths.CHECKPOINTS / name
     if not (folder / "checkpoint.json").exists():
@@ -96,7 +96,7 @@ def import_released(source: Path, network: str, dataset: str, *, defense: str, d
     return imported
 
 
-def is_trained(experiment: Experiment | Imported) -> bool:
+def is_trained(experiment: AnyExperiment) -> bool:
     """Whether there is a finished checkpoint.  (Its checksum is compared when it is loaded.)"""
     return (experiment.folder / "checkpoint.json").exists()
 
@@ -141,13 +141,13 @@ def copy_networks(experiments: Iterable[Experiment], source: Path, target: Path)
     return count
 
 
-def _refuse_imported(experiment: Experiment | Imported, why: str = "There is no such network.") -> None:
+def _refuse_imported(experiment: AnyExperiment, why: str = "There is no such network.") -> None:
     if isinstance(experiment, Imported):
         command = f"python -m paperlib import-released {experiment.defense}=FILE ..."
         raise errors.Refused(f"{experiment}: {why} None can be trained in its place; import the file: {command}")
 
 
-def _train(experiment: Experiment | Imported, device: str, progress: bool, tag: str = "") -> None:
+def _train(experiment: AnyExperiment, device: str, progress: bool, tag: str = "") -> None:
     _refuse_imported(experiment)
     network, data = experiment.build(), experiment.load_data()
     defense = defenses.build(experiment.defense, experiment.options)
@@ -169,7 +169,7 @@ def _train(experiment: Experiment | Imported, device: str, progress: bool, tag: 
     state.unlink(missing_ok=True)
 
 
-def _keep(experiment: Experiment | Imported, network: Network, *, data_sha256: str | None) -> None:
+def _keep(experiment: AnyExperiment, network: Network, *, data_sha256: str | None) -> None:
     weights = loop.to_bytes({name: value.cpu() for name, value in network.state_dict().items()})
     content = {"experiment": experiment.content, "weights_sha256": files.sha256(weights), "data_sha256": data_sha256}
     experiment.folder.mkdir(parents=True, exist_ok=True)
@@ -190,7 +190,7 @@ def _train_quietly(experiment: Experiment, device: str, tag: str) -> None:
             _train(experiment, device, progress=False, tag=tag)
 
 
-def description(experiment: Experiment | Imported) -> dict:
+def description(experiment: AnyExperiment) -> dict:
     """The content of a trained network's checkpoint.json."""
     try:
         return json.loads((experiment.folder / "checkpoint.json").read_text())
@@ -198,7 +198,7 @@ def description(experiment: Experiment | Imported) -> dict:
         raise Damaged(f"{paths.shown(experiment.folder)}: checkpoint.json is damaged.") from None
 
 
-def _load(experiment: Experiment | Imported, device: str) -> Network:
+def _load(experiment: AnyExperiment, device: str) -> Network:
     folder, shown, content = experiment.folder, paths.shown(experiment.folder), description(experiment)
     if content["experiment"] != json.loads(json.dumps(experiment.content)):
         raise errors.Refused(f"{shown} holds a checkpoint of another experiment: {content['experiment']}.")

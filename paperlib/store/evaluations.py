@@ -27,13 +27,13 @@ from paperlib.attacks.evaluation import Judged, Outcome
 from paperlib.data.sets import Split
 from paperlib.networks.network import Network
 from paperlib.store import checkpoints
-from paperlib.store.experiment import Experiment, Imported
+from paperlib.store.experiment import AnyExperiment, Experiment
 
 FIELDS = Outcome._fields[1:]  # values that are stored for each sample
 UNKNOWN = 2  # flag of a sample that was not attacked
 
 
-def size(experiment: Experiment | Imported, attack: AnyAttack) -> dict:
+def size(experiment: AnyExperiment, attack: AnyAttack) -> dict:
     """The radius of an attack under the label of its unit: eps_255, eps_counts or flips; 0 for clean samples.
 
     The units are 1/255 of an image's range, counts of a cell of a frame, and changed events.
@@ -48,7 +48,7 @@ def size(experiment: Experiment | Imported, attack: AnyAttack) -> dict:
 class Evaluation(Judged):
     """A trained network under one attack."""
 
-    experiment: Experiment | Imported
+    experiment: AnyExperiment
 
     @property
     def size(self) -> dict:
@@ -62,7 +62,7 @@ class Evaluation(Judged):
 
 
 def evaluated(
-    networks: Iterable[Experiment | Imported],
+    networks: Iterable[AnyExperiment],
     attacks: Sequence[AnyAttack] | Callable[[Experiment], Sequence[AnyAttack]],
     *,
     samples: int,
@@ -91,7 +91,7 @@ def evaluated(
     return evaluations
 
 
-def is_evaluated(experiment: Experiment | Imported, attack: AnyAttack, *, samples: int, split: str) -> bool:
+def is_evaluated(experiment: AnyExperiment, attack: AnyAttack, *, samples: int, split: str) -> bool:
     """Whether `evaluated` would neither train nor attack: the network and all flags that it needs are on disk."""
     store = _Store(experiment, samples=samples, split=split, device="cpu", progress=False)
     return checkpoints.is_trained(experiment) and store.knows(attack)
@@ -100,7 +100,7 @@ def is_evaluated(experiment: Experiment | Imported, attack: AnyAttack, *, sample
 class _Store:
     """The evaluations of one network on one set of samples."""
 
-    def __init__(self, experiment: Experiment | Imported, *, samples: int, split: str, device: str, progress: bool):
+    def __init__(self, experiment: AnyExperiment, *, samples: int, split: str, device: str, progress: bool):
         self.experiment, self.subset = experiment, {"samples": samples, "split": split}
         self.device, self.progress = device, progress
         self.networks: dict[str, Network] = {}
@@ -177,7 +177,7 @@ class _Store:
         """The samples; refuses a number that the split does not have."""
         return getattr(self.experiment.load_data(), self.subset["split"]).take(self.subset["samples"])
 
-    def network(self, experiment: Experiment | Imported) -> Network:
+    def network(self, experiment: AnyExperiment) -> Network:
         """The network of an experiment, trained first where it is not yet."""
         if experiment.key not in self.networks:
             self.networks[experiment.key] = checkpoints.trained(experiment, device=self.device, progress=self.progress)

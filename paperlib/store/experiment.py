@@ -115,10 +115,13 @@ class Imported(_Stored):
         return released.empty(self.network, self.dataset)
 
 
+AnyExperiment = Experiment | Imported
+
+
 class Opened(NamedTuple):
     """A trained network in eval mode, with its experiment."""
 
-    experiment: Experiment | Imported
+    experiment: AnyExperiment
     network: Network
 
 
