@@ -28,6 +28,7 @@ if "google.colab" in sys.modules:  # Colab opens this file alone: fetch the rest
     os.chdir(_home)
     subprocess.run([sys.executable, "-m", "paperlib.environment", "--colab"], check=True)
     sys.path.insert(0, _home)
+import paperlib  # before numpy and torch, for it settles the arithmetic
 
 # %% [markdown]
 # # Which part of SR matters?

@@ -6,9 +6,15 @@
 `judge` measures the robustness of any network, and `load` returns a trained one.  The parts are in the packages
 `attacks`, `data`, `networks`, `theory` and `training`.  All of them are imported on first use, so that a module without
 torch, such as `paperlib.environment`, can be imported without it.
+
+The import settles the arithmetic of the process (see `arithmetic`), so it comes before that of numpy and torch.
 """
 
 import importlib
+
+from paperlib import arithmetic
+
+arithmetic.settle()
 
 _FUNCTIONS = {"judge": "paperlib.measures.robustness", "load": "paperlib.profiles.selections"}
 _PACKAGES = ("attacks", "data", "networks", "theory", "training")

@@ -1,6 +1,7 @@
 """The command line: `python -m paperlib COMMAND`.  The Makefile calls it; `reproduce` does its work without make.
 
-The commands import what they need when they run, so that the quick ones need not wait for torch.
+The commands import what they need when they run: the profile decides the arithmetic, which must be settled before numpy
+and torch are imported, and the quick commands need not wait for torch.
 """
 
 import argparse
@@ -10,10 +11,11 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from paperlib import errors, paths, records
+from paperlib import arithmetic, errors, paths
 
 
 def main() -> int:
@@ -26,6 +28,7 @@ def main() -> int:
     try:
         if "profile" in arguments:
             errors.one_of("profile", arguments.profile, sorted(path.stem for path in paths.PARAMS.glob("*.yml")))
+            arithmetic.settle(_arithmetic(arguments.profile))
         if "artifact" in arguments:
             arguments.artifact = _name(arguments.artifact)
             errors.one_of("notebook", arguments.artifact, paths.notebooks())
@@ -217,7 +220,7 @@ def run(arguments) -> None:
 
 def draw(arguments) -> None:
     """Draw an artifact's figures from its record."""
-    from paperlib import artifacts, modules
+    from paperlib import artifacts, modules, records
 
     profile, artifact = arguments.profile, arguments.artifact
     path = _record(profile, artifact)
@@ -240,6 +243,7 @@ def report(arguments) -> int:
 
 def compare(arguments) -> int:
     """Compare this run's numbers with the committed ones."""
+    from paperlib import records
     from paperlib.artifacts.report import reading_order
 
     differs = False
@@ -305,11 +309,27 @@ def _name(notebook: str) -> str:
 
 
 def _title(profile: str) -> str:
-    """A profile's title, its own or that of its base, read without torch."""
+    """A profile's title."""
+    return _entry(profile, "title")
+
+
+def _arithmetic(profile: str) -> str:
+    """A profile's arithmetic; the default where the file is broken, which `profiles.load` refuses later."""
+    network = _entry(profile, "network")
+    return network.get("arithmetic", arithmetic.PORTABLE) if isinstance(network, dict) else arithmetic.PORTABLE
+
+
+def _entry(profile: str, key: str) -> object:
+    """An entry of a profile's file, or of its base's, read without torch; None where there is none."""
     import yaml
 
-    content = yaml.safe_load((paths.PARAMS / f"{profile}.yml").read_text(encoding="utf-8"))
-    return content["title"] if "title" in content else _title(content["base"])
+    content = {"base": profile}
+    with suppress(OSError, ValueError, yaml.YAMLError, AttributeError):  # `profiles.load` refuses broken files
+        for _ in range(2):  # a base has no base of its own
+            if key not in content:
+                content = yaml.safe_load((paths.PARAMS / f"{content.get('base')}.yml").read_text(encoding="utf-8"))
+        return content.get(key)
+    return None
 
 
 def _record(profile: str, artifact: str) -> Path:

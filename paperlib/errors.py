@@ -72,8 +72,13 @@ def planning(notebook: str) -> Iterator[None]:
         _planned.pop()
 
 
+def is_planning() -> bool:
+    """Whether this is inside `planning`."""
+    return bool(_planned)
+
+
 def refuse_while_planning(what: str) -> None:
     """Refuse an action inside `planning`.  `what` is the verb: "trains", "attacks", "evaluates"."""
-    if _planned:
+    if is_planning():
         cell = f"notebook {_planned[-1]}: its cell tagged asks"
         raise Refused(f"{cell} {what} by itself; it may only name networks and attacks, by run.ask.")

@@ -1,7 +1,8 @@
 """The record of an artifact: its numbers and their provenance.  It is strict JSON, with a CSV of the rows beside it.
 
-{"artifact": "tab-ablation", "schema": 2,
- "provenance": {"profile", "parameters", "data", "recipe", "code", "clean", "packages", "device"},
+{"artifact": "tab-ablation", "schema": 3,
+ "provenance": {"profile", "parameters", "data", "recipe", "arithmetic", "code", "clean", "packages",
+                "device"},
  "words": {"trainings": {name: {"title", "colour"}}, "attacks": {name: title}},      (for the names in the rows)
  "rows": [{"quantity": "accuracy", ...labels: training, attack, eps_255, ...,
            "value", "low", "high", "over", "method", "n", "seeds", "experiments",
@@ -31,12 +32,12 @@ from paperlib import paths, words
 from paperlib.errors import Refused
 from paperlib.files import as_json, plain, reason, write_atomically
 
-SCHEMA = 2
+SCHEMA = 3
 MEASURED = ("value", "low", "high", "over", "method", "n")
 FIELDS = (*MEASURED, "seeds", "experiments", "published")
 DOUBTS = "doubts"  # an optional field; all keys of a row that are no fields are labels
 TIMED = "timed"  # the label of rows that hold seconds, which differ between any two runs
-PROVENANCE = ("profile", "parameters", "data", "recipe", "code", "clean", "packages", "device")
+PROVENANCE = ("profile", "parameters", "data", "recipe", "arithmetic", "code", "clean", "packages", "device")
 PACKAGES = ("torch", "torchvision", "snntorch", "numpy", "scipy", "matplotlib", "seaborn", "papermill", "jupytext")
 STATUSES = ("identical", "inside the interval", "timed", "moved", "only mine", "only committed")  # of `compare`
 OUTPUTS = ("results", "figures", "*.ipynb")  # made by runs and committed: `code_version` ignores changes to them
@@ -64,11 +65,11 @@ def array(values, digits: int = 4) -> list:
     return plain(values)
 
 
-def build(artifact: str, *, profile, parameters, data, recipe, device, rows, arrays=None) -> dict:
+def build(artifact: str, *, profile, parameters, data, recipe, arithmetic, device, rows, arrays=None) -> dict:
     """A checked record of `rows` with its provenance and words; `data` holds at least the data's title and sha256."""
     code, clean = code_version()
     provenance = {"profile": profile, "parameters": parameters, "data": data, "recipe": recipe}
-    provenance |= {"code": code, "clean": clean, "packages": packages(), "device": device}
+    provenance |= {"arithmetic": arithmetic, "code": code, "clean": clean, "packages": packages(), "device": device}
     trainings = {row[name] for row in rows for name in ("training", "against", "made_on") if name in row}
     attacks = {row[name] for row in rows for name in ("attack", "reference_attack", "noise") if name in row}
     record = {"artifact": artifact, "schema": SCHEMA, "provenance": provenance}

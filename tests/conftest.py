@@ -1,5 +1,8 @@
 """What several tests share: one thread, a data set of 8×8 stripes, and a small network trained on it."""
 
+import paperlib  # noqa: F401  before numpy and torch, for it settles the arithmetic
+
+# isort: split
 import copy
 import errno
 import os
@@ -15,8 +18,6 @@ from paperlib import networks, paths, profiles, training
 from paperlib.data import sets
 from paperlib.data.sets import ImageSet, Split
 from paperlib.training import defenses
-
-torch.set_num_threads(1)
 
 
 def stripes(count: int, first: int) -> Split:

@@ -53,6 +53,7 @@ def record(artifact, rows, arrays=None, **changes):
         "data": {"name": "tiny", "title": "Stripes", "sha256": "0" * 64},
         "recipe": 1,
         "device": "cpu",
+        "arithmetic": "portable",
     }
     with (
         patch.object(records, "code_version", lambda: ("f" * 40, True)),

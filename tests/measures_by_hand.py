@@ -89,5 +89,5 @@ def only(rows, **labels):
 def built(rows, arrays=None):
     """A record of `rows`, which keeps to the schema."""
     data = {"name": "tiny", "title": "stripes", "sha256": "0"}
-    told = {"profile": "smoke", "parameters": {}, "data": data, "recipe": 1, "device": "cpu"}
+    told = {"profile": "smoke", "parameters": {}, "data": data, "recipe": 1, "arithmetic": "portable", "device": "cpu"}
     return records.build("thm-ratio", **told, rows=rows, arrays=arrays)

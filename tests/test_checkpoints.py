@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from test_experiments import FIRST, OTHER_SCHEDULES, VANILLA
 
-from paperlib import attacks, errors, networks, paths, training, words
+from paperlib import arithmetic, attacks, errors, networks, paths, training, words
 from paperlib.attacks import evaluation
 from paperlib.data import images
 from paperlib.errors import Refused
@@ -52,7 +52,7 @@ def store(tmp_path, monkeypatch):
 
 @pytest.fixture
 def experiment(store, drawings):
-    return replace(VANILLA, data={"name": f"folder:{drawings}"})
+    return replace(VANILLA, data={"name": f"folder:{drawings}"}, arithmetic="portable")
 
 
 @pytest.fixture
@@ -305,6 +305,10 @@ def test_unknown_and_absent_devices_are_refused(experiment, monkeypatch):
     with pytest.raises(Refused, match="Device 'cuda' is not on this machine. Here: cpu."):
         evaluated([experiment], device="cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert checkpoints.resolve("auto") == "cpu"  # which alone is portable
+    with pytest.raises(Refused, match="Device 'cuda' takes native arithmetic and this process computes with portable"):
+        evaluated([experiment], device="cuda")
+    monkeypatch.setattr(arithmetic, "current", lambda: "native")
     assert checkpoints.resolve("auto") == "cuda"
     assert not experiment.folder.exists()
 
@@ -352,7 +356,9 @@ def test_a_checkpoint_is_found_by_its_folders_name(experiment, changes):
     assert again == other and same(trained(again), network)
 
 
-def test_a_checkpoint_from_before_there_were_younger_fields_is_opened(experiment):
+def test_a_checkpoint_from_before_there_were_younger_fields_is_opened(experiment, monkeypatch):
+    monkeypatch.setattr(arithmetic, "current", lambda: "native")  # as all was then
+    experiment = replace(experiment, arithmetic="native")
     first = trained(experiment)
     file = experiment.folder / "checkpoint.json"
     content = json.loads(file.read_text())

@@ -524,7 +524,7 @@ def test_title_and_colour_of_a_registered_training_are_in_the_records_that_name_
 
     interval = SimpleNamespace(value=0.5, low=0.4, high=0.6, over="samples", n=10, method="Wilson 95 %")
     rows = [records.row(interval, seeds=[0], experiments=["ab"], training=name) for name in ("mine", "sr", "plain")]
-    common = {"profile": "laptop", "parameters": {}, "data": {}, "recipe": 1, "device": "cpu"}
+    common = {"profile": "laptop", "parameters": {}, "data": {}, "recipe": 1, "arithmetic": "portable", "device": "cpu"}
     assert records.build("tab", rows=rows, **common)["words"]["trainings"] == {
         "sr": {"title": "SR", "colour": "#0072b2"},
         "mine": {"title": "My training", "colour": "#123456"},

@@ -28,6 +28,7 @@ FIXED = Experiment(
     schedule=Schedule(epochs=2, batch_size=10, lr=0.1, momentum=0.9, weight_decay=5e-4),
     seed=0,
     recipe=1,
+    arithmetic="native",
 )
 OTHER = {
     "data": {"name": "mnist5k", "train": 501},
@@ -42,6 +43,7 @@ OTHER = {
     "seed": 1,
     "recipe": 2,
     "detach_reset": True,
+    "arithmetic": "portable",
 }
 OTHER_SCHEDULES = {
     "epochs": 4,
@@ -67,6 +69,7 @@ OTHER_IMPORTED = {
     "defense": "sr",
     "data": {"name": "cifar10", "test": 100},
     "recipe": 2,
+    "arithmetic": "portable",
 }
 
 
@@ -80,7 +83,8 @@ def test_a_key_stays_what_it_was_and_hashes_the_canonical_json_of_the_first_fiel
     content = {name: value for name, value in asdict(FIXED).items() if name in FIRST}
     content["schedule"] = {name: value for name, value in content["schedule"].items() if name in FIRST}
     assert FIXED.content == content
-    assert FIXED.key == hash_of(content) and IMPORTED.key == hash_of(asdict(IMPORTED))
+    imported = {name: value for name, value in asdict(IMPORTED).items() if name != "arithmetic"}
+    assert FIXED.key == hash_of(content) and IMPORTED.key == hash_of(imported)
 
 
 def test_a_younger_field_is_in_the_key_only_where_it_is_not_what_was_before():
@@ -88,6 +92,7 @@ def test_a_younger_field_is_in_the_key_only_where_it_is_not_what_was_before():
     schedule, content = replace(FIXED.schedule, warm_up=1, selection=selection), FIXED.content
     longer = content | {"schedule": content["schedule"] | {"warm_up": 1, "selection": selection}}
     assert replace(FIXED, detach_reset=True).key == hash_of(content | {"detach_reset": True})
+    assert replace(FIXED, arithmetic="portable").key == hash_of(content | {"arithmetic": "portable"})
     assert replace(FIXED, schedule=schedule).key == hash_of(longer)
     assert replace(FIXED, schedule=schedule, detach_reset=True).key == hash_of(longer | {"detach_reset": True})
     assert replace(FIXED, schedule=replace(schedule, warm_up=0, selection={}), detach_reset=False).key == FIXED.key

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 
 import pytest
+from house import PROFILE
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -228,7 +229,7 @@ def test_an_evaluation_is_there_for_its_samples_and_attack_alone(house):
 def test_data_with_an_outline_are_not_read(house, constant, monkeypatch, train, steps):
     monkeypatch.setattr(images, "_load", lambda *_: pytest.fail("images were read"))
     house.asking(ON_BOTH)
-    events = house.profile().events | {"data": {"name": "cifar10-dvs", "T": 2}}
+    events = PROFILE["events"] | {"data": {"name": "cifar10-dvs", "T": 2}}
     profile = house.profile(data={"name": "cifar10"} | ({"train": train} if train else {}), events=events)
     bill = costs.bill(plan.of(profile), "cpu")
     # of 50,000 images 5,000 validate, of 9,000 recordings 900

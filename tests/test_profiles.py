@@ -258,7 +258,9 @@ TAKES = KEYS.replace("network, notebooks", "imports, network, notebooks, rivals"
     [
         (changed("lamda", to=1), f"the profile has no use for lamda. It takes: {TAKES}."),
         (changed("seeds", to=...), f"the profile lacks seeds. It takes: {TAKES}."),
-        (changed("network", "beta", to=1), "network has no use for beta. It takes: T, name, precision, rule, tau."),
+        (changed("network", "beta", to=1), "network has no use for beta. It takes: T, arithmetic, name,"),
+        (changed("network", "arithmetic", to="fast"), "There is no arithmetic 'fast'. Allowed: portable, portable-"),
+        (changed("events", "network", "arithmetic", to="native"), "events: network has no use for arithmetic."),
         (changed("schedule", "epochs", to=...), "schedule lacks epochs. It takes: batch_size, epochs,"),
         (changed("cost", to={}), "cost lacks disk_mb, download_mb, minutes."),
         (changed("network", to=None), f"network is None; {TABLE}"),

@@ -30,7 +30,7 @@ def row(value=0.5, low=0.4, high=0.6, n=100, seeds=(0, 1), **labels):
 
 def build(*rows, artifact="tab-ablation", **others):
     common = {"profile": "laptop", "parameters": {"eps_255": (4, 8)}, "data": {"title": "MNIST-5k", "sha256": "ab"}}
-    return records.build(artifact, **common, recipe=1, device="cpu", rows=rows, **others)
+    return records.build(artifact, **common, recipe=1, arithmetic="portable", device="cpu", rows=rows, **others)
 
 
 # Making and checking ----------------------------------------------------------------------------------------------

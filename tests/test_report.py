@@ -89,7 +89,8 @@ def test_each_section_shows_figures_finding_tables_and_provenance(folder):
             shown.append(os.path.relpath(paths.figure("smoke", artifact, part), folder))
             assert f"![{artifacts.headline(record, part)}]({shown[-1]})" in own and artifacts.table(record, part) in own
         assert own.splitlines()[-1].startswith(
-            "Provenance: code `ffffffffffff` (clean tree), recipe 1, device cpu, data Stripes (sha256 `000000000000`); "
+            "Provenance: code `ffffffffffff` (clean tree), recipe 1, portable arithmetic, "
+            "device cpu, data Stripes (sha256 `000000000000`); "
         )
         assert "samples = 100" in own and own.endswith("; python 3.")
     assert re.findall(r"!\[.*?\]\((.*?)\)", text) == shown == re.findall(r'<img src="(.*?)"', html)

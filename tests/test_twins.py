@@ -210,7 +210,7 @@ def setup_cell():
 def test_the_setup_cell_does_nothing_elsewhere():
     namespace, before = {}, (os.getcwd(), list(sys.path))
     exec(setup_cell(), namespace)
-    assert set(namespace) == {"__builtins__", "sys"} and (os.getcwd(), sys.path) == before
+    assert set(namespace) == {"__builtins__", "sys", "paperlib"} and (os.getcwd(), sys.path) == before
 
 
 def test_on_colab_the_setup_cell_fetches_the_rest(monkeypatch):
@@ -224,7 +224,7 @@ def test_on_colab_the_setup_cell_fetches_the_rest(monkeypatch):
     assert clone[:2] == ["git", "clone"] and clone[-2:] == [environment.repository(), folders[0]]
     assert install == [sys.executable, "-m", "paperlib.environment", "--colab"] and sys.path[0] == folders[0]
     public = {name for name in namespace if not name.startswith("_")}
-    assert public == {"sys", "os", "subprocess"}  # modules: `from_namespace` would refuse a variable
+    assert public == {"sys", "os", "subprocess", "paperlib"}  # modules: `from_namespace` would refuse a variable
 
 
 # ---- the real notebooks ------------------------------------------------------------------------------------------

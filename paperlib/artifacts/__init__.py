@@ -9,10 +9,10 @@ names to `reading.Part`s.
 import importlib
 import io
 import textwrap
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import ModuleType
 
-import matplotlib
 import matplotlib.pyplot as plt
 import seaborn as sns
 from matplotlib.figure import Figure
@@ -86,7 +86,7 @@ def tables(record: dict) -> str:
 
 def draw(record: dict, part: str = "") -> Figure:
     """The figure of a part, with its headline as the title and its caption below."""
-    with sns.axes_style("whitegrid", {"grid.color": ".9"}), matplotlib.rc_context(STYLE):
+    with _style():
         figure = parts(record["artifact"])[part].figure(record)
         title = headline(record, part).replace(" %", "\u00a0%").replace(" - ", "\u00a0-\u00a0")  # no line breaks there
         figure.suptitle(
@@ -104,5 +104,11 @@ def draw(record: dict, part: str = "") -> Figure:
 def save(record: dict, path: Path, part: str = "") -> None:
     """Write the figure of a part as PNG, without date and version: equal records give equal bytes."""
     picture = io.BytesIO()
-    draw(record, part).savefig(picture, format="png", dpi=DPI, metadata={"Software": None})
+    with _style():
+        draw(record, part).savefig(picture, format="png", dpi=DPI, metadata={"Software": None})
     files.write_atomically(path, picture.getvalue())
+
+
+def _style() -> AbstractContextManager:
+    """A context with the settings of all figures, and none of the reader's own."""
+    return plt.style.context(["default", sns.axes_style("whitegrid", {"grid.color": ".9"}), STYLE])

@@ -87,7 +87,8 @@ def _provenance(record: dict) -> str:
     packages = ", ".join(f"{name} {version}" for name, version in provenance["packages"].items())
     parameters = ", ".join(f"{name} = {value}" for name, value in provenance["parameters"].items())
     return (
-        f"Provenance: code `{code}` ({tree}), recipe {provenance['recipe']}, device {provenance['device']}, "
+        f"Provenance: code `{code}` ({tree}), recipe {provenance['recipe']}, "
+        f"{provenance['arithmetic']} arithmetic, device {provenance['device']}, "
         f"data {data['title']} (sha256 `{data['sha256'][:12]}`); {parameters}; {packages}."
     )
 

@@ -6,7 +6,7 @@ from typing import Any, get_origin, get_type_hints
 
 import yaml
 
-from paperlib import errors, files, paths
+from paperlib import arithmetic, errors, files, paths
 from paperlib.data import datasets
 from paperlib.profiles.profile import SCHEDULE, Profile
 from paperlib.store.experiment import Imported
@@ -14,6 +14,7 @@ from paperlib.store.experiment import Imported
 OPTIONAL = {"rivals", "imports"}
 TABLES = ("trainings", "rivals", "notebooks")  # they add their entries to those of the base
 NEEDED = {"vanilla", "sr", "at", "at+sr"}  # the trainings that every profile has
+ON_NETWORK = {"name", "T", "tau", "rule", "precision"}
 ON_EVENTS = {"data", "network", "schedule", "seeds", "trainings"}  # the entries inside `events`
 
 
@@ -48,7 +49,9 @@ def load(name: str) -> Profile:
     _same_keys(path, "events", content["events"], ON_EVENTS)
     for key, value in content["events"].items():
         _of_kind(path, f"events: {key}", value, kinds[key])
-    profile = Profile(name=name, **content)
+    network = {"arithmetic": arithmetic.PORTABLE} | content["network"]
+    _same_keys(path, "events: network", content["events"]["network"], ON_NETWORK)
+    profile = Profile(name=name, **content | {"network": network}).computed(network["arithmetic"])
     for file in profile.imports:
         _of_kind(path, "an entry of imports", file, str)
         _execute(path, file)
@@ -104,7 +107,7 @@ def _check(path: Path, profile: Profile) -> None:
     except errors.Refused as problem:
         raise _named(profile, problem) from None
     _same_keys(path, "data", profile.data, *datasets.arguments(profile.data["name"]))
-    _same_keys(path, "network", profile.network, {"name", "T", "tau", "rule", "precision"})
+    _same_keys(path, "network", profile.network, ON_NETWORK | {"arithmetic"})
     required = {name for name, is_required in SCHEDULE.items() if is_required}
     _same_keys(path, "schedule", profile.schedule, required, set(SCHEDULE) - required)
     for training, options in profile.trainings.items():

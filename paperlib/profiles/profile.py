@@ -20,7 +20,7 @@ class Profile:
     title: str  # one line, for reports
     cost: dict  # minutes on two cores, disk_mb, download_mb; printed before anything starts
     data: dict  # arguments of `datasets.load`
-    network: dict  # name, T, tau, rule, precision
+    network: dict  # name, T, tau, rule, precision, arithmetic (the same for the network on events)
     schedule: dict  # fields of `loop.Schedule`
     trainings: dict[str, dict]  # training → its options; `eps_255: 8` means eps = 8/255, and so for every length
     seeds: list[int]
@@ -37,6 +37,12 @@ class Profile:
     def on_events(self) -> "Profile":
         """This profile with the entries inside `events` in place of its own, and without rivals."""
         return replace(self, **self.events, rivals={})
+
+    def computed(self, arithmetic: str) -> "Profile":
+        """This profile with another arithmetic."""
+        chosen = {"arithmetic": arithmetic}
+        events = self.events | {"network": self.events["network"] | chosen}
+        return replace(self, network=self.network | chosen, events=events)
 
     def parameters(self, artifact: str) -> dict[str, Any]:
         """All parameters of a notebook in this profile.
@@ -65,7 +71,8 @@ class Profile:
             options = known[training]
         options = _in_range(options)
         if "imported" in options and not changes:
-            return [Imported(options["imported"], self.network["name"], options["dataset"], training, self.data)]
+            given = options["imported"], self.network["name"], options["dataset"], training, self.data
+            return [Imported(*given, arithmetic=self.network["arithmetic"])]
         options = {name: value for name, value in options.items() if name not in ("imported", "dataset")} | changes
         network = {"network": self.network["name"]} | {n: v for n, v in self.network.items() if n != "name"}
         network |= {name: options.pop(name) for name in ("network", "T", "tau", "detach_reset") if name in options}

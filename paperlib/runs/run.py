@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from paperlib import files, paths, profiles, records
+from paperlib import arithmetic, errors, files, paths, profiles, records
 from paperlib.attacks.ensembles import AnyAttack
 from paperlib.data import datasets
 from paperlib.data.sets import ImageSet
@@ -86,6 +86,7 @@ class Run:
             parameters=self.parameters,
             data={"name": self.data.name, "title": self.data.title, "sha256": self.data.sha256},
             recipe=RECIPE,
+            arithmetic=self.profile.network["arithmetic"],
             device=checkpoints.resolve(self.device),
             rows=rows,
             arrays=arrays,
@@ -103,8 +104,9 @@ def begin(artifact: str, namespace: dict[str, Any], *, on_events: bool = False) 
     """Open a run.  `namespace` is the notebook's `globals()`, in the first cell after its parameters.
 
     With `on_events` the run has the data, networks and trainings under the profile's key `events`.
-    With the profile's own parameters the record goes to results/<profile>/.  With others it goes to a folder of its own
-    under build/own/, which is printed; another device alone does not count.
+    With the profile's own parameters the record goes to results/<profile>/.  With others, and where this process has
+    another arithmetic than the profile, it goes to a folder of its own under build/own/, which is printed; another
+    device alone does not count.
     Refuses variables that are no parameters of the notebook, and values of another type.
     """
     declared = parameters.declared(paths.notebook(artifact))
@@ -112,9 +114,14 @@ def begin(artifact: str, namespace: dict[str, Any], *, on_events: bool = False) 
     profile = profiles.load(values["profile"])
     usual = profile.parameters(artifact)
     changed = [name for name, value in values.items() if value != usual[name] and name != "device"]
+    settled = profile.network["arithmetic"] if errors.is_planning() else arithmetic.current()
+    if settled != profile.network["arithmetic"]:
+        profile, changed = profile.computed(settled), [*changed, f"the arithmetic, which is {settled}"]
     folder = paths.RESULTS / profile.name
     if changed:
-        folder = paths.BUILD / "own" / f"{artifact}-{files.sha256(repr(sorted(values.items())).encode())[:8]}"
+        folder = (
+            paths.BUILD / "own" / f"{artifact}-{files.sha256(repr((settled, sorted(values.items()))).encode())[:8]}"
+        )
         print(
             f"Not as in {profile.origin}: {', '.join(changed)}. "
             f"This run's record therefore goes to {folder.relative_to(paths.ROOT)}/."

@@ -18,7 +18,7 @@ import torch
 from filelock import FileLock
 from tqdm import tqdm
 
-from paperlib import errors, files, paths
+from paperlib import arithmetic, errors, files, paths
 from paperlib.data import datasets
 from paperlib.networks.network import Network
 from paperlib.store import released
@@ -34,12 +34,19 @@ class Damaged(errors.Refused):
 
 
 def resolve(device: str) -> str:
-    """The device to use; "auto" is the best one.  Refuses an unknown device and one that this machine lacks."""
+    """The device to use; "auto" is the best one, and in portable arithmetic, which only a CPU has, the CPU.
+
+    Refuses an unknown device, one that this machine lacks, and in portable arithmetic any but the CPU.
+    """
     errors.one_of("device", device, DEVICES)
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     names = [name for name in available if available[name]]
     if device not in ("auto", *names):
         raise errors.Refused(f"Device {device!r} is not on this machine. Here: {', '.join(names)}.")
+    if arithmetic.current() != arithmetic.NATIVE:
+        if device not in ("auto", "cpu"):
+            arithmetic.require(arithmetic.NATIVE, f"Device {device!r}")
+        return "cpu"
     return names[0] if device == "auto" else device
 
 
@@ -78,7 +85,7 @@ def in_folder(name: str) -> AnyExperiment:
     folder = paths.CHECKPOINTS / name
     if not (folder / "checkpoint.json").exists():
         raise errors.Refused(f"{paths.shown(folder)} holds no checkpoint.json; name a folder there that does.")
-    content = json.loads((folder / "checkpoint.json").read_text())["experiment"]
+    content = {"arithmetic": arithmetic.NATIVE} | json.loads((folder / "checkpoint.json").read_text())["experiment"]
     if "schedule" in content:
         content["schedule"] = Schedule(**content["schedule"])
     experiment = Imported(**content) if "sha256" in content else Experiment(**content)
@@ -149,6 +156,7 @@ def _refuse_imported(experiment: AnyExperiment, why: str = "There is no such net
 
 def _train(experiment: AnyExperiment, device: str, progress: bool, tag: str = "") -> None:
     _refuse_imported(experiment)
+    arithmetic.require(experiment.arithmetic, f"The training of {experiment}")
     network, data = experiment.build(), experiment.load_data()
     defense = defenses.build(experiment.defense, experiment.options)
     history, state = [], experiment.folder / "state.pt"

@@ -19,7 +19,7 @@ import torch
 from filelock import FileLock
 from tqdm import tqdm
 
-from paperlib import errors, files
+from paperlib import arithmetic, errors, files
 from paperlib.attacks import evaluation
 from paperlib.attacks.attack import Attack
 from paperlib.attacks.ensembles import AnyAttack, Transfer, labels_of, members
@@ -84,6 +84,7 @@ def evaluated(
     total = sum(len(attacks_) for _, attacks_ in pairs)
     with tqdm(total=total, desc="networks × attacks", disable=not progress) as bar:
         for experiment, attacks_ in pairs:
+            arithmetic.require(experiment.arithmetic, f"The evaluation of {experiment}")
             store = _Store(experiment, samples=samples, split=split, device=device, progress=progress)
             for attack in attacks_:
                 evaluations.append(store.evaluation(attack))

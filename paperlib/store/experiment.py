@@ -6,7 +6,7 @@ from typing import ClassVar, NamedTuple
 
 import torch
 
-from paperlib import errors, files, networks, paths
+from paperlib import arithmetic, errors, files, networks, paths
 from paperlib.data import datasets, events
 from paperlib.data.sets import ImageSet
 from paperlib.networks import Network, rules
@@ -14,8 +14,13 @@ from paperlib.store import released
 from paperlib.training import defenses
 from paperlib.training.loop import Schedule
 
-RECIPE = 2  # raised whenever a change of the code changes numbers; tests/test_recipe.py compares losses to notice it
-LATER = {"detach_reset": False, "warm_up": 0, "selection": {}}  # newer fields, which at these values are in no key
+RECIPE = 3  # raised whenever a change of the code changes numbers; tests/test_recipe.py compares losses to notice it
+LATER = {  # newer fields, which at these values are in no key, for so were all networks before
+    "detach_reset": False,
+    "warm_up": 0,
+    "selection": {},
+    "arithmetic": arithmetic.NATIVE,
+}
 
 
 class _Stored:
@@ -23,6 +28,7 @@ class _Stored:
 
     data: dict
     network: str
+    arithmetic: str
 
     key = cached_property(lambda self: files.hashed(self.content))
     folder = property(lambda self: paths.CHECKPOINTS / self.key)
@@ -58,6 +64,7 @@ class Experiment(_Stored):
     seed: int
     recipe: int = RECIPE
     detach_reset: bool = False
+    arithmetic: str = arithmetic.PORTABLE  # of training and evaluation, one of `arithmetic.NAMES`
 
     def __post_init__(self):
         networks.architecture(self.network)
@@ -66,6 +73,7 @@ class Experiment(_Stored):
         object.__setattr__(self, "tau", float(self.tau))  # 1 and 1.0 are the same experiment
         rules.build(self.rule)
         errors.one_of("precision", self.precision, networks.PRECISIONS)
+        errors.one_of("arithmetic", self.arithmetic, arithmetic.NAMES)
         defenses.build(self.defense, self.options)
         errors.count("seed", self.seed, at_least=0)
         errors.one_of("detach_reset", self.detach_reset, (False, True))
@@ -104,6 +112,7 @@ class Imported(_Stored):
     defense: str  # "vanilla", "sr", "at" or "at+sr", as the user says; the file holds neither it nor λ and schedule
     data: dict  # arguments of `datasets.load`, for the data on which it is evaluated
     recipe: int = RECIPE
+    arithmetic: str = arithmetic.NATIVE  # of the evaluation
     seed: ClassVar[int] = 42  # the seed of the released code (section 4 of the paper notes)
 
     labels = property(lambda self: {"training": self.defense})  # of the training, in a record's row
