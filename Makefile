@@ -106,6 +106,9 @@ bench: $(READY)  ## compare a training step's time and memory with two other imp
 	@$(PYTHON) benchmarks/bench.py
 	@$(PYTHON) benchmarks/accuracy.py
 
+emulate: $(READY)  ## compute the same few steps on emulated processors of two makers, and compare (needs qemu-user)
+	@$(PYTHON) benchmarks/emulate.py
+
 lab: $(READY)  ## open JupyterLab on the notebooks
 	@$(PYTHON) -m jupyter lab notebooks
 
@@ -132,4 +135,4 @@ clean:  ## remove what was built; trained networks stay
 	@.venv/bin/python -m paperlib.environment --install
 	@mv .venv/unfinished $@
 
-.PHONY: help reproduce known-profile plan compare test lint bench lab notebooks links clean $(ARTIFACTS)
+.PHONY: help reproduce known-profile plan compare test lint bench emulate lab notebooks links clean $(ARTIFACTS)

@@ -232,6 +232,7 @@ def download(tmp_path_factory):
 WRN16 = ("--network", "wrn16", "--dataset", "cifar10")
 
 
+@pytest.mark.filterwarnings("ignore:This process computes with portable arithmetic")  # here, torch is there already
 def test_released_networks_are_imported_and_planned_from_then_on(call, paper, download, a_second_a_step):
     file, photos, x = download / "vanilla.pth", f"folder:{download / 'photos'}", torch.rand(2, 3, 32, 32)
     code, out, err = call("import-released", f"vanilla={file}", f"at+sr={file}", *WRN16, "--data", photos)

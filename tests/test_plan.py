@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from house import PROFILE
@@ -101,10 +102,11 @@ def test_what_the_committed_runs_measured_is_what_their_notebooks_ask_for(name):
         record = records.load(path)
         assert record["provenance"]["parameters"] == profile.parameters(artifact)
         requests = plan.requests(profile, artifact)
-        networks = {experiment.key for request in requests for experiment in request.networks}
+        then = {name: record["provenance"][name] for name in ("recipe", "arithmetic")}
+        networks = {replace(experiment, **then).key for request in requests for experiment in request.networks}
         assert networks == {key for row in record["rows"] for key in row["experiments"]}
         asked = {
-            (experiment.key, attack_of(labels_of(attack) | evaluations.size(experiment, attack)))
+            (replace(experiment, **then).key, attack_of(labels_of(attack) | evaluations.size(experiment, attack)))
             for request in requests
             for experiment in request.networks
             for attack in request.attacks_on(experiment)

@@ -5,7 +5,7 @@ import json
 import pytest
 from handmade import row
 
-from paperlib import paths, profiles, records
+from paperlib import arithmetic, paths, profiles, records
 from paperlib.data import images
 from paperlib.errors import Refused
 from paperlib.profiles import parameters
@@ -37,7 +37,8 @@ def files(folder):
 
 
 @pytest.mark.parametrize("profile", profiles.names())
-def test_with_the_profiles_own_parameters_a_record_goes_to_its_results(folders, capsys, profile):
+def test_with_the_profiles_own_parameters_a_record_goes_to_its_results(folders, capsys, monkeypatch, profile):
+    monkeypatch.setattr(arithmetic, "current", lambda: profiles.load(profile).network["arithmetic"])
     run = begin("thm-ratio", namespace(profile=profile))
     assert run.record_path == folders / "results" / profile / "thm-ratio.json"
     assert run.profile.name == profile and run.parameters == profiles.load(profile).parameters("thm-ratio")
