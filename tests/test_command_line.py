@@ -1,4 +1,4 @@
-"""The command line: exit codes, one sentence instead of a traceback, and runs compared with committed ones."""
+"""The command line: exit codes, one sentence instead of a traceback."""
 
 import hashlib
 import os
