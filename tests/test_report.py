@@ -244,7 +244,14 @@ def committed_profiles():
 @pytest.mark.parametrize("profile", committed_profiles())
 def test_a_committed_report_says_that_the_run_it_was_committed_with_is_identical(profile, tmp_path, monkeypatch):
     """So `make reproduce` in a fresh clone does not change it.  Where this fails: write the report again and amend."""
-    archive = ["archive", "--format=tar", f"--output={tmp_path}.tar", "HEAD", f"results/{profile}", f"figures/{profile}"]
+    archive = [
+        "archive",
+        "--format=tar",
+        f"--output={tmp_path}.tar",
+        "HEAD",
+        f"results/{profile}",
+        f"figures/{profile}",
+    ]
     git(paths.ROOT, *archive).check_returncode()
     with tarfile.open(f"{tmp_path}.tar") as file:
         file.extractall(tmp_path, filter="data")

@@ -133,7 +133,7 @@ class Comparison:
         if timed := [artifact for artifact in self.artifacts if artifact.timed]:
             line += f"; and {sum(a.timed for a in timed)} timed numbers"
             drawn = sum(len(artifact.figures) for artifact in timed)
-            line += f" with {drawn} figure{'s' * (drawn > 1)} of them" if drawn else ""
+            line += f" and {drawn} figure{'s' * (drawn > 1)} of them" if drawn else ""
             line += ", which differ between any two runs"
         return f"{line}."
 
@@ -254,12 +254,12 @@ def _artifact(profile: str, name: str) -> Artifact:
         there = said(other)
     except ValueError as problem:  # no JSON, or refused
         return Artifact(name, gap=f"the committed record cannot be compared: {problem}")
-    rows, here, loss = numbers(other | {"rows": []}, other), {}, ""
+    loss = ""
     try:
         mine = records.load(path)
         rows, here = numbers(mine, other), said(mine)
     except Refused as problem:
-        loss = str(problem)
+        loss, rows, here = str(problem), numbers(other | {"rows": []}, other), {}
     figures = {}
     for part in artifacts.parts(name):
         figure = paths.figure(profile, name, part)
