@@ -107,10 +107,7 @@ def test_the_status_of_a_number_by_hand():
     assert statuses(committed, nothing) == ["different, without an interval"]
     assert statuses(number(0.6, 0.5, 0.7), number(0.5, 0.5, 0.5)) == ["different, without an interval"]
     assert statuses(number(9.0, timed=True), number(timed=True)) == ["timed"]
-    assert statuses(number(), number(timed=True)) == [
-        "only committed",
-        "only mine",
-    ]  # another row, though all else is alike
+    assert statuses(number(), number(timed=True)) == ["timed", "only mine"]  # another row, though all else is alike
 
 
 def test_rows_match_by_labels_and_seeds_in_the_committed_order():
@@ -180,6 +177,9 @@ def test_seconds_and_their_figure_do_not_count(folder):
     paths.figure("smoke", TIMED).write_bytes(b"slower")
     after = compared(TIMED)
     assert (after.first_line(), after.differences(), after.failures()) == (before, [], [])
+    (folder / f"{TIMED}.json").unlink()  # what does not count does not either where it is missing
+    lost, ending = compared(TIMED), before.partition(";")[2]
+    assert lost.first_line().endswith(f", 0 of 0 figures identical;{ending}") and len(lost.failures()) == 1
 
 
 def test_a_verdict_that_turned_is_shown_with_both_numbers_and_fails(folder, call):

@@ -270,10 +270,10 @@ def _artifact(profile: str, name: str) -> Artifact:
 
 
 def _status(mine: dict | None, other: dict | None) -> str:
+    if (other or mine).get(records.TIMED):
+        return records.TIMED
     if mine is None or other is None:
         return ONLY_COMMITTED if mine is None else ONLY_MINE
-    if other.get(records.TIMED):
-        return records.TIMED
     if all(mine[key] == other[key] for key in ("value", "low", "high", "n")):
         return IDENTICAL
     if not _has_width(other):
