@@ -372,6 +372,11 @@ def run(folder):
 
 def test_the_certificate_holds_the_comparison_machine_and_digests(run, call, monkeypatch):
     monkeypatch.setattr(certificate, "processor", lambda: "a processor")
+    elsewhere = json.loads((run / f"{LADDER}.run.json").read_text()) | {
+        "host": "elsewhere",
+        "date": "2026-01-02T03:04:05",
+    }
+    (run / f"{LADDER}.run.json").write_text(json.dumps(elsewhere))
     code, out, err = call("certificate")
     now = compared()
     assert (code, err) == (1, "") and out[:2] == [now.first_line(), now.last_line()]
@@ -385,6 +390,8 @@ def test_the_certificate_holds_the_comparison_machine_and_digests(run, call, mon
     assert facts["processor"].startswith("a processor, ") and facts["Python"] == ".".join(
         map(str, sys.version_info[:3])
     )
+    assert facts["notebooks made on another machine"] == "1 of 18"
+    assert facts["made from"].startswith("2026-01-02T03:04:05 to 20")
     assert facts["time taken"].startswith("9.0 minutes") and facts["compared with"] == f"`{head}`"
     assert facts["code of the run"] == f"`{'f' * 40}` (clean tree)" and facts["packages"] == "python 3"
     for path in [*run.glob("*.json"), *paths.FIGURES.rglob("*.png")]:
