@@ -38,7 +38,7 @@ class Said(NamedTuple):
     numbers: str
 
     def __str__(self) -> str:
-        return f"{self.word} ({self.numbers})"
+        return f"{self.word} ({self.numbers.rstrip('.')})"
 
 
 class Opinion(NamedTuple):
@@ -144,8 +144,7 @@ class Comparison:
         """
         lines = []
         for artifact, (kind, subject, mine, old) in self.turned("verdict") + self.turned("statement"):
-            both = f"mine {mine or 'missing'}, committed {old}"
-            lines.append(f"{artifact.name}, {kind} {subject}: {both}".rstrip(".") + ".")
+            lines.append(f"{artifact.name}, {kind} {subject}: mine {mine or 'missing'}, committed {old}.")
         for artifact in self.artifacts:
             lines += [f"{artifact.name}: {text}" for text in (artifact.gap, artifact.loss) if text]
             if not artifact.loss and (summary := artifact.summary()):
