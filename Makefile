@@ -91,8 +91,11 @@ $(BUILD)/report: $(DRAWN) $(wildcard paperlib/artifacts/*.py published/*.csv)
 plan: known-profile $(READY)  ## list the missing trainings and evaluations of a profile, with their time on this machine
 	@$(RUN) plan --profile $(PROFILE) --device $(DEVICE)
 
-compare: known-profile $(READY)  ## compare this run with the committed one, number by number
-	@$(RUN) compare --profile $(PROFILE)
+compare: known-profile $(READY)  ## compare this run with the committed one; ALL=1 lists every number that differs
+	@$(RUN) compare --profile $(PROFILE) $(if $(ALL),--all)
+
+certificate: known-profile $(READY)  ## write that comparison, with machine, versions and digests, as a page and codecheck.yml
+	@$(RUN) certificate --profile $(PROFILE)
 
 test: $(READY)  ## run the tests
 	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n auto
@@ -135,4 +138,4 @@ clean:  ## remove what was built; trained networks stay
 	@.venv/bin/python -m paperlib.environment --install
 	@mv .venv/unfinished $@
 
-.PHONY: help reproduce known-profile plan compare test lint bench emulate lab notebooks links clean $(ARTIFACTS)
+.PHONY: help reproduce known-profile plan compare certificate test lint bench emulate lab notebooks links clean $(ARTIFACTS)

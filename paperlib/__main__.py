@@ -5,11 +5,9 @@ and torch are imported, and the quick commands need not wait for torch.
 """
 
 import argparse
-import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from contextlib import suppress
 from functools import partial
@@ -76,7 +74,8 @@ def _parser() -> argparse.ArgumentParser:
     command("run", run, artifact=True)
     command("draw", draw, artifact=True)
     command("report", report)
-    command("compare", compare)
+    command("compare", compare).add_argument("--all", action="store_true", help="list every number that differs")
+    command("certificate", certificate)
     command("publish", publish, profile=False, artifact=True)
     command("sync", sync, profile=False)
     command("check", check, profile=False)
@@ -242,26 +241,36 @@ def report(arguments) -> int:
 
 
 def compare(arguments) -> int:
-    """Compare this run's numbers with the committed ones."""
-    from paperlib import records
+    """Compare this run with the committed one: verdicts, statements, numbers and figures.
+
+    The exit status is 0 where every verdict is equal and the numbers outside the committed intervals are no more than
+    chance explains, else 1.  Where portable arithmetic is not exact, the verdicts alone decide.
+    """
+    from paperlib.artifacts import comparison
     from paperlib.artifacts.report import reading_order
 
-    differs = False
-    for artifact in reading_order():
-        path = _record(arguments.profile, artifact)
-        command = ["git", "show", f"HEAD:{path.relative_to(paths.ROOT).as_posix()}"]
-        committed = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True)
-        if committed.returncode:
-            print(f"{artifact}: no committed record to compare with.")
-            continue
-        lines = records.compare(records.load(path), records.check(json.loads(committed.stdout)))
-        counts = {status: sum(line["status"] == status for line in lines) for status in records.STATUSES}
-        print(f"{artifact}: " + ", ".join(f"{count} {status}" for status, count in counts.items() if count))
-        for line in lines:
-            if line["status"] not in ("identical", "inside the interval", "timed"):
-                differs = True
-                print(f"  {line['status']}: {line['row']}: mine {line['mine']}, committed {line['committed']}")
-    return 1 if differs else 0
+    names = reading_order()
+    compared = comparison.of(arguments.profile, names)
+    if compared is None:
+        raise errors.Refused(f"No run of profile {arguments.profile} is committed here; there is nothing to compare.")
+    print(compared.first_line(), *compared.differences(arguments.all), sep="\n")
+    if foreign := comparison.not_made_here(arguments.profile, names):
+        print(f"{len(foreign)} of {len(names)} records came with the checkout: no run in it has made them.")
+    print(compared.last_line())
+    return 1 if compared.failures() else 0
+
+
+def certificate(arguments) -> int:
+    """Compare this run with the committed one, and write what comes out as a page and as codecheck.yml."""
+    from paperlib.artifacts import certificate
+    from paperlib.artifacts.report import reading_order
+
+    compared, page, configuration = certificate.write(arguments.profile, reading_order())
+    print(f"{compared.first_line()}\n{compared.last_line()}")
+    print(
+        f"{paths.shown(page)} and {paths.shown(configuration)} written; {certificate.GAP} marks what you must fill in."
+    )
+    return 1 if compared.failures() else 0
 
 
 def publish(arguments) -> None:

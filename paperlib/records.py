@@ -39,7 +39,6 @@ DOUBTS = "doubts"  # an optional field; all keys of a row that are no fields are
 TIMED = "timed"  # the label of rows that hold seconds, which differ between any two runs
 PROVENANCE = ("profile", "parameters", "data", "recipe", "arithmetic", "code", "clean", "packages", "device")
 PACKAGES = ("torch", "torchvision", "snntorch", "numpy", "scipy", "matplotlib", "seaborn", "papermill", "jupytext")
-STATUSES = ("identical", "inside the interval", "timed", "moved", "only mine", "only committed")  # of `compare`
 OUTPUTS = ("results", "figures", "*.ipynb")  # made by runs and committed: `code_version` ignores changes to them
 
 
@@ -89,7 +88,7 @@ def check(record: dict) -> dict:
     for i, entry in enumerate(record["rows"]):
         if fault := _fault(entry):
             raise Refused(f"Record {record['artifact']}, row {i} ({label(entry)}): {fault}.")
-    _by_labels(record)
+    by_labels(record)
     return record
 
 
@@ -185,40 +184,7 @@ def label(entry) -> str:
     return ", ".join(_text(value) if key == "quantity" else f"{key} {_text(value)}" for key, value in labels.items())
 
 
-def compare(mine: dict, committed: dict) -> list[dict]:
-    """A dict for each row, in the committed order, with its label, both values, their difference (`moved`) and status.
-
-    Rows match by labels and seeds; those that only I have come last.  The status is one of `STATUSES`: "identical"
-    means equal value, interval and n; "inside the interval" that my value lies in the committed one.
-    """
-    if mine["artifact"] != committed["artifact"]:
-        raise Refused(f"Cannot compare {mine['artifact']} with {committed['artifact']}: they are two artifacts.")
-    mine, committed = _by_labels(mine), _by_labels(committed)
-    return [_compared(mine.get(key), committed.get(key)) for key in committed | mine]
-
-
-def _compared(mine: dict | None, committed: dict | None) -> dict:
-    """One dict of `compare`, for rows with equal labels; either may be missing."""
-    a, b = (entry["value"] if entry else None for entry in (mine, committed))
-    if mine is None or committed is None:
-        status = "only committed" if mine is None else "only mine"
-    elif committed.get(TIMED):
-        status = "timed"
-    elif all(mine[key] == committed[key] for key in ("value", "low", "high", "n")):
-        status = "identical"
-    else:
-        low, high = committed["low"], committed["high"]
-        status = "inside the interval" if None not in (a, low, high) and low <= a <= high else "moved"
-    moved = None if a is None or b is None else a - b
-    return {"row": label(committed or mine), "mine": a, "committed": b, "moved": moved, "status": status}
-
-
-def _labels(entry: dict) -> dict:
-    """A row's labels, and its seeds, which tell rows apart as well."""
-    return {key: value for key, value in entry.items() if key == "seeds" or key not in (*FIELDS, DOUBTS)}
-
-
-def _by_labels(record: dict) -> dict[str, dict]:
+def by_labels(record: dict) -> dict[str, dict]:
     """The rows by their labels, whose order does not matter; refused where two have the same."""
     rows = {}
     for entry in record["rows"]:
@@ -227,6 +193,11 @@ def _by_labels(record: dict) -> dict[str, dict]:
             raise Refused(f"Record {record['artifact']} has two rows ({label(entry)}); a label must tell them apart.")
         rows[key] = entry
     return rows
+
+
+def _labels(entry: dict) -> dict:
+    """A row's labels, and its seeds, which tell rows apart as well."""
+    return {key: value for key, value in entry.items() if key == "seeds" or key not in (*FIELDS, DOUBTS)}
 
 
 def _csv(rows: list[dict]) -> str:

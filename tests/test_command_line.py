@@ -1,6 +1,5 @@
-"""The command line: exit codes, one sentence instead of a traceback, and runs compared with committed ones."""
+"""The command line: exit codes, one sentence instead of a traceback."""
 
-import copy
 import hashlib
 import os
 import shutil
@@ -11,21 +10,18 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from handmade import record, row
-from house import commit
 from PIL import Image
 from test_released import theirs
 
 from paperlib import __main__ as command_line
-from paperlib import paths, profiles, records
-from paperlib.artifacts.report import reading_order
+from paperlib import paths, profiles
 from paperlib.data import images
 from paperlib.errors import Refused
 from paperlib.runs import costs, execute, plan
 from paperlib.store import checkpoints, released
 
 PARAMS = paths.PARAMS
-OF_PROFILES = ("reproduce", "plan", "train", "restore", "keep", "report", "compare")
+OF_PROFILES = ("reproduce", "plan", "train", "restore", "keep", "report", "compare", "certificate")
 
 
 @pytest.fixture
@@ -343,61 +339,3 @@ def test_reproduce_without_make_goes_on_after_a_failure_and_says_so(call, folder
     assert code == len(failing) and err == "the cell failed.\n" * len(failing)
     wanted = [f"{step} {a}" for a in paths.notebooks() for step in ("run", "draw") if (step, a) != ("draw", *failing)]
     assert done == ["train", *wanted, "report"]
-
-
-# ---- my run against the committed one ----------------------------------------------------------------------------
-
-
-COMMITTED = record(
-    "tab-ablation",
-    [
-        row("mean accuracy", 0.5, 0.4, 0.6, training="sr", attack="clean"),
-        row("mean accuracy", 0.3, 0.2, 0.4, training="sr", attack="pgd", steps=20),
-    ],
-)
-
-
-@pytest.fixture
-def mine(folders):
-    """A function that puts my run's values in place of the committed ones, 0.5 and 0.3."""
-    path = paths.RESULTS / "smoke" / "tab-ablation.json"
-    records.save(COMMITTED, path)
-    commit(folders)
-
-    def write(*values):
-        changed = copy.deepcopy(COMMITTED)
-        for entry, value in zip(changed["rows"], values, strict=False):
-            entry["value"] = value
-        changed["rows"] = changed["rows"][: len(values)]
-        records.save(changed, path)
-
-    return write
-
-
-CLEAN = "mean accuracy, training sr, attack clean, seeds 0 1 2"
-PGD = "mean accuracy, training sr, attack pgd, steps 20, seeds 0 1 2"
-
-
-@pytest.mark.parametrize(
-    ("values", "code", "counts", "lines"),
-    [
-        ((0.5, 0.3), 0, "2 identical", []),
-        ((0.5, 0.35), 0, "1 identical, 1 inside the interval", []),
-        ((0.5, 0.1), 1, "1 identical, 1 moved", [f"moved: {PGD}: mine 0.1, committed 0.3"]),
-        ((0.9, 0.35), 1, "1 inside the interval, 1 moved", [f"moved: {CLEAN}: mine 0.9, committed 0.5"]),
-        ((0.5,), 1, "1 identical, 1 only committed", [f"only committed: {PGD}: mine None, committed 0.3"]),
-    ],
-)
-def test_my_run_is_compared_with_the_committed_one(call, mine, values, code, counts, lines):
-    mine(*values)
-    found, out, err = call("compare", "--profile", "smoke")
-    others = [f"{artifact}: no committed record to compare with." for artifact in reading_order()]
-    others.remove("tab-ablation: no committed record to compare with.")
-    expected = [f"tab-ablation: {counts}", *(f"  {line}" for line in lines), *others]
-    assert (found, err) == (code, "") and sorted(out.splitlines()) == sorted(expected)
-
-
-def test_comparing_without_a_run_of_my_own_is_refused(call, mine):
-    (paths.RESULTS / "smoke" / "tab-ablation.json").unlink()
-    code, _, err = call("compare", "--profile", "smoke")
-    assert code == 2 and "tab-ablation.json" in err and "build its artifact first" in err and one_sentence(err)

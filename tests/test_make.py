@@ -215,13 +215,13 @@ REPORT = {"results/tiny/REPORT.md", "results/tiny/REPORT.html", "build/tiny/repo
 def test_make_alone_prints_help():
     done = make(paths.ROOT)
     assert done.returncode == 0 and done.stderr == ""
-    for target in ("reproduce", "compare", "plan", "test", "lint", "lab", "notebooks", "links", "clean"):
+    for target in ("reproduce", "compare", "certificate", "plan", "test", "lint", "lab", "notebooks", "links", "clean"):
         assert f"  make {target} " in done.stdout
     assert all(path.stem in done.stdout for path in paths.NOTEBOOKS.glob("*.py"))
     assert all(path.stem in done.stdout for path in paths.PARAMS.glob("*.yml"))
 
 
-@pytest.mark.parametrize("target", ["reproduce", "tab-whitebox", "plan", "compare"])
+@pytest.mark.parametrize("target", ["reproduce", "tab-whitebox", "plan", "compare", "certificate"])
 def test_an_unknown_profile_is_one_sentence(target):
     done = make(paths.ROOT, target, profile="nope")
     sentences = [line for line in done.stderr.splitlines() if not line.startswith("make: ***")]

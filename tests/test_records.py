@@ -1,4 +1,4 @@
-"""Records: what goes in comes out, what is damaged is named, a full disk harms nothing, comparisons by hand."""
+"""Records: what goes in comes out, what is damaged is named, a full disk harms nothing."""
 
 import csv
 import errno
@@ -290,55 +290,6 @@ def test_neither_torch_nor_scipy_comes_with_records():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-# Comparing --------------------------------------------------------------------------------------------------------
-
-
-def compared(mine, committed):
-    (line,) = records.compare(build(mine), build(committed))
-    return line["status"], line["moved"]
-
-
-def test_compare_by_hand():
-    committed, alone, nothing = row(0.5, 0.4, 0.6), row(0.5, math.nan, math.nan), row(math.nan, math.nan, math.nan)
-    assert compared(committed, committed) == compared(alone, alone) == ("identical", 0)
-    assert compared(nothing, nothing) == ("identical", None) and compared(nothing, committed) == ("moved", None)
-    assert compared(row(0.5, 0.3, 0.7, n=50), committed) == ("inside the interval", 0)
-    assert compared(row(0.6, 0.5, 0.7), committed) == ("inside the interval", pytest.approx(0.1))
-    assert compared(row(0.4, 0.3, 0.5), committed) == ("inside the interval", pytest.approx(-0.1))
-    assert compared(row(0.25, 0.2, 0.3), committed) == ("moved", -0.25)
-    assert compared(row(0.75, math.nan, math.nan), alone) == ("moved", 0.25)
-    with pytest.raises(Refused, match="tab-ablation with fig-lambda"):
-        records.compare(build(row()), build(row(), artifact="fig-lambda"))
-
-
-def test_compare_keeps_the_committed_order_and_shows_rows_of_one_side():
-    mine = build(row(0.9, training="AT"), row(0.5, training="SR"))
-    committed = build(row(0.4, training="vanilla"), row(0.5, training="SR"))
-    lines = records.compare(mine, committed)
-    assert [(line["row"], line["status"]) for line in lines] == [
-        ("accuracy, training vanilla, seeds 0 1", "only committed"),
-        ("accuracy, training SR, seeds 0 1", "identical"),
-        ("accuracy, training AT, seeds 0 1", "only mine"),
-    ]
-    assert lines[0]["mine"] is None and lines[2]["committed"] is None and lines[2]["moved"] is None
-
-
-def test_rows_match_whatever_the_order_of_labels_and_whichever_networks_they_used_but_not_with_other_seeds():
-    entry = row(training="SR", eps=0.1)
-    assert compared(dict(reversed(entry.items())) | {"experiments": ["new"]}, entry) == ("identical", 0)
-    statuses = [line["status"] for line in records.compare(build(row(seeds=[0])), build(row(seeds=[1])))]
-    assert statuses == ["only committed", "only mine"]
-
-
-def test_seconds_are_told_apart_and_never_moved():
-    timed = row(0.5, 0.4, 0.6) | {records.TIMED: True}
-    for other in (0.5, 0.1, 9.0):
-        assert compared(row(other) | {records.TIMED: True}, timed) == ("timed", pytest.approx(other - 0.5))
-    lines = records.compare(build(row()), build(row() | {records.TIMED: True}))
-    assert {line["status"] for line in lines} == {"only mine", "only committed"}  # another row, whatever else is alike
-    assert compared(row(0.9), row(0.5, 0.4, 0.6)) == ("moved", pytest.approx(0.4))
-
-
 # Doubts -----------------------------------------------------------------------------------------------------------
 
 WHY = "noise of the same size breaks more; take more steps"
@@ -358,7 +309,5 @@ def test_doubts_are_no_label():
     doubted, plain = row(training="SR", doubts=[WHY]), row(training="SR")
     assert WHY not in records.label(doubted) and "doubts" not in records.label(doubted)
     assert records.label(doubted) == records.label(plain)
-    for mine, committed in ((doubted, plain), (plain, doubted), (doubted, row(training="SR", doubts=["another"]))):
-        assert compared(mine, committed) == ("identical", 0)
     with pytest.raises(Refused, match="two rows"):
         build(doubted, plain)

@@ -5,13 +5,16 @@ import os
 import re
 import shutil
 import sys
+import tarfile
+from pathlib import Path
 
 import pytest
 from handmade import made
+from house import commit, git
 
 from paperlib import __main__ as command_line
 from paperlib import artifacts, paths, records
-from paperlib.artifacts import claims, reading, report
+from paperlib.artifacts import claims, comparison, reading, report
 
 ARTIFACTS = report.READING_ORDER
 GONE = "fig-attack-ladder"  # the artifact that is missing or damaged
@@ -205,3 +208,58 @@ def test_the_exit_code_tells_of_gaps(folder, monkeypatch, capsys, gap):
     said = capsys.readouterr().out
     assert "results/smoke/REPORT.md" in said and ((f"with gaps: {GONE}." in said) == gap)
     assert (folder / "REPORT.md").exists() and (folder / "REPORT.html").exists()
+
+
+# ---- the committed run -------------------------------------------------------------------------------------------
+
+
+def opening(text):
+    return [line for line in text.splitlines() if line][1]
+
+
+def test_it_opens_with_the_comparison_where_a_run_is_committed_and_stays_the_same_bytes(folder, tmp_path):
+    assert opening(written(folder)[1]).startswith("A title of its own")  # nothing is committed
+    commit(tmp_path)
+    first = written(folder)
+    line = comparison.of("smoke", ARTIFACTS).first_line()
+    assert opening(first[1]) == f"Beside the committed run: {line}" and "14 of 14 verdicts" in line
+    git(tmp_path, "add", "--all").check_returncode()
+    git(tmp_path, "commit", "--quiet", "--message", "the report as well").check_returncode()
+    for path in folder.glob("REPORT.*"):
+        path.unlink()
+    assert written(folder) == first
+
+    record = records.load(folder / "tab-whitebox.json")
+    record["rows"][0]["value"] = 9.0
+    records.save(record, folder / "tab-whitebox.json")
+    _, text, html = written(folder)
+    assert opening(text).endswith(" `make compare PROFILE=smoke` shows what differs.") and opening(text) not in first[1]
+    assert opening(text).partition(" `")[0] in html
+
+
+def committed_profiles():
+    listed = git(paths.ROOT, "ls-tree", "-r", "--name-only", "HEAD", "results").stdout.splitlines()
+    return sorted({Path(name).parts[1] for name in listed if name.endswith("REPORT.md")})
+
+
+@pytest.mark.parametrize("profile", committed_profiles())
+def test_a_committed_report_says_that_the_run_it_was_committed_with_is_identical(profile, tmp_path, monkeypatch):
+    """So `make reproduce` in a fresh clone does not change it.  Where this fails: write the report again and amend."""
+    archive = [
+        "archive",
+        "--format=tar",
+        f"--output={tmp_path}.tar",
+        "HEAD",
+        f"results/{profile}",
+        f"figures/{profile}",
+    ]
+    git(paths.ROOT, *archive).check_returncode()
+    with tarfile.open(f"{tmp_path}.tar") as file:
+        file.extractall(tmp_path, filter="data")
+    commit(tmp_path)
+    for name in ("RESULTS", "FIGURES"):
+        monkeypatch.setattr(paths, name, tmp_path / name.lower())
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    compared = comparison.of(profile, report.reading_order())
+    text = (tmp_path / "results" / profile / "REPORT.md").read_text(encoding="utf-8")
+    assert opening(text) == f"Beside the committed run: {compared.first_line()}" and compared.differences() == []

@@ -6,7 +6,7 @@ import os
 from markdown_it import MarkdownIt
 
 from paperlib import artifacts, errors, files, paths, records
-from paperlib.artifacts import claims
+from paperlib.artifacts import claims, comparison
 
 READING_ORDER = (
     *("fig-random-vs-adversarial", "tab-ablation", "tab-cost", "fig-attack-ladder", "tab-masking-checklist"),
@@ -30,8 +30,13 @@ code {{ background: #f4f4f4; padding: 0 .2em; }}
 
 
 def write(profile: str, title: str) -> list[str]:
-    """Write the profile's report, and return the artifacts without a record, which it marks as gaps."""
+    """Write the profile's report, and return the artifacts without a record, which it marks as gaps.
+
+    It opens with a comparison with the committed run, if there is one.  Whoever commits new records writes the report
+    once more after the commit and amends that: only then does it say "identical", as it will for everybody else.
+    """
     folder, found, gaps, sections = paths.RESULTS / profile, {}, [], []
+    opening = _opening(profile)  # first, because it learns words of committed records
     for artifact in reading_order():
         try:
             found[artifact] = records.load(folder / f"{artifact}.json")
@@ -40,7 +45,7 @@ def write(profile: str, title: str) -> list[str]:
             sections.append(_gap(artifact, profile, str(problem)))
         else:
             sections.append(_section(found[artifact], profile))
-    begin = f"# What was measured: profile `{profile}`\n\n"
+    begin = f"# What was measured: profile `{profile}`\n\n{opening}"
     begin += f"{title}. Every number below is rendered from the records in this folder."
     text = "\n\n".join([begin, "## The claims", _ledger(found), *sections, "## Published by others", _published()])
     files.write_atomically(folder / "REPORT.md", (text + "\n").encode())
@@ -48,6 +53,18 @@ def write(profile: str, title: str) -> list[str]:
     page = PAGE.format(title=f"Companion report, profile {profile}", body=html)
     files.write_atomically(folder / "REPORT.html", page.encode())
     return gaps
+
+
+def _opening(profile: str) -> str:
+    """How this run compares with the committed one, or nothing without one; free of whatever differs between machines.
+
+    Seconds differ, but the sentence only counts them.
+    """
+    compared = comparison.of(profile, reading_order())
+    if compared is None:
+        return ""
+    hint = f" `make compare PROFILE={profile}` shows what differs." if compared.differences() else ""
+    return f"Beside the committed run: {compared.first_line()}{hint}\n\n"
 
 
 def reading_order() -> list[str]:
