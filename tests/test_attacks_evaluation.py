@@ -141,10 +141,6 @@ def test_an_attack_stays_within_the_bounds_of_the_samples(network, tiny):
     assert [narrow[row][0] for row in range(120)] == flags_.tolist()
 
 
-def test_batches_are_full_where_samples_are_few():
-    assert [evaluation.batch_size(samples) for samples in (10, 100, 200, 400, 5000)] == [25, 25, 50, 100, 100]
-
-
 # What it costs -------------------------------------------------------------------------------------------------------
 
 
