@@ -14,7 +14,6 @@ from types import ModuleType
 
 import matplotlib
 import matplotlib.pyplot as plt
-import seaborn as sns
 from matplotlib.figure import Figure
 
 from paperlib import files, paths
@@ -22,7 +21,15 @@ from paperlib.artifacts import reading, tabulating
 from paperlib.artifacts.reading import Part
 from paperlib.errors import Refused
 
-STYLE = {"font.size": 9, "axes.titlesize": 9, "legend.frameon": False, "figure.dpi": 110}
+STYLE = {
+    **{"font.size": 9, "axes.titlesize": 9, "legend.frameon": False, "figure.dpi": 110},
+    # seaborn's style "whitegrid"; seaborn itself would load scipy.stats, which takes most of the time of a small figure
+    **dict.fromkeys(("axes.labelcolor", "text.color", "xtick.color", "ytick.color"), ".15"),
+    **{"font.sans-serif": ["Arial", "DejaVu Sans", "Liberation Sans", "Bitstream Vera Sans", "sans-serif"]},
+    **{"axes.axisbelow": True, "axes.grid": True, "axes.edgecolor": ".8", "grid.color": ".9"},
+    **{"lines.solid_capstyle": "round", "patch.edgecolor": "w", "patch.force_edgecolor": True},
+    **{"xtick.bottom": False, "ytick.left": False},
+}
 DPI = 160  # of the files
 NEEDED = ("headline", "caption", "figure", "table")
 
@@ -86,7 +93,7 @@ def tables(record: dict) -> str:
 
 def draw(record: dict, part: str = "") -> Figure:
     """The figure of a part, with its headline as the title and its caption below."""
-    with sns.axes_style("whitegrid", {"grid.color": ".9"}), matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = parts(record["artifact"])[part].figure(record)
         title = headline(record, part).replace(" %", "\u00a0%").replace(" - ", "\u00a0-\u00a0")  # no line breaks there
         figure.suptitle(

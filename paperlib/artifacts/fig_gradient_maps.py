@@ -4,7 +4,6 @@ import math
 
 import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
@@ -54,7 +53,7 @@ def figure(record: dict) -> Figure:
             ax.set_xlabel(f"l1 {l1:.2g}, l2 {l2:.1g}\nPN {number}", fontsize=6)  # PN: participation number
     for ax in grid.flat:
         ax.set(xticks=[], yticks=[])
-        sns.despine(ax=ax, left=True, bottom=True)
+        ax.spines[:].set_visible(False)
     left.supxlabel("∇f by pixel, each on its own scale; red: brighter makes the true class likelier", fontsize=7)
     scatters = right.subplots(2, 1, sharey=True)
     robust = select(record, quantity="accuracy")
