@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 import sys
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +25,9 @@ def main() -> int:
     try:
         if "profile" in arguments:
             errors.one_of("profile", arguments.profile, sorted(path.stem for path in paths.PARAMS.glob("*.yml")))
-            arithmetic.settle(_arithmetic(arguments.profile))
+            from paperlib.profiles import reading
+
+            arithmetic.settle(reading.arithmetic_of(arguments.profile))
         if "artifact" in arguments:
             arguments.artifact = _name(arguments.artifact)
             errors.one_of("notebook", arguments.artifact, paths.notebooks())
@@ -200,20 +201,25 @@ def keep(arguments) -> None:
 
 
 def run(arguments) -> None:
-    """Execute one notebook with a profile's parameters; if it fails, remove its record and figures."""
-    from paperlib import artifacts, profiles
+    """Execute one notebook with a profile's parameters; if it fails, remove its record and figures.
+
+    torch is loaded by the notebook alone, which checks the profile.
+    """
+    sys.modules["rfc3987_syntax"] = None  # else jsonschema builds a grammar of URLs with it, which takes a second
+    from paperlib.profiles import reading
     from paperlib.runs import execute
 
-    profile, artifact = profiles.load(arguments.profile), arguments.artifact
-    record = _record(profile.name, artifact)
-    parts = artifacts.parts(artifact) if artifacts.source(artifact) else {}
-    output = paths.BUILD / profile.name / f"{artifact}.ipynb"
+    profile, artifact = arguments.profile, arguments.artifact
+    record, output = _record(profile, artifact), paths.BUILD / profile / f"{artifact}.ipynb"
     try:
-        execute.execute(artifact, profile.parameters(artifact), output, origin=profile.origin)
+        execute.execute(artifact, reading.parameters_of(profile, artifact), output, origin=reading.origin(profile))
     except errors.Refused:
-        stale = [record, record.with_suffix(".csv"), record.with_suffix(".run.json")]
-        for path in [*stale, *(paths.figure(profile.name, artifact, part) for part in parts)]:
+        for path in (record, record.with_suffix(".csv"), record.with_suffix(".run.json")):
             path.unlink(missing_ok=True)
+        from paperlib import artifacts  # it loads Matplotlib
+
+        for part in artifacts.parts(artifact) if artifacts.source(artifact) else ():
+            paths.figure(profile, artifact, part).unlink(missing_ok=True)
         raise
 
 
@@ -233,8 +239,9 @@ def draw(arguments) -> None:
 def report(arguments) -> int:
     """Write REPORT.md and REPORT.html from a profile's records."""
     from paperlib.artifacts import report
+    from paperlib.profiles import reading
 
-    gaps = report.write(arguments.profile, _title(arguments.profile))
+    gaps = report.write(arguments.profile, reading.content_of(arguments.profile)["title"])
     ending = f", with gaps: {', '.join(gaps)}." if gaps else "."
     print(f"{paths.shown(paths.RESULTS / arguments.profile / 'REPORT.md')} (and .html) written{ending}")
     return 1 if gaps else 0
@@ -315,30 +322,6 @@ def _name(notebook: str) -> str:
     folders = [*os.environ.get(paths.FOLDERS, "").split(os.pathsep), str(path.resolve().parent)]
     os.environ[paths.FOLDERS] = os.pathsep.join(dict.fromkeys(filter(None, folders)))  # for kernels and workers, too
     return path.stem
-
-
-def _title(profile: str) -> str:
-    """A profile's title."""
-    return _entry(profile, "title")
-
-
-def _arithmetic(profile: str) -> str:
-    """A profile's arithmetic; the default where the file is broken, which `profiles.load` refuses later."""
-    network = _entry(profile, "network")
-    return network.get("arithmetic", arithmetic.PORTABLE) if isinstance(network, dict) else arithmetic.PORTABLE
-
-
-def _entry(profile: str, key: str) -> object:
-    """An entry of a profile's file, or of its base's, read without torch; None where there is none."""
-    import yaml
-
-    content = {"base": profile}
-    with suppress(OSError, ValueError, yaml.YAMLError, AttributeError):  # `profiles.load` refuses broken files
-        for _ in range(2):  # a base has no base of its own
-            if key not in content:
-                content = yaml.safe_load((paths.PARAMS / f"{content.get('base')}.yml").read_text(encoding="utf-8"))
-        return content.get(key)
-    return None
 
 
 def _record(profile: str, artifact: str) -> Path:

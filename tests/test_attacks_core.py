@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 from toys import Toy, slope, toy_batch
 
-from paperlib import attacks
+from paperlib import attacks, networks
 from paperlib.attacks.core import Ball, Queried, another, over_mean, round_noise, sign_noise, uniform_noise
 from paperlib.errors import Refused
-from paperlib.theory.gradients import in_batches, loss_gradient
+from paperlib.theory.gradients import in_batches, loss_gradient, padded
 
 # The ball ----------------------------------------------------------------------------------------------------------
 
@@ -108,23 +108,43 @@ def test_sign_noise_is_plus_or_minus_eps_clamped_by_the_bounds_alone():
     assert up.mean().item() == pytest.approx(0.5, abs=4 * 0.5 / math.sqrt(20_000))
 
 
-# Fixed batches and losses --------------------------------------------------------------------------------------------
+# Batches and losses --------------------------------------------------------------------------------------------------
 
 
-def test_the_network_sees_batches_of_one_size_only():
+def test_the_network_sees_batches_of_the_sizes_of_padded_only():
     sizes = []
 
     def network(x):
         sizes.append(len(x))
         return slope(x)
 
-    images, labels = torch.rand(7, 1, 2, 2), torch.tensor([0, 1, 0, 1, 0, 1, 0])
-    logits, gradient = loss_gradient(network, images, labels, 3)
-    assert torch.equal(in_batches(network, images, 3), logits)
-    assert sizes == [3] * 6
+    images, labels = torch.rand(77, 1, 2, 2), torch.arange(77) % 2
+    logits, gradient = loss_gradient(network, images, labels, 29)
+    assert torch.equal(in_batches(network, images, 29), logits)
+    assert sizes == [32, 32, 16] * 2
     assert torch.equal(logits, slope(images))
     assert gradient.shape == images.shape
     torch.testing.assert_close(gradient, loss_gradient(slope, images, labels, None)[1])
+    assert [padded(count) for count in (1, 16, 17, 20, 99, 100)] == [16, 16, 20, 20, 100, 100]
+
+
+@pytest.mark.parametrize("name, channels, pixels", [("conv-8-16", 1, 28), ("conv-32-64-64-128", 3, 32)])
+def test_a_sample_has_the_same_bits_in_batches_of_every_size(name, channels, pixels):
+    torch.manual_seed(0)
+    images, labels = torch.rand(60, channels, pixels, pixels), torch.arange(60) % 10
+    network = networks.build(name, in_channels=channels, image_size=pixels, num_classes=10, T=2)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):  # else no spike passes all layers
+            module.momentum, module.weight.data = 1.0, 3 * module.weight.data
+    network(images)
+    network.eval()
+    logits, gradient = loss_gradient(network, images, labels, 60)
+    assert len(logits.unique(dim=0)) > 50 and (gradient != 0).flatten(1).any(1).all()
+    for count in (1, 17, 26):  # padded to 16, 20 and 28
+        rows = slice(30, 30 + count)
+        part = loss_gradient(network, images[rows], labels[rows], 60)
+        assert torch.equal(part[0], logits[rows]) and torch.equal(part[1], gradient[rows])
+        assert torch.equal(in_batches(network, images[rows], 60), logits[rows])
 
 
 def test_the_gradient_is_that_of_each_samples_own_loss():

@@ -184,3 +184,9 @@ def test_progress_bars_become_occasional_lines(monkeypatch):
     assert lines == ["11 of 25", "22 of 25", "25 of 25", "plain line"]
     stream.close()
     assert lines[-1] == "no end"
+
+
+def test_what_executes_a_notebook_loads_neither_torch_nor_matplotlib():
+    code = "import sys; from paperlib.profiles import reading; from paperlib.runs import execute; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=paths.ROOT, capture_output=True, text=True, check=True)
+    assert "papermill" in loaded.stdout.split() and not {"torch", "matplotlib"} & set(loaded.stdout.split())

@@ -512,13 +512,12 @@ def test_a_file_in_double_precision_takes_images_as_all_do(store, colours, tmp_p
 
 
 def test_an_imported_network_is_evaluated_as_any_other(imported, file, monkeypatch):
-    monkeypatch.setattr(evaluation, "batch_size", lambda samples: samples)  # no more images at a time than there are
     both, calls, forward = [None, attacks.standard("fgsm", 4 / 255)], [], Network.forward
     how = {"samples": 4, "device": "cpu", "progress": False}
     found = evaluations.evaluated([imported], both, **how)
     network, samples = released.load(file, "wrn16", "cifar10"), imported.load_data().test.take(4)
     for one, attack in zip(found, both, strict=True):
-        assert one.flags.tolist() == evaluation.flags(network, samples, attack, batch_size=4).tolist()
+        assert one.flags.tolist() == evaluation.flags(network, samples, attack).tolist()
         assert one.labels["training"] == "sr"
     monkeypatch.setattr(Network, "forward", lambda self, x: calls.append(x) or forward(self, x))
     again = evaluations.evaluated([imported], both, **how)

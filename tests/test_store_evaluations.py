@@ -4,6 +4,7 @@ import itertools
 import json
 import shutil
 from dataclasses import asdict, replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +16,7 @@ from conftest import stripes
 from paperlib import networks, paths
 from paperlib.attacks import evaluation, protocols
 from paperlib.attacks.attack import Attack, standard
-from paperlib.attacks.ensembles import Ensemble, Transfer
+from paperlib.attacks.ensembles import Beginning, Ensemble, Transfer
 from paperlib.data import images
 from paperlib.measures import statistics
 from paperlib.store import checkpoints, evaluations
@@ -129,9 +130,8 @@ def alone(experiment, data, member):
     """The flags and passes that one member leaves of everything, with nothing kept and nobody left out, (120,) each."""
     flags, passes = np.ones(120, dtype=bool), np.zeros(120)
     attack, source = (member.attack, trained(member.source)) if isinstance(member, Transfer) else (member, None)
-    options = {"source": source, "batch_size": evaluation.batch_size(120)}
     everyone = torch.ones(120, dtype=torch.bool)
-    for outcome in evaluation.attacked(trained(experiment), data.test.take(120), attack, everyone, **options):
+    for outcome in evaluation.attacked(trained(experiment), data.test.take(120), attack, everyone, source=source):
         flags[outcome.rows] = outcome.flags
         passes[outcome.rows] = outcome.forward + outcome.backward
     return flags, passes
@@ -245,6 +245,21 @@ def test_passes_are_those_that_the_samples_still_standing_cost(store, larger, ex
         standing = standing & flags
     assert evaluated(Ensemble("worst", members)).passes.tolist() == expected.tolist()
     assert len(set(expected)) > 5
+
+
+@pytest.mark.parametrize("rule", [{}, {"name": "rectangle", "gamma": 0.05}], ids=["", "narrow"])
+def test_a_beginning_of_a_run_leaves_and_costs_what_it_would_alone(store, attacked, rule):
+    counts, results = range(1, 8), []
+    for attack in (Attack, partial(Beginning, run_to=9)):
+        kind = [attack("pgd", EPS, {"alpha": EPS / 6, "steps": n, "until_broken": True}, rule) for n in counts]
+        results.append([evaluated(one) for one in (*kind, Ensemble("worst", kind))])
+        attacked[:-1] = []  # one run gave all beginnings
+    assert [attack.options["steps"] for attack, *_ in attacked] == [9]
+    for one, other in zip(*results, strict=True):
+        assert one.flags.tolist() == other.flags.tolist() and one.passes.tolist() == other.passes.tolist()
+        assert (one.vanished, one.strayed, one.labels) == (other.vanished, other.strayed, other.labels)
+    shares = [one.flags.mean() for one in results[0]]
+    assert len(set(shares)) > 4 if not rule else 0 < results[0][3].vanished < 1
 
 
 @pytest.mark.parametrize("eps", [0.03, 0.06, 0.1, 0.2])

@@ -23,6 +23,7 @@ from paperlib.artifacts.reading import Part
 from paperlib.errors import Refused
 
 STYLE = {"font.size": 9, "axes.titlesize": 9, "legend.frameon": False, "figure.dpi": 110}
+STYLE |= {"grid.color": ".9", "font.sans-serif": ["DejaVu Sans"]}  # the font that comes with Matplotlib
 DPI = 160  # of the files
 NEEDED = ("headline", "caption", "figure", "table")
 
@@ -111,4 +112,4 @@ def save(record: dict, path: Path, part: str = "") -> None:
 
 def _style() -> AbstractContextManager:
     """A context with the settings of all figures, and none of the reader's own."""
-    return plt.style.context(["default", sns.axes_style("whitegrid", {"grid.color": ".9"}), STYLE])
+    return plt.style.context(["default", sns.axes_style("whitegrid"), STYLE])

@@ -1,4 +1,4 @@
-"""Attacks made of other attacks: a transfer from another network, and an ensemble of several."""
+"""Attacks made of other attacks: a transfer from another network, the beginning of a run, and an ensemble."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -48,6 +48,22 @@ class Transfer:
     @property
     def queries(self) -> int:
         return self.attack.queries
+
+
+@dataclass(frozen=True)
+class Beginning(Attack):
+    """A gradient attack that is the beginning of a longer run, off which its result can be read.
+
+    It is a `pgd` with a length of step of its own that stops `until_broken`; the run has `run_to` steps, two more at
+    least.  An image that the beginning breaks is misclassified at its start or after one of its steps.
+    """
+
+    run_to: int = 0
+
+    @property
+    def whole(self) -> Attack:
+        """The longer run."""
+        return Attack(self.name, self.eps, self.options | {"steps": self.run_to}, self.rule)
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,7 @@ from paperlib.data.sets import Split
 from paperlib.theory import gradients
 from paperlib.theory.gradients import device_of, in_batches
 
-BATCH = 100  # images in a call of the network, if there are many samples
-FEW = 25  # and if there are few
+BATCH = 100  # images in a call of the network, at most
 CHUNK = 1000  # samples that are attacked together and yielded as one outcome
 
 
@@ -91,11 +90,6 @@ def judged(network: nn.Module, samples: Split, attack: Attack, correct: Tensor, 
     return Judged(attack, survived.numpy(), (forward + backward).numpy(), share, int(strayed.sum()), stochastic)
 
 
-def batch_size(samples: int) -> int:
-    """The images in a call of the network, by the number of samples: so few that survivors still fill a batch."""
-    return min(BATCH, max(FEW, samples // 4))
-
-
 def standing(stochastic: bool, correct):
     """The samples that an attack has to break, (N,) bool: those of `correct` (N,), or all if the network is stochastic.
 
@@ -117,8 +111,8 @@ def attacked(
     """Yield the outcomes of `attack` on the samples `wanted`, (N,) bool, in parts.
 
     The examples are made on the network `source` if it is given, else on `network`, and judged by `network`.  Both
-    receive exactly `batch_size` images in a call, in eval mode and on the device of `network`.  The noise of an attack
-    is drawn for each sample, so a flag depends on its sample alone.
+    receive at most `batch_size` images in a call (see `gradients.in_batches`), in eval mode and on the device of
+    `network`.  The noise of an attack is drawn for each sample, so a flag depends on its sample alone.
 
     If a network is `coupled`, a flag also depends on the batch.  Then a batch is always the same: `batch_size`
     neighbours in `samples`, all of which are attacked if one is wanted.  Draws inside a network are seeded with `seed`

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from paperlib import errors
 from paperlib.attacks.attack import Attack, standard
-from paperlib.attacks.ensembles import AnyAttack, Ensemble, Source, Transfer
+from paperlib.attacks.ensembles import AnyAttack, Beginning, Ensemble, Source, Transfer
 from paperlib.labels import FOUR, RANDOM_FLIPS, SO_FAR, WIDTHS, WORST
 
 RANDOM = ("uniform", "sign")  # noise in pixels or counts
@@ -31,14 +31,19 @@ def ladder(eps_255: Sequence[float], *, steps: int) -> list[Attack | None]:
 def released(eps_255: Sequence[float], steps: Sequence[int]) -> list[AnyAttack]:
     """The paper's white-box table: clean images, then at each radius FGSM, RFGSM and PGD with each of `steps`.
 
-    The step length of PGD is the released one, 2.55/255 at radius 8/255, in proportion to the radius.  Each attack
-    comes alone, by the network's own rule, and as the worst case of `FOUR_RULES`.  The last one of a radius is the
-    worst case of all its attacks.
+    The step length of PGD is the released one, 2.55/255 at radius 8/255, in proportion to the radius.  It is the same
+    for all of `steps`, so only the longest PGD is run, and the others are read off it.  Each attack comes alone, by the
+    network's own rule, and as the worst case of `FOUR_RULES`.  The last one of a radius is the worst case of all its
+    attacks.
     """
     attacks: list[AnyAttack] = [None]
     for radius in eps_255:
         eps = radius / 255
-        pgd = [Attack("pgd", eps, {"alpha": eps * 2.55 / 8, "steps": count, "until_broken": True}) for count in steps]
+        options = [{"alpha": eps * 2.55 / 8, "steps": count, "until_broken": True} for count in steps]
+        pgd = [
+            Beginning("pgd", eps, o, run_to=max(steps)) if o["steps"] < max(steps) - 1 else Attack("pgd", eps, o)
+            for o in options
+        ]
         alone = [standard("fgsm", eps), standard("rfgsm", eps), *pgd]
         ensembles = [_by_four(one) for one in alone]
         everything = [member for ensemble in reversed(ensembles) for member in ensemble.members]

@@ -93,10 +93,10 @@ def scale_control_rows(
         "scale, CE": standard("pgd", eps_255 / 255, steps=steps),
         "scale, DLR": Attack("apgd", eps_255 / 255, {"steps": steps, "loss": "dlr"}),
     }
-    size, scales, rows = evaluation.batch_size(len(samples)), sorted({1.0, *map(float, scales)}), []
+    scales, rows = sorted({1.0, *map(float, scales)}), []
     for check, attack in attacks.items():
         radius = eps_255 if attack else 0.0
-        flags = {c: evaluation.flags(Scaled(network, c), samples, attack, batch_size=size).numpy() for c in scales}
+        flags = {c: evaluation.flags(Scaled(network, c), samples, attack).numpy() for c in scales}
         for c, survived in flags.items():
             labels = labels_of(attack) | {"eps_255": radius, "scale": c, "training": experiment.defense}
             rows.append(row(statistics.wilson(survived), [experiment], quantity="scaled accuracy", **labels))

@@ -85,8 +85,7 @@ def judge(
     attacks = protocols.of_budget(budget, eps, num_classes=samples.num_classes, has_rules=has_rules)
     correct = evaluation.flags(network, samples)
     clean = evaluation.Judged(None, correct.numpy(), np.ones(len(samples)))
-    options = {"batch_size": evaluation.batch_size(len(samples))}
-    results = [clean, *(evaluation.judged(network, samples, attack, correct, **options) for attack in attacks)]
+    results = [clean, *(evaluation.judged(network, samples, attack, correct) for attack in attacks)]
     survived = np.logical_and.reduce([result.flags for result in results])
     worst = evaluation.Judged(None, survived, sum(result.passes for result in results))
     titles, rows = ["clean", *(attack.title for attack in attacks), "worst of all"], []

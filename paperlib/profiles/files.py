@@ -1,4 +1,4 @@
-"""Files under params/: their names, reading and checking one, and writing one for imported networks."""
+"""Files under params/: checking one as a profile, and writing one for imported networks."""
 
 from functools import cache
 from pathlib import Path
@@ -9,51 +9,41 @@ import yaml
 from paperlib import arithmetic, errors, files, paths
 from paperlib.data import datasets
 from paperlib.profiles.profile import SCHEDULE, Profile
+from paperlib.profiles.reading import content_of, names, of_kind, read
 from paperlib.store.experiment import Imported
 
 OPTIONAL = {"rivals", "imports"}
-TABLES = ("trainings", "rivals", "notebooks")  # they add their entries to those of the base
 NEEDED = {"vanilla", "sr", "at", "at+sr"}  # the trainings that every profile has
 ON_NETWORK = {"name", "T", "tau", "rule", "precision"}
 ON_EVENTS = {"data", "network", "schedule", "seeds", "trainings"}  # the entries inside `events`
-
-
-def names() -> list[str]:
-    """The names of all profiles."""
-    return sorted(path.stem for path in paths.PARAMS.glob("*.yml"))
 
 
 @cache
 def load(name: str) -> Profile:
     """The profile in params/`name`.yml, checked.
 
-    A file with a `base` has the entries of that profile unless it gives its own.  Its tables `trainings`, `rivals` and
-    `notebooks` add to those of the base, entry by entry; an empty table removes all entries of the base.  Its
-    `imports` follow those of the base; each file is executed once.
+    `reading.content_of` says what a `base` gives.  Each file of `imports` is executed once.
 
     Refuses an unknown profile, unknown or missing keys, values of the wrong type, data, networks, schedules and
     trainings that do not exist or do not fit, and imports that fail.  A file is refused in a sentence that names it.
     """
     errors.one_of("profile", name, names())
-    path = paths.PARAMS / f"{name}.yml"
-    content = _read(path)
-    if isinstance(content, dict) and "base" in content:
-        content = _with_base(path, content)
+    path, content = paths.PARAMS / f"{name}.yml", content_of(name)
     kinds = {key: get_origin(kind) or kind for key, kind in get_type_hints(Profile).items() if key != "name"}
     _same_keys(path, "the profile", content, set(kinds) - OPTIONAL, OPTIONAL)
     for key, value in content.items():
-        _of_kind(path, key, value, kinds[key])
+        of_kind(path, key, value, kinds[key])
     _same_keys(path, "cost", content["cost"], {"minutes", "disk_mb", "download_mb"})
     for key, value in content["notebooks"].items():
-        _of_kind(path, f"notebooks: {key}", value, dict)
+        of_kind(path, f"notebooks: {key}", value, dict)
     _same_keys(path, "events", content["events"], ON_EVENTS)
     for key, value in content["events"].items():
-        _of_kind(path, f"events: {key}", value, kinds[key])
+        of_kind(path, f"events: {key}", value, kinds[key])
     network = {"arithmetic": arithmetic.PORTABLE} | content["network"]
     _same_keys(path, "events: network", content["events"]["network"], ON_NETWORK)
     profile = Profile(name=name, **content | {"network": network}).computed(network["arithmetic"])
     for file in profile.imports:
-        _of_kind(path, "an entry of imports", file, str)
+        of_kind(path, "an entry of imports", file, str)
         _execute(path, file)
     _check(path, profile)
     _check(path, profile.on_events())
@@ -63,23 +53,6 @@ def load(name: str) -> Profile:
     except errors.Refused as problem:
         raise _named(profile, problem) from None
     return profile
-
-
-def _with_base(path: Path, content: dict) -> dict:
-    """The content of a profile with the entries of its base; a base has no base of its own."""
-    base = content.pop("base")
-    errors.one_of(f"base of params/{path.name}", base, [other for other in names() if other != path.stem])
-    inherited = _read(paths.PARAMS / f"{base}.yml")
-    _of_kind(path, f"base {base}", inherited, dict)
-    merged = inherited | content
-    for table in TABLES:
-        entries = content.get(table)
-        if entries and isinstance(entries, dict) and isinstance(inherited.get(table), dict):
-            merged[table] = inherited[table] | entries
-    imports = [part["imports"] for part in (inherited, content) if "imports" in part]
-    if all(isinstance(files_, list) for files_ in imports):
-        merged |= {"imports": [file for files_ in imports for file in files_]}
-    return merged
 
 
 def _execute(path: Path, file: str) -> None:
@@ -99,7 +72,7 @@ def _check(path: Path, profile: Profile) -> None:
     """Refuse data, networks, schedules and trainings that do not exist or do not fit."""
     for part in ("trainings", "rivals"):
         for key, value in getattr(profile, part).items():
-            _of_kind(path, f"{part}: {key}", value, dict)
+            of_kind(path, f"{part}: {key}", value, dict)
     if "name" not in profile.data:
         _same_keys(path, "data", profile.data, {"name"}, datasets.CAPS)
     try:
@@ -142,7 +115,7 @@ def of_imported(name: str, network: str, data: dict, trainings: dict[str, dict])
     `dataset`.  params/templates/released.yml says what else differs: as the released files have one λ, nothing is
     swept.  Returns the path.  A profile that `load` refuses is removed again.
     """
-    paper, template = _read(paths.PARAMS / "paper.yml"), paths.PARAMS / "templates" / "released.yml"
+    paper, template = read(paths.PARAMS / "paper.yml"), paths.PARAMS / "templates" / "released.yml"
     changes = yaml.safe_load(template.read_text(encoding="utf-8").format(first=next(iter(trainings))))
     kept = {training: {k: v for k, v in paper["trainings"][training].items() if k == "h"} for training in trainings}
     content = changes | {
@@ -172,27 +145,12 @@ def family(name: str) -> list[str]:
 
     def base(other: str) -> str | None:
         try:
-            content = _read(paths.PARAMS / f"{other}.yml")
+            content = read(paths.PARAMS / f"{other}.yml")
         except errors.Refused:  # `load` refuses this file; it does not concern the others
             return None
         return content.get("base") if isinstance(content, dict) else None
 
     return [name] + [other for other in names() if base(other) == name]
-
-
-def _read(path: Path) -> Any:
-    """The content of a YAML file; refuses what is not YAML."""
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as problem:
-        raise errors.Refused(f"params/{path.name} is not YAML: {' '.join(str(problem).split())}.") from None
-
-
-def _of_kind(path: Path, part: str, value: Any, kind: type) -> None:
-    """Refuse a value that is not of the type `kind`."""
-    if not isinstance(value, kind):
-        kinds = {dict: "a table of keys and values", list: "a list", str: "text"}
-        raise errors.Refused(f"params/{path.name}: {part} is {value!r}; it must be {kinds[kind]}.")
 
 
 def _same_keys(path: Path, part: str, table: Any, required: set[str], optional: set[str] = frozenset()) -> None:

@@ -3,8 +3,8 @@
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any
 
-from paperlib import errors, paths
-from paperlib.profiles import parameters
+from paperlib import errors
+from paperlib.profiles import reading
 from paperlib.store.experiment import AnyExperiment, Experiment, Imported
 from paperlib.training.loop import Schedule
 
@@ -32,7 +32,7 @@ class Profile:
     @property
     def origin(self) -> str:
         """The file, as messages name it."""
-        return f"params/{self.name}.yml"
+        return reading.origin(self.name)
 
     def on_events(self) -> "Profile":
         """This profile with the entries inside `events` in place of its own, and without rivals."""
@@ -49,9 +49,7 @@ class Profile:
 
         Refuses names that the notebook does not declare, and values of another type.
         """
-        declared = parameters.declared(paths.notebook(artifact))
-        given = self.notebooks.get(artifact, {}) | {"profile": self.name}
-        return parameters.check(artifact, declared, given, origin=self.origin)
+        return reading.given_to(artifact, self.name, self.notebooks)
 
     def experiments(
         self, training: str, *, seeds: list[int] | None = None, options: dict | None = None, **changes: Any

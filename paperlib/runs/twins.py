@@ -14,7 +14,6 @@ import nbformat
 from nbformat import NotebookNode
 
 from paperlib import environment, paths
-from paperlib.artifacts import report
 from paperlib.errors import Refused, one_of
 from paperlib.files import write_atomically
 from paperlib.profiles import parameters
@@ -96,6 +95,8 @@ def badge_table() -> str:
 
     Artifacts come first, in reading order.
     """
+    from paperlib.artifacts import report  # it loads Matplotlib, which the execution of a notebook need not wait for
+
     lines, ours = [], names()
     order = [name for name in report.reading_order() if name in ours]
     for name in [*order, *(name for name in ours if name not in order)]:

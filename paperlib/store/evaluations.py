@@ -3,7 +3,7 @@
 checkpoints/<key>/evaluations/<hash>.json      one attack; a character a sample: 1 right, 0 broken, ? not attacked
 
 No sample is attacked twice by the same attack.  A member of an ensemble is made on the survivors of the earlier members
-only, and flags that are on disk are read.
+only, flags that are on disk are read, and a `Beginning` is read off the file of its whole run.
 """
 
 import json
@@ -22,7 +22,7 @@ from tqdm import tqdm
 from paperlib import arithmetic, errors, files
 from paperlib.attacks import evaluation
 from paperlib.attacks.attack import Attack
-from paperlib.attacks.ensembles import AnyAttack, Transfer, labels_of, members
+from paperlib.attacks.ensembles import AnyAttack, Beginning, Transfer, labels_of, members
 from paperlib.attacks.evaluation import Judged, Outcome
 from paperlib.data.sets import Split
 from paperlib.networks.network import Network
@@ -145,6 +145,8 @@ class _Store:
 
     def _known(self, attack: Attack | Transfer | None, wanted: np.ndarray) -> dict[str, np.ndarray]:
         """Each of `FIELDS`, (N,), and "seconds", for one attack; flags are known at least for the samples `wanted`."""
+        if isinstance(attack, Beginning):
+            return _cut(self._known(attack.whole, wanted), attack.options["steps"])
         path = self._path(attack)
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):  # two notebooks may need the same flags at once
@@ -163,15 +165,14 @@ class _Store:
 
     def _computed(self, attack: Attack | Transfer | None, missing: torch.Tensor) -> Iterator[Outcome]:
         """The outcomes of one attack on the samples `missing`, (N,) bool; on all samples for clean images."""
-        batch_size = evaluation.batch_size(len(self.samples))
         source, network = None, self.network(self.experiment)
         if isinstance(attack, Transfer):
             attack, source = attack.attack, self.network(attack.source)
         if attack is None:
-            flags = evaluation.flags(network, self.samples, batch_size=batch_size)
+            flags = evaluation.flags(network, self.samples)
             nothing = torch.zeros(len(flags))
             return iter([Outcome(torch.arange(len(flags)), flags, nothing + 1, nothing, nothing, nothing)])
-        return evaluation.attacked(network, self.samples, attack, missing, source=source, batch_size=batch_size)
+        return evaluation.attacked(network, self.samples, attack, missing, source=source)
 
     @cached_property
     def samples(self) -> Split:
@@ -189,6 +190,8 @@ class _Store:
 
         All flags are `UNKNOWN` if there is no file, if it is damaged, or if it is of other weights.
         """
+        if isinstance(attack, Beginning):
+            return _cut(self._kept(attack.whole), attack.options["steps"])
         n = self.subset["samples"]
         with suppress(OSError, ValueError, TypeError, KeyError):  # no file yet, or a damaged one, which is replaced
             content = json.loads(self._path(attack).read_text())
@@ -222,3 +225,16 @@ class _Store:
 
     def _path(self, attack: Attack | Transfer | None) -> Path:
         return self.experiment.folder / "evaluations" / f"{files.hashed(self._spec(attack))}.json"
+
+
+def _cut(known: dict[str, np.ndarray], steps: int) -> dict[str, np.ndarray]:
+    """What a run of `steps` steps gives, from a run that went on for two or more until each sample was misclassified.
+
+    A sample that is misclassified at iterate k has cost k + 1 gradients.  Where a gradient vanishes the sample stays in
+    its place, so all later ones vanish, too.
+    """
+    backward = np.minimum(known["backward"], steps)
+    flags = np.where((known["flags"] == 0) & (known["backward"] > steps + 1), 1, known["flags"])
+    vanished = np.maximum(known["vanished"] - (known["backward"] - backward), 0)
+    costs = {"forward": np.where(known["forward"] > 0, backward + 1, 0), "backward": backward, "vanished": vanished}
+    return known | {"flags": flags} | costs
