@@ -155,7 +155,7 @@ class NormedLIF(nn.BatchNorm2d):
         if self.neuron.path == "fast":
             norm = self.weight, self.bias, mean, var, self.eps, self.training
             return fused.NormedSpikes.apply(x, *norm, self.neuron.cell(self.steps, x), self.pool)
-        scale, shift = fused.affine(self.weight, self.bias, mean, var, self.eps, fused.real(x))
+        scale, shift = fused.affine(self.weight, self.bias, mean, (var + self.eps).rsqrt(), fused.real(x))
         current = x * scale.view(-1, 1, 1) + shift.view(-1, 1, 1)
         spikes = self.neuron(current.expand(self.steps, *x.shape[1:])).to(x.dtype)
         return F.avg_pool2d(spikes.flatten(0, 1), 2).unflatten(0, spikes.shape[:2]) if self.pool else spikes
