@@ -184,12 +184,13 @@ def _gradients(
 
 
 def _sum(values: Tensor, pool: bool) -> Tensor:
-    """The sum of (B, H, W, C) for each channel; on a CPU in the order of C: over each row of the output, then over rows."""
+    """The sum of (B, H, W, C) for each channel; on a CPU in the order of C: over the rows of the output, each by itself."""
     if values.device.type != "cpu":
         return values.sum((0, 1, 2))
-    rows = values.shape[1] // 2 if pool else values.shape[1]
-    by_row = values[:, : rows * (2 if pool else 1)].double().reshape(len(values) * rows, -1, values.shape[-1])
-    return by_row.cumsum(1)[:, -1].cumsum(0)[-1]
+    pair = 2 if pool else 1
+    rows = values.shape[1] // pair
+    each = values[:, : rows * pair].double().reshape(len(values) * rows, -1, values.shape[-1])
+    return each.cumsum(1)[:, -1].cumsum(0)[-1]  # torch's own sums have an order of their own
 
 
 def _grad_current(x: Tensor, norm: Norm, grad: Tensor, cell: Cell, pool: bool) -> Tensor:
