@@ -84,6 +84,8 @@ class NormedSpikes(torch.autograd.Function):
         affine_wanted = any(ctx.needs_input_grad[1:3])
         if x.numel():
             norm = Norm(*norm, batch_statistics)
+            if grad.stride(0) == 0:
+                grad = grad[:1]  # as behind a sum over time
             grads = _gradients(_channels_last(x), norm, _channels_last(grad), cell, pool, affine_wanted)
         else:  # no mean of no values
             grads = _channels_last(torch.zeros_like(x)), *(torch.zeros_like(values) for values in norm[:2])
@@ -124,13 +126,21 @@ def affine(weight, bias, mean, inverse, dtype: torch.dtype) -> tuple[Tensor, Ten
 
 
 def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance of each channel of (T, B, C, H, W)."""
-    x = x.flatten(0, 1)
-    if x.device.type == "cpu":  # many times as fast as var_mean
-        running = x.new_zeros(2, x.shape[1], dtype=real(x))  # unused; the result takes its precision
-        return torch.ops.aten.batch_norm_update_stats(x, running[0], running[1], 0.0)
-    var, mean = torch.var_mean(x.to(real(x)), (0, 2, 3), correction=0)
-    return mean, var
+    """Mean and biased variance of each channel of (T, B, C, H, W), in the precision of membranes."""
+    dtype, count = real(x), x[:, :, 0].numel()
+    if x.device.type != "cpu":
+        return torch.var_mean(x.to(dtype), (0, 1, 3, 4), correction=0)[::-1]
+    first = x[0, 0, :, 0, 0].to(dtype).contiguous()  # subtracted, so that no digits are lost where the mean is large
+    if _compiled(x):
+        x, mean, var = _channels_last(x), torch.empty_like(first), torch.empty_like(first)
+        steps, samples, height, width, channels = x.shape
+        layer = kernel.Layer(steps, samples, height, width, channels, pool=1)
+        kernel.run("statistics", layer, _pointers(Norm(first, first, first, first, False)), x, mean, var)
+        return mean, var
+    centred = (x.to(dtype) - first[:, None, None]).flatten(0, 1)
+    sums = (sum(part.unbind(2)).double().cumsum(2)[..., -1].cumsum(0)[-1] for part in (centred, centred * centred))
+    off, square = (part / count for part in sums)
+    return (first + off).to(dtype), (square - off * off).clamp_min(0).to(dtype)
 
 
 # The two implementations.  x is (T or 1, B, H, W, C) and contiguous. ---------------------------------------------------
@@ -156,14 +166,14 @@ def _gradients(
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """The gradients of x and of BatchNorm's weight and bias from `grad`, the gradient of the (pooled) spikes.
 
-    Those of weight and bias, (C,), are None where they are neither wanted nor needed for that of x.
+    `grad` has one step where it is the same at all steps.  The gradients of weight and bias, (C,), are None where they are neither wanted nor needed for that of x.
     """
     summed = affine_wanted or norm.batch
     if _compiled(x) and cell.half_width:
         row_is_dropped = pool and x.shape[2] % 2  # by the pool; its neurons have no gradient, and C skips them
         grad_x = torch.zeros_like(x) if row_is_dropped else torch.empty_like(x)
         grads = (torch.empty_like(norm.scale), torch.empty_like(norm.scale)) if summed else (None, None)
-        kernel.run("backward", _layer(x, cell, pool), _pointers(norm), x, grad, grad_x, *grads)
+        kernel.run("backward", _layer(x, cell, pool, even=len(grad) != cell.steps), _pointers(norm), x, grad, grad_x, *grads)
         return grad_x, *grads
     through_steps = _grad_current(x, norm, grad, cell, pool)
     centred = x - norm.mean
@@ -195,7 +205,7 @@ def _sum(values: Tensor, pool: bool) -> Tensor:
 
 def _grad_current(x: Tensor, norm: Norm, grad: Tensor, cell: Cell, pool: bool) -> Tensor:
     """The gradient of the current of each step, (T, B, H, W, C), in the precision of membranes."""
-    grad = grad.to(norm.scale.dtype)
+    grad = grad.to(norm.scale.dtype).expand(cell.steps, *grad.shape[1:])
     if pool:
         spread = (grad / 4).repeat_interleave(2, 2).repeat_interleave(2, 3)
         grad = F.pad(spread, (0, 0, 0, x.shape[3] % 2, 0, x.shape[2] % 2))
@@ -241,11 +251,11 @@ def _compiled(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype in kernel.NUMBERS and kernel.library(x.dtype) is not None
 
 
-def _layer(x: Tensor, cell: Cell, pool: bool) -> kernel.Layer:
+def _layer(x: Tensor, cell: Cell, pool: bool, even: bool = False) -> kernel.Layer:
     steps, samples, height, width, channels = x.shape
-    constant = steps != cell.steps  # one current for all steps
+    constant = steps != cell.steps  # one current for all steps; `even` says the same of the gradient of the spikes
     return kernel.Layer(
-        cell.steps, samples, height, width, channels, constant, 2 if pool else 1, cell.detach_reset,
+        cell.steps, samples, height, width, channels, constant, even, 2 if pool else 1, cell.detach_reset,
         cell.tau, cell.threshold, cell.fires, cell.half_width or 0.0,
     )  # fmt: skip
 

@@ -27,7 +27,7 @@ class Layer(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("steps", "samples", "height", "width", "channels")),
-        *((name, ctypes.c_int64) for name in ("constant", "pool", "detach")),
+        *((name, ctypes.c_int64) for name in ("constant", "even", "pool", "detach")),
         *((name, ctypes.c_double) for name in ("tau", "threshold", "fires", "gamma")),
     ]
 
@@ -55,7 +55,7 @@ def library(dtype: torch.dtype) -> ctypes.CDLL | None:
 
 
 def run(name: str, layer: Layer, norm: Norm, *tensors: Tensor | None) -> None:
-    """Call the function `name` of neuron.c, "forward" or "backward", with contiguous tensors and torch's threads.
+    """Call the function `name` of neuron.c, "forward", "backward" or "statistics", with contiguous tensors and torch's threads.
 
     Raises MemoryError where C has no memory for one row of membranes.
     """

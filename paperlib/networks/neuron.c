@@ -39,7 +39,7 @@ static inline number store(real value) { return value; }
 
 typedef struct {
     int64_t steps, samples, height, width, channels;
-    int64_t constant, pool, detach; /* x has one step; 1 or 2; the reset has no gradient */
+    int64_t constant, even, pool, detach; /* x, grad_spikes have one step; 1 or 2; the reset has no gradient */
     double tau, threshold, fires, gamma; /* a spike where m >= fires; γ of the triangle */
 } Layer;
 
@@ -163,6 +163,18 @@ static ALWAYS_INLINE void by_channel(const real *restrict sum, const real *restr
     memcpy(sums, both, sizeof both);
 }
 
+static void by_channels(const Layer *n, const real *sum, const real *dot, int64_t length, double *sums) {
+    if (n->channels == 8) by_channel(sum, dot, length, sums, 8);
+    else if (n->channels == 16) by_channel(sum, dot, length, sums, 16);
+    else by_channel(sum, dot, length, sums, n->channels);
+}
+
+/* Adds the other groups of `size` numbers to the first, one after another. */
+static void add_up(double *sums, int64_t count, int64_t size) {
+    for (int64_t k = 1; k < count; k++)
+        for (int64_t c = 0; c < size; c++) sums[c] += sums[k * size + c];
+}
+
 /* Writes scale times the gradient of the current, and to `sums`, unless NULL, for each channel the sums over the task of
    that gradient and of its product with x - mean. */
 static void backward_task(const Layer *n, const number *x, const number *grad_spikes, number *grad_x, double *sums,
@@ -180,7 +192,7 @@ static void backward_task(const Layer *n, const number *x, const number *grad_sp
         const real *restrict m = r->membrane + t * stride(n);
         const number *restrict in = x + input_row(n, t, task);
         number *restrict out = grad_x + input_row(n, t, task);
-        spread(n, grad_spikes + output_row(n, t, task), r->grad);
+        if (t == n->steps - 1 || !n->even) spread(n, grad_spikes + output_row(n, n->even ? 0 : t, task), r->grad);
         for (int64_t j = 0; j < R; j++) {
             real slope = gamma - fabs(m[j] - threshold), reset = n->detach ? 0 : v[j] * m[j];
             slope = (slope < 0 ? 0 : slope) * height;
@@ -201,18 +213,13 @@ static void backward_task(const Layer *n, const number *x, const number *grad_sp
         if (sums)
             for (int64_t j = 0; j < R; j++) dot[j] = sum[j] * (load(in[j]) - mean[j]);
     }
-    if (!sums) return;
-    double *s = sums + task * 2 * C;
-    if (C == 8) by_channel(sum, dot, R, s, 8);
-    else if (C == 16) by_channel(sum, dot, R, s, 16);
-    else by_channel(sum, dot, R, s, C);
+    if (sums) by_channels(n, sum, dot, R, sums + task * 2 * C);
 }
 
 /* The gradients of weight and bias; the sums over all tasks take the place of those of the first. */
 static void totals(const Layer *n, const Norm *norm, double *sums, real *grad_weight, real *grad_bias) {
     const int64_t C = n->channels;
-    for (int64_t task = 1; task < tasks(n); task++)
-        for (int64_t c = 0; c < 2 * C; c++) sums[c] += sums[task * 2 * C + c];
+    add_up(sums, tasks(n), 2 * C);
     for (int64_t c = 0; c < C; c++) {
         grad_weight[c] = sums[c + C] * norm->inverse[c];
         grad_bias[c] = sums[c];
@@ -230,7 +237,52 @@ static void level_and_tilt(const Layer *n, const Norm *norm, const double *sums,
     repeat(r->total, C, cells(n), r->dot);
 }
 
-/* Spikes, or their means over 2×2 cells.  Like `backward`, returns 1 where memory is short, else 0. */
+/* For each channel of one map (height, width, channels) the sums of x - first and of its square: the rows are added up in
+   the precision of membranes, then the pixels in 64 bits. */
+static void map_sums(const Layer *n, const number *x, int64_t map, const Rows *r, double *sums) {
+    const int64_t W = cells(n), C = n->channels;
+    const real *restrict first = r->mean;
+    real *restrict sum = r->sum, *restrict dot = r->dot;
+    memset(sum, 0, sizeof(real) * W);
+    memset(dot, 0, sizeof(real) * W);
+    for (int64_t h = 0; h < n->height; h++) {
+        const number *restrict in = x + (map * n->height + h) * W;
+        for (int64_t j = 0; j < W; j++) {
+            real centred = load(in[j]) - first[j];
+            sum[j] += centred;
+            dot[j] += centred * centred;
+        }
+    }
+    by_channels(n, sum, dot, W, sums + map * 2 * C);
+}
+
+/* Mean and variance (over N, not N - 1) of each channel of x.  `norm` has the first pixel of x as its mean, so that no
+   digits are lost where the mean is large.  Like `forward` and `backward`, returns 1 where memory is short, else 0. */
+int statistics(const Layer *n, const Norm *norm, const number *x, real *mean, real *var, int threads) {
+    const int64_t C = n->channels, maps = n->steps * n->samples, count = maps * n->height * n->width;
+    double *sums = malloc(sizeof(double) * 2 * C * maps);
+    int failed = !sums;
+    if (failed) return 1;
+#pragma omp parallel num_threads(threads) reduction(| : failed)
+    {
+        Rows r = rows(n, norm);
+        failed = !r.scale;
+#pragma omp for
+        for (int64_t map = 0; map < maps; map++)
+            if (r.scale) map_sums(n, x, map, &r, sums);
+        free(r.scale);
+    }
+    add_up(sums, maps, 2 * C);
+    for (int64_t c = 0; c < C; c++) {
+        double off = sums[c] / count, square = sums[c + C] / count - off * off;
+        mean[c] = norm->mean[c] + off;
+        var[c] = square < 0 ? 0 : square;
+    }
+    free(sums);
+    return failed;
+}
+
+/* Spikes, or their means over 2×2 cells. */
 int forward(const Layer *n, const Norm *norm, const number *x, number *spikes, int threads) {
     int failed = 0;
 #pragma omp parallel num_threads(threads) reduction(| : failed)

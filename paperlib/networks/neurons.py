@@ -8,6 +8,8 @@ be differentiated twice.  The smooth path is another function, s[t] = S(m[t] - Î
 backward rule; its exact gradient has the form of the surrogate gradient.
 """
 
+from functools import cache
+
 import snntorch as snn
 import torch
 import torch.nn.functional as F
@@ -101,10 +103,8 @@ class LIF(nn.Module):
 
     def cell(self, steps: int, x: Tensor) -> fused.Cell:
         """The constants of one call on `x` with `steps` steps."""
-        fires = torch.tensor(self.threshold, dtype=fused.real(x))
-        if self.fire_at == ">":
-            fires = torch.nextafter(fires, torch.full_like(fires, torch.inf))
-        return fused.Cell(steps, self.tau, self.threshold, fires.item(), self.rule, self.detach_reset)
+        fires = _fires(self.threshold, self.fire_at, fused.real(x))
+        return fused.Cell(steps, self.tau, self.threshold, fires, self.rule, self.detach_reset)
 
     def _stepped(self, current: Tensor) -> Tensor:
         leaky = self.to_leaky().to(current.device)
@@ -130,6 +130,13 @@ class LIF(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.rule.name}, tau={self.tau}, threshold={self.threshold}, fire_at={self.fire_at!r}"
+
+
+@cache
+def _fires(threshold: float, fire_at: str, dtype: torch.dtype) -> float:
+    """The smallest membrane of type `dtype` that spikes."""
+    fires = torch.tensor(threshold, dtype=dtype)
+    return (fires if fire_at == ">=" else torch.nextafter(fires, torch.full_like(fires, torch.inf))).item()
 
 
 class NormedLIF(nn.BatchNorm2d):
