@@ -268,8 +268,8 @@ int statistics(const Layer *n, const Norm *norm, const number *x, real *mean, re
         Rows r = rows(n, norm);
         failed = !r.scale;
 #pragma omp for
-        for (int64_t map = 0; map < maps; map++)
-            if (r.scale) map_sums(n, x, map, &r, sums);
+        for (int64_t k = 0; k < maps; k++) /* backwards: the last of x are still in cache */
+            if (r.scale) map_sums(n, x, maps - 1 - k, &r, sums);
         free(r.scale);
     }
     add_up(sums, maps, 2 * C);
@@ -300,7 +300,7 @@ int forward(const Layer *n, const Norm *norm, const number *x, number *spikes, i
 /* The gradient of x from that of the spikes, and those of weight and bias, unless `grad_weight` is NULL. */
 int backward(const Layer *n, const Norm *norm, const number *x, const number *grad_spikes, number *grad_x,
              real *grad_weight, real *grad_bias, int threads) {
-    const int64_t W = cells(n), lines = (n->constant ? 1 : n->steps) * n->samples * n->height;
+    const int64_t W = cells(n), steps = n->constant ? 1 : n->steps;
     double *sums = grad_weight ? malloc(sizeof(double) * 2 * n->channels * tasks(n)) : NULL;
     int failed = grad_weight && !sums;
     if (failed) return 1;
@@ -318,12 +318,15 @@ int backward(const Layer *n, const Norm *norm, const number *x, const number *gr
         }
         const real *restrict mean = r.mean, *restrict level = r.sum, *restrict tilt = r.dot;
 #pragma omp for
-        for (int64_t line = 0; line < (norm->batch ? lines : 0); line++) {
-            const number *restrict in = x + line * W;
-            number *restrict out = grad_x + line * W;
-            for (int64_t j = 0; r.scale && j < W; j++)
-                out[j] = store(load(out[j]) - (level[j] + tilt[j] * (load(in[j]) - mean[j])));
-        }
+        for (int64_t k = 0; k < (norm->batch ? n->samples : 0); k++) /* backwards: the last are still in cache */
+            for (int64_t line = 0; r.scale && line < steps * n->height; line++) {
+                const int64_t sample = n->samples - 1 - k;
+                const int64_t from = ((line / n->height * n->samples + sample) * n->height + line % n->height) * W;
+                const number *restrict in = x + from;
+                number *restrict out = grad_x + from;
+                for (int64_t j = 0; j < W; j++)
+                    out[j] = store(load(out[j]) - (level[j] + tilt[j] * (load(in[j]) - mean[j])));
+            }
         free(r.scale);
     }
     free(sums);
