@@ -97,7 +97,8 @@ def register(name: str) -> Callable[[Layout], Layout]:
     A layout is a function (*, in_channels, image_size, neuron, normed) → (stem, body, features).  `neuron()` makes a
     neuron; `normed(channels, pool=False)` makes BatchNorm with a neuron and, with `pool`, a 2×2 average pool.  `stem`
     maps images (B, C, H, W) to currents.  `body` is a list of modules on (T, B, ...); modules without memory are
-    wrapped in `TimeFolded`, and the last module returns (T, B, ...) with `features` numbers a sample and step.  Refuses a name that another layout has.
+    wrapped in `TimeFolded`, and the last module returns (T, B, ...) with `features` numbers a sample and step.
+    Refuses a name that another layout has.
     """
 
     def remember(layout: Layout) -> Layout:

@@ -143,7 +143,7 @@ def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     return (first + off).to(dtype), (square - off * off).clamp_min(0).to(dtype)
 
 
-# The two implementations.  x is (T or 1, B, H, W, C) and contiguous. ---------------------------------------------------
+# The two implementations.  x is (T or 1, B, H, W, C) and contiguous. --------------------------------------------------
 
 
 def _spikes(x: Tensor, norm: Norm, cell: Cell, pool: bool) -> Tensor:
@@ -166,14 +166,16 @@ def _gradients(
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """The gradients of x and of BatchNorm's weight and bias from `grad`, the gradient of the (pooled) spikes.
 
-    `grad` has one step where it is the same at all steps.  The gradients of weight and bias, (C,), are None where they are neither wanted nor needed for that of x.
+    `grad` has one step where it is the same at all steps.  The gradients of weight and bias, (C,), are None where they
+    are neither wanted nor needed for that of x.
     """
     summed = affine_wanted or norm.batch
     if _compiled(x) and cell.half_width:
         row_is_dropped = pool and x.shape[2] % 2  # by the pool; its neurons have no gradient, and C skips them
         grad_x = torch.zeros_like(x) if row_is_dropped else torch.empty_like(x)
         grads = (torch.empty_like(norm.scale), torch.empty_like(norm.scale)) if summed else (None, None)
-        kernel.run("backward", _layer(x, cell, pool, even=len(grad) != cell.steps), _pointers(norm), x, grad, grad_x, *grads)
+        layer = _layer(x, cell, pool, even=len(grad) != cell.steps)
+        kernel.run("backward", layer, _pointers(norm), x, grad, grad_x, *grads)
         return grad_x, *grads
     through_steps = _grad_current(x, norm, grad, cell, pool)
     centred = x - norm.mean
@@ -194,7 +196,7 @@ def _gradients(
 
 
 def _sum(values: Tensor, pool: bool) -> Tensor:
-    """The sum of (B, H, W, C) for each channel; on a CPU in the order of C: over the rows of the output, each by itself."""
+    """The sum of (B, H, W, C) for each channel; on a CPU in the order of C: over each row of the output, then all."""
     if values.device.type != "cpu":
         return values.sum((0, 1, 2))
     pair = 2 if pool else 1

@@ -55,7 +55,7 @@ def library(dtype: torch.dtype) -> ctypes.CDLL | None:
 
 
 def run(name: str, layer: Layer, norm: Norm, *tensors: Tensor | None) -> None:
-    """Call the function `name` of neuron.c, "forward", "backward" or "statistics", with contiguous tensors and torch's threads.
+    """Call "forward", "backward" or "statistics" of neuron.c with contiguous tensors and torch's threads.
 
     Raises MemoryError where C has no memory for one row of membranes.
     """
