@@ -84,7 +84,8 @@ def layers(name, *, channels, size, classes):
 
     def note(module, inputs, out):
         folded = 2 if isinstance(module, (LIF, NormedLIF)) else 1
-        shapes.append((type(module).__name__, *out.shape[folded:]))
+        name = "Conv2d" if isinstance(module, nn.Conv2d) else type(module).__name__
+        shapes.append((name, *out.shape[folded:]))
 
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, NormedLIF, LIF, nn.Linear)):
