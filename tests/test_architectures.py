@@ -84,8 +84,7 @@ def layers(name, *, channels, size, classes):
 
     def note(module, inputs, out):
         folded = 2 if isinstance(module, (LIF, NormedLIF)) else 1
-        name = "Conv2d" if isinstance(module, nn.Conv2d) else type(module).__name__
-        shapes.append((name, *out.shape[folded:]))
+        shapes.append((type(module).__name__, *out.shape[folded:]))
 
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, NormedLIF, LIF, nn.Linear)):
@@ -303,22 +302,3 @@ def test_what_build_refuses(changes, sentence):
     options = {"name": "conv-4-6", "in_channels": 1, "image_size": 8, "num_classes": 3, "T": 2, **changes}
     with pytest.raises(Refused, match=sentence):
         networks.build(options.pop("name"), **options)
-
-
-@pytest.mark.parametrize("channels", [1, 2])
-def test_the_stem_is_a_convolution(channels):
-    torch.manual_seed(0)
-    stem = architectures.Stem(channels, 8)
-    leaf = torch.randn(5, channels, 6, 7, requires_grad=True)
-    plain = copy.deepcopy(stem).double()
-    doubled = leaf.detach().double().requires_grad_()
-    out = F.conv2d(doubled, plain.weight, plain.bias, padding=1)
-    result, leaves = stem(leaf), [leaf, stem.weight, stem.bias]
-    torch.testing.assert_close(result.double(), out, rtol=1e-5, atol=1e-5)
-    weights = torch.randn(out.shape)
-    gradients = torch.autograd.grad((result * weights).sum(), leaves, create_graph=True)
-    expected = torch.autograd.grad((out * weights).sum(), [doubled, plain.weight, plain.bias], create_graph=True)
-    torch.testing.assert_close([g.double() for g in gradients], list(expected), rtol=1e-5, atol=1e-4)
-    (second,) = torch.autograd.grad(gradients[0].square().sum(), stem.weight)
-    (twice,) = torch.autograd.grad(expected[0].square().sum(), plain.weight)
-    torch.testing.assert_close(second.double(), twice, rtol=1e-5, atol=1e-3)

@@ -26,24 +26,6 @@ class TimeFolded(nn.Sequential):
         return super().forward(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
-class Stem(nn.Conv2d):
-    """The first 3×3 convolution of a network, of images (B, C, H, W).
-
-    oneDNN computes the gradient of one channel no faster than that of eight.  On a CPU an image of one channel is
-    therefore repeated, and each copy has a convolution of its own: the gradient of the image takes half the time.
-    In float64, which oneDNN does not take, this would be slower.
-    """
-
-    def __init__(self, in_channels: int, channels: int, *, bias: bool = True):
-        super().__init__(in_channels, channels, 3, padding=1, bias=bias)
-
-    def forward(self, images: Tensor) -> Tensor:
-        if self.in_channels != 1 or images.device.type != "cpu" or images.dtype != torch.float32:
-            return super().forward(images)
-        repeated = images.expand(-1, self.out_channels, -1, -1).contiguous(memory_format=torch.channels_last)
-        return F.conv2d(repeated, self.weight, self.bias, padding=1, groups=self.out_channels)
-
-
 class WideBlock(nn.Module):
     """BatchNorm, neuron and 3×3 convolution, twice, plus a shortcut; two learned scalars weight the two.
 
@@ -149,10 +131,11 @@ def _plain(name, groups, *, hidden, pool_last, in_channels, image_size, neuron, 
     stem, body, channels = None, [], in_channels
     for number, group in enumerate(groups, 1):
         for place, width in enumerate(group, 1):
+            convolution = nn.Conv2d(channels, width, 3, padding=1)
             if stem is None:
-                stem = Stem(channels, width)
+                stem = convolution
             else:
-                body.append(TimeFolded(nn.Conv2d(channels, width, 3, padding=1)))
+                body.append(TimeFolded(convolution))
             body.append(normed(width, pool=place == len(group) and number <= pools))
             channels = width
     features = channels * size * size
@@ -169,7 +152,7 @@ def _wide(name, widths, *, in_channels, image_size, neuron, normed):
     halvings = len(widths) - 1
     if image_size < 2**halvings:
         raise errors.Refused(f"{name} halves its input {halvings} times; images of {image_size} pixels are too small.")
-    stem, body, channels = Stem(in_channels, WRN16_STEM, bias=False), [], WRN16_STEM
+    stem, body, channels = nn.Conv2d(in_channels, WRN16_STEM, 3, padding=1, bias=False), [], WRN16_STEM
     for number, width in enumerate(widths):
         for stride in (2 if number else 1, 1):
             body.append(WideBlock(channels, width, stride, normed))
