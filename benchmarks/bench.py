@@ -36,6 +36,13 @@ SIZES = {  # (T, batch) by axis
     "VGG-11": {"T": [(T, 8) for T in (1, 2, 4, 8)], "batch": [(4, batch) for batch in (8, 16)]},
 }
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TRIM_THRESHOLD_": "4000000000"}  # as in the Makefile
+PORTABLE = {  # the arithmetic in which every x86-64 processor gives the same bits
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "MKL_CBWR": "COMPATIBLE",
+    "OMP_NUM_THREADS": "1",
+}
+LAPTOP_REPETITIONS = 100
 ALLOCATORS = {"make's": MALLOC, "glibc's own": {}}
 
 
@@ -46,6 +53,7 @@ def main() -> None:
     for network in CASES:
         for allocator in ALLOCATORS:
             results["memory"].append(memory(network, variants, allocator))
+    results["laptop"] = laptop(LAPTOP_REPETITIONS)
     for network in CASES:
         results["times"] += times(network, variants, threads)
     for network in CASES:
@@ -139,6 +147,13 @@ def in_fresh_process(network: str, variant: str, case: Case, allocator: dict[str
     """The result of memory.py: peak and rest, in MB."""
     command = [sys.executable, str(HERE / "memory.py"), network, variant, str(case.T), str(case.batch)]
     env = {name: value for name, value in os.environ.items() if name not in MALLOC} | allocator
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=env).stdout)
+
+
+def laptop(repetitions: int) -> dict[str, float]:
+    """The result of laptop.py with portable arithmetic and make's allocator: median seconds of each step."""
+    command = [sys.executable, str(HERE / "laptop.py"), str(repetitions)]
+    env = os.environ | MALLOC | PORTABLE
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=env).stdout)
 
 

@@ -107,7 +107,7 @@ def _layers(network: Network, neuron: Callable[[LIF], nn.Module]) -> list[nn.Mod
             layers.append(neuron(layer))
         else:  # without memory
             layers += list(layer)
-    return copy.deepcopy([*layers, network.head])
+    return copy.deepcopy([*layers, nn.Flatten(), network.head])
 
 
 def _norm(layer: NormedLIF) -> nn.BatchNorm2d:

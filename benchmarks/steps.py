@@ -1,7 +1,7 @@
 """What is measured: a training step, an attack step, and the bare convolutions and matrix products of a training step.
 
-The networks take images like those of CIFAR-10 (3×32×32, ten classes).  Pixels and labels are random, because the time
-does not depend on them.
+The networks take images like those of CIFAR-10 (3×32×32, ten classes) unless their case says otherwise.  Pixels and
+labels are random, because the time does not depend on them.
 """
 
 import copy
@@ -29,6 +29,8 @@ class Case(NamedTuple):
     name: str  # as in `networks.build`
     T: int
     batch: int
+    channels: int = 3
+    size: int = 32
 
 
 CASES = {"small": Case("conv-32-64-64-128", T=4, batch=32), "VGG-11": Case("vgg11", T=8, batch=8)}
@@ -45,10 +47,12 @@ class Subject:
 
     def __init__(self, case: Case, variant: str):
         torch.manual_seed(0)
-        size = {"in_channels": 3, "image_size": 32, "num_classes": 10}
+        size = {"in_channels": case.channels, "image_size": case.size, "num_classes": 10}
         precision = "bfloat16" if variant == "bfloat16" else "float32"
-        ours = networks.build(case.name, **size, T=case.T, mean=MEAN, std=STD, precision=precision)
-        images, labels = torch.rand(case.batch, 3, 32, 32), torch.randint(10, (case.batch,))
+        normalisation = {"mean": MEAN[: case.channels], "std": STD[: case.channels]}
+        ours = networks.build(case.name, **size, T=case.T, **normalisation, precision=precision)
+        images = torch.rand(case.batch, case.channels, case.size, case.size)
+        labels = torch.randint(10, (case.batch,))
         self.batch = Batch(images, labels, torch.arange(case.batch), BOUNDS, seed=0)
         self.network = ours if VARIANTS[variant] is nn.Identity else VARIANTS[variant](ours)
         schedule = loop.Schedule(epochs=1, batch_size=case.batch, lr=0.01, momentum=0.9, weight_decay=5e-4)

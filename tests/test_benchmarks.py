@@ -151,7 +151,8 @@ def made_up(bfloat16=True):
     ]
     points = [{"T": 1, "batch": 8, "seconds": 1.0, "mb": 10.0}, {"T": 2, "batch": 16, "seconds": 2, "mb": 40.0}]
     growth = [bench.growth_summary(network, axis, points) for network in steps.CASES for axis in ("T", "batch")]
-    return {"machine": machine, "times": times, "memory": memory, "growth": growth}
+    laptop = dict(zip(rendering.LAPTOP, (0.03, 0.005, 0.0125), strict=True))
+    return {"machine": machine, "times": times, "laptop": laptop, "memory": memory, "growth": growth}
 
 
 def row(page: str, start: str) -> list[str]:
@@ -168,10 +169,16 @@ def test_page_of_made_up_results():
     assert limit[1:] == ["**0.75** (0.75 to 0.75)"] * 2 + ["0.75 (0.75 to 0.75)"] * 2  # the aim of VGG-11 is 0.85
     assert row(page, "PGD step: stepping / ours, bfloat16")[0] == ""
     assert row(page, "VGG-11 | SR training step | 2") == ["4 s", "3 s", "2 s", "1 s", "1.5 s"]
+    assert [row(page, name) for name in rendering.LAPTOP] == [["30 ms"], ["5 ms"], ["12.5 ms"]]
     shares = ["**25 %**", "67 %"]  # bfloat16 of stepping, float32 of folded
     assert row(page, "small | make's | whole") == ["800", "600", "400", "200", *shares]
     assert row(page, "small | make's | its own") == ["780", "580", "380", "180", "23 %", "66 %"]
     assert row(page, "small | T, from 1 to 2") == ["**1.00**", "2.00"]
+
+
+def test_the_laptops_steps_run_with_portable_arithmetic():
+    seconds = bench.laptop(repetitions=1)
+    assert list(seconds) == list(rendering.LAPTOP) and all(value > 0 for value in seconds.values())
 
 
 def test_page_without_fast_bfloat16_says_so():

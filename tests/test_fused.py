@@ -1,7 +1,7 @@
 """BatchNorm, neuron and pool in one pass against torch's layers, the paper's loop and snnTorch; C against torch."""
 
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import product
 
 import pytest
@@ -14,7 +14,7 @@ from oracles import FIRES, Plain, assert_bits, currents, gradients, in_torch, no
 from torch import nn
 
 from paperlib.errors import Refused
-from paperlib.networks import kernel, rules
+from paperlib.networks import fused, kernel, rules
 from paperlib.networks.neurons import LIF
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]
@@ -22,6 +22,11 @@ compiled = pytest.mark.skipif(not all(map(kernel.library, DTYPES)), reason="no C
 TRAINING = pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 CONSTANT = pytest.mark.parametrize("constant", [False, True], ids=["T steps", "one step"])
 POOL = pytest.mark.parametrize("pool", [False, True], ids=["", "pool"])
+
+
+CHANNELS = st.sampled_from([1, 2, 3, 5, 8, 16])  # for 8 and 16 the C file has loops of their own
+SIDE = st.integers(2, 7)
+SHAPES = st.tuples(st.integers(1, 6), st.integers(1, 3), CHANNELS, SIDE, SIDE)  # T, B, C, H, W
 
 
 @contextmanager
@@ -83,6 +88,43 @@ def test_the_layer_is_batch_norm_a_stepped_leaky_and_a_pool():
     assert torch.equal(result[0], expected[0])
     torch.testing.assert_close(result[1:], expected[1:], rtol=1e-5, atol=1e-6)  # snnTorch's spikes are float32
     torch.testing.assert_close(layer.state_dict(), plain.state_dict(), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("path", ["C", "torch"])
+@given(shape=SHAPES, constant=st.booleans(), training=st.booleans(), pool=st.booleans(), seed=st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_its_gradients_are_those_of_autograd(path, shape, constant, training, pool, seed):
+    layer = normed(shape[2], steps=shape[0], pool=pool, tau=0.9).train(training)
+    plain, x = Plain(layer), currents(1 if constant else shape[0], *shape[1:], seed=seed)
+    with on(path, layer.neuron):
+        result = gradients(layer, x)
+    torch.testing.assert_close(result, gradients(plain, x), rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(layer.state_dict(), plain.state_dict(), rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("dtype", [torch.float, torch.double], ids=str)
+@pytest.mark.parametrize("path", ["C", "torch"])
+def test_statistics_where_the_mean_is_large(path, dtype):
+    x = (currents(4, 6, 8, 9, 5) + 1000).to(dtype)
+    var, mean = torch.var_mean(x.double(), (0, 1, 3, 4), correction=0)
+    with in_torch() if path == "torch" else nullcontext():
+        result = fused.statistics(x)
+    assert all(values.dtype == dtype for values in result)
+    torch.testing.assert_close([values.double() for values in result], [mean, var], rtol=2e-6, atol=0)
+
+
+@CONSTANT
+@POOL
+@pytest.mark.parametrize("path", ["C", "torch"])
+def test_one_gradient_for_all_steps(path, pool, constant):
+    # behind a sum over time autograd gives one step and repeats it without a copy
+    layer, x = normed(8, pool=pool), currents(1 if constant else 5, 4, 8, 5, 6).requires_grad_()
+    with on(path, layer.neuron):
+        out = layer(x)
+        grad = currents(1, *out.shape[1:], seed=2).expand_as(out)
+        leaves = [x, *layer.parameters()]
+        result, expected = (torch.autograd.grad(out, leaves, g, retain_graph=True) for g in (grad, grad.contiguous()))
+    assert_bits(result, expected)
 
 
 LAYOUTS = {
@@ -198,8 +240,7 @@ def test_the_smooth_layer_can_be_differentiated_twice(training):
 
 @compiled
 @given(
-    # T, B, C, H, W
-    shape=st.tuples(*(st.integers(low, high) for low, high in ((1, 6), (1, 3), (1, 5), (2, 7), (2, 7)))),
+    shape=SHAPES,
     constant=st.booleans(),
     training=st.booleans(),
     pool=st.booleans(),
@@ -328,6 +369,17 @@ def test_only_the_output_of_the_convolution_is_kept(training, constant, path):
     with torch.autograd.graph.saved_tensors_hooks(lambda saved: (kept.append(saved), saved)[1], lambda saved: saved):
         layer(x)
     assert [saved.data_ptr() for saved in kept if saved.numel() > 3] == [x.data_ptr()]
+
+
+@compiled
+@TRAINING
+def test_nothing_is_summed_for_weights_that_are_frozen(training, monkeypatch):
+    calls, run = [], kernel.run
+    monkeypatch.setattr(kernel, "run", lambda name, *inputs: (calls.append((name, inputs)), run(name, *inputs))[1])
+    layer, x = normed().requires_grad_(False).train(training), currents(5, 4, 3, 4, 4).requires_grad_()
+    layer(x).sum().backward()
+    ((_, inputs),) = (call for call in calls if call[0] == "backward")
+    assert all((grad is None) != training for grad in inputs[-2:])  # in training mode x itself needs the sums
 
 
 def test_two_passes_may_share_one_backward():

@@ -79,7 +79,8 @@ def register(name: str) -> Callable[[Layout], Layout]:
     A layout is a function (*, in_channels, image_size, neuron, normed) → (stem, body, features).  `neuron()` makes a
     neuron; `normed(channels, pool=False)` makes BatchNorm with a neuron and, with `pool`, a 2×2 average pool.  `stem`
     maps images (B, C, H, W) to currents.  `body` is a list of modules on (T, B, ...); modules without memory are
-    wrapped in `TimeFolded`, and the last module returns (T, B, features).  Refuses a name that another layout has.
+    wrapped in `TimeFolded`, and the last module returns (T, B, ...) with `features` numbers a sample and step.
+    Refuses a name that another layout has.
     """
 
     def remember(layout: Layout) -> Layout:
@@ -137,8 +138,9 @@ def _plain(name, groups, *, hidden, pool_last, in_channels, image_size, neuron, 
                 body.append(TimeFolded(convolution))
             body.append(normed(width, pool=place == len(group) and number <= pools))
             channels = width
-    body.append(TimeFolded(nn.Flatten()))
     features = channels * size * size
+    if hidden:
+        body.append(TimeFolded(nn.Flatten()))
     for width in hidden:
         body += [TimeFolded(nn.Linear(features, width)), neuron()]
         features = width

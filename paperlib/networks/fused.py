@@ -33,6 +33,19 @@ class Cell(NamedTuple):
         return self.rule.half_width if isinstance(self.rule, Rule) else None
 
 
+class Norm(NamedTuple):
+    """BatchNorm as x·scale + shift; each (C,), in the precision of membranes.  `inverse` is 1/√(variance + ε).
+
+    With `batch` mean and variance are those of x itself, and the gradient of x goes through them as well.
+    """
+
+    scale: Tensor
+    shift: Tensor
+    mean: Tensor
+    inverse: Tensor
+    batch: bool
+
+
 class Spikes(torch.autograd.Function):
     """The neuron alone, on currents (T, B, ...)."""
 
@@ -41,14 +54,14 @@ class Spikes(torch.autograd.Function):
         ctx.save_for_backward(current)
         ctx.cell = cell
         flat = _flat(current)
-        return _spikes(flat, *_identity(flat), cell, pool=False).view(current.shape)
+        return _spikes(flat, _identity(flat), cell, pool=False).view(current.shape)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
         (current,) = ctx.saved_tensors
         flat = _flat(current)
-        return _grad_current(flat, *_identity(flat), _flat(grad), ctx.cell, pool=False).view(current.shape), None
+        return _gradients(flat, _identity(flat), _flat(grad), ctx.cell, False, False)[0].view(current.shape), None
 
 
 class NormedSpikes(torch.autograd.Function):
@@ -56,32 +69,30 @@ class NormedSpikes(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, weight, bias, mean, var, eps: float, batch_statistics: bool, cell: Cell, pool: bool) -> Tensor:
-        scale, shift = affine(weight, bias, mean, var, eps, real(x))
-        ctx.save_for_backward(x, weight, mean, var, scale, shift)
-        ctx.constants = eps, batch_statistics, cell, pool
-        return _channels_first(_spikes(_channels_last(x), scale, shift, cell, pool))
+        inverse = (var + eps).rsqrt()
+        scale, shift = affine(weight, bias, mean, inverse, real(x))
+        norm = Norm(scale, shift, mean.to(scale.dtype), inverse.to(scale.dtype), batch_statistics)
+        ctx.save_for_backward(x, *norm[:-1])
+        ctx.constants = weight.dtype, batch_statistics, cell, pool
+        return _channels_first(_spikes(_channels_last(x), norm, cell, pool))
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
-        x, weight, mean, var, scale, shift = ctx.saved_tensors
-        if not x.numel():  # torch's backward pass would divide by zero
-            return torch.zeros_like(x), torch.zeros_like(weight), torch.zeros_like(weight), *[None] * 6
-        eps, batch_statistics, cell, pool = ctx.constants
-        grad = _grad_current(_channels_last(x), scale, shift, _channels_last(grad), cell, pool)
-        grad_x, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
-            _channels_first(grad).flatten(0, 1),
-            x.flatten(0, 1),
-            weight,
-            mean,
-            var,
-            mean,
-            (var + eps).rsqrt(),
-            batch_statistics,
-            eps,
-            [True, True, True],
-        )
-        return grad_x.view(x.shape), grad_weight, grad_bias, None, None, None, None, None, None
+        x, *norm = ctx.saved_tensors
+        dtype, batch_statistics, cell, pool = ctx.constants
+        affine_wanted = any(ctx.needs_input_grad[1:3])
+        if x.numel():
+            norm = Norm(*norm, batch_statistics)
+            if grad.stride(0) == 0:
+                grad = grad[:1]  # as behind a sum over time
+            grads = _gradients(_channels_last(x), norm, _channels_last(grad), cell, pool, affine_wanted)
+        else:  # no mean of no values
+            grads = _channels_last(torch.zeros_like(x)), *(torch.zeros_like(values) for values in norm[:2])
+        grad_x, grad_weight, grad_bias = grads
+        if affine_wanted:
+            grad_weight, grad_bias = grad_weight.to(dtype), grad_bias.to(dtype)
+        return _channels_first(grad_x), grad_weight, grad_bias, *[None] * 6
 
 
 def _flat(x: Tensor) -> Tensor:
@@ -102,69 +113,113 @@ def real(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
-def _identity(x: Tensor) -> tuple[Tensor, Tensor]:
+def _identity(x: Tensor) -> Norm:
     ones = torch.ones(x.shape[-1], dtype=real(x), device=x.device)
-    return ones, torch.zeros_like(ones)
+    zeros = torch.zeros_like(ones)
+    return Norm(ones, zeros, zeros, ones, batch=False)
 
 
-def affine(weight, bias, mean, var, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def affine(weight, bias, mean, inverse, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """BatchNorm as x·scale + shift: scale and shift, both (C,) of type `dtype`."""
-    scale = weight * (var + eps).rsqrt()
+    scale = weight * inverse
     return scale.to(dtype), (bias - mean * scale).to(dtype)
 
 
 def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance of each channel of (T, B, C, H, W)."""
-    x = x.flatten(0, 1)
-    if x.device.type == "cpu":  # many times as fast as var_mean
-        running = x.new_zeros(2, x.shape[1], dtype=real(x))  # unused; the result takes its precision
-        return torch.ops.aten.batch_norm_update_stats(x, running[0], running[1], 0.0)
-    var, mean = torch.var_mean(x.to(real(x)), (0, 2, 3), correction=0)
-    return mean, var
+    """Mean and biased variance of each channel of (T, B, C, H, W), in the precision of membranes."""
+    dtype, count = real(x), x[:, :, 0].numel()
+    if x.device.type != "cpu":
+        return torch.var_mean(x.to(dtype), (0, 1, 3, 4), correction=0)[::-1]
+    first = x[0, 0, :, 0, 0].to(dtype).contiguous()  # subtracted, so that no digits are lost where the mean is large
+    if _compiled(x):
+        x, mean, var = _channels_last(x), torch.empty_like(first), torch.empty_like(first)
+        steps, samples, height, width, channels = x.shape
+        layer = kernel.Layer(steps, samples, height, width, channels, pool=1)
+        kernel.run("statistics", layer, _pointers(Norm(first, first, first, first, False)), x, mean, var)
+        return mean, var
+    centred = (x.to(dtype) - first[:, None, None]).flatten(0, 1)
+    sums = (sum(part.unbind(2)).double().cumsum(2)[..., -1].cumsum(0)[-1] for part in (centred, centred * centred))
+    off, square = (part / count for part in sums)
+    return (first + off).to(dtype), (square - off * off).clamp_min(0).to(dtype)
 
 
-# The two implementations.  x is (T or 1, B, H, W, C) and contiguous; scale and shift are (C,). ----------------------
+# The two implementations.  x is (T or 1, B, H, W, C) and contiguous. --------------------------------------------------
 
 
-def _spikes(x: Tensor, scale: Tensor, shift: Tensor, cell: Cell, pool: bool) -> Tensor:
+def _spikes(x: Tensor, norm: Norm, cell: Cell, pool: bool) -> Tensor:
     """Spikes (T, B, H, W, C), or with `pool` their means over 2×2 cells, (T, B, H//2, W//2, C)."""
     if _compiled(x):
         _, samples, height, width, channels = x.shape
         size = (height // 2, width // 2) if pool else (height, width)
         spikes = x.new_empty(cell.steps, samples, *size, channels)
-        kernel.run("forward", _layer(x, cell, pool), x, scale, shift, spikes)
+        kernel.run("forward", _layer(x, cell, pool), _pointers(norm), x, spikes)
         return spikes
-    spikes = (_membranes(x, scale, shift, cell) >= cell.fires).to(x.dtype)
+    spikes = (_membranes(x, norm, cell) >= cell.fires).to(x.dtype)
     if not pool:
         return spikes
     pooled = F.avg_pool2d(_channels_first(spikes).flatten(0, 1), 2)
     return _channels_last(pooled.unflatten(0, spikes.shape[:2]))
 
 
-def _grad_current(x: Tensor, scale: Tensor, shift: Tensor, grad: Tensor, cell: Cell, pool: bool) -> Tensor:
-    """The gradient of the current, of the shape of x, from `grad`, the gradient of the (pooled) spikes."""
+def _gradients(
+    x: Tensor, norm: Norm, grad: Tensor, cell: Cell, pool: bool, affine_wanted: bool
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The gradients of x and of BatchNorm's weight and bias from `grad`, the gradient of the (pooled) spikes.
+
+    `grad` has one step where it is the same at all steps.  The gradients of weight and bias, (C,), are None where they
+    are neither wanted nor needed for that of x.
+    """
+    summed = affine_wanted or norm.batch
     if _compiled(x) and cell.half_width:
-        row_is_dropped = pool and x.shape[2] % 2  # by the pool; C does not write its gradient
-        grad_current = torch.zeros_like(x) if row_is_dropped else torch.empty_like(x)
-        kernel.run("backward", _layer(x, cell, pool), x, scale, shift, grad, grad_current)
-        return grad_current
-    grad = grad.to(scale.dtype)
+        row_is_dropped = pool and x.shape[2] % 2  # by the pool; its neurons have no gradient, and C skips them
+        grad_x = torch.zeros_like(x) if row_is_dropped else torch.empty_like(x)
+        grads = (torch.empty_like(norm.scale), torch.empty_like(norm.scale)) if summed else (None, None)
+        layer = _layer(x, cell, pool, even=len(grad) != cell.steps)
+        kernel.run("backward", layer, _pointers(norm), x, grad, grad_x, *grads)
+        return grad_x, *grads
+    through_steps = _grad_current(x, norm, grad, cell, pool)
+    centred = x - norm.mean
+    total = sum(reversed(through_steps.unbind(0)))  # over time, backwards as in C
+    if len(x) != cell.steps:  # one current was used at all steps
+        through_steps = total[None]
+    grad_x = (through_steps * norm.scale).to(x.dtype)
+    if not summed:
+        return grad_x, None, None
+    level, tilt = _sum(total, pool), _sum(sum(reversed((through_steps * centred).unbind(0))), pool)
+    inverse, count = norm.inverse.to(tilt.dtype), x[..., 0].numel()
+    grads = [(tilt * inverse).to(norm.scale.dtype), level.to(norm.scale.dtype)]
+    if norm.batch:  # mean and variance depend on every x
+        level, tilt = level / count, tilt * inverse * inverse / count
+        level, tilt = ((norm.scale.to(part.dtype) * part).to(norm.scale.dtype) for part in (level, tilt))
+        grad_x = (grad_x - (level + tilt * centred)).to(x.dtype)
+    return grad_x, *grads
+
+
+def _sum(values: Tensor, pool: bool) -> Tensor:
+    """The sum of (B, H, W, C) for each channel; on a CPU in the order of C: over each row of the output, then all."""
+    if values.device.type != "cpu":
+        return values.sum((0, 1, 2))
+    pair = 2 if pool else 1
+    rows = values.shape[1] // pair
+    each = values[:, : rows * pair].double().reshape(len(values) * rows, -1, values.shape[-1])
+    return each.cumsum(1)[:, -1].cumsum(0)[-1]  # torch's own sums have an order of their own
+
+
+def _grad_current(x: Tensor, norm: Norm, grad: Tensor, cell: Cell, pool: bool) -> Tensor:
+    """The gradient of the current of each step, (T, B, H, W, C), in the precision of membranes."""
+    grad = grad.to(norm.scale.dtype).expand(cell.steps, *grad.shape[1:])
     if pool:
         spread = (grad / 4).repeat_interleave(2, 2).repeat_interleave(2, 3)
         grad = F.pad(spread, (0, 0, 0, x.shape[3] % 2, 0, x.shape[2] % 2))
     if isinstance(cell.rule, Rate):
-        current = x * scale + shift
-        grad_current = grad * cell.rule.slope(current.mean(0), cell.tau)
-    else:
-        grad_current = _through_time(_membranes(x, scale, shift, cell), grad, cell)
-    if len(x) != cell.steps:  # one current was used at all steps; the sum runs backwards, as in C
-        grad_current = sum(reversed(grad_current.unbind(0)))[None]
-    return grad_current.to(x.dtype)
+        current = x * norm.scale + norm.shift
+        return grad * cell.rule.slope(current.mean(0), cell.tau)
+    return _through_time(_membranes(x, norm, cell), grad, cell)
 
 
-def _membranes(x: Tensor, scale: Tensor, shift: Tensor, cell: Cell) -> Tensor:
+def _membranes(x: Tensor, norm: Norm, cell: Cell) -> Tensor:
     """m[t] for all t, (T, B, H, W, C)."""
-    current = (x * scale + shift).expand(cell.steps, *x.shape[1:])
+    current = (x * norm.scale + norm.shift).expand(cell.steps, *x.shape[1:])
     membranes = torch.empty_like(current, memory_format=torch.contiguous_format)
     v = None  # the membrane after the reset
     for i, m in zip(current.unbind(0), membranes.unbind(0), strict=True):
@@ -198,10 +253,14 @@ def _compiled(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype in kernel.NUMBERS and kernel.library(x.dtype) is not None
 
 
-def _layer(x: Tensor, cell: Cell, pool: bool) -> kernel.Layer:
+def _layer(x: Tensor, cell: Cell, pool: bool, even: bool = False) -> kernel.Layer:
     steps, samples, height, width, channels = x.shape
-    constant = steps != cell.steps  # one current for all steps
+    constant = steps != cell.steps  # one current for all steps; `even` says the same of the gradient of the spikes
     return kernel.Layer(
-        cell.steps, samples, height, width, channels, constant, 2 if pool else 1, cell.detach_reset,
+        cell.steps, samples, height, width, channels, constant, even, 2 if pool else 1, cell.detach_reset,
         cell.tau, cell.threshold, cell.fires, cell.half_width or 0.0,
     )  # fmt: skip
+
+
+def _pointers(norm: Norm) -> kernel.Norm:
+    return kernel.Norm(*(values.data_ptr() for values in norm[:-1]), norm.batch)

@@ -27,9 +27,15 @@ class Layer(ctypes.Structure):
 
     _fields_ = [
         *((name, ctypes.c_int64) for name in ("steps", "samples", "height", "width", "channels")),
-        *((name, ctypes.c_int64) for name in ("constant", "pool", "detach")),
+        *((name, ctypes.c_int64) for name in ("constant", "even", "pool", "detach")),
         *((name, ctypes.c_double) for name in ("tau", "threshold", "fires", "gamma")),
     ]
+
+
+class Norm(ctypes.Structure):
+    """The struct `Norm` of neuron.c, field by field."""
+
+    _fields_ = [*((name, ctypes.c_void_p) for name in ("scale", "shift", "mean", "inverse")), ("batch", ctypes.c_int64)]
 
 
 @cache
@@ -48,12 +54,12 @@ def library(dtype: torch.dtype) -> ctypes.CDLL | None:
     return None
 
 
-def run(name: str, layer: Layer, *tensors: Tensor) -> None:
-    """Call the function `name` of neuron.c, "forward" or "backward", with contiguous tensors and torch's threads.
+def run(name: str, layer: Layer, norm: Norm, *tensors: Tensor | None) -> None:
+    """Call "forward", "backward" or "statistics" of neuron.c with contiguous tensors and torch's threads.
 
     Raises MemoryError where C has no memory for one row of membranes.
     """
     function = getattr(library(tensors[0].dtype), name)
-    pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
-    if function(ctypes.byref(layer), *pointers, ctypes.c_int(torch.get_num_threads())):
+    pointers = [ctypes.c_void_p(None if tensor is None else tensor.data_ptr()) for tensor in tensors]
+    if function(ctypes.byref(layer), ctypes.byref(norm), *pointers, ctypes.c_int(torch.get_num_threads())):
         raise MemoryError("The compiled neuron has no memory for one row of membranes.")

@@ -66,7 +66,8 @@ class Network(nn.Module):
         narrow = self.precision == "bfloat16"
         with torch.autocast(images.device.type, torch.bfloat16) if narrow else nullcontext():
             spikes = self.body(current)  # where the current has one step, the first neurons use it at every step
-        return self.head(spikes.to(images.dtype).mean(0))  # linear, so the mean over time may be taken first
+        total = spikes.to(images.dtype).sum(0)  # and not the mean, whose backward pass writes T equal gradients
+        return self.head((total / len(spikes)).flatten(1))  # linear, so the mean over time may be taken first
 
     def _normalised_frames(self, images: Tensor) -> Tensor:
         """The one frame of direct encoding, (1, B, C, H, W), or the T frames of event data, (T, B, C, H, W)."""

@@ -8,6 +8,8 @@ be differentiated twice.  The smooth path is another function, s[t] = S(m[t] - Î
 backward rule; its exact gradient has the form of the surrogate gradient.
 """
 
+from functools import cache
+
 import snntorch as snn
 import torch
 import torch.nn.functional as F
@@ -101,10 +103,8 @@ class LIF(nn.Module):
 
     def cell(self, steps: int, x: Tensor) -> fused.Cell:
         """The constants of one call on `x` with `steps` steps."""
-        fires = torch.tensor(self.threshold, dtype=fused.real(x))
-        if self.fire_at == ">":
-            fires = torch.nextafter(fires, torch.full_like(fires, torch.inf))
-        return fused.Cell(steps, self.tau, self.threshold, fires.item(), self.rule, self.detach_reset)
+        fires = _fires(self.threshold, self.fire_at, fused.real(x))
+        return fused.Cell(steps, self.tau, self.threshold, fires, self.rule, self.detach_reset)
 
     def _stepped(self, current: Tensor) -> Tensor:
         leaky = self.to_leaky().to(current.device)
@@ -132,6 +132,13 @@ class LIF(nn.Module):
         return f"{self.rule.name}, tau={self.tau}, threshold={self.threshold}, fire_at={self.fire_at!r}"
 
 
+@cache
+def _fires(threshold: float, fire_at: str, dtype: torch.dtype) -> float:
+    """The smallest membrane of type `dtype` that spikes."""
+    fires = torch.tensor(threshold, dtype=dtype)
+    return (fires if fire_at == ">=" else torch.nextafter(fires, torch.full_like(fires, torch.inf))).item()
+
+
 class NormedLIF(nn.BatchNorm2d):
     """BatchNorm over all steps, the neuron, and with `pool` a 2Ã—2 average pool, in one pass over memory.
 
@@ -155,7 +162,7 @@ class NormedLIF(nn.BatchNorm2d):
         if self.neuron.path == "fast":
             norm = self.weight, self.bias, mean, var, self.eps, self.training
             return fused.NormedSpikes.apply(x, *norm, self.neuron.cell(self.steps, x), self.pool)
-        scale, shift = fused.affine(self.weight, self.bias, mean, var, self.eps, fused.real(x))
+        scale, shift = fused.affine(self.weight, self.bias, mean, (var + self.eps).rsqrt(), fused.real(x))
         current = x * scale.view(-1, 1, 1) + shift.view(-1, 1, 1)
         spikes = self.neuron(current.expand(self.steps, *x.shape[1:])).to(x.dtype)
         return F.avg_pool2d(spikes.flatten(0, 1), 2).unflatten(0, spikes.shape[:2]) if self.pool else spikes
