@@ -106,8 +106,8 @@ lint: $(READY)  ## check the style, and whether every notebook's twin is up to d
 	@$(RUN) check
 
 bench: $(READY)  ## compare a training step's time and memory with two other implementations, on an idle machine
-	@$(PYTHON) benchmarks/bench.py
-	@$(PYTHON) benchmarks/accuracy.py
+	@COMPANION_ARITHMETIC=native $(PYTHON) benchmarks/bench.py
+	@COMPANION_ARITHMETIC=native $(PYTHON) benchmarks/accuracy.py
 
 emulate: $(READY)  ## compute the same few steps on emulated processors of two makers, and compare (needs qemu-user)
 	@$(PYTHON) benchmarks/emulate.py

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import rendering
 
-from paperlib import attacks, files, networks, profiles
+from paperlib import arithmetic, attacks, files, networks, profiles
 from paperlib.data import datasets
 from paperlib.errors import Refused
 from paperlib.measures import statistics
@@ -42,7 +42,7 @@ def main() -> None:
 
 def measured(name: str, seeds: Sequence[int]) -> dict:
     """Accuracies (seeds,) of each precision, clean and under PGD, and the paired difference with its t interval."""
-    profile = profiles.load(name)
+    profile = profiles.load(name).computed(arithmetic.current())
     parameters = profile.parameters("tab-ablation")
     eps, samples = parameters["eps_255"][-1], parameters["samples"]
     attack = attacks.standard("pgd", eps / 255, steps=parameters["pgd_steps"])

@@ -10,8 +10,6 @@ are written at the end, so the run may be interrupted.
 import json
 import math
 import os
-import platform
-import re
 import statistics
 import subprocess
 import sys
@@ -26,7 +24,7 @@ from rendering import PGD, SR
 from steps import CASES, VARIANTS, Case, Limit, Subject, fast_bfloat16
 from tqdm import tqdm
 
-from paperlib import files
+from paperlib import arithmetic, files
 
 HERE = Path(__file__).parent
 REPETITIONS = {"small": 9, "VGG-11": 4}  # after one that warms up
@@ -36,12 +34,6 @@ SIZES = {  # (T, batch) by axis
     "VGG-11": {"T": [(T, 8) for T in (1, 2, 4, 8)], "batch": [(4, batch) for batch in (8, 16)]},
 }
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TRIM_THRESHOLD_": "4000000000"}  # as in the Makefile
-PORTABLE = {  # the arithmetic in which every x86-64 processor gives the same bits
-    "ATEN_CPU_CAPABILITY": "avx2",
-    "ONEDNN_MAX_CPU_ISA": "AVX2",
-    "MKL_CBWR": "COMPATIBLE",
-    "OMP_NUM_THREADS": "1",
-}
 LAPTOP_REPETITIONS = 100
 ALLOCATORS = {"make's": MALLOC, "glibc's own": {}}
 
@@ -67,10 +59,9 @@ def main() -> None:
 
 def machine() -> dict:
     """What the numbers depend on besides the code."""
-    cpuinfo = Path("/proc/cpuinfo")
-    model = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
     return {
-        "processor": model[1] if model else platform.processor() or platform.machine(),
+        "processor": arithmetic.processor(),
+        "arithmetic": arithmetic.current(),
         "cores": torch.get_num_threads(),
         "bfloat16": fast_bfloat16(),
         "torch": torch.__version__,
@@ -153,7 +144,7 @@ def in_fresh_process(network: str, variant: str, case: Case, allocator: dict[str
 def laptop(repetitions: int) -> dict[str, float]:
     """The result of laptop.py with portable arithmetic and make's allocator: median seconds of each step."""
     command = [sys.executable, str(HERE / "laptop.py"), str(repetitions)]
-    env = os.environ | MALLOC | PORTABLE
+    env = os.environ | MALLOC | arithmetic.settings(arithmetic.PORTABLE)
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=env).stdout)
 
 

@@ -10,11 +10,7 @@ FreeType, and the PNG encoder).
 import hashlib
 import io
 import json
-import sys
 from dataclasses import replace
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from paperlib import arithmetic  # before numpy and torch, for it settles the arithmetic
 

@@ -39,8 +39,7 @@ _AVX512 = _AVX2 | {
     "OPENBLAS_CORETYPE": "SkylakeX",
     "NPY_DISABLE_CPU_FEATURES": "AVX512_ICL AVX512_SPR",
 }
-_VARIABLES = _AVX2 | _THREADS
-_before = {name: os.environ.get(name) for name in _VARIABLES}  # what `native` restores
+_before = {name: os.environ.get(name) for name in _AVX2 | _THREADS}  # what `native` restores
 
 
 def settle(name: str | None = None) -> None:
@@ -64,19 +63,26 @@ def settle(name: str | None = None) -> None:
             stacklevel=3,
         )
         return
-    for variable, value in (_before if name == NATIVE else _settings(name)).items():
+    for variable, value in (_before | settings(name)).items():
         if value is None:
             os.environ.pop(variable, None)
         else:
             os.environ[variable] = value
-    os.environ[VARIABLE] = name
 
 
 def current() -> str:
     """The arithmetic of this process, one of `NAMES`."""
     chosen = os.environ.get(VARIABLE, NATIVE)
-    stands = chosen in NAMES and all(os.environ.get(key) == value for key, value in _settings(chosen).items())
+    stands = chosen in NAMES and all(os.environ.get(key) == value for key, value in settings(chosen).items())
     return chosen if stands else NATIVE
+
+
+def settings(name: str) -> dict[str, str]:
+    """The environment variables of an arithmetic.  Only x86-64 has a choice of instructions here."""
+    instructions = {PORTABLE: _AVX2, AVX512: _AVX512, NATIVE: {}}[name]
+    if platform.machine() not in ("x86_64", "AMD64"):
+        instructions = {}
+    return {VARIABLE: name} | instructions | ({} if name == NATIVE else _THREADS)
 
 
 def require(name: str, what: str) -> None:
@@ -99,14 +105,6 @@ def processor() -> str:
         if key in _cpuinfo():
             return _cpuinfo()[key]
     return platform.processor() or platform.machine()
-
-
-def _settings(name: str) -> dict[str, str]:
-    """The environment variables of an arithmetic.  Only x86-64 has a choice of instructions here."""
-    if name == NATIVE:
-        return {}
-    chosen = _AVX2 if name == PORTABLE else _AVX512
-    return (chosen if platform.machine() in ("x86_64", "AMD64") else {}) | _THREADS
 
 
 @cache

@@ -34,9 +34,7 @@ AVX512 = {"3 steps of training": "81b0f0ec9a76cafd", "numpy": "195e2089dec3ddc6"
 
 def python(code: str, **variables: str | None) -> subprocess.CompletedProcess:
     """A fresh interpreter without the settings of this process."""
-    clean = {
-        key: value for key, value in os.environ.items() if key not in (arithmetic.VARIABLE, *arithmetic._VARIABLES)
-    }
+    clean = {key: value for key, value in os.environ.items() if key not in arithmetic.settings("portable")}
     command = [sys.executable, "-c", code]
     return subprocess.run(command, env=clean | variables, cwd=ROOT, capture_output=True, text=True)
 
@@ -77,8 +75,8 @@ def test_too_late_is_said_in_one_sentence(library):
 
 
 def test_settings_that_stand_before_are_not_too_late():
-    settings = arithmetic._settings("portable") | {arithmetic.VARIABLE: "portable"}
-    done = python("import torch, paperlib; from paperlib import arithmetic; print(arithmetic.current())", **settings)
+    code = "import torch, paperlib; from paperlib import arithmetic; print(arithmetic.current())"
+    done = python(code, **arithmetic.settings("portable"))
     assert (done.stdout.split(), done.stderr) == (["portable"], "")
 
 
