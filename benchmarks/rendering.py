@@ -47,9 +47,8 @@ def into_readme(page: str, path: Path, mark: str) -> None:
 
 def _machine(machine: dict) -> str:
     malloc = ", ".join(f"{name}={value or 'not set'}" for name, value in machine["malloc"].items())
-    lines = [
-        f"{machine['processor']}, {machine['cores']} cores, torch {machine['torch']}; {machine['arithmetic']} arithmetic; {malloc}."
-    ]
+    built = f"torch {machine['torch']}, {machine['arithmetic']} arithmetic"
+    lines = [f"{machine['processor']}, {machine['cores']} cores, {built}; {malloc}."]
     if not machine["bfloat16"]:
         lines.append("This processor has no bfloat16 arithmetic: the float32 rows apply, and the others are left out.")
     return " ".join(lines) + " A **bold** figure has reached its aim."

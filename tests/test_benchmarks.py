@@ -138,6 +138,7 @@ def made_up(bfloat16=True):
     variants = ["stepping", "folded", "float32", *(["bfloat16"] if bfloat16 else [])]
     base = {"stepping": 8.0, "folded": 6.0, "float32": 4.0, "bfloat16": 2.0, "limit": 3.0}
     machine = {"processor": "Abacus 9", "cores": 2, "bfloat16": bfloat16, "torch": "9.9", "malloc": {}}
+    machine["arithmetic"] = "native"
     memory = [
         {"network": n, "allocator": allocator, "mb": {v: 100 * base[v] for v in variants}, "parameters_mb": 20.0}
         for n in steps.CASES
