@@ -87,7 +87,8 @@ def test_the_same_run_gives_the_same_bytes(tmp_path, notebook, monkeypatch):
     assert len(bars) == 2 and all(line.startswith("fig-t: bar 3 ") for line in bars)
 
     # what was imported, but for the words, which decide no number; each file alone as well, should it be deleted
-    imported = [f"paperlib/{name}.py" for name in ("__init__", "errors", "files", "labels", "paths", "records")]
+    names = ("__init__", "arithmetic", "errors", "files", "labels", "paths", "records")
+    imported = [f"paperlib/{name}.py" for name in names]
     rule, *alone = (tmp_path / "two" / "fig-t.done.d").read_text().splitlines()
     assert rule == f"two/fig-t.done: {' '.join(imported)}" and alone == [f"{name}:" for name in imported]
 

@@ -17,7 +17,7 @@ from PIL import Image
 from test_experiments import IMPORTED, VANILLA
 from torch import nn
 
-from paperlib import attacks, paths
+from paperlib import arithmetic, attacks, paths
 from paperlib.attacks import evaluation
 from paperlib.errors import Refused
 from paperlib.networks import Network
@@ -495,7 +495,7 @@ def test_an_imported_network_is_kept_and_loaded_to_the_same_logits(
     assert checkpoints.is_trained(imported) and checkpoints.in_folder(imported.key) == imported
     assert sorted(f.name for f in imported.folder.iterdir()) == ["checkpoint.json", "weights.pt"]
     content = json.loads((imported.folder / "checkpoint.json").read_text())
-    assert content["experiment"] == asdict(imported)
+    assert content["experiment"] | {"arithmetic": "native"} == asdict(imported)
     assert content["data_sha256"] is None  # what it was trained on is not in the file
     x = torch.rand(2, 3, 32, 32)
     expected = released.load(file, "wrn16", "cifar10")(x)
@@ -512,6 +512,7 @@ def test_a_file_in_double_precision_takes_images_as_all_do(store, colours, tmp_p
 
 
 def test_an_imported_network_is_evaluated_as_any_other(imported, file, monkeypatch):
+    monkeypatch.setattr(arithmetic, "current", lambda: imported.arithmetic)
     both, calls, forward = [None, attacks.standard("fgsm", 4 / 255)], [], Network.forward
     how = {"samples": 4, "device": "cpu", "progress": False}
     found = evaluations.evaluated([imported], both, **how)
