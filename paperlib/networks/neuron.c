@@ -5,14 +5,15 @@
    odd row or column is dropped.  Nothing but x is needed for backward: a row's membranes are computed again, in cache.
 
    A task is one row of the output: the `pool` rows of the input below it, which are one piece of memory at each step.
-   It is computed in pieces of `LANES` cells, each through all steps, so that membranes and gradients stay in registers.
-   What there is for each channel is repeated for each cell of a row, because maps of 8 channels are shorter than a piece.
+   What there is for each channel is repeated for each cell of a row, so that a loop runs over a whole row: maps of 8
+   channels would leave loops over channels too short.
 
    Every operation is one IEEE addition, subtraction, multiplication, division or comparison in the order of fused.py, so
    that both give the same bits (compile with -ffp-contract=off); the order of sums is fixed, for any number of threads. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <tgmath.h>
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 
 #if defined(BFLOAT16) /* kept in 16 bits, computed in 32 */
@@ -36,31 +37,6 @@ static inline real load(number x) { return x; }
 static inline number store(real value) { return value; }
 #endif
 
-/* A piece: vectors as GCC and Clang have them, of any processor; each operation is one on every lane. */
-enum { LANES = 64 / sizeof(real) };
-typedef real vector __attribute__((vector_size(64)));
-typedef __typeof__((vector){0} < (vector){0}) mask; /* -1 or 0 */
-
-static ALWAYS_INLINE vector both(mask these, vector values) { return (vector)(these & (mask)values); } /* else 0 */
-static ALWAYS_INLINE vector magnitude(vector x) { return (vector)((mask)x & ~(mask)(-(vector){0})); }
-static ALWAYS_INLINE vector of(const real *row) { return *(const vector *)row; } /* a thread's own, aligned */
-static ALWAYS_INLINE vector load_piece(const number *x, int64_t count) {
-    real lanes[LANES] = {0};
-    if (count >= LANES)
-        for (int64_t k = 0; k < LANES; k++) lanes[k] = load(x[k]);
-    else
-        for (int64_t k = 0; k < count; k++) lanes[k] = load(x[k]);
-    vector piece;
-    memcpy(&piece, lanes, sizeof piece);
-    return piece;
-}
-static ALWAYS_INLINE void store_piece(number *x, vector piece, int64_t count) {
-    if (count >= LANES)
-        for (int64_t k = 0; k < LANES; k++) x[k] = store(piece[k]);
-    else
-        for (int64_t k = 0; k < count; k++) x[k] = store(piece[k]);
-}
-
 typedef struct {
     int64_t steps, samples, height, width, channels;
     int64_t constant, even, pool, detach; /* x, grad_spikes have one step; 1 or 2; the reset has no gradient */
@@ -73,10 +49,9 @@ typedef struct {
     int64_t batch; /* mean and variance are those of x, which then has a gradient through them */
 } Norm;
 
-/* A thread's own memory: rows of the cells of one task, `grad` one for each step, and the membranes of one piece. */
+/* A thread's own memory: rows of the cells of one task, and at the end the membranes of all steps. */
 typedef struct {
-    real *scale, *shift, *mean, *sum, *dot, *grad;
-    vector *membrane;
+    real *scale, *shift, *mean, *current, *kept, *grad, *total, *sum, *dot, *membrane;
 } Rows;
 
 static int64_t heights(const Layer *n) { return n->height / n->pool; } /* of the output */
@@ -101,27 +76,30 @@ static int64_t stride(const Layer *n) { return (n->pool * cells(n) + 15) / 16 * 
 /* Rows for this thread, with scale, shift and mean in place; NULLs where memory is short. */
 static Rows rows(const Layer *n, const Norm *norm) {
     const int64_t S = stride(n), R = n->pool * cells(n);
-    real *m = aligned_alloc(64, sizeof(real) * (5 + n->steps) * S + sizeof(vector) * n->steps);
+    real *m = aligned_alloc(64, sizeof(real) * (9 + n->steps) * S);
     if (!m) return (Rows){0};
-    memset(m, 0, sizeof(real) * (5 + n->steps) * S); /* the cells behind the end of a row count as 0 */
     repeat(norm->scale, n->channels, R, m);
     repeat(norm->shift, n->channels, R, m + S);
     repeat(norm->mean, n->channels, R, m + 2 * S);
-    real *grad = m + 5 * S;
-    return (Rows){m, m + S, m + 2 * S, m + 3 * S, m + 4 * S, grad, (vector *)(grad + n->steps * S)};
+    return (Rows){m, m + S, m + 2 * S, m + 3 * S, m + 4 * S, m + 5 * S, m + 6 * S, m + 7 * S, m + 8 * S, m + 9 * S};
 }
 
-/* m[t] = τ·v[t-1] + x[t]·scale + shift and v[t] = (1 - s[t])·m[t], of the piece of a task that begins at cell j. */
-static ALWAYS_INLINE void integrate(const Layer *n, const number *x, int64_t task, int64_t j, const Rows *r) {
+/* m[t] = τ·v[t-1] + x[t]·scale + shift and v[t] = (1 - s[t])·m[t]. */
+static void integrate(const Layer *n, const number *x, int64_t task, const Rows *r) {
     const real tau = n->tau, fires = n->fires;
-    const vector scale = of(r->scale + j), shift = of(r->shift + j);
-    const int64_t count = n->pool * cells(n) - j;
-    vector v = {0}, current = v;
+    const int64_t R = n->pool * cells(n);
+    const real *restrict scale = r->scale, *restrict shift = r->shift;
+    real *restrict current = r->current, *restrict v = r->kept;
+    memset(v, 0, sizeof(real) * R);
     for (int64_t t = 0; t < n->steps; t++) {
-        if (t == 0 || !n->constant) current = load_piece(x + input_row(n, t, task) + j, count) * scale + shift;
-        const vector m = v * tau + current;
-        r->membrane[t] = m;
-        v = both(~(m >= fires), m);
+        const number *restrict in = x + input_row(n, t, task);
+        real *restrict m = r->membrane + t * stride(n);
+        if (t == 0 || !n->constant)
+            for (int64_t j = 0; j < R; j++) current[j] = load(in[j]) * scale[j] + shift[j];
+        for (int64_t j = 0; j < R; j++) {
+            m[j] = v[j] * tau + current[j];
+            v[j] = m[j] >= fires ? 0 : m[j];
+        }
     }
 }
 
@@ -141,20 +119,17 @@ static ALWAYS_INLINE void twice(const Layer *n, const number *restrict grad_spik
 
 static void forward_task(const Layer *n, const number *x, number *spikes, int64_t task, const Rows *r) {
     const real fires = n->fires;
-    const vector one = (vector){0} + 1;
     const int64_t R = n->pool * cells(n), W = cells(n), C = n->channels;
-    for (int64_t j = 0; j < R; j += LANES) {
-        integrate(n, x, task, j, r);
-        for (int64_t t = 0; t < n->steps; t++) {
-            const vector s = both(r->membrane[t] >= fires, one);
-            if (n->pool == 1) store_piece(spikes + output_row(n, t, task) + j, s, R - j);
-            else *(vector *)(r->grad + t * stride(n) + j) = s;
-        }
-    }
-    for (int64_t t = 0; n->pool == 2 && t < n->steps; t++) {
+    real *restrict count = r->current;
+    integrate(n, x, task, r);
+    for (int64_t t = 0; t < n->steps; t++) {
         number *restrict s = spikes + output_row(n, t, task);
-        real *restrict count = r->grad + t * stride(n);
-        for (int64_t j = 0; j < W; j++) count[j] += count[j + W];
+        const real *restrict m = r->membrane + t * stride(n);
+        if (n->pool == 1) {
+            for (int64_t j = 0; j < R; j++) s[j] = store(m[j] >= fires ? 1 : 0);
+            continue;
+        }
+        for (int64_t j = 0; j < W; j++) count[j] = (real)(m[j] >= fires ? 1 : 0) + (m[j + W] >= fires ? 1 : 0);
         if (C == 8) means(n, count, s, 8);
         else if (C == 16) means(n, count, s, 16);
         else means(n, count, s, C);
@@ -206,35 +181,39 @@ static void backward_task(const Layer *n, const number *x, const number *grad_sp
                           int64_t task, const Rows *r) {
     const real tau = n->tau, threshold = n->threshold, fires = n->fires;
     const real gamma = n->gamma, height = 1 / (n->gamma * n->gamma);
-    const int64_t R = n->pool * cells(n), S = stride(n);
-    for (int64_t t = 0; t < (n->even ? 1 : n->steps); t++)
-        spread(n, grad_spikes + output_row(n, t, task), r->grad + t * S);
-    for (int64_t j = 0; j < R; j += LANES) {
-        const vector scale = of(r->scale + j), mean = of(r->mean + j);
-        vector v = {0}, sum = v, dot = v; /* v is now the gradient of v[t] */
-        integrate(n, x, task, j, r);
-        for (int64_t t = n->steps - 1; t >= 0; t--) {
-            const vector m = r->membrane[t], grad = of(r->grad + (n->even ? 0 : t * S) + j);
-            vector slope = gamma - magnitude(m - threshold);
-            slope = both(~(slope < 0), slope) * height;
-            const vector reset = n->detach ? (vector){0} : v * m;
-            const vector gradient = both(~(m >= fires), v) + slope * (grad - reset);
-            v = gradient * tau;
-            sum += gradient;
-            if (n->constant) continue; /* the sum over time is the gradient of x */
-            const int64_t from = input_row(n, t, task) + j;
-            store_piece(grad_x + from, gradient * scale, R - j);
-            if (sums) dot += gradient * (load_piece(x + from, R - j) - mean);
+    const int64_t R = n->pool * cells(n), C = n->channels;
+    const real *restrict scale = r->scale, *restrict mean = r->mean, *restrict grad = r->grad;
+    real *restrict v = r->kept, *restrict total = r->total, *restrict sum = r->sum, *restrict dot = r->dot;
+    integrate(n, x, task, r);
+    memset(v, 0, sizeof(real) * R); /* now the gradient of v[t] */
+    memset(sum, 0, sizeof(real) * R);
+    memset(dot, 0, sizeof(real) * R);
+    for (int64_t t = n->steps - 1; t >= 0; t--) {
+        const real *restrict m = r->membrane + t * stride(n);
+        const number *restrict in = x + input_row(n, t, task);
+        number *restrict out = grad_x + input_row(n, t, task);
+        if (t == n->steps - 1 || !n->even) spread(n, grad_spikes + output_row(n, n->even ? 0 : t, task), r->grad);
+        for (int64_t j = 0; j < R; j++) {
+            real slope = gamma - fabs(m[j] - threshold), reset = n->detach ? 0 : v[j] * m[j];
+            slope = (slope < 0 ? 0 : slope) * height;
+            real gradient = (m[j] >= fires ? 0 : v[j]) + slope * (grad[j] - reset);
+            v[j] = gradient * tau;
+            sum[j] += gradient;
+            total[j] = gradient;
         }
-        if (n->constant) {
-            const int64_t from = input_row(n, 0, task) + j;
-            store_piece(grad_x + from, sum * scale, R - j);
-            if (sums) dot = sum * (load_piece(x + from, R - j) - mean);
-        }
-        *(vector *)(r->sum + j) = sum;
-        *(vector *)(r->dot + j) = dot;
+        if (n->constant) continue; /* the sum over time is the gradient of x */
+        for (int64_t j = 0; j < R; j++) out[j] = store(total[j] * scale[j]);
+        if (sums)
+            for (int64_t j = 0; j < R; j++) dot[j] += total[j] * (load(in[j]) - mean[j]);
     }
-    if (sums) by_channels(n, r->sum, r->dot, R, sums + task * 2 * n->channels);
+    if (n->constant) {
+        const number *restrict in = x + input_row(n, 0, task);
+        number *restrict out = grad_x + input_row(n, 0, task);
+        for (int64_t j = 0; j < R; j++) out[j] = store(sum[j] * scale[j]);
+        if (sums)
+            for (int64_t j = 0; j < R; j++) dot[j] = sum[j] * (load(in[j]) - mean[j]);
+    }
+    if (sums) by_channels(n, sum, dot, R, sums + task * 2 * C);
 }
 
 /* The gradients of weight and bias; the sums over all tasks take the place of those of the first. */
@@ -250,12 +229,12 @@ static void totals(const Layer *n, const Norm *norm, double *sums, real *grad_we
 /* Rows of what the gradient through mean and variance subtracts from that of x: level + tilt·(x - mean). */
 static void level_and_tilt(const Layer *n, const Norm *norm, const double *sums, const Rows *r) {
     const int64_t C = n->channels, count = (n->constant ? 1 : n->steps) * n->samples * n->height * n->width;
-    for (int64_t c = 0; c < C; c++) { /* `scale` is not needed any more */
-        r->shift[c] = norm->scale[c] * (sums[c] / count);
-        r->scale[c] = norm->scale[c] * (sums[c + C] * norm->inverse[c] * norm->inverse[c] / count);
+    for (int64_t c = 0; c < C; c++) {
+        r->grad[c] = norm->scale[c] * (sums[c] / count);
+        r->total[c] = norm->scale[c] * (sums[c + C] * norm->inverse[c] * norm->inverse[c] / count);
     }
-    repeat(r->shift, C, cells(n), r->sum);
-    repeat(r->scale, C, cells(n), r->dot);
+    repeat(r->grad, C, cells(n), r->sum);
+    repeat(r->total, C, cells(n), r->dot);
 }
 
 /* For each channel of one map (height, width, channels) the sums of x - first and of its square: the rows are added up in
