@@ -47,7 +47,7 @@ def main() -> int:
 
 def digests(emulator: list[str]) -> dict[str, str]:
     """The digests as computed under `emulator`, a command that takes another one; [] is this processor."""
-    variables = {arithmetic.VARIABLE: arithmetic.PORTABLE, "CC": "/bin/false"} if emulator else {}
+    variables = {arithmetic.VARIABLE: arithmetic.PORTABLE} | ({"CC": "/bin/false"} if emulator else {})
     command = [*emulator, sys.executable, "-W", "ignore", str(SCRIPT)]
     done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True)
     if done.returncode:

@@ -24,9 +24,9 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a termination is handled like an interruption
     try:
         if "profile" in arguments:
-            errors.one_of("profile", arguments.profile, sorted(path.stem for path in paths.PARAMS.glob("*.yml")))
             from paperlib.profiles import reading
 
+            errors.one_of("profile", arguments.profile, reading.names())
             arithmetic.settle(reading.arithmetic_of(arguments.profile))
         if "artifact" in arguments:
             arguments.artifact = _name(arguments.artifact)

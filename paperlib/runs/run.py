@@ -119,9 +119,8 @@ def begin(artifact: str, namespace: dict[str, Any], *, on_events: bool = False) 
         profile, changed = profile.computed(settled), [*changed, f"the arithmetic, which is {settled}"]
     folder = paths.RESULTS / profile.name
     if changed:
-        folder = (
-            paths.BUILD / "own" / f"{artifact}-{files.sha256(repr((settled, sorted(values.items()))).encode())[:8]}"
-        )
+        hashed = files.sha256(repr((settled, sorted(values.items()))).encode())[:8]
+        folder = paths.BUILD / "own" / f"{artifact}-{hashed}"
         print(
             f"Not as in {profile.origin}: {', '.join(changed)}. "
             f"This run's record therefore goes to {folder.relative_to(paths.ROOT)}/."
