@@ -106,8 +106,12 @@ lint: $(READY)  ## check the style, and whether every notebook's twin is up to d
 	@$(RUN) check
 
 bench: $(READY)  ## compare a training step's time and memory with two other implementations, on an idle machine
-	@COMPANION_ARITHMETIC=native $(PYTHON) benchmarks/bench.py
-	@COMPANION_ARITHMETIC=native $(PYTHON) benchmarks/accuracy.py
+	$(if $(filter cuda,$(DEVICE)),@$(MORE) gpu PARTS=bench,@COMPANION_ARITHMETIC=native $(PYTHON) benchmarks/bench.py && \
+	  COMPANION_ARITHMETIC=native $(PYTHON) benchmarks/accuracy.py)
+
+gpu: $(READY)  ## on a machine with a GPU: check the neuron, time steps, train for MINUTES=10, judge, and report (IMAGES=, OUT=)
+	@COMPANION_ARITHMETIC=native $(PYTHON) benchmarks/gpu.py --out $(or $(OUT),build/gpu) --minutes $(or $(MINUTES),10) \
+	  $(if $(IMAGES),--images $(IMAGES)) $(if $(filter cpu,$(DEVICE)),--device cpu --tiny) $(PARTS)
 
 emulate: $(READY)  ## compute the same few steps on emulated processors of two makers, and compare (needs qemu-user)
 	@$(PYTHON) benchmarks/emulate.py
@@ -138,4 +142,4 @@ clean:  ## remove what was built; trained networks stay
 	@.venv/bin/python -m paperlib.environment --install
 	@mv .venv/unfinished $@
 
-.PHONY: help reproduce known-profile plan compare certificate test lint bench emulate lab notebooks links clean $(ARTIFACTS)
+.PHONY: help reproduce known-profile plan compare certificate test lint bench gpu emulate lab notebooks links clean $(ARTIFACTS)

@@ -13,10 +13,22 @@ from paperlib import artifacts, files
 
 SR, PGD = "SR training step", "PGD step"
 LAPTOP = ("SR training step", "PGD step, 25 images", "PGD step, 100 images")  # of the laptop profile's network
-RIVALS = ("stepping", "folded")
+RIVALS = ("stepping", "folded", "SpikingJelly")
 OURS = ("float32", "bfloat16")
-TITLES = {"stepping": "stepping", "folded": "folded", "float32": "ours, float32", "bfloat16": "ours, bfloat16"}
-COLOURS = {"stepping": "#bdbdbd", "folded": "#9e9ac8", "float32": "#6a51a3", "bfloat16": "#2d004b"}
+TITLES = {
+    "stepping": "stepping",
+    "folded": "folded",
+    "SpikingJelly": "SpikingJelly",
+    "float32": "ours, float32",
+    "bfloat16": "ours, bfloat16",
+}
+COLOURS = {
+    "stepping": "#bdbdbd",
+    "folded": "#9e9ac8",
+    "SpikingJelly": "#41ab5d",
+    "float32": "#6a51a3",
+    "bfloat16": "#2d004b",
+}
 
 # Aims.
 FASTER = {  # how many times faster an SR step is, at least
@@ -63,14 +75,14 @@ def _speed(results: dict) -> str:
     for operation, name in ((SR, "SR step"), (PGD, "PGD step")):
         for rival in RIVALS:
             for ours in _ours(results):
-                aim = FASTER[rival, ours] if operation == SR else None
+                aim = FASTER.get((rival, ours)) if operation == SR else None
                 cells = [_ratio(ratios[operation][f"{rival} / {ours}"], aim) for ratios in columns.values()]
                 rows.append([f"{name}: {rival} / {TITLES[ours]}", f"≥ {aim}" if aim else "", *cells])
     cells = [_ratio(r[SR]["limit / float32"], NEAR_LIMIT[network]) for (network, _), r in columns.items()]
     aims = ", ".join(f"≥ {aim} {network}" for network, aim in NEAR_LIMIT.items())
     rows.append(["SR step: bare products / ours, float32", aims, *cells])
     titles = [f"{network}, {_threads(threads)}" for network, threads in columns]
-    return "How many times faster (median of the ratios within each repetition, and their range):\n\n" + _table(
+    return "How many times faster (median of the ratios within each repetition, and their range):\n\n" + table(
         ["times", "aim", *titles], rows
     )
 
@@ -83,11 +95,11 @@ def _seconds(results: dict) -> str:
         for t in results["times"]
     ]
     titles = ["network", "step", "threads", *(TITLES.get(v, "bare products") for v in variants)]
-    return "Medians:\n\n" + _table(titles, rows)
+    return "Medians:\n\n" + table(titles, rows)
 
 
 def _laptop(seconds: dict[str, float]) -> str:
-    return "The laptop profile's network (conv-8-16, T = 4), one thread, portable arithmetic:\n\n" + _table(
+    return "The laptop profile's network (conv-8-16, T = 4), one thread, portable arithmetic:\n\n" + table(
         ["step", "median"], [[name, f"{1000 * seconds[name]:.3g} ms"] for name in LAPTOP]
     )
 
@@ -110,7 +122,7 @@ def _memory(results: dict) -> str:
         " momentum, activations, libraries' own buffers; two steps in a fresh process. *Its own* leaves out weights,"
         " gradients and momentum, which are the same in every variant. With make's settings of the allocator freed "
         "memory is kept, which is faster and takes more.\n\n"
-        + _table(["network", "allocator", "memory", *(TITLES[v] for v in variants), *titles], rows)
+        + table(["network", "allocator", "memory", *(TITLES[v] for v in variants), *titles], rows)
     )
 
 
@@ -123,7 +135,7 @@ def _growth(results: dict) -> str:
     return (
         "Growth of ours in float32, SR training step, all threads: exponents fitted by least squares, "
         f"aim ≤ {EXPONENT}. Of the memory, what stays between steps (weights, gradients, momentum, libraries) "
-        "is subtracted.\n\n" + _table(["network", "in", "time", "memory"], rows)
+        "is subtracted.\n\n" + table(["network", "in", "time", "memory"], rows)
     )
 
 
@@ -144,7 +156,8 @@ def _bold(text: str, reached) -> str:
     return f"**{text}**" if reached else text
 
 
-def _table(titles: list[str], rows: list[list[str]]) -> str:
+def table(titles: list[str], rows: list[list[str]]) -> str:
+    """A table in Markdown."""
     return "\n".join(f"| {' | '.join(row)} |" for row in [titles, ["---"] * len(titles), *rows])
 
 

@@ -67,15 +67,42 @@ class Folded(nn.Module):
     The images are repeated T times at the input, and BatchNorm takes the statistics of all T·B of them.
     """
 
-    def __init__(self, network: Network):
+    def __init__(self, network: Network, neuron: Callable[[LIF, int], nn.Module] | None = None):
         super().__init__()
         self.T, self.mean, self.std = network.T, network.mean, network.std
-        self.layers = nn.Sequential(*_layers(network, lambda neuron: LoopedLIF(neuron, network.T)))
+        self.layers = nn.Sequential(*_layers(network, lambda lif: (neuron or LoopedLIF)(lif, network.T)))
         self.to(memory_format=torch.contiguous_format)
 
     def forward(self, images: Tensor) -> Tensor:
         repeated = _normalised(images, self.mean, self.std).repeat(self.T, 1, 1, 1)
         return self.layers(repeated).unflatten(0, (self.T, -1)).mean(0)
+
+
+class SpikingJelly(Folded):
+    """Like `Folded`, with SpikingJelly's multi-step neuron, on a GPU in the implementation that it chooses.
+
+    Its LIF decays by 1 - 1/τ' a step, so τ' = 1 / (1 - τ); at τ = 1 it is its IF neuron.
+    """
+
+    def __init__(self, network: Network):
+        super().__init__(network, _spikingjelly)
+
+    def forward(self, images: Tensor) -> Tensor:
+        from spikingjelly.activation_based import functional  # a slow import
+
+        functional.reset_net(self)  # it remembers membranes from call to call
+        return super().forward(images)
+
+
+class Unfolded(nn.Module):
+    """A multi-step neuron, which takes (T, B, ...), on (T·B, ...)."""
+
+    def __init__(self, neuron: nn.Module, T: int):
+        super().__init__()
+        self.neuron, self.T = neuron, T
+
+    def forward(self, current: Tensor) -> Tensor:
+        return self.neuron(current.unflatten(0, (self.T, -1))).flatten(0, 1)
 
 
 class LoopedLIF(nn.Module):
@@ -130,3 +157,14 @@ def _leaky(neuron: LIF) -> snn.Leaky:
 def _normalised(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     mean, std = (images.new_tensor(per_channel).view(-1, 1, 1) for per_channel in (mean, std))
     return (images - mean) / std
+
+
+def _spikingjelly(neuron: LIF, T: int) -> nn.Module:
+    from spikingjelly.activation_based import neuron as neurons
+    from spikingjelly.activation_based import surrogate
+
+    options = {"v_threshold": neuron.threshold, "v_reset": 0.0, "detach_reset": neuron.detach_reset, "step_mode": "m"}
+    options["surrogate_function"] = surrogate.PiecewiseQuadratic(1 / neuron.rule.half_width)
+    if neuron.tau == 1:
+        return Unfolded(neurons.IFNode(**options), T)
+    return Unfolded(neurons.LIFNode(1 / (1 - neuron.tau), decay_input=False, **options), T)

@@ -8,7 +8,7 @@ import copy
 from typing import NamedTuple
 
 import torch
-from rivals import Folded, Stepping
+from rivals import Folded, SpikingJelly, Stepping
 from torch import Tensor, nn
 
 from paperlib import networks
@@ -34,7 +34,13 @@ class Case(NamedTuple):
 
 
 CASES = {"small": Case("conv-32-64-64-128", T=4, batch=32), "VGG-11": Case("vgg11", T=8, batch=8)}
-VARIANTS = {"stepping": Stepping, "folded": Folded, "float32": nn.Identity, "bfloat16": nn.Identity}
+VARIANTS = {
+    "stepping": Stepping,
+    "folded": Folded,
+    "SpikingJelly": SpikingJelly,
+    "float32": nn.Identity,
+    "bfloat16": nn.Identity,
+}
 
 
 def fast_bfloat16() -> bool:
@@ -45,16 +51,16 @@ def fast_bfloat16() -> bool:
 class Subject:
     """One variant of a network with a batch and its steps; every variant has the same weights and images."""
 
-    def __init__(self, case: Case, variant: str):
+    def __init__(self, case: Case, variant: str, device: str = "cpu"):
         torch.manual_seed(0)
         size = {"in_channels": case.channels, "image_size": case.size, "num_classes": 10}
         precision = "bfloat16" if variant == "bfloat16" else "float32"
         normalisation = {"mean": MEAN[: case.channels], "std": STD[: case.channels]}
         ours = networks.build(case.name, **size, T=case.T, **normalisation, precision=precision)
-        images = torch.rand(case.batch, case.channels, case.size, case.size)
-        labels = torch.randint(10, (case.batch,))
+        images = torch.rand(case.batch, case.channels, case.size, case.size).to(device)
+        labels = torch.randint(10, (case.batch,)).to(device)
         self.batch = Batch(images, labels, torch.arange(case.batch), BOUNDS, seed=0)
-        self.network = ours if VARIANTS[variant] is nn.Identity else VARIANTS[variant](ours)
+        self.network = (ours if VARIANTS[variant] is nn.Identity else VARIANTS[variant](ours)).to(device)
         schedule = loop.Schedule(epochs=1, batch_size=case.batch, lr=0.01, momentum=0.9, weight_decay=5e-4)
         self.step = loop.Step(self.network, defenses.build("sr", SR), schedule)
         self.ball = Ball(images, EPS, BOUNDS)
@@ -127,7 +133,7 @@ def _products(network: networks.Network, images: Tensor) -> list[Product]:
     products = []
 
     def record(layer, inputs, output):
-        x, grad = (torch.empty_strided(t.shape, t.stride()).normal_() for t in (inputs[0], output))
+        x, grad = (torch.empty_strided(t.shape, t.stride(), device=t.device).normal_() for t in (inputs[0], output))
         products.append(Product(copy.deepcopy(layer), x, grad, first=layer is network.stem))
 
     layers = [module for module in network.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]

@@ -41,6 +41,10 @@ class Split:
         for rows in order.split(size):
             yield self.pixels(rows), self.labels[rows], self.index[rows]
 
+    def to(self, device: str | torch.device) -> "Split":
+        """This split with its images and labels on a device; the index stays where it is."""
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+
     def take(self, n: int) -> "Split":
         """The first `n` samples; refused where there are fewer."""
         _refuse_count("take", n, len(self))

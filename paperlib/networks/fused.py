@@ -1,11 +1,15 @@
 """The neuron over the whole time axis as one autograd function, with the BatchNorm before it and the pool behind it.
 
-The function saves only the output of the convolution; backward computes currents and membranes again.  There are two
-implementations with bit-identical results: C on a CPU (`kernel`), whose backward pass knows only triangle rules, and
-torch for everything else.
+The function saves only the output of the convolution; backward computes currents and membranes again.  There are three
+implementations: C on a CPU (`kernel`), Triton on a GPU (`neuron_triton`), whose backward passes know only triangle
+rules, and torch for everything else.  Those on a CPU give the same bits.
 """
 
 import math
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
 from typing import NamedTuple
 
 import torch
@@ -29,7 +33,7 @@ class Cell(NamedTuple):
 
     @property
     def half_width(self) -> float | None:
-        """γ of a triangle rule, the only rule that is written in C; None for any other rule."""
+        """γ of a triangle rule, the only rule that is written in C and Triton; None for any other rule."""
         return self.rule.half_width if isinstance(self.rule, Rule) else None
 
 
@@ -128,6 +132,8 @@ def affine(weight, bias, mean, inverse, dtype: torch.dtype) -> tuple[Tensor, Ten
 def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance of each channel of (T, B, C, H, W), in the precision of membranes."""
     dtype, count = real(x), x[:, :, 0].numel()
+    if gpu := _on_gpu(x):
+        return gpu.statistics(_channels_last(x))
     if x.device.type != "cpu":
         return torch.var_mean(x.to(dtype), (0, 1, 3, 4), correction=0)[::-1]
     first = x[0, 0, :, 0, 0].to(dtype).contiguous()  # subtracted, so that no digits are lost where the mean is large
@@ -143,11 +149,13 @@ def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     return (first + off).to(dtype), (square - off * off).clamp_min(0).to(dtype)
 
 
-# The two implementations.  x is (T or 1, B, H, W, C) and contiguous. --------------------------------------------------
+# The implementations.  x is (T or 1, B, H, W, C) and contiguous. --------------------------------------------------
 
 
 def _spikes(x: Tensor, norm: Norm, cell: Cell, pool: bool) -> Tensor:
     """Spikes (T, B, H, W, C), or with `pool` their means over 2×2 cells, (T, B, H//2, W//2, C)."""
+    if gpu := _on_gpu(x, cell):
+        return gpu.spikes(x, norm, cell, pool)
     if _compiled(x):
         _, samples, height, width, channels = x.shape
         size = (height // 2, width // 2) if pool else (height, width)
@@ -170,6 +178,8 @@ def _gradients(
     are neither wanted nor needed for that of x.
     """
     summed = affine_wanted or norm.batch
+    if cell.half_width and (gpu := _on_gpu(x, cell)):
+        return gpu.gradients(x, norm, grad, cell, pool, summed)
     if _compiled(x) and cell.half_width:
         row_is_dropped = pool and x.shape[2] % 2  # by the pool; its neurons have no gradient, and C skips them
         grad_x = torch.zeros_like(x) if row_is_dropped else torch.empty_like(x)
@@ -251,6 +261,18 @@ def _through_time(membranes: Tensor, grad: Tensor, cell: Cell) -> Tensor:
 def _compiled(x: Tensor) -> bool:
     """Whether the C implementation takes x."""
     return x.device.type == "cpu" and x.dtype in kernel.NUMBERS and kernel.library(x.dtype) is not None
+
+
+def _on_gpu(x: Tensor, cell: Cell | None = None) -> ModuleType | None:
+    """The Triton implementation where it takes x, else None."""
+    gpu = _triton() if x.device.type == "cuda" else None
+    taken = gpu and x.dtype in gpu.NUMBERS and (cell is None or cell.steps <= gpu.MOST_STEPS)
+    return gpu if taken else None
+
+
+@cache
+def _triton() -> ModuleType | None:
+    return import_module("paperlib.networks.neuron_triton") if find_spec("triton") else None
 
 
 def _layer(x: Tensor, cell: Cell, pool: bool, even: bool = False) -> kernel.Layer:

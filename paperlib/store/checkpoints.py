@@ -168,13 +168,17 @@ def _train(experiment: AnyExperiment, device: str, progress: bool, tag: str = ""
             files.write_atomically(experiment.folder / "history.jsonl", "".join(history).encode())
             tqdm.write(  # it writes above the progress bar
                 f"{tag} {experiment}: epoch {row['epoch']}/{experiment.schedule.epochs}, loss {row['loss']:.3f}, "
-                f"validation {row['validation_accuracy']:.1%}, {row['seconds']:.0f} s".strip(),
+                f"validation {row['validation_accuracy']:.1%}, {row['seconds']:.0f} s{_peak(row)}".strip(),
                 file=sys.stderr,  # stdout is kept in a notebook, where it must not differ between runs
             )
     except errors.Refused as problem:
         raise errors.Refused(f"{experiment}: {problem}") from None
     _keep(experiment, network, data_sha256=data.sha256)
     state.unlink(missing_ok=True)
+
+
+def _peak(row: dict) -> str:
+    return f", at most {row['peak_mb']:,.0f} MB" if "peak_mb" in row else ""
 
 
 def _keep(experiment: AnyExperiment, network: Network, *, data_sha256: str | None) -> None:

@@ -25,6 +25,7 @@ from paperlib.networks.network import build
 from paperlib.training import defenses
 from paperlib.training.defenses import Batch, Defense
 
+EVERY = 50  # steps between two looks at the loss on a GPU, which waits for each look
 ATTACKED = "validation_accuracy_attacked"  # the entry of a history row by which an epoch is selected
 
 
@@ -96,6 +97,7 @@ def epochs(
 ) -> Iterator[dict]:
     """Train `network` in place; yields a history row after each epoch: epoch, loss, lr, validation_accuracy, seconds.
 
+    On a GPU all training images lie in its memory, and a row also holds peak_mb, the largest memory used so far.
     The loss is the mean over the epoch's steps, lr the learning rate of its last step.  If there is a file `state`, the
     training resumes from it and yields the rows of earlier epochs again; it is written after every epoch.
     Where the schedule selects an epoch, a row also holds the validation accuracy under attack (`ATTACKED`) and
@@ -104,11 +106,13 @@ def epochs(
     """
     errors.refuse_while_planning("trains")
     step = Step(network.to(device), defense, schedule)
+    gpu = torch.device(device).type == "cuda"
+    train = data.train.to(device)
     history, best = _resume(step, state, device)
     yield from history
-    steps = len(data.train) // schedule.batch_size
+    steps = len(train) // schedule.batch_size
     if steps == 0:
-        raise errors.Refused(f"{len(data.train)} training images do not fill one batch of {schedule.batch_size}.")
+        raise errors.Refused(f"{len(train)} training images do not fill one batch of {schedule.batch_size}.")
     with tqdm(total=schedule.epochs * steps, initial=len(history) * steps, leave=False, disable=not progress) as bar:
         for epoch in range(len(history), schedule.epochs):
             started, total = time.perf_counter(), 0.0
@@ -116,20 +120,25 @@ def epochs(
             epoch_seed = seed * 1_000_003 + epoch
             draw = torch.Generator().manual_seed(epoch_seed)
             network.train()
-            batches = data.train.batches(schedule.batch_size, draw)
+            batches, losses = train.batches(schedule.batch_size, draw), []
             for number, (x, y, index) in zip(range(steps), batches, strict=False):  # a smaller last batch is left out
                 x = data.augmented(x, draw)
                 lr = schedule.rate(epoch * steps + number, steps)
                 step.set_rate(lr)
-                batch = Batch(x.to(device), y.to(device), index, data.bounds, seed=epoch_seed)
+                batch = Batch(x, y, index, data.bounds, seed=epoch_seed)
                 with evaluation.chance(epoch_seed * 1_000_003 + number):  # input spikes, RAT's rows and other draws
                     loss = step.loss(batch)
-                    total += _finite(loss, epoch, number, lr)
+                    losses.append(loss.detach())
+                    if not gpu or len(losses) == EVERY or number == steps - 1:
+                        total += _finite(losses, epoch, number, lr)
+                        last = {"validation": f"{history[-1]['validation_accuracy']:.1%}"} if history else {}
+                        bar.set_postfix({"loss": f"{total / (number + 1):.3f}"} | last, refresh=False)
+                        losses = []
                     step.move(loss)
-                last = {"validation": f"{history[-1]['validation_accuracy']:.1%}"} if history else {}
-                bar.set_postfix({"loss": f"{total / (number + 1):.3f}"} | last, refresh=False)
                 bar.update()
             row = {"epoch": epoch + 1, "loss": total / steps, "lr": lr} | _validated(network, data.validation, schedule)
+            if gpu:
+                row["peak_mb"] = torch.cuda.max_memory_allocated(device) / 1e6
             if schedule.selection:
                 if best is None or row[ATTACKED] > history[best["epoch"] - 1][ATTACKED]:
                     best = {"epoch": epoch + 1, "network": copy.deepcopy(network.state_dict())}
@@ -169,11 +178,14 @@ def _resume(step: Step, state: Path | None, device: str) -> tuple[list[dict], di
     return content["history"], content.get("best")
 
 
-def _finite(loss: Tensor, epoch: int, step: int, lr: float) -> float:
-    value, place = loss.item(), f"epoch {epoch + 1}, step {step + 1}, at learning rate {lr:.4g}"
-    if not math.isfinite(value):
-        raise errors.Refused(f"The loss became {value} in {place}. A smaller lr or lam may help.")
-    return value
+def _finite(losses: list[Tensor], epoch: int, step: int, lr: float) -> float:
+    """The sum of the losses of some steps, the last of which is `step`; refuses one that is not finite."""
+    values = torch.stack(losses).tolist()
+    for number, value in enumerate(values, step + 2 - len(values)):
+        if not math.isfinite(value):
+            place = f"epoch {epoch + 1}, step {number}, at learning rate {lr:.4g}"
+            raise errors.Refused(f"The loss became {value} in {place}. A smaller lr or lam may help.")
+    return sum(values)
 
 
 def _validated(network: nn.Module, validation: Split, schedule: Schedule) -> dict:
