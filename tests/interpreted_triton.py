@@ -8,19 +8,18 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from conftest import scatter
 from oracles import currents, gradients, in_torch, normed
+from torch import nn
 
 from paperlib import networks
 from paperlib.networks import fused, neuron_triton, rules
 from paperlib.networks.neurons import LIF
 from paperlib.theory.gradients import loss_gradient
 
-SHAPES = st.tuples(st.integers(1, 4), st.integers(1, 2), st.sampled_from([1, 3, 70]), *[st.integers(2, 7)] * 2)
 # Gradients relative to the largest.  The interpreter rounds to bfloat16 in a way of its own, up to a unit in the last
 # place (2⁻⁷) each of the two times that a gradient is stored.
-TOLERANCES = {torch.float32: 2e-6, torch.bfloat16: 2 * 2**-7}
+TOLERANCES = {torch.float32: 2e-5, torch.bfloat16: 2 * 2**-7}
 
 
 @contextmanager
@@ -38,28 +37,24 @@ def assert_near(result, expected, tolerance):
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
-@given(
-    shape=SHAPES, constant=st.booleans(), training=st.booleans(), pool=st.booleans(), detach=st.booleans(),
-    tau=st.sampled_from([1.0, 0.9]), gamma=st.sampled_from([0.5, 1.0]), seed=st.integers(0, 99),
-)  # fmt: skip
-@settings(max_examples=12, deadline=None, derandomize=True)
-def test_the_layer_is_that_of_the_cpu(dtype, shape, constant, training, pool, detach, tau, gamma, seed):
-    layer = normed(shape[2], rules.triangle(gamma), steps=shape[0], pool=pool, tau=tau, detach_reset=detach).float()
+@pytest.mark.parametrize("detach", [False, True], ids=["", "detached"])
+@pytest.mark.parametrize("pool", [False, True], ids=["", "pool"])
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+@pytest.mark.parametrize("constant", [False, True], ids=["T steps", "one step"])
+def test_the_layer_is_that_of_the_cpu(constant, training, pool, detach, dtype):
+    channels, gamma = (70, 0.5) if pool else (3, 1.0)  # 70: two blocks of channels, the second not full
+    layer = normed(channels, rules.triangle(gamma), steps=4, pool=pool, tau=0.9, detach_reset=detach).float()
     layer.train(training)
-    x = currents(1 if constant else shape[0], *shape[1:], seed=seed, dtype=torch.float32).to(dtype)
-    state = {name: value.clone() for name, value in layer.state_dict().items()}
-    expected, expected_state = gradients(layer, x), layer.state_dict()
-    expected_state = {name: value.clone() for name, value in expected_state.items()}
-    layer.load_state_dict(state)
+    x = currents(1 if constant else 4, 2, channels, 5, 7, dtype=torch.float32).to(dtype)
+    before = {name: value.clone() for name, value in layer.state_dict().items()}
+    expected = gradients(layer, x)
+    after = {name: value.clone() for name, value in layer.state_dict().items()}
+    layer.load_state_dict(before)
     with in_triton():
-        spikes, *result = gradients(layer, x)
-    if not training:  # else mean and variance are rounded in another order
-        assert torch.equal(spikes, expected[0])
-    if torch.equal(spikes, expected[0]):
-        assert_near(result, expected[1:], TOLERANCES[dtype])
-    else:
-        assert (spikes != expected[0]).float().mean() < 0.02  # membranes within rounding of the threshold
-    torch.testing.assert_close(layer.state_dict(), expected_state, rtol=2e-6, atol=1e-6)
+        result = gradients(layer, x)
+    assert torch.equal(result[0], expected[0]) and 0.05 < result[0].float().mean() < 0.95
+    assert_near(result[1:], expected[1:], TOLERANCES[dtype])
+    torch.testing.assert_close(layer.state_dict(), after, rtol=2e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("other", [in_torch, None], ids=["torch", "C"])
@@ -111,6 +106,9 @@ def test_one_gradient_for_all_steps():
 def test_a_network_and_its_input_gradient(name):
     torch.manual_seed(0)
     network = networks.build(name, in_channels=3, image_size=8, num_classes=4, T=2).eval()
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            scatter(layer)
     images, labels = torch.rand(2, 3, 8, 8), torch.tensor([0, 3])
     expected = network(images).detach(), loss_gradient(network, images, labels, None)[1]
     with in_triton():

@@ -76,11 +76,18 @@ def test_a_kernel_with_an_unknown_name_does_not_compile(tmp_path):
         sys.path.remove(str(tmp_path))
 
 
-def test_the_membranes_of_a_tile_fit_into_registers():
-    # a thread has at most 255; what does not fit is written to local memory, which is slow
+@pytest.mark.parametrize("steps", [4, 8, 32])
+def test_what_a_thread_keeps_fits_into_its_registers(tmp_path, steps):
+    # it has at most 255; what does not fit is written to memory of its own (STACK), which is slow
+    from triton.backends import nvidia
+
     from paperlib.networks import neuron_triton as kernels
 
     for pool, constant in itertools.product((1, 2), (False, True)):
-        constants = LAYER | {"CELLS": 16 // pool**2, "CONSTANT": constant, "POOL": pool}
-        compiled = built(kernels._backward, "fp32", 90, EVEN=False, DETACH=False, SUMMED=True, **constants)
-        assert "local" not in compiled.asm["ptx"]
+        cells, channels = kernels.tile_of(steps, 64, pool)
+        layer = {"STEPS": steps, "CELLS": cells, "CHANNELS": channels, "CONSTANT": constant, "POOL": pool}
+        compiled = built(kernels._backward, "fp32", 90, EVEN=False, DETACH=False, SUMMED=True, **layer)
+        (tmp_path / "kernel.cubin").write_bytes(compiled.asm["cubin"])
+        tool = Path(nvidia.__path__[0]) / "bin" / "cuobjdump"  # it comes with Triton
+        usage = subprocess.check_output([tool, "-res-usage", tmp_path / "kernel.cubin"], text=True)
+        assert "STACK:0 " in usage and "LOCAL:0 " in usage, usage

@@ -252,6 +252,20 @@ def test_a_full_disk_keeps_the_last_whole_epoch(tiny, fresh, tmp_path, full_disk
 # ---- what is refused ---------------------------------------------------------------------------------------------
 
 
+def test_of_several_losses_the_one_that_is_not_finite_is_named():
+    # on a GPU losses are looked at in groups, here the last four of eleven steps
+    losses = [torch.tensor(value) for value in (0.5, 0.25, math.inf, math.nan)]
+    with pytest.raises(Refused, match="became inf in epoch 3, step 10, at learning rate 0.1"):
+        loop._finite(losses, epoch=2, step=10, lr=0.1)
+    assert loop._finite(losses[:2], epoch=2, step=10, lr=0.1) == 0.75
+
+
+def test_a_split_on_another_device_keeps_its_index(tiny):
+    moved = tiny.train.to("meta")
+    assert moved.images.device.type == moved.labels.device.type == "meta" and moved.index is tiny.train.index
+    assert torch.equal(tiny.train.to("cpu").images, tiny.train.images)
+
+
 @pytest.mark.parametrize(
     ("value", "at", "warm_up", "place", "lr"),
     [

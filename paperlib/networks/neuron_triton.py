@@ -235,12 +235,17 @@ def _launch(x: Tensor, cell, pool: bool) -> tuple[tuple[int, int], tuple[int, ..
     steps, samples, height, width, channels = x.shape
     side = 2 if pool else 1
     cells = samples * (height // side) * (width // side)
-    block = min(_power(channels), 64)  # channels of a tile: its lines in memory are then long enough
-    values = max(256, min(1024, 8192 // _power(cell.steps)))  # of a tile, so that its membranes fit into registers
-    tile = max(1, values // block // side**2)
+    tile, block = tile_of(cell.steps, channels, side)
     grid = _blocks(cells, tile), _blocks(channels, block)
     layer = x[0].numel(), cells * channels, cells, height, width, channels
     return grid, layer, (cell.steps, steps != cell.steps, side, tile, block)
+
+
+def tile_of(steps: int, channels: int, side: int) -> tuple[int, int]:
+    """Cells of the output and channels of a tile; `side` is 2 with a pool, else 1."""
+    block = min(_power(channels), 64)  # its lines in memory are then long enough
+    values = max(128, min(512, 4096 // _power(steps)))  # of x at a step: the membranes of all steps fit into registers
+    return max(1, values // block // side**2), block
 
 
 def _totals(sums: Tensor) -> Tensor:
