@@ -154,19 +154,6 @@ def _sums_of_values(x, sums, first, rows, channels, ROWS: tl.constexpr, CHANNELS
 
 
 @triton.jit
-def _add_up(sums, totals, programs, length, PROGRAMS: tl.constexpr, LENGTH: tl.constexpr):
-    """The sums in 64 bits over the first dimension of `sums`, (programs, length), to `totals`, (length,)."""
-    place = tl.program_id(0) * LENGTH + tl.arange(0, LENGTH)[None, :]
-    total = tl.zeros([1, LENGTH], tl.float64)
-    for start in range(0, programs, PROGRAMS):
-        program = start + tl.arange(0, PROGRAMS)[:, None]
-        pointers = sums + program.to(tl.int64) * length + place
-        values = tl.load(pointers, mask=(program < programs) & (place < length), other=0.0)
-        total += tl.sum(values.to(tl.float64), axis=0, keep_dims=True)
-    tl.store(totals + place, total, mask=place < length)
-
-
-@triton.jit
 def _subtract(x, grad_x, level, tilt, mean, count, channels, BLOCK: tl.constexpr):
     """From the gradient of x, in place, level + tilt·(x - mean): what goes through mean and variance of the batch."""
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -185,7 +172,7 @@ def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     block = min(_power(channels), 64)
     sums = first.new_empty(_blocks(rows, ROWS), 2, channels)
     _sums_of_values[len(sums), _blocks(channels, block)](x, sums, first, rows, channels, ROWS, block, **EXACT)
-    off, square = _totals(sums) / rows
+    off, square = sums.sum(0, dtype=torch.float64) / rows
     return (first + off).float(), (square - off * off).clamp_min(0).float()
 
 
@@ -219,7 +206,7 @@ def gradients(
     )  # fmt: skip
     if not summed:
         return grad_x, None, None
-    level, tilt = _totals(sums)
+    level, tilt = sums.sum(0, dtype=torch.float64)
     inverse, scale = norm.inverse.double(), norm.scale.double()
     grads = (tilt * inverse).float(), level.float()
     if norm.batch:  # mean and variance depend on every x
@@ -246,14 +233,6 @@ def tile_of(steps: int, channels: int, side: int) -> tuple[int, int]:
     block = min(_power(channels), 64)  # its lines in memory are then long enough
     values = max(128, min(512, 4096 // _power(steps)))  # of x at a step: the membranes of all steps fit into registers
     return max(1, values // block // side**2), block
-
-
-def _totals(sums: Tensor) -> Tensor:
-    """The sums over the first dimension of (N, 2, C), (2, C) float64."""
-    length = sums[0].numel()
-    totals = sums.new_empty(sums.shape[1:], dtype=torch.float64)
-    _add_up[(_blocks(length, 32),)](sums, totals, len(sums), length, 64, 32)
-    return totals
 
 
 def _power(number: int) -> int:
