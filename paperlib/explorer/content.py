@@ -141,7 +141,7 @@ def _flags(networks: Sequence[Network], samples: Split, rule: dict) -> tuple[Ten
 
 def _example(clean: Tensor, kept: Tensor, titles: Sequence[str]) -> tuple[int, str, str]:
     """The row of the opening example, the rule that found it, and the page's first sentence, which takes the class."""
-    first, others = titles[0], " and ".join(titles[1:])
+    first, others = titles[0], " and ".join(", ".join(titles[1:]).rsplit(", ", 1))
     found = clean.all(0) & ~kept[0] & kept[1:].all(0)
     if not found.any():
         story = f"The example: {ATTACKED} on this {{}}."

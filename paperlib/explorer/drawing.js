@@ -86,7 +86,7 @@ function drawMembrane(svg, { with_, without, threshold, slope }) {
   const slopes = levels.map((m) => slope(m - threshold)), steepest = slope(0); // every rule is steepest at θ
   line([[from, y(low)], ...levels.map((m, n) => [from + (slopes[n] / steepest) * (to - from), y(m)]), [from, y(high)]],
     "var(--text)", { fill: "var(--line)", "stroke-width": 1.5 });
-  write(`slope, to ${steepest.toPrecision(2)}`, (from + to) / 2, 14);
+  write(`slope ≤ ${steepest.toPrecision(2)}`, (from + to) / 2, 14);
   write("membrane m", (begin + end) / 2, 14);
   for (const [level, name] of [[0, "0"], [threshold, "θ"]]) {
     line([[from, y(level)], [end, y(level)]], "var(--soft)", level ? { "stroke-dasharray": "5 4" } : {});

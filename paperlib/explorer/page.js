@@ -103,9 +103,9 @@ function showPictures() {
   drawImage(find("attacked"), attackedImage, size, bounds);
   drawSigned(find("perturbation"), difference, size, channels * eps);
   drawSigned(find("gradient"), gradient, size, largest);
-  const own = state.image === DRAWN ? "your drawing" : `test image ${content.images[state.image].index}, a ${name}`;
+  const own = state.image === DRAWN ? "your drawing; attacks lead away from the answer to it" : `test image ${content.images[state.image].index}, a ${name}`;
   const texts = {
-    image: `${own}. Draw on it with mouse, finger or arrow keys and space.`,
+    image: `${own}. Draw on it with mouse, finger, or arrow keys and space.`,
     perturbation: `Orange: brighter, blue: darker${summed}; ${changed} of ${image.length} values change, by at most ` +
       `${state.attack === "none" ? 0 : state.eps_255}/255.`,
     attacked: `Image plus perturbation, within [${bounds}]: what the network is shown.`,
