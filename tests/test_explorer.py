@@ -246,7 +246,7 @@ def test_the_example_is_the_first_image_that_only_the_first_network_loses(commit
     assert (image["index"], image["label"]) == (test.index[first], labels[first])
     assert base64.b64decode(image["pixels"]) == test.images[first].numpy().tobytes()
     assert [n["title"] for n in written["networks"]] == ["vanilla", "SR", "AT", "AT+SR"]
-    assert f"no longer sees this {labels[first]}; SR, AT and AT+SR still see it." in written["story"]
+    assert f"makes vanilla misclassify this {labels[first]}, but not SR, AT and AT+SR." in written["story"]
 
 
 def test_the_images_are_the_first_of_each_class_then_the_first_others():
@@ -389,7 +389,7 @@ def pictures(driver) -> dict[str, str]:
 
 
 def test_the_page_opens_with_its_story(driver):
-    label = re.search(r"no longer sees this (\d)", text(driver, "#story"))[1]
+    label = re.search(r"misclassify this (\d)", text(driver, "#story"))[1]
     assert re.match(
         rf"vanilla answers [^{label}] .*without the attack {label} .* It loses the {label}\.", text(driver, "#verdict")
     )

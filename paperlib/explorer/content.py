@@ -54,7 +54,8 @@ def of(opened: Sequence[Opened]) -> dict:
     rule = _rule(experiments[0].rule if experiments[0].rule in RULES else RULES[0])
     searched = data.test.take(min(SEARCHED, len(data.test)))
     clean, kept = _flags(networks, searched, rule)
-    example, reason, story = _example(clean, kept, titles)
+    shown = [data.classes[label] for label in searched.labels.tolist()]
+    example, reason, story = _example(clean, kept, shown, titles)
     rows = _offered(data.test, example)
     offered = Split(data.test.images[rows], data.test.labels[rows], data.test.index[rows], data.test.one, data.bounds)
     descriptions = [describe(network, data) for network in networks]
@@ -79,7 +80,7 @@ def of(opened: Sequence[Opened]) -> dict:
         ],
         "rules": [dict(zip(("name", "option", "value"), (name, *_width(name)), strict=True)) for name in RULES],
         "start": start,
-        "story": story.format(data.classes[int(searched.labels[example])]),
+        "story": story,
         "choice": f"The images are test images of {data.title}: the first of each class, then the first others, and "
         f"the example, which a rule chose: {reason}. Of the first {len(searched)} test images, so many are still "
         f"classified correctly under {ATTACKED}: {shares}.",
@@ -139,16 +140,17 @@ def _flags(networks: Sequence[Network], samples: Split, rule: dict) -> tuple[Ten
     return torch.stack(clean), torch.stack(kept)
 
 
-def _example(clean: Tensor, kept: Tensor, titles: Sequence[str]) -> tuple[int, str, str]:
-    """The row of the opening example, the rule that found it, and the page's first sentence, which takes the class."""
-    first, others = titles[0], " and ".join(", ".join(titles[1:]).rsplit(", ", 1))
+def _example(clean: Tensor, kept: Tensor, shown: Sequence[str], titles: Sequence[str]) -> tuple[int, str, str]:
+    """The row of the opening example, the rule that found it, and a sentence about it; `shown` is what each row shows."""
+    first, *others = titles
     found = clean.all(0) & ~kept[0] & kept[1:].all(0)
     if not found.any():
-        story = f"The example: {ATTACKED} on this {{}}."
-        return 0, f"the first test image, since {ATTACKED} takes none from {first} alone", story
-    rule = f"the first test image that {ATTACKED} takes from {first}" + (f" and not from {others}" if others else "")
-    story = f"The example: under {ATTACKED} the {first} network no longer sees this {{}}"
-    return int(found.nonzero()[0]), rule, story + (f"; {others} still see it." if others else ".")
+        reason = f"the first test image, since {ATTACKED} makes {first} alone misclassify none"
+        return 0, reason, f"The example: {ATTACKED} on this {shown[0]}."
+    row = int(found.nonzero()[0])
+    spared = f", but not {' and '.join(', '.join(others).rsplit(', ', 1))}" if others else ""
+    reason = f"the first that every network classifies correctly and that {ATTACKED} makes {first} misclassify{spared}"
+    return row, reason, f"The example: {ATTACKED} makes {first} misclassify this {shown[row]}{spared}."
 
 
 def _offered(test: Split, example: int) -> list[int]:

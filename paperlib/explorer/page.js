@@ -103,7 +103,7 @@ function showPictures() {
   drawImage(find("attacked"), attackedImage, size, bounds);
   drawSigned(find("perturbation"), difference, size, channels * eps);
   drawSigned(find("gradient"), gradient, size, largest);
-  const own = state.image === DRAWN ? "your drawing; attacks lead away from the answer to it" : `test image ${content.images[state.image].index}, a ${name}`;
+  const own = state.image === DRAWN ? "your drawing; attacks lead away from the answer to it" : `test image ${content.images[state.image].index} (${name})`;
   const texts = {
     image: `${own}. Draw on it with mouse, finger, or arrow keys and space.`,
     perturbation: `Orange: brighter, blue: darker${summed}; ${changed} of ${image.length} values change, by at most ` +
@@ -250,7 +250,8 @@ function buildImages() {
   digits.forEach((image, n) => {
     const label = radio(find("images"), "image", "", () => set({ image: n }));
     const canvas = document.createElement("canvas");
-    label.firstChild.setAttribute("aria-label", `test image ${content.images[n].index}, a ${className(content.images[n].label)}`);
+    const { index, label: y } = content.images[n];
+    label.firstChild.setAttribute("aria-label", `test image ${index} (${className(y)})`);
     label.append(canvas);
     drawImage(canvas, image, data.size, data.bounds);
   });
