@@ -141,7 +141,7 @@ def _flags(networks: Sequence[Network], samples: Split, rule: dict) -> tuple[Ten
 
 
 def _example(clean: Tensor, kept: Tensor, shown: Sequence[str], titles: Sequence[str]) -> tuple[int, str, str]:
-    """The row of the opening example, the rule that found it, and a sentence about it; `shown` is what each row shows."""
+    """The row of the opening example, the rule that found it, and a sentence on it; `shown` is what each row shows."""
     first, *others = titles
     found = clean.all(0) & ~kept[0] & kept[1:].all(0)
     if not found.any():

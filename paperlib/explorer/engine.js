@@ -30,7 +30,7 @@ function bytes(base64) {
 }
 
 /* A network from its description (see describe in paperlib/explorer/content.py), with its weights as arrays. */
-function open(description) {
+function networkOf(description) {
   const numbers = new Float32Array(bytes(description.weights).buffer);
   let place = 0;
   const take = (count) => numbers.subarray(place, (place += count));
@@ -267,4 +267,4 @@ function attacked(network, image, y, options) {
 }
 
 if (typeof module !== "undefined")
-  module.exports = { RULES, open, forward, backward, softmax, answer, probabilityGradient, lossGradient, noise, attacked };
+  module.exports = { RULES, networkOf, forward, backward, softmax, answer, probabilityGradient, lossGradient, noise, attacked };

@@ -3,7 +3,7 @@
 
 const engine = require("./engine.js");
 const { description, images, labels, indices, options } = JSON.parse(require("fs").readFileSync(0, "utf8"));
-const network = engine.open(description);
+const network = engine.networkOf(description);
 const results = images.map((pixels, n) => {
   const image = new Float32Array(pixels), state = engine.forward(network, image);
   const gradient = engine.probabilityGradient(network, state, labels[n], options.rule, options.width);

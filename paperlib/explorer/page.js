@@ -4,7 +4,7 @@
 const find = (id) => document.getElementById(id);
 const content = JSON.parse(find("content").textContent);
 const { data, start } = content;
-const networks = content.networks.map(open);
+const networks = content.networks.map(networkOf);
 const digits = content.images.map(({ pixels: base64 }) => Float32Array.from(bytes(base64), (value) => f32(value / 255)));
 const classes = data.classes.length;
 const DRAWN = digits.length; // the number of the drawn image
@@ -348,6 +348,6 @@ buildPad();
 buildControls();
 buildNeuron();
 buildTexts();
-set({ ...start });
+update();
 addEventListener("resize", showSpikes);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", update);
