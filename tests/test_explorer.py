@@ -39,7 +39,6 @@ NEAR = 1e-5  # a membrane so near to θ may fall on either side of it, for sums 
 TIED = 0.05  # of the samples may have such a membrane
 
 with_node = pytest.mark.skipif(not agreement.is_measurable(), reason="Node is not installed")
-in_browser = pytest.mark.skipif(browser.missing() is not None, reason=str(browser.missing()))
 
 
 # ---- the engine against torch ------------------------------------------------------------------------------------
