@@ -77,6 +77,14 @@ def _parser() -> argparse.ArgumentParser:
     command("report", report)
     command("compare", compare).add_argument("--all", action="store_true", help="list every number that differs")
     command("certificate", certificate)
+    of_explorer = command("export-explorer", export_explorer)
+    of_explorer.add_argument(
+        "networks",
+        nargs="*",
+        metavar="KEY",
+        help="a key of a network, or a training of the profile (default: its four)",
+    )
+    of_explorer.add_argument("--out", type=Path, help="the HTML file to write")
     command("publish", publish, profile=False, artifact=True)
     command("sync", sync, profile=False)
     command("check", check, profile=False)
@@ -278,6 +286,23 @@ def certificate(arguments) -> int:
         f"{paths.shown(page)} and {paths.shown(configuration)} written; {certificate.GAP} marks what you must fill in."
     )
     return 1 if compared.failures() else 0
+
+
+def export_explorer(arguments) -> None:
+    """Write a page that runs trained networks and attacks on them in a browser.
+
+    A KEY is that of a trained network, which names its folder under checkpoints/, or a training of the profile, which
+    stands for its network of the first seed.  Without one the page holds all trainings of the profile.
+    """
+    from paperlib import explorer
+
+    given = arguments.networks
+    default = (
+        paths.FIGURES / arguments.profile / "explorer.html" if not given else paths.BUILD / "own" / "explorer.html"
+    )
+    out = arguments.out or default
+    explorer.export(arguments.profile, given, out)
+    print(f"{paths.shown(out)} written ({out.stat().st_size // 1000} kB); open it in a browser.")
 
 
 def publish(arguments) -> None:

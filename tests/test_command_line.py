@@ -21,7 +21,7 @@ from paperlib.runs import costs, execute, plan
 from paperlib.store import checkpoints, released
 
 PARAMS = paths.PARAMS
-OF_PROFILES = ("reproduce", "plan", "train", "restore", "keep", "report", "compare", "certificate")
+OF_PROFILES = ("reproduce", "plan", "train", "restore", "keep", "report", "compare", "certificate", "export-explorer")
 
 
 @pytest.fixture
