@@ -36,9 +36,10 @@ import paperlib  # before numpy and torch, for it settles the arithmetic
 # PyTorch before.
 #
 # **You will see** a digit become spikes, a network learn from spikes, an attack fool it, and the training of the paper,
-# SR, make the attack harder. All code that matters stands in the cells, and all numbers are computed by them.
+# SR, make the attack harder. The code stands in the cells, short enough to read, and computes every number you see.
 #
 # **Time:** ten minutes to read, 2 minutes to run on one core. New words are in the [glossary](../docs/glossary.md).
+# Cells that only draw are folded in JupyterLab; where they are not, as on GitHub, skip them.
 
 # %% tags=["parameters"]
 profile: str = "laptop"  # which file under params/ names the data, and the network that is judged in the end
@@ -79,7 +80,7 @@ plt.rcParams |= artifacts.STYLE | {"figure.constrained_layout.use": True, "axes.
 ladder, ablation = (
     records.load(paths.RESULTS / "laptop" / f"{name}.json") for name in ("fig-attack-ladder", "tab-ablation")
 )
-worst = reading.select(ladder, quantity="mean accuracy", attack="worst")
+worst = reading.select(ladder, quantity="mean accuracy", attack="worst", eps_255=32.0)
 figure, ax = plt.subplots(figsize=(6, 1.7))
 for y, row in enumerate(worst):
     drawing.dots(ax, [row], y, words.hue(row["training"]))
@@ -100,9 +101,10 @@ def compared(row, what, notebook):
     )
 
 
-(alone,) = reading.select(ladder, quantity="difference", attack="worst", training="sr", against="vanilla")
-(added,) = reading.select(ladder, quantity="difference", attack="worst", training="at+sr", against="at")
-(instead,) = reading.select(ablation, quantity="difference", attack="pgd", training="sr", against="at", eps_255=32.0)
+differences = {"quantity": "difference", "eps_255": 32.0}
+(alone,) = reading.select(ladder, **differences, attack="worst", training="sr", against="vanilla")
+(added,) = reading.select(ladder, **differences, attack="worst", training="at+sr", against="at")
+(instead,) = reading.select(ablation, **differences, attack="pgd", training="sr", against="at")
 plt.show()
 Markdown(
     "\n".join(
@@ -430,7 +432,7 @@ seen(
 # ## 6. Noise of the same size, and four times larger
 # The first claim of the paper: random changes hurt less than chosen ones, even when they are larger. So the same digits
 # again, each pixel changed by a random number between $-\varepsilon$ and $\varepsilon$, and between $-4\varepsilon$ and
-# $4\varepsilon$.
+# $4\varepsilon$. (Noise that moves every pixel by its full size is stronger; the first notebook below shows both.)
 
 # %%
 torch.manual_seed(2)
@@ -625,35 +627,48 @@ else:
 # **1. A leak.** Set `tau` to 0.5. Which neurons of step 1 fall silent, and does the network still learn?
 # <details><summary>Answer</summary>
 #
-# A constant current I can raise the potential to I/(1 - τ) at most, so neurons with I below 1 - τ never spike. EX1
+# A constant current I cannot raise the potential above I/(1 - τ), so neurons with I below 1 - τ never spike. The
+# network learns all the same, because its weights adapt. [`fig-timesteps-and-leak`](fig-timesteps-and-leak.ipynb) asks
+# what the leak does to SR.
 # </details>
 #
-# **2. A narrow surrogate.** Set `gamma` to 0.2. What becomes of the training, and of the attacks?
+# **2. A narrow surrogate.** Set `gamma` to 0.2. PGD now breaks far fewer digits of the vanilla network. Is that network
+# more robust? Ask `paperlib.judge(vanilla, **few, budget="quick")`.
 # <details><summary>Answer</summary>
 #
-# EX2
+# No. Only neurons very near their threshold pass a gradient now, so PGD is blinded: *gradient masking*. Square, which
+# needs no gradient, breaks more digits than PGD, and `judge` marks PGD's number with †. SR, whose direction $d$ comes
+# from the same gradient, learns badly. [`fig-surrogate-width`](fig-surrogate-width.ipynb) attacks with other widths
+# than those of the training.
 # </details>
 #
 # **3. More steps.** Set `pgd_steps` to 1, 5 and 100. Does PGD break more?
 # <details><summary>Answer</summary>
 #
-# EX3
+# On the vanilla network most of the digits fall in the first few steps, and beyond 20 hardly one more. On SR's network
+# one step does nearly as much as a hundred, because its loss is almost linear within the box.
 # </details>
 #
 # **4. Extreme sizes.** What must happen at ε = 0, and at ε = 255/255? Check it with `eps_255`.
 # <details><summary>Answer</summary>
 #
-# EX4
+# At ε = 0 neither noise nor attack may change the accuracy; if it changes, the evaluation itself alters the images. At
+# ε = 255/255 the attacker may paint any image, so PGD must bring the accuracy to about 0; if it does not, the attack is
+# broken or the gradient is masked. [`tab-masking-checklist`](tab-masking-checklist.ipynb) asks such questions.
 # </details>
 #
 # **5. The price.** Set `lam` to 0, 0.03 and 0.5. What does robustness cost?
 # <details><summary>Answer</summary>
 #
-# EX5
+# With 0 SR is vanilla training: the same network comes out. With 0.03 it gives part of the robustness at little cost.
+# With 0.5 it loses many clean digits, and with them robust ones: a digit that is misread without an attack cannot be
+# read correctly under one. [`fig-lambda`](fig-lambda.ipynb) draws the whole curve.
 # </details>
 #
 # **6. A stronger attack.** Does SR survive `paperlib.judge(sr, **few, budget="standard")`?
 # <details><summary>Answer</summary>
 #
-# EX6
+# For the most part. APGD and Square, with more passes, break digits that PGD did not, so accuracy under PGD alone
+# promises too much. [`fig-attack-ladder`](fig-attack-ladder.ipynb) adds one attack after another, over five seeds. No
+# list of attacks proves robustness; only a [certificate](../docs/glossary.md#certificate) could.
 # </details>
