@@ -501,8 +501,8 @@ def sr_loss(network, images, labels):
 # %%
 sr, sr_losses = train(sr_loss)
 seen(
-    f"the loss, penalty included, fell from {fmean(sr_losses[:10]):.2f} over the first ten batches to "
-    f"{fmean(sr_losses[-10:]):.2f} over the last ten; without the penalty it fell from {fmean(losses[:10]):.2f} to "
+    f"the loss, penalty included, went from {fmean(sr_losses[:10]):.2f} over the first ten batches to "
+    f"{fmean(sr_losses[-10:]):.2f} over the last ten; without the penalty it went from {fmean(losses[:10]):.2f} to "
     f"{fmean(losses[-10:]):.2f}.",
     "prop-finite-difference",
     "fig-sr-variants",
@@ -616,7 +616,8 @@ seen(
 
 # %% tags=["hide-input"] jupyter={"source_hidden": true}
 if (paths.FIGURES / "laptop" / "explorer.html").exists():
-    display(IFrame("../figures/laptop/explorer.html", width="100%", height=760))
+    page = IFrame("../figures/laptop/explorer.html", width="100%", height=760)
+    display({"text/html": page._repr_html_(), "text/plain": "the explorer"}, raw=True)
 else:
     print("figures/laptop/explorer.html is missing here; `python -m paperlib export-explorer` makes it.")
 
@@ -646,7 +647,7 @@ else:
 # <details><summary>Answer</summary>
 #
 # On the vanilla network most of the digits fall in the first few steps, and beyond 20 hardly one more. On SR's network
-# one step does nearly as much as a hundred, because its loss is almost linear within the box.
+# one step does nearly as much as a hundred, as it would if the loss were linear within the box.
 # </details>
 #
 # **4. Extreme sizes.** What must happen at ε = 0, and at ε = 255/255? Check it with `eps_255`.
@@ -661,8 +662,8 @@ else:
 # <details><summary>Answer</summary>
 #
 # With 0 SR is vanilla training: the same network comes out. With 0.03 it gives part of the robustness at little cost.
-# With 0.5 it loses many clean digits, and with them robust ones: a digit that is misread without an attack cannot be
-# read correctly under one. [`fig-lambda`](fig-lambda.ipynb) draws the whole curve.
+# With 0.5 it loses many clean digits, and with them robust ones: a digit that is misread without an attack does not
+# survive one. [`fig-lambda`](fig-lambda.ipynb) draws the whole curve.
 # </details>
 #
 # **6. A stronger attack.** Does SR survive `paperlib.judge(sr, **few, budget="standard")`?
