@@ -46,8 +46,11 @@ def training() -> dict[str, str]:
     digests = {"3 steps of training": digest(*network.state_dict().values())}
     labels = network.eval()(data.test.pixels()).argmax(1)  # as if all were right, so that all are attacked
     images = replace(data.test, labels=labels)
-    for name, options in (("pgd", {"steps": 3}), ("apgd", {"steps": 3}), ("square", {"queries": 20})):
-        attack = attacks.standard(name, EPS, **options)
+    adaptive = {"steps": 10}  # SA-PGD under both adaptive rules, whose steps take roots
+    kinds = [("pgd", {"steps": 3}, None), ("apgd", {"steps": 3}, None), ("square", {"queries": 20}, None)]
+    kinds += [("sa_pgd", adaptive, {"name": "assg"}), ("sa_pgd", adaptive, {"name": "pdsg"})]
+    for name, options, rule in kinds:
+        attack = attacks.standard(name, EPS, **options, rule=rule)
         perturbed = attack.bind(seed=0, index=images.index, batch_size=ATTACKED)(
             network, images.pixels(), labels, bounds=images.bounds
         )

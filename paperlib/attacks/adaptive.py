@@ -135,7 +135,8 @@ def sa_pgd(
         rows, g = rows[correct], over_mean(gradient[correct])
         m[rows] = 0.5 * m[rows] + g
         v[rows] = 0.8 * v[rows] + over_mean(g.square())  # of g, not of the gradient, whose squares might underflow
-        step = eta * m[rows] / (v[rows].sqrt() + 1e-12)
+        root = v[rows].rsqrt().reciprocal()  # not sqrt: see `arithmetic`
+        step = eta * m[rows] / (root + 1e-12)
         x[rows] = ball.project(x[rows] + step.clamp(-eta, eta), rows)
         if k in halvings:
             eta /= 2

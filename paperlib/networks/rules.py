@@ -183,7 +183,7 @@ def _spread_so_far(u: Tensor) -> Tensor:
         difference = means[t] - mean
         mean = mean + difference / (t + 1)
         total = total + squares[t] + difference.square() * (count * t / (t + 1))
-        spreads.append((total / max((t + 1) * count - 1, 1)).sqrt())
+        spreads.append((total / max((t + 1) * count - 1, 1)).rsqrt().reciprocal())  # not sqrt: see `arithmetic`
     return torch.stack(spreads)
 
 

@@ -54,7 +54,7 @@ def hoyer(gradient: Tensor) -> Tensor:
     The fraction ‖g‖₁/‖g‖₂ is the root of the participation number.  NaN where g = 0, and for a single coordinate.
     """
     root = gradient.shape[1:].numel() ** 0.5
-    difference = root - participation_number(gradient).sqrt()
+    difference = root - participation_number(gradient).rsqrt().reciprocal()  # not sqrt: see `arithmetic`
     return difference / (root - 1 if root > 1 else torch.nan)
 
 
