@@ -107,6 +107,7 @@ def reproduce(arguments) -> int:
 
 def plan(arguments) -> None:
     """List every training and evaluation of a profile that is missing, with its time on this machine."""
+    print(f"Reading profile {arguments.profile} ...", flush=True)  # the imports alone may take half a minute
     from paperlib import profiles
     from paperlib.runs import costs
     from paperlib.runs import plan as plans
@@ -116,13 +117,15 @@ def plan(arguments) -> None:
         errors.one_of("notebook", _name(path), paths.notebooks())
     total = 0.0
     for name in profiles.family(arguments.profile):
-        asked = plans.of(profiles.load(name))
+        profile = profiles.load(name)
+        print(f"{name}: {profile.title}. Reading what its notebooks ask for ...", flush=True)
+        asked = plans.of(profile)
         trained = sum(checkpoints.is_trained(experiment) for experiment in asked.networks)
         evaluated = sum(planned.is_there for planned in asked.evaluations)
-        print(f"{name}: {asked.profile.title}.")
         print(
             f"  {trained} of {len(asked.networks)} networks and {evaluated} of {len(asked.evaluations)} evaluations "
-            "are there."
+            "are there.",
+            flush=True,
         )
         bill = costs.bill(asked, arguments.device)
         for experiment, seconds in bill.trainings:

@@ -15,7 +15,7 @@ from test_released import theirs
 
 from paperlib import __main__ as command_line
 from paperlib import paths, profiles
-from paperlib.data import images
+from paperlib.data import datasets, images
 from paperlib.errors import Refused
 from paperlib.runs import costs, execute, plan
 from paperlib.store import checkpoints, released
@@ -229,7 +229,7 @@ WRN16 = ("--network", "wrn16", "--dataset", "cifar10")
 
 
 @pytest.mark.filterwarnings("ignore:This process computes with portable arithmetic")  # here, torch is there already
-def test_released_networks_are_imported_and_planned_from_then_on(call, paper, download, a_second_a_step):
+def test_released_networks_are_imported_and_planned_from_then_on(call, paper, download, a_second_a_step, monkeypatch):
     file, photos, x = download / "vanilla.pth", f"folder:{download / 'photos'}", torch.rand(2, 3, 32, 32)
     code, out, err = call("import-released", f"vanilla={file}", f"at+sr={file}", *WRN16, "--data", photos)
     assert (code, err) == (0, "")
@@ -247,6 +247,9 @@ def test_released_networks_are_imported_and_planned_from_then_on(call, paper, do
     network = checkpoints.trained(vanilla, device="cpu", progress=False)
     assert torch.equal(network(x), released.load(file, "wrn16", "cifar10")(x))
     images._load.cache_clear()
+    code, _, err = call("train", "--profile", "released-wrn16-cifar10", "--device", "cpu")
+    assert code == 2 and f"{photos} has 4 test samples, fewer than " in err and "tab-ablation (samples: 10000)" in err
+    monkeypatch.setattr(datasets, "available", lambda *_: None)  # as if there were enough of them
     code, out, _ = call("plan", "--profile", "released-wrn16-cifar10", "--device", "cpu")
     assert code == 0 and "  2 of 4 networks and 0 of " in out
     assert [line.split(" (")[0] for line in out.splitlines() if line.startswith("  train ")] == [

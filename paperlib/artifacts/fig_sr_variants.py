@@ -57,7 +57,9 @@ def headline(record: dict) -> str:
         return "No variant differs from SR in one part alone"
     decided = [row for row in single if clear(row)]
     widest = max(decided or single, key=lambda row: abs(row["value"]))
-    change = f"{name(widest, changed(widest, first))}, {whole(widest)} points in the worst case{one_network(single)}"
+    (factor,) = changed(widest, first)
+    part = name(widest, [factor]) if factor == "h" else f"the {factor} {symbol(widest, factor)}"
+    change = f"{part}, {whole(widest)} points in the worst case{one_network(single)}"
     if decided:
         return f"What matters most in SR's penalty: {change}"
     return f"No single change of SR's penalty matters clearly; the largest: {change}"

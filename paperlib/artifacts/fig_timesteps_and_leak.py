@@ -27,6 +27,7 @@ STATEMENTS = {
     "reset": "SR helps with a detached reset as well.",
     "neuron": "SR helps the ANN of the same architecture as well.",
 }
+HEADS = {"gain": "gain", "gain minus the own": "gain minus that of the profile's neurons"}  # of the table, by quantity
 OPEN = {"markerfacecolor": "white"}
 SHIFTS = {labels.WORST: 0.14, labels.CLEAN: -0.14}  # of dots, from the height of their setting
 STYLES = {labels.WORST: {}, labels.CLEAN: OPEN}
@@ -74,7 +75,7 @@ def table(record: dict) -> list[DataFrame]:
         return {"neurons": name(row, default), "training": title(row["training"]) + lam}
 
     changes = [*select(record, quantity="gain"), *select(record, quantity="gain minus the own")]
-    gained = pivot(changes, chosen, lambda row: f"{row['quantity']}, {attack_at(row)}", points)
+    gained = pivot(changes, chosen, lambda row: f"{HEADS[row['quantity']]}, {attack_at(row)}", points)
     return [gained.fillna(""), pivot(select(record, quantity="mean accuracy"), network, attack_at, percent)]
 
 

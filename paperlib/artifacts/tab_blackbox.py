@@ -25,7 +25,7 @@ def headline(record: dict) -> str:
     which = "every training" if len(less) == len(names) > 1 else listed(less) if less else "no training"
     attacked = attack(white_box(select(record, quantity="mean accuracy", training=names[0])))
     note = one_network(select(record, quantity="mean accuracy"))
-    return f"A black-box attack breaks more than white-box {attacked} in {which}{note}"
+    return f"A black-box attack breaks more than white-box {attacked} against {which}{note}"
 
 
 def figure(record: dict) -> Figure:

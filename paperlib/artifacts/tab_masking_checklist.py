@@ -57,8 +57,8 @@ CHECKS = (
     Check("one step", "One step does not beat many", "one step beats many", "FGSM - PGD"),
     Check(
         "no gradient",
-        "Search without gradients does not beat them",
-        "search without gradients beats them",
+        "Search without gradients does not beat PGD",
+        "search without gradients beats PGD",
         "Square - PGD",
     ),
     Check(
@@ -159,9 +159,9 @@ def headline(record: dict) -> str:
     """The count of checks that passed, and what failed; without a failure, what is undecided."""
     by_verdict = {name: [cell for cell in cells(record) if cell.verdict == name] for name in VERDICTS}
     text = f"{len(by_verdict[PASSED])} of {len(cells(record))} checks passed"
-    for name in (FAILED, UNDECIDED):
+    for name, but in ((FAILED, "but"), (UNDECIDED, "but it is undecided whether")):
         if groups := _by_check(by_verdict[name]):
-            text += f"; {name}: {listed(check.otherwise for check, _ in groups)}"
+            text += f", {but} {listed(check.otherwise for check, _ in groups)}"
             break
     return text + one_network(select(record, quantity="check"))
 

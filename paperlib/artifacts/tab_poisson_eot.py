@@ -35,7 +35,7 @@ def headline(record: dict) -> str:
         return "No network with random input was looked at"
     changes = [whole(max(rows, key=lambda row: abs(row["value"]))) for rows in (expectation, loop)]
     return (
-        f"A real expectation changes accuracy by up to {changes[0]} points against the released loop, that loop by up "
+        f"A real expectation changes accuracy by up to {changes[0]} points against the released loop, and that loop by up "
         f"to {changes[1]} against one draw{one_network(loop)}"
     )
 

@@ -143,7 +143,7 @@ def exact_headline(record: dict) -> str:
     outside = sum(measured["high"] < 3 or measured["low"] > upper["value"] for upper, measured in pairs)
     linear = "every linear case" if covered == total else f"{covered} of {total} linear cases"
     logistic = "every logistic one leaves" if outside == len(pairs) else "not every logistic one leaves"
-    return f"Monte Carlo agrees with the closed form in {linear}; {logistic} the bounds"
+    return f"Monte Carlo agrees with the closed form in {linear}, and {logistic} the bounds"
 
 
 def _covered(record: dict) -> tuple[int, int]:
@@ -226,16 +226,15 @@ def _times(value: float) -> str:
 
 
 def sparsity_headline(record: dict) -> str:
-    """The measure whose rank correlation with surviving the attack is largest."""
+    """The measures whose rank correlation with surviving the attack is largest."""
 
     def best(across: str) -> str:
         rows = known(_survival_correlations(record, across))
-        most = max(rows, key=lambda r: abs(r["value"]), default=None)
-        return f"{most['sparsity']} (r = {most['value']:.2f})" if most else "nothing"
+        return max(rows, key=lambda r: abs(r["value"]))["sparsity"] if rows else "nothing"
 
-    between, within = best("networks"), best("samples")
     note = one_network(select(record, quantity="sparsity"))
-    return f"Most correlated with robustness: between networks {between}, between images {within}{note}"
+    between, within = best("networks"), best("samples")
+    return f"What goes best with robustness: between networks {between}, between images {within}{note}"
 
 
 def _survival_correlations(record: dict, across: str) -> list[dict]:

@@ -117,7 +117,7 @@ def stacked(rows: list[dict], ax: Axes) -> Axes:
         heights = np.sum(shares, axis=0)
         ax.bar(range(len(radii)), heights, 0.85, bottom, color=colour, linewidth=0)
         bottom = bottom + heights
-    ax.set_xticks(range(len(radii)), [f"{eps:.2g}" for eps in radii])
+    ax.set_xticks(range(len(radii)), [f"{eps:.2g}" for eps in radii], rotation=45)
     ax.set(ylim=(0, 100), xlabel=RADIUS)
     ax.grid(visible=False)
     return ax
@@ -239,7 +239,7 @@ def scale(record: dict) -> Figure:
     for ax, place in ((sizes, "lower left"), (rest, "lower left")):
         ax.legend(fontsize=8, loc=place)
         ax.set_xlabel("c, the factor of the logits")
-    sizes.text(0.98, 0.5, "triangles: beyond the axis", transform=sizes.transAxes, fontsize=8, color=".4", ha="right")
+    sizes.set_xlabel("c, the factor of the logits; triangles: beyond the axis")
     return figure
 
 
