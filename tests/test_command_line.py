@@ -176,6 +176,18 @@ def test_the_plan_says_what_is_there_and_what_the_rest_costs(call, house, a_seco
     ]
 
 
+def test_the_plan_writes_its_first_line_before_anything_is_read_or_timed(call, house, monkeypatch, capsys):
+    house.asking('run.ask(run.profile.experiments("vanilla"))')
+    house.profile()
+    shown, of = [], plan.of
+    monkeypatch.setattr(plan, "of", lambda profile: shown.append(capsys.readouterr()) or of(profile))
+    monkeypatch.setattr(costs._Stopwatch, "_seconds", lambda self, step: shown.append(capsys.readouterr()) or 1.0)
+    assert call("plan", "--profile", "tiny", "--device", "cpu")[0] == 0
+    read, timed = shown
+    assert read.err.splitlines()[0] == "Loading torch for the profile tiny ..." and read.out == "tiny: 60 drawings.\n"
+    assert "steps timed:   0%" in timed.err and "training conv-2-4" in timed.err
+
+
 def test_the_plan_of_a_base_is_that_of_its_family(call, house, a_second_a_step):
     house.asking('run.ask(run.profile.experiments("vanilla"))')
     house.profile()

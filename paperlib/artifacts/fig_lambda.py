@@ -150,8 +150,7 @@ def trade_off_panel(
     name_dots(ax, dots, names, colours)
     values = {weight(c): (100 * c["value"], 100 * a["value"]) for c, a in zip(clean, attacked, strict=True)}
     if hidden := [f"{lam:g} ({x:.0f} %, {y:.0f} %)" for lam, (x, y) in values.items() if lam in down]:
-        note = f"not shown, networks broke down: λ = {', '.join(hidden)}"
-        ax.text(0.02, 0.03, note, transform=ax.transAxes, fontsize=8, color=".35")
+        ax.set_title(f"not shown, networks broke down: λ = {', '.join(hidden)}", fontsize=8, color=".35")
     ax.set(xlabel="clean, %", ylabel=f"under {attack(attacked[0])} at {radius(attacked[0])}, %")
     if ax.get_legend_handles_labels()[1]:
         ax.legend(loc="best", fontsize=8)

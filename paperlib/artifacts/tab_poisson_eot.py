@@ -32,11 +32,11 @@ def headline(record: dict) -> str:
     """The change from the released loop to a real expectation with the most draws, and from one draw to the loop."""
     loop, expectation = compared(select(record, quantity="mean contrast"))
     if not loop:
-        return "No network with random input was looked at"
+        return "No network with random input was measured"
     changes = [whole(max(rows, key=lambda row: abs(row["value"]))) for rows in (expectation, loop)]
     return (
-        f"A real expectation changes accuracy by up to {changes[0]} points against the released loop, and that loop by up "
-        f"to {changes[1]} against one draw{one_network(loop)}"
+        f"A real expectation changes accuracy by up to {changes[0]} points against the released loop, and that loop by "
+        f"up to {changes[1]} against one draw{one_network(loop)}"
     )
 
 
