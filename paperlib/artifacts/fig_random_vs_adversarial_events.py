@@ -27,8 +27,8 @@ def headline(record: dict) -> str:
         return UNMEASURED
     attacked, noise = widest_gap
     return (
-        f"On event data {attack(attacked)} leaves {title(training)} networks {100 * attacked['value']:.0f} % accuracy "
-        f"where uniform noise four times larger leaves {100 * noise:.0f} %{one_network([attacked])}"
+        f"On event data {attack(attacked)} leaves {title(training)} networks {100 * attacked['value']:.0f} %, uniform "
+        f"noise four times larger {100 * noise:.0f} %{one_network([attacked])}"
     )
 
 
