@@ -63,8 +63,9 @@ attacked = run.ask(networks, [attack], samples=samples)
 
 # %% [markdown]
 # Three sizes of a gradient g. ‖g‖₁ is what SR regularises; it shrinks when the network merely becomes less steep.
-# The **participation number** ‖g‖₁²/‖g‖₂² counts how many equal pixels would share the gradient alike: it is free of
-# scale, lies between 1 and ‖g‖₀, and three times it is the theorem's ratio. ‖g‖₀ itself counts exact zeros and is close
+# The **participation number** ‖g‖₁²/‖g‖₂² says on how many pixels the gradient is spread: it is n where n pixels have
+# the same magnitude and the others none. It does not depend on the gradient's scale, lies between 1 and ‖g‖₀, and three
+# times it is the theorem's ratio. ‖g‖₀ itself counts exact zeros and is close
 # to the number of pixels in floating point, whatever the network.
 
 # %%
@@ -87,6 +88,9 @@ record = run.save(
 artifacts.draw(record)
 
 # %% [markdown]
+# A dot on the right is a network. Its size is the median over images; the table and the title give the mean of these
+# medians over the networks of a training.
+#
 # ## The numbers
 
 # %%

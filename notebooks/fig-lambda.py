@@ -32,7 +32,9 @@ import paperlib  # before numpy and torch, for it settles the arithmetic
 
 # %% [markdown]
 # # How strongly should sparsity be regularised?
-# SR has one weight, λ. Too little changes nothing, too much costs clean accuracy or breaks the training.
+# **The paper says** (C3) that regularising the sparsity of the gradient (SR) trains more robust networks. The strength
+# of the regularisation is one weight, λ; the paper's own values are not at hand here. Too small a λ changes nothing,
+# too large a λ costs clean accuracy or breaks the training.
 #
 # **You will see** clean accuracy and accuracy under PGD against λ, on **validation** images; then the two against each
 # other, with the λ that validation data choose and the one that this companion uses. The choice never sees a test

@@ -89,6 +89,9 @@ plane = landscape.landscape_plane(opened, few, reach_255=reach_255, points=plane
 # * **A smooth valley:** the solid line climbs steadily to the right, above the dashed one all the way. A robust network
 #   is one where it climbs slowly.
 # * **A masked gradient:** the solid line stays flat, or falls back, while the dashed one climbs as high or higher.
+# * **What this picture cannot see:** it shows two directions alone. That the gradient leads uphill does not say that no
+#   other direction leads higher. `tab-masking-checklist` tests this with attacks, among them a search that needs no
+#   gradient; a network can look smooth here and fail there.
 # * **Stairs** in single images are no mask. A spiking network is constant between the inputs at which a spike comes or
 #   goes, so each curve is a staircase; what counts is whether the stairs lead up.
 #

@@ -109,8 +109,8 @@ artifacts.draw(record)
 # %% [markdown]
 # Words in bold differ from the first form. **The worst of all** is the share that survives PGD, APGD and Square
 # together. Intervals are taken over the images of one network each, unless there are several seeds: they do not say how
-# another training would come out. Each interval stands alone: of twenty differences without any effect, about one is
-# clear of 0 by chance.
+# another training would come out. Each interval stands alone: of twenty differences without any effect, about one has
+# an interval that excludes 0, by chance.
 #
 # ## The numbers
 # First every variant at its own λ, with the medians of the gradient's l1 norm and participation number; then the

@@ -88,10 +88,10 @@ record = run.save(rows)
 artifacts.draw(record)
 
 # %% [markdown]
-# The lowest point of a curve is the width that breaks most. Look whether it lies far from γ = 1, and whether the dashed
-# line, all widths together, lies below the dotted one, the own rule at the same cost: only then does the width itself
-# matter, and not the number of tries. The single best width is picked on the very images that it is measured on, which
-# flatters it by a point or two; an attacker really gets the worst case over all of them.
+# The lowest point of a curve is the width that breaks most. Look whether it lies far from γ = 1. The dashed line is
+# the worst case of all rules, image by image; the dotted one is the network's own rule with as many passes. Only where
+# the dashed line lies below the dotted one does the width matter, and not the number of tries. The best single width is
+# chosen on the images that it is measured on, so it looks a point or two better than it is.
 #
 # ## The table
 # Accuracy with its interval and the forward and backward passes per image; then the change against the network's own

@@ -101,15 +101,16 @@ artifacts.draw(record)
 # %% [markdown]
 # The worst case is PGD, APGD and, from where APGD ended, Square, which asks for no gradient: a setting whose gradients
 # mislead is not taken for a robust one. But Square stops after so many `queries`; where more queries would break more,
-# the gain is not final: try another number. The profile's own setting stands in every group, shaded.
+# the gain is not final: try another number. The setting of the profile's neurons stands in every
+# group, shaded.
 #
-# **What the whiskers say.** With one seed they are over images: this network against that one. Trained again, either
-# might come out otherwise, and of twenty differences one is clear of 0 by chance. Give more `seeds` and the intervals
-# are over networks.
+# **What the whiskers say.** With one seed they are over images and compare two single networks. Trained again, each of
+# the two may turn out differently; and of twenty differences without any effect, about one has an interval that
+# excludes 0, by chance. With more `seeds` the intervals are over networks.
 #
 # ## The tables
-# SR's gain in points and that gain minus the own setting's, on the same images; then every network's accuracy, those at
-# the λ that was not chosen among them.
+# SR's gain in points, and that gain minus the gain of the profile's neurons, on the same images; then the accuracy of
+# every network, also of those at a λ that was not chosen.
 
 # %%
 Markdown(artifacts.table(record))

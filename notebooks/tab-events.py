@@ -113,8 +113,8 @@ record = run.save(
 artifacts.draw(record)
 
 # %% [markdown]
-# Left and middle, accuracy under PGD and under flips, and dashed under noise of the same size; crosses are the worst of
-# all attacks, on fewer recordings. Right, what SR changes in that worst case.
+# Left and middle, accuracy under PGD and under flips, and dashed under noise of the same size; crosses are the worst
+# case of all attacks, on fewer recordings. Right, what SR changes in that worst case.
 #
 # ## The tables
 

@@ -103,6 +103,11 @@ artifacts.draw(record)
 # for each c) the worst one stands there. A red cell names a number in the other tables that should not be believed as
 # it stands.
 #
+# This list sees what attacks find, wherever they find it; it does not see why. `fig-landscape` shows the loss along the
+# gradient and along one random direction. There every gradient may lead uphill while the search without gradients fails
+# a network here: a spiking network is piecewise constant, and some of its steps down lie where no gradient points. So
+# the two do not contradict each other: a gradient that is useful need not be the best attack.
+#
 # ## The table
 
 # %%

@@ -176,10 +176,15 @@ arrays = {
 artifacts.draw(run.record(rows, arrays))
 
 # %% [markdown]
-# Below each group of bars is the colour of its training. *Nothing moved*: neither the attack nor any draw changed f_y,
-# so the ratio is 0/0; *only the attack moved*: the ratio is larger than these draws can tell, and counts as above the
-# bound.
-#
+# The upper bound 3‖g‖₀ differs from image to image, and is at most 3 times the number of pixels. So here are the images
+# one by one: how many of them lie within both of their bounds with the true forward pass. Where neither the attack nor
+# any draw changed f_y, the ratio is 0/0 and there is none. Where only the attack changed it, the ratio is larger than
+# these draws can measure, and counts as above the bound.
+
+# %%
+artifacts.draw(run.record(rows, arrays), "outcomes")
+
+# %% [markdown]
 # A ratio can fall because ρ_adv falls or because ρ_rand rises, so here are the two themselves:
 
 # %%
@@ -187,10 +192,10 @@ artifacts.draw(run.record(rows, arrays), "vulnerabilities")
 
 # %% [markdown]
 # ## Where and why first order ends
-# From the left: the measured over the predicted size, for noise and for the attack; the share of draws that changed f_y
-# at all; and, at the largest radius, the ratio over its upper bound against how sure the network is. Below, the spiking
-# network is a staircase, and noise meets many small steps that the surrogate gradient smooths away; above, a confident
-# f_y is flat where its gradient is taken and falls off a cliff within the ball.
+# From the left: the measured vulnerability over the predicted one, for noise and for the attack; and, at the largest
+# radius, the ratio over its upper bound against how confident the network is. At small radii a spiking network is a
+# staircase: noise meets many small steps that the surrogate gradient smooths away. At large radii a confident f_y is
+# flat where its gradient is taken, and falls steeply within the ball.
 
 # %%
 artifacts.draw(run.record(rows, arrays), "first-order")
@@ -209,7 +214,7 @@ artifacts.draw(run.record(rows + worst, arrays), "worst")
 # ## Which sparsity matters?
 # ‖g‖₀ counts exact zeros and is nearly always the number of pixels, so it is shown with its thresholds. Hoyer's measure
 # is a function of PN (its rank correlations are PN's with the opposite sign); Gini is another scale-free one; l1 and l2
-# are sizes. Blue: over images within a network; purple: over networks.
+# are sizes. Blue: over images within a network; red: over networks. The table below has the ratio at every radius.
 
 # %%
 predicted = predictors.predictor_rows(gradients, found, attacked.evaluated(), thresholds)

@@ -115,22 +115,27 @@ def reproduce(arguments) -> int:
 
 def plan(arguments) -> None:
     """List every training and evaluation of a profile that is missing, with its time on this machine."""
+    for path in arguments.notebooks:
+        errors.one_of("notebook", _name(path), paths.notebooks())
+    progress = partial(print, file=sys.stderr, flush=True)
+    progress(f"Loading torch for the profile {arguments.profile} ...")
     from paperlib import profiles
     from paperlib.runs import costs
     from paperlib.runs import plan as plans
     from paperlib.store import checkpoints
 
-    for path in arguments.notebooks:
-        errors.one_of("notebook", _name(path), paths.notebooks())
     total = 0.0
     for name in profiles.family(arguments.profile):
-        asked = plans.of(profiles.load(name))
+        profile = profiles.load(name)
+        print(f"{name}: {profile.title}.", flush=True)
+        progress("  Reading what its notebooks ask for ...")
+        asked = plans.of(profile)
         trained = sum(checkpoints.is_trained(experiment) for experiment in asked.networks)
         evaluated = sum(planned.is_there for planned in asked.evaluations)
-        print(f"{name}: {asked.profile.title}.")
         print(
             f"  {trained} of {len(asked.networks)} networks and {evaluated} of {len(asked.evaluations)} evaluations "
-            "are there."
+            "are there.",
+            flush=True,
         )
         bill = costs.bill(asked, arguments.device)
         for experiment, seconds in bill.trainings:

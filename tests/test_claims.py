@@ -238,9 +238,9 @@ def test_c3_prints_what_it_costs_on_clean_images():
         assert reason.endswith("clean accuracy: -2.0 points [-3.0, -1.0].")
 
 
-def test_c3_is_not_measured_where_no_two_networks_met():
+def test_c3_is_not_measured_where_no_two_networks_were_compared():
     found, reason = verdict("C3, alone", record("fig-attack-ladder", []))
-    assert found == NOT_MEASURED and reason == "No network of SR met one of vanilla."
+    assert found == NOT_MEASURED and reason == "SR and vanilla were not compared."
 
 
 # ---- C5 ----------------------------------------------------------------------------------------------------------
@@ -314,8 +314,12 @@ def test_a_finding_holds_headline_caption_and_exactly_its_own_verdicts():
 
 
 def test_an_artifact_that_decides_no_claim_has_a_finding_too():
-    made = record("fig-lambda", [row("chosen λ", 0.01, seeds=[0]), row("used λ", 0.01, seeds=[0])])
+    made = record("tab-poisson-eot", [])
     assert claims.finding(made) == f"**{artifacts.headline(made)}** ({artifacts.caption(made)})"
+
+
+def test_the_caption_of_a_choice_speaks_of_validation_images():
+    made = record("fig-lambda", [row("chosen λ", 0.01, seeds=[0]), row("used λ", 0.01, seeds=[0])])
     assert artifacts.caption(made).startswith("Stripes, 100 validation images, 1 seed, ")
 
 
@@ -327,7 +331,7 @@ def test_the_caption_counts_images_and_seeds_and_names_split_and_profile():
 
 def test_the_headline_of_noise_tells_the_widest_gap():
     made = noise_record({8: (0.2, 0.1, 0.3), 16: (0.6, 0.5, 0.7), 32: (0.1, 0.0, 0.2)}, attacked={8: 0.7, 16: 0.3})
-    assert artifacts.headline(made) == "PGD-20 at ε = 16/255 leaves 30 % accuracy, uniform noise of 4ε leaves 90 %"
+    assert artifacts.headline(made) == ("PGD-20 leaves 30 % accuracy where uniform noise four times larger leaves 90 %")
 
 
 def test_the_headline_of_the_ratio_tells_where_the_bounds_are_kept_and_where_most_images_break_them():
@@ -336,28 +340,33 @@ def test_the_headline_of_the_ratio_tells_where_the_bounds_are_kept_and_where_mos
         for training, less in (("vanilla", 0.0), ("sr", 0.01)):
             of = {"training": training, "regime": labels.TRUE, "eps_255": eps}
             rows += [row("inside", inside - less, **of), row("above 3‖g‖₀", above - less, **of)]
-    text = "every training keeps to both bounds at ε = 1/255; the largest share of images above the upper one: 50 % of "
-    assert text + "vanilla's, at 16/255" in artifacts.headline(record("thm-ratio", rows))
+    found = record("thm-ratio", rows)
+    assert "50 % of the images exceed the upper bound in vanilla networks at 16/255" in artifacts.headline(found)
+    assert artifacts.headline(found, "outcomes").endswith("lie within both bounds at 1 of 2 radii")
+    calm = record("thm-ratio", [r | ({"value": 0.0} if r["quantity"].startswith("above") else {}) for r in rows])
+    assert "no image exceeds the upper bound" in artifacts.headline(calm)
     assert artifacts.headline(ratio_record(1.0)) == "No ratio was measured with the true forward pass"
 
 
-def test_the_headline_of_the_maps_tells_a_participation_number_a_training_and_hears_no_network_of_the_sweep():
+def test_the_headline_of_the_maps_gives_the_means_of_sr_and_vanilla_without_the_networks_of_the_sweep():
     made = maps_record(HELPS, HELPS)
-    assert artifacts.headline(made).endswith(": vanilla 60, SR 60, AT 60, AT+SR 60")
+    assert artifacts.headline(made).endswith(" is 60 in SR networks and 60 in vanilla networks (one network each)")
     made["rows"] = [r for r in made["rows"] if r.get("training") != "sr"]
     # three seeds at the λ in use, which stands first, and five at another
-    for i, (lam, number) in enumerate([(0.01, 61.0), (0.01, 40.0), (0.01, 50.0)] + [(0.03, 9.0)] * 5):
+    for i, (lam, number) in enumerate([(0.01, 62.0), (0.01, 40.0), (0.01, 51.0)] + [(0.03, 9.0)] * 5):
         made["rows"].append(row("participation number", number, training="sr", lam=lam, seeds=[i]))
-    assert artifacts.headline(records.check(made)).endswith(": vanilla 60, SR 50, AT 60, AT+SR 60")
+    assert artifacts.headline(records.check(made)).endswith(" is 51 in SR networks and 60 in vanilla networks")
 
 
-def test_the_headline_of_the_quotient_tells_the_h_in_use_and_the_best():
+def test_the_headline_of_the_quotient_gives_the_range_over_trainings_at_the_h_in_use():
     def headline(*correlations):
-        told = {"training": "vanilla", "scheme": "forward", "precision": "float32"}
-        pairs = zip((1e-3, 1e-2, 1e-1), correlations, strict=True)
-        rows = [row("rank correlation", r, h=h, **told) for h, r in pairs]
+        rows = []
+        for training, shift in (("vanilla", 0.0), ("sr", 0.1)):
+            told = {"training": training, "scheme": "forward", "precision": "float32"}
+            for h, r in zip((1e-3, 1e-2, 1e-1), correlations, strict=True):
+                rows.append(row("rank correlation", r and r + shift, h=h, **told))
         return artifacts.headline(record("prop-finite-difference", rows, {"used_h": 0.001}))
 
-    text = headline(0.3, 0.8, None)
-    assert "At SR's h = 0.001" in text and "vanilla 0.30; the best is 0.80 at h = 0.01" in text
+    assert headline(0.3, 0.8, None) == "At SR's h the quotient's rank correlation with ‖∇f‖₁ is 0.30 to 0.40"
+    assert headline(None, 0.8, None) == "The quotient at SR's h has no rank correlation with ‖∇f‖₁"
     assert headline(None, None, None)  # no image moved at any h: said, and no crash

@@ -15,7 +15,7 @@ from test_released import theirs
 
 from paperlib import __main__ as command_line
 from paperlib import paths, profiles
-from paperlib.data import images
+from paperlib.data import datasets, images
 from paperlib.errors import Refused
 from paperlib.runs import costs, execute, plan
 from paperlib.store import checkpoints, released
@@ -111,7 +111,9 @@ def test_a_value_that_cannot_be_is_refused(call, folders, arguments, reason):
 def test_a_device_that_is_not_one_is_refused_before_anything_is_trained(call, house, command):
     house.profile()
     code, _, err = call(command, "--profile", "tiny", "--device", "tpu")
-    assert (code, err) == (2, "There is no device 'tpu'. Allowed: auto, cpu, cuda, mps.\n")
+    *progress, refusal = err.splitlines()  # the plan shows its progress
+    assert (code, refusal) == (2, "There is no device 'tpu'. Allowed: auto, cpu, cuda, mps.")
+    assert len(progress) == (2 if command == "plan" else 0)
 
 
 def test_help_names_every_command_and_what_it_does(call, monkeypatch):
@@ -176,6 +178,18 @@ def test_the_plan_says_what_is_there_and_what_the_rest_costs(call, house, a_seco
     ]
 
 
+def test_the_plan_writes_its_first_line_before_anything_is_read_or_timed(call, house, monkeypatch, capsys):
+    house.asking('run.ask(run.profile.experiments("vanilla"))')
+    house.profile()
+    shown, of = [], plan.of
+    monkeypatch.setattr(plan, "of", lambda profile: shown.append(capsys.readouterr()) or of(profile))
+    monkeypatch.setattr(costs._Stopwatch, "_seconds", lambda self, step: shown.append(capsys.readouterr()) or 1.0)
+    assert call("plan", "--profile", "tiny", "--device", "cpu")[0] == 0
+    read, timed = shown
+    assert read.err.splitlines()[0] == "Loading torch for the profile tiny ..." and read.out == "tiny: 60 drawings.\n"
+    assert "steps timed:   0%" in timed.err and "training conv-2-4" in timed.err
+
+
 def test_the_plan_of_a_base_is_that_of_its_family(call, house, a_second_a_step):
     house.asking('run.ask(run.profile.experiments("vanilla"))')
     house.profile()
@@ -229,7 +243,7 @@ WRN16 = ("--network", "wrn16", "--dataset", "cifar10")
 
 
 @pytest.mark.filterwarnings("ignore:This process computes with portable arithmetic")  # here, torch is there already
-def test_released_networks_are_imported_and_planned_from_then_on(call, paper, download, a_second_a_step):
+def test_released_networks_are_imported_and_planned_from_then_on(call, paper, download, a_second_a_step, monkeypatch):
     file, photos, x = download / "vanilla.pth", f"folder:{download / 'photos'}", torch.rand(2, 3, 32, 32)
     code, out, err = call("import-released", f"vanilla={file}", f"at+sr={file}", *WRN16, "--data", photos)
     assert (code, err) == (0, "")
@@ -247,6 +261,9 @@ def test_released_networks_are_imported_and_planned_from_then_on(call, paper, do
     network = checkpoints.trained(vanilla, device="cpu", progress=False)
     assert torch.equal(network(x), released.load(file, "wrn16", "cifar10")(x))
     images._load.cache_clear()
+    code, _, err = call("train", "--profile", "released-wrn16-cifar10", "--device", "cpu")
+    assert code == 2 and f"{photos} has 4 test samples, fewer than " in err and "tab-ablation (samples: 10000)" in err
+    monkeypatch.setattr(datasets, "available", lambda *_: None)  # as if there were enough of them
     code, out, _ = call("plan", "--profile", "released-wrn16-cifar10", "--device", "cpu")
     assert code == 0 and "  2 of 4 networks and 0 of " in out
     assert [line.split(" (")[0] for line in out.splitlines() if line.startswith("  train ")] == [

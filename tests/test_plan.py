@@ -183,8 +183,78 @@ def test_the_bill_is_steps_times_epochs_times_batch_and_equal_steps_are_timed_on
         assert seconds == pytest.approx(SECOND * passes * planned.samples / 8)
     assert named(planned for planned, _ in bill.evaluations) == list(PASSES)
     assert bill.seconds == pytest.approx(sum(seconds for _, seconds in bill.trainings + bill.evaluations))
-    # three trainings, whatever the seed; a forward pass of two networks; gradients of both, and by a rule of one
-    assert len(constant) == 3 + 2 + 3
+    # vanilla training of two networks, and SR and AT of the profile's; a forward pass of the one that is judged;
+    # gradients of both, and by another rule of the profile's
+    assert len(constant) == 2 + 2 + 1 + 3
+
+
+def test_another_training_and_another_rule_cost_the_same_multiple_on_every_network(house, monkeypatch):
+    """Steps that take as many seconds as passes, on a network twice as slow as the profile's."""
+    sr = 'run.profile.experiments("sr", seeds=[0]{})'
+    by_rule = '[attacks.standard("fgsm", 0.1, rule={"name": "sigmoid", "slope": 2.0})], samples=8'
+    house.asking(
+        f"run.ask({sr.format('')}, {by_rule})\nrun.ask({sr.format(', network=' + repr('conv-2-3'))}, {by_rule})"
+    )
+    passes = {("training", ()): 2, ("training", (2, 3, False)): 5, ("gradient", ()): 2, ("gradient", ("sigmoid",)): 3}
+    timed = []
+
+    def time(self, kind):
+        timed.append(kind)
+        slow = 2 if kind.shape.network == "conv-2-3" else 1
+        self.known[kind] = slow * passes.get((kind.step, kind.variant), 1)
+
+    monkeypatch.setattr(costs._Stopwatch, "time", time)
+    bill = costs.bill(plan.of(house.profile()), "cpu")
+    of = {experiment.network: seconds for experiment, seconds in bill.trainings}
+    assert of["conv-2-4"] == pytest.approx(5 * 10 / 8 * 4 * 3) and of["conv-2-3"] == pytest.approx(2 * of["conv-2-4"])
+    attacked = [seconds for planned, seconds in bill.evaluations if planned.attack]
+    assert attacked == pytest.approx([1 + 3, 2 * (1 + 3)])
+    assert {kind.shape.network for kind in timed if kind.variant} == {"conv-2-4"} and len(timed) == len(set(timed)) == 8
+
+
+def test_a_large_profile_times_few_steps(constant):
+    bill = costs.bill(plan.of(profiles.load("smoke")), "cpu")
+    assert len(constant) < (len(bill.trainings) + len(bill.evaluations)) / 10
+
+
+def test_progress_is_shown_before_anything_is_timed(house, monkeypatch, capsys):
+    house.asking(TWO_NETWORKS)
+    shown = []
+
+    def seconds(self, step):
+        shown.append(capsys.readouterr().err)
+        return SECOND
+
+    monkeypatch.setattr(costs._Stopwatch, "_seconds", seconds)
+    costs.bill(plan.of(house.profile()), "cpu")
+    assert "steps timed:   0%" in shown[0] and "training conv-2-4, T = 2" in shown[0]
+    assert "forward conv-2-4" in "".join(shown)
+
+
+ON_VANILLA = 'run.ask(run.profile.experiments("vanilla"){})'
+
+
+@pytest.mark.parametrize(
+    ("arguments", "split", "there"),
+    [
+        (", [pgd], samples=samples", "test", 12),
+        (', [pgd], samples=samples, split="validation"', "validation", 6),
+        ("", "test", 12),  # the notebook takes its samples in a later cell
+    ],
+)
+def test_the_plan_refuses_more_samples_than_there_are_and_names_the_parameter(house, arguments, split, there):
+    house.asking(ON_VANILLA.format(arguments), ON_VANILLA.format(""))
+    assert plan.of(house.profile(notebooks={"tab-0": {"samples": there}})).networks
+    profile = house.profile(notebooks={"tab-0": {"samples": there + 1}, "tab-1": {"samples": 13}})
+    with pytest.raises(Refused) as refusal:
+        plan.of(profile)
+    tab_0, tab_1 = f"tab-0 (samples: {there + 1})", "tab-1 (samples: 13)"
+    parts = [f"{there} test samples, fewer than {tab_0}, {tab_1} asks for"]
+    if split == "validation":
+        parts = [f"6 validation samples, fewer than {tab_0} asks for", f"12 test samples, fewer than {tab_1} asks for"]
+    text = "; ".join(f"sixty has {part}" for part in parts)
+    assert str(refusal.value) == f"params/tiny.yml: {text}. Set these under `notebooks:`."
+    assert not paths.CHECKPOINTS.exists()
 
 
 def test_what_grows_makes_the_bill_grow(house, constant):

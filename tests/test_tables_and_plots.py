@@ -13,14 +13,15 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from handmade import FOUR, MAKERS, PGD_20, RIVALS, cells, made, record
+from hypothesis import given
+from hypothesis import strategies as st
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from matplotlib.text import Annotation
 
 from paperlib import artifacts, labels, paths, records
-from paperlib.artifacts import budgets, claims, fig_attack_ladder, tab_cost
-from paperlib.artifacts.drawing import name_ends
-from paperlib.artifacts.reading import percent, points, select
+from paperlib.artifacts import claims, fig_attack_ladder, thm_ratio_figures
+from paperlib.artifacts.drawing import PALE, name_ends, shade, spread
+from paperlib.artifacts.reading import differences, percent, points, select
 from paperlib.artifacts.report import READING_ORDER
 from paperlib.errors import Refused
 from paperlib.words import attack, hue, title
@@ -250,11 +251,16 @@ def test_without_trainings_on_event_data_that_is_said(artifact):
 def test_each_training_has_one_colour_of_its_own():
     colours = {title(name): hue(name) for name in TEN}
     assert len(set(colours.values())) == len(colours) == 10
+
+
+def test_where_all_ten_stand_the_papers_four_have_their_colours_and_the_rivals_are_grey():
+    colours = {title(name): hue(name) if name in PAPERS else PALE for name in TEN}
     for artifact, part in (("tab-ablation", ""), ("tab-ablation", "equal-cost"), ("tab-cost", "")):
         panel = artifacts.draw(made(artifact), part).axes[0]
         names = {text.get_text(): to_hex(text.get_color()) for text in panel.get_yticklabels()}
         assert list(names.items()) == list(colours.items())
         assert {to_hex(container[0].get_color()) for container in panel.containers} == set(colours.values())
+    assert shade("mine") == hue("mine")  # a training of the reader's own is no rival
 
 
 def marked(panel):
@@ -273,29 +279,31 @@ def test_the_dots_of_the_ablation_are_the_means_and_its_caps_say_what_whiskers_t
     drawn = marked(artifacts.draw(found).axes[0])
     for y, training in enumerate(TEN):
         own = {"quantity": "mean accuracy", "training": training, "budget": None}
-        (clean,), (small, large) = select(found, attack="clean", **own), select(found, **PGD_20, **own)
-        capped = training not in PAPERS  # one network: over images
+        (clean,), (_, large) = select(found, attack="clean", **own), select(found, **PGD_20, **own)
+        capped, colour = training not in PAPERS, hue(training) if training in PAPERS else PALE  # caps: over images
+        assert large["eps_255"] == 16  # of 8 and 16 the nearer to that of the worst case, 32
         assert [dot for dot in drawn if dot[1] == y] == [
-            (hue(training), y, "o", True, 100 * clean["value"], capped),
-            (hue(training), y, "o", False, 100 * small["value"], capped),
-            (hue(training), y, "s", False, 100 * large["value"], capped),
+            (colour, y, "o", True, 100 * clean["value"], capped),
+            (colour, y, "o", False, 100 * large["value"], capped),
         ]
 
 
 def test_differences_have_the_interval_that_there_is():
     found = made("tab-ablation")
     panel = artifacts.draw(found).axes[1]
-    pairs = [text.get_text().replace("\n", " ") for text in panel.get_yticklabels()]
-    assert pairs[:3] == ["SR - vanilla", "AT+SR - AT", "TRADES+SR - TRADES"]
-    assert pairs[3:] == ["SR - exact l2", "SR - loss l1", "SR - exact l1", "SR - AT"]
+    pairs = [text.get_text() for text in panel.get_yticklabels()]
+    assert pairs[:3] == ["SR - vanilla", "AT+SR - AT", "SR - AT"]  # the paper's four, then in grey
+    assert sorted(pairs[3:]) == ["SR - exact l1", "SR - exact l2", "SR - loss l1", "TRADES+SR - TRADES"]
     drawn = marked(panel)
-    for y, pair in enumerate((("sr", "vanilla"), ("at+sr", "at"), ("trades+sr", "trades"), ("sr", "l2"))):
-        wanted = dict(zip(("training", "against"), pair, strict=True)) | {"budget": None} | PGD_20
+    for training, other in (("sr", "vanilla"), ("at+sr", "at"), ("trades+sr", "trades"), ("sr", "l2")):
+        y, wanted = pairs.index(f"{title(training)} - {title(other)}"), {"training": training, "against": other}
+        wanted |= {"budget": None, "eps_255": 16} | PGD_20
         rows, paired = (select(found, quantity=name, **wanted) for name in ("difference", "paired difference"))
-        assert [dot[4] for dot in drawn if dot[1] == y][1:] == pytest.approx([100 * r["value"] for r in rows])
-        single = pair in (("trades+sr", "trades"), ("sr", "l2"))
-        assert {dot[5] for dot in drawn if dot[1] == y} == {single}
-        shown = budgets.differences(found, **wanted)
+        _, attacked = (dot for dot in drawn if dot[1] == y)
+        single = other in ("trades", "l2")
+        assert attacked[4] == pytest.approx(100 * rows[0]["value"]) and attacked[5] == single
+        assert attacked[0] == (PALE if single else hue(training))
+        shown = differences(found, **wanted)
         assert shown == (paired if single else rows) and all(r["low"] is not None for r in shown)
 
 
@@ -306,45 +314,68 @@ def test_equal_cost_is_drawn_under_both_budgets_with_its_passes():
     for y, training in enumerate(TEN):
         for hollow, budget in ((True, labels.EPOCHS), (False, labels.PASSES)):
             (r,) = select(found, quantity="mean accuracy", training=training, **worst | {"budget": budget})
-            assert (hue(training), y, "o", hollow, 100 * r["value"], True) in drawn
+            assert (shade(training), y, "o", hollow, 100 * r["value"], True) in drawn
     passes = [text.get_text() for text in left.texts]
     assert passes[:4] == ["2 → 4", "5 → 10", "4 → 8", "7 → 14"]  # epochs 1 and 2, of 1 + 1, 2 + 3, 2 + 2 and 3 + 4
-    against = {dot[0]: dot[4] for dot in marked(right)}
-    assert set(against) == {hue(name) for name in TEN if name != "sr"}
+    against = {dot[1]: dot[4] for dot in marked(right)}
+    assert set(against) == {TEN.index(name) for name in TEN if name != "sr"}
     (r,) = select(found, quantity="difference", training="sr", against="rat", **worst)
-    assert against[hue("rat")] == pytest.approx(-100 * r["value"])
+    assert against[TEN.index("rat")] == pytest.approx(-100 * r["value"])
 
 
 def test_without_networks_at_equal_passes_there_is_one_panel():
     found = made("tab-ablation")
     found = found | {"rows": [r for r in found["rows"] if r.get("budget") != labels.PASSES]}
     assert len(artifacts.draw(found, "equal-cost").axes) == 1
-    assert artifacts.headline(found, "equal-cost").startswith("At equal epochs, in the worst case at 16/255, ")
+    assert artifacts.headline(found, "equal-cost").startswith("At equal epochs ")
     (head, *_) = cells(artifacts.table(found, "equal-cost"))
     assert "worst of all, equal epochs" in head and not any("passes" in name for name in head[1:4:2])
 
 
-def test_the_cost_of_a_step_is_drawn_relative_to_vanilla_and_accuracy_against_passes():
+def test_the_cost_of_a_step_is_drawn_relative_to_vanilla_beside_accuracy_under_both_budgets():
     found = made("tab-cost")
     left, right = artifacts.draw(found).axes
     for what, mark in (("passes", "o"), ("multiply-adds", "s"), ("bytes kept", "D"), ("seconds", "^")):
         drawn = [c[0] for c in left.containers if c[0].get_marker() == mark]
         rows = select(found, quantity="relative cost", what=what)
         assert [dot.get_xdata()[0] for dot in drawn] == [r["value"] for r in rows] and len(rows) == 10
-    filled = {to_hex(line.get_color()): line for line in right.lines if line.get_marker() == "o"}
-    (r,) = select(found, quantity="mean accuracy", training="sr", attack=labels.WORST, budget=labels.PASSES)
-    dot = filled[hue("sr")]
-    assert dot.get_ydata()[0] == 100 * r["value"] and dot.get_xdata()[0] == pytest.approx(10, abs=0.5)
-    assert {text.get_text() for text in right.texts} == set(map(title, TEN))
+    for hollow, budget in ((True, labels.EPOCHS), (False, labels.PASSES)):
+        wanted = {"quantity": "mean accuracy", "training": "sr", "attack": labels.WORST, "budget": budget}
+        (r,) = select(found, **wanted)
+        assert (hue("sr"), 1, "o", hollow, 100 * r["value"], True) in marked(right)
 
 
 @pytest.mark.parametrize("heights", [[90, 50, 10], [50, 50, 50], [2, 1, 0, 0], [0], [], [100 - i for i in range(10)]])
-def test_names_lie_apart_in_their_order_and_none_below_the_axis(heights):
-    found = tab_cost.apart([float(h) for h in heights], 5)
+def test_names_lie_apart_in_their_order_and_within_the_frame(heights):
+    found = spread([h / 100 for h in heights], 0.05)
     gaps = [above - below for above, below in zip(found, found[1:], strict=False)]
-    assert all(gap >= 5 - 1e-9 for gap in gaps) and min(found, default=0) >= 0
+    assert all(gap >= 0.05 - 1e-9 for gap in gaps) and all(-1e-9 <= height <= 1 + 1e-9 for height in found)
     if all(a - b >= 5 for a, b in zip(heights, heights[1:], strict=False)):
-        assert found == heights
+        assert found == pytest.approx([h / 100 for h in heights])
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_no_name_is_moved_further_than_the_others_make_it(heights):
+    """The sum of squares is the least of all that are apart, which any pair moved alone would raise."""
+    heights = sorted(heights, reverse=True)
+    found = spread(heights, 0.05)
+    assert found == pytest.approx(sorted(found, reverse=True))
+    inside = min(found) > 1e-6 and max(found) < 1 - 1e-6
+    if inside:  # the frame has pushed none
+        assert sum(found) == pytest.approx(sum(heights))
+
+
+def test_names_stand_beside_the_ends_of_their_lines_and_moved_ones_keep_the_order():
+    _, ax = plt.subplots()
+    ax.set(xlim=(0, 8), ylim=(0, 70))
+    name_ends(ax, [(57.6, "ε", "C0"), (57.9, "2ε", "C0"), (53.6, "4ε", "C0"), (4.5, "PGD", "C1")])
+    places = {text.get_text(): (text.xy[1] * 70, text.get_position()[1] * 70) for text in ax.texts}
+    assert {name: end for name, (end, _) in places.items()} == pytest.approx(
+        {"ε": 57.6, "2ε": 57.9, "4ε": 53.6, "PGD": 4.5}
+    )
+    assert places["2ε"][1] > places["ε"][1] > places["4ε"][1] and places["PGD"][1] == pytest.approx(4.5)
+    assert all(abs(end - written) < 5 for end, written in places.values())  # no name at another line's height
+    plt.close("all")
 
 
 def test_a_panel_draws_other_numbers_than_a_records():
@@ -354,7 +385,6 @@ def test_a_panel_draws_other_numbers_than_a_records():
     assert fig_attack_ladder.ladder({"mine": rows}, passes, ax) is ax
     assert list(ax.lines[0].get_ydata()) == [80, 30] and [t.get_text() for t in ax.texts] == ["mine"]
     assert [t.get_text() for t in ax.get_xticklabels()] == ["mine\n7"] * 2
-    assert name_ends(ax, 1, []) is ax
     plt.close("all")
 
 
@@ -362,7 +392,7 @@ def test_noise_is_drawn_at_the_epsilon_whose_multiple_it_is():
     found = made("fig-random-vs-adversarial")
     for panel, law in zip(artifacts.draw(found).axes, ("uniform", "sign"), strict=True):
         lines = [line for line in panel.lines if line.get_marker() == "o"]
-        ends = [text.get_text() for text in panel.texts if isinstance(text, Annotation)]
+        ends = [text.get_text() for text in panel.texts if text.get_text() != "clean"]
         named = dict(zip(ends, lines, strict=True))
         wanted = {"PGD-20, ε": (PGD_20, 1)}
         wanted |= {f"noise, {k if k > 1 else ''}ε": ({"attack": law}, k) for k in (1, 2, 4)}
@@ -398,21 +428,62 @@ def test_the_landscape_is_drawn_on_the_same_scale_for_all_and_says_which_line_is
         assert random.get_ydata()[0] < names["random direction"][1]
 
 
-def test_a_gradient_counts_as_masked_where_a_random_direction_leads_up_as_far():
+def test_the_landscape_says_where_a_random_direction_leads_up_as_far_as_the_attacks():
     found = copy.deepcopy(made("fig-landscape"))
-    assert artifacts.headline(found).endswith(": no training looks masked")
+    higher = "The attack's direction raises the loss more than a random one"
+    assert artifacts.headline(found) == f"{higher} in every training (one network each)"
     for row in select(found, quantity="loss", training="sr", t_255=48.0):
         row["value"] = 0.5
-    assert artifacts.headline(found).endswith(": SR looks masked")
-    assert "0.5 (SR)" in artifacts.headline(found) and "along a random one at most 0.5" in artifacts.headline(found)
+    assert artifacts.headline(found) == f"{higher} but not in SR (one network each)"
 
 
-def test_the_bars_of_the_regimes_fill_their_height():
-    for panel in artifacts.draw(made("thm-ratio")).axes[2:4]:
+def test_the_bars_of_the_outcomes_fill_their_height():
+    found = made("thm-ratio")
+    panels = artifacts.draw(found, "outcomes").axes
+    assert [panel.get_title() for panel in panels] == [title(name) for name in PAPERS]
+    for panel in panels:
         tops = {}
         for bar in panel.patches:
             tops.setdefault(round(bar.get_x(), 6), []).append(bar.get_y() + bar.get_height())
-        assert len(tops) == 4 * 2 and [max(heights) for heights in tops.values()] == pytest.approx([1] * 8)
+        assert len(tops) == 2 and [max(heights) for heights in tops.values()] == pytest.approx([100] * 2)
+
+
+def test_sparsity_is_shown_at_one_radius_and_against_survival_and_tabled_at_all():
+    found = made("thm-ratio")
+    names = [panel.get_title() for panel in artifacts.draw(found, "sparsity").axes]
+    assert names == ["with ratio at 16/255", "with PGD-20 at 25.5/255"]
+    assert "ratio at 8/255" in artifacts.table(found, "sparsity")
+
+
+def test_what_scales_beyond_the_axis_is_drawn_at_its_edge():
+    _, ax = plt.subplots()
+    rows = [{"what": "l1", "scale": c, "value": v} for c, v in ((0.1, 2e-30), (1, 2.0), (10, 2e40))]
+    thm_ratio_figures.scaled(rows, {"l1": "#000000"}, ax)
+    marks = [(line.get_marker(), line.get_ydata()[0]) for line in ax.lines if line.get_marker() != "None"]
+    assert marks == [("v", 1e-6), ("o", 1.0), ("^", 1e6)]
+    plt.close("all")
+
+
+def test_the_mean_quotient_is_drawn_from_the_h_at_which_images_move():
+    middle = artifacts.draw(made("prop-finite-difference")).axes[1]
+    assert middle.get_xlim()[0] < 1e-3 and {x for line in middle.lines for x in line.get_xdata() if x != 0.01} <= {0, 1}
+
+
+def test_gains_of_one_network_have_the_interval_over_images():
+    """The paired difference; the difference over seeds has none."""
+    found = made("fig-attack-ladder", seeds=(4,))
+    panel = artifacts.draw(found).axes[1]
+    reach = [bars[0].get_segments() for _, _, bars in panel.containers]
+    assert len(reach) == 2 and all(np.ptp(segment[:, 0]) > 0 for segments in reach for segment in segments[1:])
+
+
+def test_where_one_network_leaves_no_interval_the_caption_says_so():
+    three = made("prop-finite-difference")
+    one = three | {"rows": [row | {"seeds": [4]} for row in three["rows"]]}
+    for part in ("weights", "curvature"):
+        assert "no intervals, which need more than one network" in artifacts.caption(one, part)
+        assert "95 % intervals" in artifacts.caption(three, part) and "95" not in artifacts.caption(one, part)
+    assert "95 % intervals" in artifacts.caption(one)
 
 
 # ---- tables ------------------------------------------------------------------------------------------------------
@@ -477,7 +548,7 @@ def test_the_table_of_the_maps_keeps_the_sweep_apart_from_the_trainings():
     assert {line[0] for line in lines} == {"vanilla", "SR, λ = 0.01", "SR, λ = 0.1", "AT", "AT+SR, λ = 0.01"}
     rows = select(found, quantity="l1", training="sr", lam=0.1)
     (line,) = (line for line in lines if line[0] == "SR, λ = 0.1")
-    assert float(line[head.index("l1")]) == pytest.approx(np.mean([r["value"] for r in rows]), rel=0.01)
+    assert float(line[head.index("median l1")]) == pytest.approx(np.mean([r["value"] for r in rows]), rel=0.01)
     assert line[head.index("zero gradient")].endswith("%")
 
 

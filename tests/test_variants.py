@@ -64,25 +64,22 @@ def study(judged=None, chosen=None):
 @pytest.mark.parametrize(
     ("judged", "chosen", "change"),
     [
-        ({}, {}, "of 1 single change to it what matters most is h = 0.1, +20.0 points [+15.0, +25.0]"),
+        ({}, {}, "What matters most in SR's penalty: h = 0.1, +20 points"),
         (
             {(THIRD, 0.01): (95, 30, 5)},
             {THIRD: 0.01},
-            "of 2 single changes to it what matters most is ±d, -25.0 points [-30.0, -20.0]",
+            "What matters most in SR's penalty: the direction ±d, -25 points",
         ),
         (
             {(FOURTH, 0.03): (95, 40, 31)},
             {},
-            "of 1 single change to it none is clear of 0, the largest is h = 0.1, +1.0 points [-4.0, +6.0]",
+            "No single change of SR's penalty matters clearly; the largest: h = 0.1, +1 points",
         ),
     ],
 )
-def test_the_headline_tells_the_gain_of_the_first_form_and_the_single_change_that_matters_most(judged, chosen, change):
-    none = "" if chosen else "; validation data choose λ = 0 for ±d"  # softmax |q| -d is no single change
-    assert artifacts.headline(study(judged, chosen)) == (
-        "Under the worst of all SR (margin, q², +d, h = 0.01) differs from vanilla by +20.0 points [+15.0, +25.0]; "
-        f"{change}{none}"
-    )
+def test_the_headline_gives_the_single_change_that_matters_most(judged, chosen, change):
+    """The form "softmax |q| -d" differs in three parts and so is no single change."""
+    assert artifacts.headline(study(judged, chosen)) == f"{change} in the worst case"
 
 
 def test_a_first_form_without_a_lambda_leaves_nothing_to_compare():
@@ -102,14 +99,19 @@ def test_where_no_variant_was_trained_that_is_said():
     assert artifacts.table(empty).strip() == "" and "No variant" in claims.finding(empty)
 
 
-def test_the_box_has_a_line_for_each_factor_that_was_changed_alone_and_two_of_the_gradient():
-    change, magnitude, sparsity = fig_sr_variants.box(study())
+def test_the_box_has_a_line_for_the_gain_for_each_factor_changed_alone_and_two_for_the_gradient():
+    gain, change, magnitude, sparsity = fig_sr_variants.box(study())
+    assert gain == (
+        True,
+        "SR (margin, q², +d, h = 0.01) is more robust than vanilla training in the worst case.",
+        "+20.0 points [+15.0, +25.0]",
+    )
     assert change[:2] == (True, "Changing h alone changes accuracy under the worst of all.")
     assert change.numbers == "h = 0.1 +20.0 points [+15.0, +25.0]"
     assert magnitude.holds is False  # an interval around 19.8 lies above that around 2.2
     assert magnitude.numbers == "vanilla 2.2, variants 4.4 to 19.8" and "magnitude" in magnitude.statement
     assert sparsity.holds is None and "sparser" in sparsity.statement
-    direction, *_ = fig_sr_variants.box(study({(THIRD, 0.01): (95, 30, 31)}, {THIRD: 0.01}))
+    _, direction, *_ = fig_sr_variants.box(study({(THIRD, 0.01): (95, 30, 31)}, {THIRD: 0.01}))
     assert direction[:2] == (None, "Changing the direction alone changes accuracy under the worst of all.")
 
 
@@ -171,20 +173,9 @@ def sweep(means=SWEPT, *, chosen, used, training="sr", spread=0.01):
     ("means", "chosen", "used", "text"),
     [
         (SWEPT, 0.01, 0.01, "Validation data choose λ = 0.01 for SR, as this companion uses"),
-        (
-            SWEPT,
-            0.003,
-            0.01,
-            "Validation data choose λ = 0.003 for SR, while 0.01 is in use "
-            "(chosen minus in use: clean +0.6 points, PGD-20 -10.0 points)",
-        ),
+        (SWEPT, 0.003, 0.01, "Validation data choose λ = 0.003 for SR, while 0.01 is in use"),
         (SWEPT, 0.003, 0.5, "Validation data choose λ = 0.003 for SR, while 0.5 is in use"),
-        (
-            {0: (0.95, 0.5)},
-            0.0,
-            None,
-            "Of the λ that were trained here, validation data choose 0; SR's own is not known",
-        ),
+        ({0: (0.95, 0.5)}, 0.0, None, "Of the λ that were trained here, validation data choose 0 for SR"),
     ],
 )
 def test_the_headline_of_lambda_tells_what_lies_between_choice_and_use(means, chosen, used, text):
@@ -193,12 +184,34 @@ def test_the_headline_of_lambda_tells_what_lies_between_choice_and_use(means, ch
     artifacts.draw(found).draw_without_rendering()
 
 
+@pytest.mark.parametrize(
+    ("means", "chosen", "used", "holds", "numbers"),
+    [
+        (SWEPT, 0.01, 0.01, True, "The λ chosen is 0.01."),
+        (
+            SWEPT,
+            0.003,
+            0.01,
+            False,
+            "The λ chosen is 0.003, that in use 0.01; chosen minus in use: clean +0.6 points, PGD-20 -10.0 points.",
+        ),
+        (SWEPT, 0.003, 0.5, False, "The λ chosen is 0.003, that in use 0.5."),
+        ({0: (0.95, 0.5)}, 0.0, None, None, "The λ chosen is 0; that of SR is not known."),
+    ],
+)
+def test_the_box_of_lambda_says_what_lies_between_choice_and_use(means, chosen, used, holds, numbers):
+    same, down = fig_lambda.box(sweep(means, chosen=chosen, used=used))
+    assert same == (holds, "The λ in use for SR is the one that validation data choose.", numbers)
+    assert down.holds is True and down.numbers.endswith(": none.")
+
+
 def test_a_lambda_that_broke_networks_is_told_and_left_out_of_the_trade_off():
     down = SWEPT | {0.1: (0.47, 0.2), 0.3: (0.1, 0.1)}  # at 0.1 one network has 0.48 and one 0.46, below 0.475
     found = sweep(down, chosen=0.01, used=0.01)
     broken = fig_lambda.broken(select(found, quantity="mean accuracy"), select(found, quantity="accuracy"))
     assert broken == dict.fromkeys(SWEPT, (0, 2)) | {0.1: (1, 2), 0.3: (2, 2)}
-    assert artifacts.headline(found).endswith("; networks broke down at λ = 0.1 (1 of 2), 0.3 (2 of 2)")
+    *_, line = fig_lambda.box(found)
+    assert line.holds is False and line.numbers.endswith(": λ = 0.1 (1 of 2), 0.3 (2 of 2).")
     left, right = artifacts.draw(found).axes
     assert "λ = 0.1 (47 %, 20 %), 0.3 (10 %, 10 %)" in right.get_title()
     assert [text.get_text() for text in left.get_xticklabels()][-2:] == ["0.1", "0.3"]

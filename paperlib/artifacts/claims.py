@@ -127,7 +127,8 @@ def _robust_difference(training: str, unit: str = "eps_255") -> Callable[[dict],
         rows = select(record, quantity="difference", training=training, against=BASELINES[training])
         strongest = [row for row in under(rows, labels.WORST) if unit in row]
         if not strongest:
-            return NOT_MEASURED, f"No network of {words.title(training)} met one of {words.title(BASELINES[training])}."
+            pair = f"{words.title(training)} and {words.title(BASELINES[training])}"
+            return NOT_MEASURED, f"{pair} were not compared."
         (clean,) = under(rows, labels.CLEAN)
         numbers = ", ".join(f"{points(row)} at {words.radius(row)}" for row in strongest)
         return _decide(strongest), f"Under the worst case of all attacks: {numbers}; clean accuracy: {points(clean)}."

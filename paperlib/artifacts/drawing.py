@@ -12,6 +12,11 @@ from paperlib.words import hue, title
 NOISE = {"uniform": "#56b4e9", "sign": "#cc79a7", labels.RANDOM_FLIPS: "#117733"}
 ATTACK = "#d55e00"
 GREY = ".35"
+PALE = "#8c8c8c"
+RIVALS = ("rat", "trades", "trades+sr", "l2", "loss-l1", "exact-l1")  # grey beside the paper's four trainings
+# symbols of the theorem
+ADV, RAND, F_Y = r"$\rho_\mathrm{adv}$", r"$\rho_\mathrm{rand}$", "$f_y$"
+NAME_HEIGHT = 0.062  # of a name beside the end of a line, as a share of the frame's height
 LOG = {"xscale": "log"}  # set before anything is drawn: a single value would give limits without width
 
 
@@ -28,12 +33,54 @@ def end(rows: list[dict]) -> float:
     return 100 * rows[-1]["value"]
 
 
-def name_ends(ax: Axes, x: float, ends: list[tuple[float, str, str]], apart: float = 4.5) -> Axes:
-    """Write names beside the ends of lines at `x`, at least `apart` below each other; `ends`: height, name, colour."""
-    y = np.inf
-    for height, name, colour in sorted(ends, reverse=True):
-        y = min(height, y - apart * (1 + name.count("\n")))
-        ax.annotate(name, (x, y), (4, 0), textcoords="offset points", va="center", color=colour, fontsize=8)
+def shade(training: str) -> str:
+    """The colour of a training in a figure of all ten: grey for a rival, because nobody tells ten colours apart."""
+    return PALE if training in RIVALS else hue(training)
+
+
+def name_ends(ax: Axes, ends: list[tuple[float, str, str]]) -> Axes:
+    """Write names on the right of the frame, at the heights where lines end; `ends`: height, name, colour.
+
+    The limits of `ax` must be set.  A name that would overlap another is moved, and joined to its line.
+    """
+    ends = sorted(ends, key=lambda end: -end[0])
+    right = ax.get_xlim()[1]
+    places = ax.transAxes.inverted().transform(ax.transData.transform([(right, height) for height, *_ in ends]))[:, 1]
+    for place, moved, (_, name, colour) in zip(places, spread(list(places), NAME_HEIGHT), ends, strict=True):
+        leader = {"arrowstyle": "-", "color": colour, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 0, "relpos": (0, 0.5)}
+        style = {"color": colour, "fontsize": 8, "va": "center", "annotation_clip": False}
+        ax.annotate(
+            name,
+            (1, place),
+            (1.045, moved),
+            xycoords="axes fraction",
+            textcoords="axes fraction",
+            arrowprops=leader,
+            **style,
+        )
+    return ax
+
+
+def spread(heights: list[float], least: float) -> list[float]:
+    """Falling heights in [0, 1] moved as little as possible until they are at least `least` apart."""
+    groups: list[list[float]] = []  # of neighbours that touch: heights as if all of a group stood where its first does
+    for i, height in enumerate(heights):
+        groups.append([height + i * least])
+        while len(groups) > 1 and sum(groups[-2]) / len(groups[-2]) < sum(groups[-1]) / len(groups[-1]):
+            groups[-2:] = [groups[-2] + groups[-1]]
+    moved = [sum(group) / len(group) for group in groups for _ in group]
+    moved = [height - i * least for i, height in enumerate(moved)]
+    for i in reversed(range(len(moved))):  # none below the frame, then none above it
+        moved[i] = max(moved[i], moved[i + 1] + least if i + 1 < len(moved) else 0.0)
+    for i, height in enumerate(moved):
+        moved[i] = min(height, moved[i - 1] - least if i else 1.0)
+    return moved
+
+
+def shares(ax: Axes, rows: list[dict]) -> Axes:
+    """A y-axis of accuracies in percent that ends a little above the highest interval of `rows`."""
+    top = max((100 * bound(row, "high") for row in known(rows)), default=100)
+    ax.set(ylabel="accuracy, %", ylim=(0, min(101, 1.08 * top + 2)))
     return ax
 
 
@@ -83,8 +130,8 @@ def dots(ax: Axes, rows: list[dict], y: float | list[float], colour: str, **styl
     return ax
 
 
-def gains(ax: Axes, lines: dict[str, list[dict]], *, below: float) -> Axes:
-    """A line of dots for each of `lines`, name → differences of trainings; the legend lies `below` (in heights)."""
+def gains(ax: Axes, lines: dict[str, list[dict]]) -> Axes:
+    """A line of dots for each of `lines`, name → differences of trainings."""
     for i, (training, against) in enumerate(BASELINES.items()):
         pairs = [(y, row) for y, rows in enumerate(lines.values()) for row in where(rows, training=training)]
         if pairs:
@@ -92,10 +139,10 @@ def gains(ax: Axes, lines: dict[str, list[dict]], *, below: float) -> Axes:
             label = f"{title(training)} - {title(against)}"
             dots(ax, [row for _, row in pairs], heights, hue(training), markersize=4, label=label)
     ax.axvline(0, color=".4", linewidth=0.8)
-    ax.set_yticks(range(len(lines)), list(lines), fontsize=7)
-    ax.set(title="What SR changes, percentage points", ylim=(len(lines) - 0.5, -0.5))
+    ax.set_yticks(range(len(lines)), list(lines), fontsize=8)
+    ax.set(title="What SR changes, points", ylim=(len(lines) - 0.5, -0.5))
     if ax.get_legend_handles_labels()[0]:
-        ax.legend(loc="upper center", bbox_to_anchor=(0.4, -below), fontsize=8, ncols=2)
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.06), fontsize=8, ncols=2, columnspacing=1)
     return ax
 
 

@@ -7,8 +7,20 @@ from matplotlib.figure import Figure
 from pandas import DataFrame
 
 from paperlib import labels
-from paperlib.artifacts.drawing import curve, end, gains, name_ends
-from paperlib.artifacts.reading import BASELINES, IMAGES, points, same_attack, select, trainings, where, whole
+from paperlib.artifacts.drawing import curve, end, gains, name_ends, shares
+from paperlib.artifacts.reading import (
+    BASELINES,
+    IMAGES,
+    differences,
+    listed,
+    one_network,
+    points,
+    same_attack,
+    select,
+    trainings,
+    where,
+    whole,
+)
 from paperlib.artifacts.tabulating import against, pivot, with_passes
 from paperlib.words import attack, hue, title
 
@@ -16,25 +28,27 @@ caption = IMAGES
 
 
 def headline(record: dict) -> str:
-    """Accuracy on the last rung, and what SR changes there."""
-    means, pairs = (select(record, quantity=kind, attack=labels.WORST) for kind in ("mean accuracy", "difference"))
-    shares = [f"{title(row['training'])} {100 * row['value']:.0f} %" for row in means]
-    changes = [f"{against(row)} {whole(row)} points" for name in BASELINES for row in where(pairs, training=name)]
-    text = f"Under everything together: {', '.join(shares)}"
-    return f"{text}; {', '.join(changes)}" if changes else text
+    """What SR changes on the last rung."""
+    pairs = select(record, quantity="difference", attack=labels.WORST)
+    rows = [row for name in BASELINES for row in where(pairs, training=name)]
+    if not rows:
+        return "No training with SR was compared with the same training without"
+    changes = [f"{title(row['against'])} by {whole(row)}" for row in rows]
+    return f"Under all attacks together SR changes the accuracy of {listed(changes)} points{one_network(rows)}"
 
 
 def figure(record: dict) -> Figure:
     """Left, the worst case so far on every rung; right, what SR changes of it."""
     fig, (left, right) = plt.subplots(1, 2, figsize=(10.4, 4.8), width_ratios=(5, 2), layout="constrained")
-    means, passes, pairs = (
+    means, passes = (
         [row for row in select(record, quantity=quantity) if row["attack"] != labels.CLEAN]
-        for quantity in ("mean accuracy", "mean passes", "difference")
+        for quantity in ("mean accuracy", "mean passes")
     )
+    pairs = differences(record)
     groups = {name: where(means, training=name) for name in trainings(record)}
     ladder(groups, passes, left)
     rungs = next(iter(groups.values()))
-    gains(right, {rung_name(rung): same_attack(pairs, rung) for rung in rungs}, below=0.07)
+    gains(right, {rung_name(rung): same_attack(pairs, rung) for rung in rungs})
     return fig
 
 
@@ -51,11 +65,11 @@ def ladder(groups: dict[str, list[dict]], passes: list[dict], ax: Axes) -> Axes:
         places = np.arange(len(rows))
         curve(ax, places, rows, hue(training), width=1.8)
         ends.append((end(rows), title(training), hue(training)))
-    name_ends(ax, places[-1], ends)
-    ax.set_xticks(places, [_tick(rung, same_attack(passes, rung)) for rung in rows], fontsize=7)
-    ax.set(ylabel="accuracy, worst case so far, %", ylim=(0, 101), xlim=(-0.3, len(rows) - 0.2))
-    ax.set_xlabel("each rung with all before it; forward and backward passes per image up to there", fontsize=8)
-    return ax
+    ax.set_xticks(places, [_tick(rung, same_attack(passes, rung)) for rung in rows], fontsize=7.5)
+    shares(ax, [row for rows in groups.values() for row in rows]).set_xlim(-0.3, len(rows) - 0.9)
+    ax.set_ylabel("accuracy, worst case so far, %")
+    ax.set_xlabel("each rung with all before it; below its name the passes per image up to there", fontsize=8)
+    return name_ends(ax, ends)
 
 
 def rung_name(row: dict) -> str:

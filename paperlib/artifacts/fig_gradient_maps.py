@@ -7,30 +7,37 @@ import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 from pandas import DataFrame
 
 from paperlib.artifacts.drawing import picture
-from paperlib.artifacts.reading import IMAGES, known, select, trainings, where
+from paperlib.artifacts.reading import IMAGES, known, listed, one_network, select, trainings, where
 from paperlib.artifacts.tabulating import attack_at
 from paperlib.words import attack, hue, radius, title
 
-SIZES = {"participation number": "median participation number", "l1": "median ‖g‖₁"}  # with labels of axes
-COLUMNS = ("l1", "l2", "participation number", "zero gradient", "accuracy")  # quantities of the table
+SIZES = {
+    "participation number": "participation number ‖g‖₁²/‖g‖₂²,\nmedian over images",
+    "l1": "‖g‖₁, median over images",
+}  # with labels of axes
+MEDIANS = ("l1", "l2", "participation number")  # quantities of which a row holds the median over images
+COMPACT = {"handletextpad": 0.1, "columnspacing": 0.8}  # style of a legend
+NOTHING = "No network of SR or vanilla training was measured"
+COLUMNS = (*MEDIANS, "zero gradient", "accuracy")  # quantities of the table
 
-caption = IMAGES
+caption = IMAGES + ", sizes: medians over images"
 
 
 def headline(record: dict) -> str:
-    """The typical participation number of each training."""
-    numbers = []
-    for training in record["arrays"]["maps"]:
-        rows = select(record, quantity="participation number", training=training)
-        rows = known(where(rows, lam=rows[0].get("lam")))  # the λ that stands first is the profile's
-        values = sorted(row["value"] for row in rows)
-        median = f"{values[len(values) // 2]:.0f}" if values else "undefined"
-        numbers.append(f"{title(training)} {median}")
-    return f"Equal pixels that would share the gradient alike (participation number): {', '.join(numbers)}"
+    """The typical participation number of SR and of vanilla training."""
+    numbers = {}
+    for training in ("sr", "vanilla"):
+        if rows := select(record, quantity="participation number", training=training):
+            rows = known(where(rows, lam=rows[0].get("lam")))  # the λ that stands first is the profile's
+            numbers[training] = f"{mean(rows):.0f}" if rows else "undefined"
+    texts = [f"{number} in {title(training)} networks" for training, number in numbers.items()]
+    note = one_network(select(record, quantity="participation number", training="sr")) if texts else ""
+    return f"The median participation number of gradients is {listed(texts)}{note}" if texts else NOTHING
 
 
 def figure(record: dict) -> Figure:
@@ -51,41 +58,54 @@ def figure(record: dict) -> Figure:
             ax.imshow(pixels, cmap="RdBu_r", vmin=-limit, vmax=limit)
             l1, l2 = np.abs(gradient).sum(), np.sqrt((gradient**2).sum())
             number = f"{(l1 / l2) ** 2:.0f}" if l2 else "undefined"
-            ax.set_xlabel(f"l1 {l1:.2g}, l2 {l2:.1g}\nPN {number}", fontsize=6)  # PN: participation number
+            ax.set_xlabel(f"l1 {l1:.2g}, l2 {l2:.1g}\nPN {number}", fontsize=7)
     for ax in grid.flat:
         ax.set(xticks=[], yticks=[])
         sns.despine(ax=ax, left=True, bottom=True)
-    left.supxlabel("∇f by pixel, each on its own scale; red: brighter makes the true class likelier", fontsize=7)
+    left.supxlabel(
+        "∇f by pixel, each on its own scale; red: brighter makes the true class likelier.  PN: participation number",
+        fontsize=7,
+    )
     scatters = right.subplots(2, 1, sharey=True)
+    names = trainings(record)
+    keys = [
+        Line2D([], [], marker="o", color=hue(name), linestyle="", markersize=4, label=title(name)) for name in names
+    ]
+    scatters[0].legend(handles=keys, loc="lower center", bbox_to_anchor=(0.5, 1.1), ncols=4, fontsize=8, **COMPACT)
     robust = select(record, quantity="accuracy")
     for ax, (size, label) in zip(scatters, SIZES.items(), strict=True):
         (correlation,) = select(record, quantity="rank correlation", sparsity=size)
-        size_panel(select(record, quantity=size), robust, trainings(record), correlation["value"], ax)
+        size_panel(select(record, quantity=size), robust, names, correlation["value"], ax)
         ax.set_xlabel(label)
     scatters[0].set_ylabel(f"accuracy under {attack(correlation)}\nat {radius(correlation)}, %", y=0)
     return fig
 
 
 def table(record: dict) -> list[DataFrame]:
-    """A line for each training and λ: the mean over its networks of each size and of accuracy under attack."""
+    """A line for each training and λ: the mean over its networks of each median size and of accuracy under attack."""
     lines: dict[str, dict[str, list[dict]]] = {}
     for row in (row for row in record["rows"] if row["quantity"] in COLUMNS):
         name = title(row["training"]) + (f", λ = {row['lam']:g}" if "lam" in row else "")
         column = attack_at(row) if row["quantity"] == "accuracy" else row["quantity"]
+        column = f"median {column}" if column in MEDIANS else column
         lines.setdefault(name, {}).setdefault(column, []).append(row)
     return [
         DataFrame(
             {"training": name, "networks": len(next(iter(columns.values())))}
-            | {column: _mean(rows) for column, rows in columns.items()}
+            | {column: _cell(rows) for column, rows in columns.items()}
             for name, columns in lines.items()
         )
     ]
 
 
-def _mean(rows: list[dict]) -> str:
+def mean(rows: list[dict]) -> float:
+    """The mean of the known values of `rows`; NaN where there are none."""
     values = [row["value"] for row in known(rows)]
-    mean = math.fsum(values) / len(values) if values else math.nan
-    return f"{100 * mean:.1f} %" if rows[0]["quantity"] in ("zero gradient", "accuracy") else f"{mean:.3g}"
+    return math.fsum(values) / len(values) if values else math.nan
+
+
+def _cell(rows: list[dict]) -> str:
+    return f"{mean(rows):.3g}" if rows[0]["quantity"] in MEDIANS else f"{100 * mean(rows):.1f} %"
 
 
 def size_panel(sizes: list[dict], robust: list[dict], names: list[str], correlation: float | None, ax: Axes) -> Axes:
@@ -99,7 +119,7 @@ def size_panel(sizes: list[dict], robust: list[dict], names: list[str], correlat
         heights = [accuracy[row["experiments"][0]] for row in rows]
         ax.plot([row["value"] for row in rows], heights, "o", color=hue(training), markersize=4, alpha=0.8)
     text = "undefined" if correlation is None else f"{correlation:.2f}"
-    ax.set_title(f"rank correlation {text}", fontsize=8, loc="right")
+    ax.set_title(f"a dot a network, rank correlation {text}", fontsize=8, loc="left")
     if any(row["value"] for row in sizes):
         ax.set_xscale("log")
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

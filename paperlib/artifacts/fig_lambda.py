@@ -1,13 +1,15 @@
 """Validation accuracy against the weight λ of a training's penalty."""
 
+from collections.abc import Iterable
+
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pandas import DataFrame
 
 from paperlib import labels
-from paperlib.artifacts.drawing import ATTACK, curve, end, name_dots, name_ends, whiskers
-from paperlib.artifacts.reading import percent, same_attack, select, under
+from paperlib.artifacts.drawing import ATTACK, curve, end, name_dots, name_ends, shares, whiskers
+from paperlib.artifacts.reading import Line, one_network, percent, same_attack, select, under
 from paperlib.artifacts.tabulating import attack_at, pivot
 from paperlib.words import attack, hue, radius, title
 
@@ -17,28 +19,45 @@ caption = "{data}, {samples} validation images, {seeds}"
 
 
 def headline(record: dict) -> str:
-    """The λ that validation data choose, the one in use and their difference; the λ at which networks broke down."""
+    """The λ that validation data choose, and the one in use."""
+    (chosen,), (used,) = select(record, quantity="chosen λ"), select(record, quantity="used λ")
+    training = title(record["provenance"]["parameters"]["training"])
+    note = one_network(select(record, quantity="mean accuracy"))
+    if used["value"] is None:
+        return f"Of the λ that were trained here, validation data choose {chosen['value']:g} for {training}{note}"
+    if chosen["value"] == used["value"]:
+        return f"Validation data choose λ = {chosen['value']:g} for {training}, as this companion uses{note}"
+    return f"Validation data choose λ = {chosen['value']:g} for {training}, while {used['value']:g} is in use{note}"
+
+
+def box(record: dict) -> Iterable[Line]:
+    """Two lines: whether the λ in use is the chosen one, with the differences; whether networks broke down."""
     (chosen,), (used,) = select(record, quantity="chosen λ"), select(record, quantity="used λ")
     means, training = select(record, quantity="mean accuracy"), title(record["provenance"]["parameters"]["training"])
-    if used["value"] is None:
-        text = f"Of the λ that were trained here, validation data choose {chosen['value']:g}; "
-        text += f"{training}'s own is not known"
-    elif chosen["value"] == used["value"]:
-        text = f"Validation data choose λ = {chosen['value']:g} for {training}, as this companion uses"
-    else:
-        text = f"Validation data choose λ = {chosen['value']:g} for {training}, while {used['value']:g} is in use"
-        there, before = ([row for row in means if weight(row) == lam["value"]] for lam in (chosen, used))
-        pairs = [(row, other) for row in there for other in same_attack(before, row)]
-        if changes := [f"{attack(row)} {100 * (row['value'] - other['value']):+z.1f} points" for row, other in pairs]:
-            text += f" (chosen minus in use: {', '.join(changes)})"
-    counts = broken(means, select(record, quantity="accuracy")).items()
-    down = [f"{lam:g} ({count} of {networks})" for lam, (count, networks) in counts if count]
-    return f"{text}; networks broke down at λ = {', '.join(down)}" if down else text
+    statement = f"The λ in use for {training} is the one that validation data choose."
+    there, before = ([row for row in means if weight(row) == lam["value"]] for lam in (chosen, used))
+    pairs = [(row, other) for row in there for other in same_attack(before, row)]
+    changes = [f"{attack(row)} {100 * (row['value'] - other['value']):+z.1f} points" for row, other in pairs]
+    same = None if used["value"] is None else chosen["value"] == used["value"]
+    numbers = f"The λ chosen is {chosen['value']:g}"
+    if same is None:
+        numbers += f"; that of {training} is not known"
+    elif not same:
+        numbers += f", that in use {used['value']:g}"
+        numbers += f"; chosen minus in use: {', '.join(changes)}" if changes else ""
+    yield Line(same, statement, f"{numbers}.")
+    counts = broken(means, select(record, quantity="accuracy"))
+    down = [f"{lam:g} ({count} of {networks})" for lam, (count, networks) in counts.items() if count]
+    lost = "clean accuracy below half of the vanilla mean"
+    at = f"λ = {', '.join(down)}" if down else "none"
+    yield Line(not down, "No network broke down.", f"With {lost}: {at}.")
 
 
 def figure(record: dict) -> Figure:
     """Validation accuracy, clean and attacked: left against λ, right against each other; two λ are marked."""
     fig, (left, right) = plt.subplots(1, 2, figsize=(10.4, 4.2), width_ratios=(5, 4), layout="constrained")
+    left.set_title("Accuracy against λ")
+    right.set_title("Robust against clean accuracy; numbers are λ")
     (chosen,), (used,) = select(record, quantity="chosen λ"), select(record, quantity="used λ")
     marks = {used["value"]: USED, chosen["value"]: CHOSEN}  # where they agree, "chosen"
     training = record["provenance"]["parameters"]["training"]
@@ -89,24 +108,23 @@ def sweep_panel(
 
     `curves` holds mean accuracies, `networks` those of single networks; `marks` maps a λ to its mark.
     """
+    shares(ax, networks + [row for rows in curves for row in rows])
     places, ends = {weight(row): i for i, row in enumerate(curves[0])}, []  # equal steps: a logarithmic axis has no 0
     for rows in curves:
         clean = rows[0]["attack"] == labels.CLEAN
         colour = "#4d4d4d" if clean else ATTACK
         curve(ax, [places[weight(row)] for row in rows], rows, colour, width=1.8)
-        name = attack(rows[0]) if clean else f"{attack(rows[0])}\n{radius(rows[0])}"
-        ends.append((end(rows), name, colour))
+        ends.append((end(rows), attack(rows[0]), colour))
         for row in same_attack(networks, rows[0]):
             ax.plot(places[weight(row)], 100 * row["value"], ".", color=colour, markersize=4, alpha=0.6)
-    name_ends(ax, len(places) - 1, ends)
     for lam, mark in marks.items():
         if lam in places:
             ax.axvline(places[lam], color=hue(training), linestyle="--" if mark == CHOSEN else ":", linewidth=1)
             ax.text(places[lam], 2, f" {mark}", color=hue(training), fontsize=8)
     ax.set_xticks(range(len(places)), [f"{lam:g}" if lam else "0\n(vanilla)" for lam in places])
-    ax.set(xlabel=f"λ of {title(training)}", ylabel="validation accuracy, %", ylim=(0, 101))
-    ax.set_xlim(-0.3, len(places) - 0.1)
-    return ax
+    ax.set(xlabel=f"λ of {title(training)}", ylabel="validation accuracy, %")
+    ax.set_xlim(-0.3, len(places) - 0.8)
+    return name_ends(ax, ends)
 
 
 def trade_off_panel(

@@ -11,7 +11,7 @@ from matplotlib.patheffects import withStroke
 from pandas import DataFrame
 
 from paperlib.artifacts.drawing import bound, line, logarithmic, picture
-from paperlib.artifacts.reading import Part, known, percent, select, trainings, where
+from paperlib.artifacts.reading import Part, known, listed, one_network, percent, select, trainings, where
 from paperlib.artifacts.tabulating import network, number, pivot
 from paperlib.words import hue, title
 
@@ -27,20 +27,17 @@ caption = "{data}, those of {samples} test images that all networks classify cor
 
 
 def headline(record: dict) -> str:
-    """The median loss at the largest t, and the trainings where a random direction raises it as much."""
+    """Whether the attack's direction raises the median loss more than a random one, in every training."""
     losses = select(record, quantity="loss")
     reach = max(row["t_255"] for row in losses)
     ends = {(row["training"], row["direction"]): row["value"] for row in losses if row["t_255"] == reach}
     if None in ends.values():
         return NONE
     attack, random = ({name: value for (name, kind), value in ends.items() if kind == wanted} for wanted in STYLES)
-    medians = ", ".join(f"{value:.2g} ({title(training)})" for training, value in attack.items())
-    masked = [title(training) for training in attack if attack[training] <= random[training]]
-    verdict = f"{', '.join(masked)} {'looks' if len(masked) == 1 else 'look'} masked"
-    return (
-        f"{reach:g}/255 along the attack's direction the median loss is {medians}, "
-        f"along a random one at most {max(random.values()):.2g}: {verdict if masked else 'no training looks masked'}"
-    )
+    flat = [title(training) for training in attack if attack[training] <= random[training]]
+    higher = "The attack's direction raises the loss more than a random one"
+    scope = f"but not in {listed(flat)}" if flat else "in every training"
+    return f"{higher} {scope}{one_network(losses)}"
 
 
 def figure(record: dict) -> Figure:
@@ -115,21 +112,20 @@ def name_directions(rows: list[dict], ax: Axes) -> Axes:
 
 
 def plane_headline(record: dict) -> str:
-    """The trainings whose decision each direction changes, and at which t."""
+    """The trainings whose decision about one image either direction changes."""
     plane = record["arrays"]["plane"]
     if not plane["right"]:
         return NONE
     t = plane["t_255"]
     middle, attack, random = len(t) // 2, [], []
     for training, right in plane["right"].items():
-        wrong = [place for place, correct in zip(t, right[middle], strict=True) if place > 0 and not correct]
-        if wrong:
-            attack.append(f"{title(training)} (at {wrong[0]:.3g}/255)")
+        if any(place > 0 and not correct for place, correct in zip(t, right[middle], strict=True)):
+            attack.append(title(training))
         if not all(line[middle] for line in right):
             random.append(title(training))
+    along, across = (listed(names) if names else "no training" for names in (attack, random))
     return (
-        f"One image, within {t[-1]:g}/255: the attack's direction changes the decision of "
-        f"{', '.join(attack) or 'no network'}, a random one that of {', '.join(random) or 'no network'}"
+        f"One image, one network each: the attack's direction changes the decision in {along}, a random one in {across}"
     )
 
 

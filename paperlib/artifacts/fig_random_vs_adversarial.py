@@ -5,8 +5,9 @@ from matplotlib.figure import Figure
 from pandas import DataFrame
 
 from paperlib import labels
+from paperlib.artifacts.drawing import shares
 from paperlib.artifacts.noise import LAWS, UNMEASURED, clean_line, noise_panel, noise_row, widest
-from paperlib.artifacts.reading import IMAGES, percent, same_attack, select, under
+from paperlib.artifacts.reading import IMAGES, one_network, percent, same_attack, select, under
 from paperlib.artifacts.tabulating import pivot
 from paperlib.words import attack, radius
 
@@ -20,8 +21,10 @@ def headline(record: dict) -> str:
     if widest_gap is None:
         return UNMEASURED
     attacked, noise = widest_gap
-    text = f"{attack(attacked)} at ε = {radius(attacked)} leaves {100 * attacked['value']:.0f} % accuracy, "
-    return f"{text}uniform noise of 4ε leaves {100 * noise:.0f} %"
+    return (
+        f"{attack(attacked)} leaves {100 * attacked['value']:.0f} % accuracy where uniform noise four times larger "
+        f"leaves {100 * noise:.0f} %{one_network([attacked])}"
+    )
 
 
 def figure(record: dict) -> Figure:
@@ -29,11 +32,11 @@ def figure(record: dict) -> Figure:
     means = select(record, quantity="mean accuracy")
     (clean,) = under(means, labels.CLEAN)
     fig, axes = plt.subplots(1, 2, figsize=(9, 4), sharey=True, layout="constrained")
+    shares(axes[0], means)
     for ax, law in zip(axes, ("uniform", "sign"), strict=True):
         noise_panel(means, select(record, quantity="mean gap", noise=law), ax)
         clean_line(clean, ax, named=ax is axes[0])
         ax.set(title=LAWS[law], xlabel="ε of the attack, in 1/255")
-    axes[0].set(ylabel="accuracy, %", ylim=(0, 101))
     return fig
 
 

@@ -12,7 +12,21 @@ from pandas import DataFrame
 
 from paperlib import labels
 from paperlib.artifacts.drawing import ATTACK, dots
-from paperlib.artifacts.reading import STUDY, Line, clear, known, percent, points, same_attack, select, turned, under
+from paperlib.artifacts.reading import (
+    STUDY,
+    Line,
+    all_above,
+    clear,
+    known,
+    one_network,
+    percent,
+    points,
+    same_attack,
+    select,
+    turned,
+    under,
+    whole,
+)
 from paperlib.artifacts.tabulating import attack_at, number, pivot
 from paperlib.words import attack, hue, title
 
@@ -31,25 +45,44 @@ caption = STUDY
 
 
 def headline(record: dict) -> str:
-    """The difference of the first form from vanilla, and the single change of a factor that matters most."""
+    """The single change of a factor of the first form that matters most."""
     chosen = forms(record)
     if not chosen:
         return "No variant of SR was trained here"
     first = chosen[0]
     if not first["value"]:
         return f"Validation data choose λ = 0 for SR ({name(first)}), which leaves nothing to compare its variants with"
+    single = single_changes(record)
+    if not single:
+        return "No variant differs from SR in one part alone"
+    decided = [row for row in single if clear(row)]
+    widest = max(decided or single, key=lambda row: abs(row["value"]))
+    (factor,) = changed(widest, first)
+    part = name(widest, [factor]) if factor == "h" else f"the {factor} {symbol(widest, factor)}"
+    change = f"{part}, {whole(widest)} points in the worst case{one_network(single)}"
+    if decided:
+        return f"What matters most in SR's penalty: {change}"
+    return f"No single change of SR's penalty matters clearly; the largest: {change}"
+
+
+def box(record: dict) -> Iterator[Line]:
+    """A line for the first form and one for each factor changed alone; then two for the gradient."""
     gains = select(record, quantity="difference", attack=labels.WORST, against="vanilla")
-    (gain,) = (row for row in gains if form(row) == form(first))
-    parts = [f"Under the {attack(gain)} SR ({name(first)}) differs from vanilla by {points(gain)}"]
-    if single := single_changes(record):
-        decided = [row for row in single if clear(row)]
-        widest = max(decided or single, key=lambda row: abs(row["value"]))
-        text = f"of {len(single)} single {'change' if len(single) == 1 else 'changes'} to it "
-        text += "what matters most is" if decided else "none is clear of 0, the largest is"
-        parts.append(f"{text} {name(widest, changed(widest, first))}, {points(widest)}")
-    if none := [name(row, changed(row, first)) for row in chosen if not row["value"]]:
-        parts.append(f"validation data choose λ = 0 for {' and '.join(none)}")
-    return "; ".join(parts)
+    for first in forms(record)[:1]:
+        for gain in (row for row in gains if form(row) == form(first)):
+            statement = f"SR ({_escaped(name(first))}) is more robust than vanilla training in the worst case."
+            yield Line(all_above([gain]), statement, points(gain))
+    for factor in FACTORS:
+        if rows := [row for row in single_changes(record) if changed(row, forms(record)[0]) == [factor]]:
+            numbers = ", ".join(f"{_escaped(name(row, [factor]))} {points(row)}" for row in rows)
+            subject = factor if factor == "h" else f"the {factor}"
+            statement = f"Changing {subject} alone changes accuracy under the {attack(rows[0])}."
+            yield Line(True if any(map(clear, rows)) else None, statement, numbers)
+    for quantity, statement in STATEMENTS.items():
+        rows = known(select(record, quantity=quantity))
+        vanilla, variants = [row for row in rows if not form(row)], [row for row in rows if form(row)]
+        if vanilla and variants:
+            yield _lowered(variants, vanilla[0], statement)
 
 
 def figure(record: dict) -> Figure:
@@ -101,21 +134,6 @@ def table(record: dict) -> list[DataFrame]:
     swept = [row for row in record["rows"] if row["quantity"] in (chosen, others) and "lam" in row]
     by_lambda = pivot(swept, lambda row: head(row) | {"λ": f"{row['lam']:g}"}, sample, percent)
     return [pivot(lines, head, column, cell).fillna(""), by_lambda.fillna("")]
-
-
-def box(record: dict) -> Iterator[Line]:
-    """A line for each factor that was changed alone; then two for the gradient's magnitude and sparsity."""
-    for factor in FACTORS:
-        if rows := [row for row in single_changes(record) if changed(row, forms(record)[0]) == [factor]]:
-            numbers = ", ".join(f"{_escaped(name(row, [factor]))} {points(row)}" for row in rows)
-            subject = factor if factor == "h" else f"the {factor}"
-            statement = f"Changing {subject} alone changes accuracy under the {attack(rows[0])}."
-            yield Line(True if any(map(clear, rows)) else None, statement, numbers)
-    for quantity, statement in STATEMENTS.items():
-        rows = known(select(record, quantity=quantity))
-        vanilla, variants = [row for row in rows if not form(row)], [row for row in rows if form(row)]
-        if vanilla and variants:
-            yield _lowered(variants, vanilla[0], statement)
 
 
 def forms(record: dict) -> list[dict]:
@@ -213,7 +231,7 @@ def changes(pairs: list[tuple[int, dict]], ax: Axes) -> Axes:
         for y, row in pairs:
             if row["attack"] == kind:
                 dots(ax, [row], y + shift, colour or hue(row["training"]), fmt=marker)
-    ax.set_xlabel("points against the first form,\nclean and worst of all", fontsize=8)
+    ax.set_xlabel("points against the first form (SR),\nclean and worst of all", fontsize=8)
     return ax
 
 

@@ -7,9 +7,9 @@ from matplotlib.ticker import NullLocator
 
 from paperlib import labels
 from paperlib.artifacts.drawing import LOG, bound
-from paperlib.artifacts.reading import IMAGES, select, trainings, under, where, whole
+from paperlib.artifacts.reading import IMAGES, one_network, select, trainings, under, where
 from paperlib.artifacts.tabulating import contrasted
-from paperlib.words import attack, hue, title
+from paperlib.words import hue, title
 
 MARKERS = {"triangle": "^", "rectangle": "s", "exponential": "o"}
 NAMES = {"straight-through": "straight", "assg": "ASSG", "pdsg": "PDSG"}  # of rules on the x-axis, where not the label
@@ -18,32 +18,27 @@ table = contrasted
 
 
 def headline(record: dict) -> str:
-    """The change from the network's own rule to the best width, to all widths together, to more steps at their cost."""
-    best, together, longer = [], [], []
-    for training in trainings(record):
-        contrasts = select(record, quantity="mean contrast", training=training)
-        swept = with_width(contrasts)
-        strongest = min(swept, key=lambda row: row["value"])
-        best.append(f"{title(training)} {whole(strongest)} ({strongest['rule']} {strongest['gamma']:g})")
-        together += [whole(row) for row in under(contrasts, "pgd", rules=labels.WIDTHS)]
-        longer += [whole(row) for row in own_rule(contrasts)]
-    return (
-        f"The best of {len(swept)} rules against the network's own rule: {', '.join(best)} points; "
-        f"all of them together {', '.join(together)}, the own rule at their cost {', '.join(longer)}"
-    )
+    """The most that another backward rule takes beyond the network's own."""
+    contrasts = [row for row in select(record, quantity="mean contrast") if "rule" in row]
+    strongest = min(contrasts, key=lambda row: row["value"])
+    note, taken = one_network(contrasts), f"{-100 * strongest['value']:.0f}"
+    if taken.lstrip("-") == "0" or strongest["value"] > 0:
+        return f"No other backward rule takes more accuracy than the network's own{note}"
+    return f"Other backward rules take at most {taken} points more accuracy than the network's own{note}"
 
 
 def figure(record: dict) -> Figure:
     """A panel for each training."""
     means, names = select(record, quantity="mean accuracy"), trainings(record)
     options = {"sharey": True, "squeeze": False, "subplot_kw": LOG, "layout": "constrained"}
-    fig, axes = plt.subplots(1, len(names), figsize=(10.4, 4.4), **options)
+    fig, axes = plt.subplots(1, len(names), figsize=(12, 4), **options)
     for ax, training in zip(axes[0], names, strict=True):
         rules(where(means, training=training), ax)
         ax.set_title(title(training), color=hue(training), fontweight="bold", fontsize=11)
-    lowest = min(row["value"] for row in means)
-    axes[0, 0].set(ylabel="accuracy, %", ylim=(max(0, 10 * int(10 * lowest)) - 2, 102))
-    axes[0, -1].legend(loc="best", fontsize=8, frameon=True)
+    values = [100 * row["value"] for row in means]
+    room = max(0.05 * (max(values) - min(values)), 2)
+    axes[0, 0].set(ylabel="accuracy, %", ylim=(max(-1, min(values) - room), min(101, max(values) + room)))
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
     return fig
 
 
@@ -63,9 +58,17 @@ def rules(rows: list[dict], ax: Axes) -> Axes:
     reference, longer = own_rule(rows)  # the one of more steps is at the cost of all rules together
     (together,) = under(rows, "pgd", rules=labels.WIDTHS)
     ax.axhspan(100 * bound(reference, "low"), 100 * bound(reference, "high"), color=colour, alpha=0.1, linewidth=0)
-    ax.axhline(100 * reference["value"], color=colour, linewidth=1, label="own rule, with its interval")
-    ax.axhline(100 * together["value"], color="black", linewidth=1.2, linestyle="--", label=attack(together))
-    ax.axhline(100 * longer["value"], color="black", linewidth=1.2, linestyle=":", label="own rule at their cost")
+    ax.axhline(100 * reference["value"], color=colour, linewidth=1, label="own rule,\nwith its interval")
+    ax.axhline(
+        100 * together["value"],
+        color="black",
+        linewidth=1.2,
+        linestyle="--",
+        label="all rules together,\nimage by image",
+    )
+    ax.axhline(
+        100 * longer["value"], color="black", linewidth=1.2, linestyle=":", label="own rule with\nas many passes"
+    )
     swept = with_width(rows)
     curves(swept, ax)
     without = [row for row in rows if "rule" in row and "gamma" not in row]
@@ -93,5 +96,5 @@ def beside(rows: list[dict], gammas: list[float], ax: Axes) -> Axes:
     ax.set_xticks([*gammas, *places], [*(f"{gamma:g}" for gamma in gammas), *names], rotation=90, fontsize=8)
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlim(0.7 * gammas[0], 1.4 * max(places, default=gammas[-1]))
-    ax.set_xlabel("width γ of the rule | rules without", fontsize=8)
+    ax.set_xlabel("width γ of the rule | rules without a width", fontsize=8)
     return ax

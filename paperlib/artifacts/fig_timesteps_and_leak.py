@@ -14,7 +14,7 @@ from pandas import DataFrame
 
 from paperlib import labels
 from paperlib.artifacts.drawing import bound, dots, whiskers
-from paperlib.artifacts.reading import STUDY, Line, all_above, clear, percent, points, select, where, whole
+from paperlib.artifacts.reading import STUDY, Line, all_above, clear, one_network, percent, points, select, where, whole
 from paperlib.artifacts.tabulating import attack_at, pivot
 from paperlib.words import attack, hue, title
 
@@ -27,6 +27,7 @@ STATEMENTS = {
     "reset": "SR helps with a detached reset as well.",
     "neuron": "SR helps the ANN of the same architecture as well.",
 }
+HEADS = {"gain": "gain", "gain minus the own": "gain minus that of the profile's neurons"}  # of the table, by quantity
 OPEN = {"markerfacecolor": "white"}
 SHIFTS = {labels.WORST: 0.14, labels.CLEAN: -0.14}  # of dots, from the height of their setting
 STYLES = {labels.WORST: {}, labels.CLEAN: OPEN}
@@ -34,24 +35,17 @@ caption = STUDY
 
 
 def headline(record: dict) -> str:
-    """SR's gain in the default setting, in the settings where it clearly differs, and in an ANN."""
+    """SR's gain in the ANN beside that in the default setting."""
     rows, differences = gains(record), from_default(record)
     if not rows:
         return "No network was trained here to vary T, τ and reset"
-    default = rows[0]
-    spiking = [row for row in rows[1:] if not without_spikes(row)]
-    clearly = [row for row in spiking if clear(same_setting(differences, row))]
-    texts = [f"{name(row, default)} {whole(row)}" for row in sorted(clearly, key=lambda row: row["value"])]
-    if len(texts) > FEW:
-        texts = [f"from {texts[0]} to {texts[-1]}"]
     (ann,) = filter(without_spikes, rows)
-    scale = "over seeds" if len(default["seeds"]) > 1 else "on the same images"
-    verdict = ("is not clearly other", "is clearly more", "is clearly less")[clear(same_setting(differences, ann))]
-    differ = "differs" if len(clearly) < 2 else "differ"
+    verdict = ("no clear difference to", "clearly more than", "clearly less than")[
+        clear(same_setting(differences, ann))
+    ]
     return (
-        f"In the worst case SR gains {whole(default)} points at {symbol(default, 'T')}, {symbol(default, 'tau')}; "
-        f"{len(clearly) or 'none'} of {len(spiking)} other settings clearly {differ} {scale}"
-        f"{': ' if texts else ''}{', '.join(texts)}; the ANN's {whole(ann)} {verdict}"
+        f"SR gains {whole(ann)} points in an ANN, {verdict} its {whole(rows[0])} in the spiking network"
+        f"{one_network(rows)}"
     )
 
 
@@ -81,7 +75,7 @@ def table(record: dict) -> list[DataFrame]:
         return {"neurons": name(row, default), "training": title(row["training"]) + lam}
 
     changes = [*select(record, quantity="gain"), *select(record, quantity="gain minus the own")]
-    gained = pivot(changes, chosen, lambda row: f"{row['quantity']}, {attack_at(row)}", points)
+    gained = pivot(changes, chosen, lambda row: f"{HEADS[row['quantity']]}, {attack_at(row)}", points)
     return [gained.fillna(""), pivot(select(record, quantity="mean accuracy"), network, attack_at, percent)]
 
 
@@ -102,10 +96,12 @@ def _numbers(rows: list[dict], differences: list[dict], default: dict) -> str:
     """The gain in each setting; of many settings the lowest and the highest."""
     pairs = [(row, same_setting(differences, row)) for row in rows]
     if len(rows) <= FEW:
-        return "; ".join(f"{name(row, default)} {points(row)}, {points(other)} against the own" for row, other in pairs)
+        return "; ".join(
+            f"{name(row, default)} {points(row)}, {points(other)} against the profile's" for row, other in pairs
+        )
     sides, (low, *_, high) = [clear(other) for _, other in pairs], sorted(rows, key=lambda row: row["value"])
     ends = f"from {name(low, default)} {points(low)} to {name(high, default)} {points(high)}"
-    return f"{len(rows)} settings {ends}; {sides.count(-1)} clearly below the own, {sides.count(1)} above"
+    return f"{len(rows)} settings {ends}; {sides.count(-1)} clearly below the profile's, {sides.count(1)} above"
 
 
 def gains(record: dict, attack: str = labels.WORST) -> list[dict]:
@@ -163,14 +159,14 @@ def _one_at_a_time(record: dict) -> Figure:
         for y in heights(default, lines):
             ax.axhspan(y - 0.5, y + 0.5, color=".94", zorder=0)
     accuracies([(y, *_vanilla_and_sr(record, gain)) for y, gain in both], axes[0])
-    note = "" if all(row["value"] for row in choices) else "; * no λ was chosen, the smallest is shown"
-    axes[0].set_xlabel(f"bold and shaded: the profile's own{note}", fontsize=8)
+    note = "" if all(row["value"] for row in choices) else "; * λ = 0 was chosen, the smallest λ is shown"
+    axes[0].set_xlabel(f"bold and shaded: the profile's neurons{note}", fontsize=8)
     marks = [Line2D([], [], marker="o", color=hue("sr"), linestyle="none", **style) for style in STYLES.values()]
     legend = {"loc": "upper right", "bbox_to_anchor": (0, -0.01), "fontsize": 8}
     axes[0].legend(marks, [attack_at(gains(record, kind)[0]) for kind in STYLES], **legend)
     gained(both, axes[1])
     compared(differences, axes[2])
-    axes[2].set_xlabel(f"points, {attack(default)}; black: clear of 0", fontsize=8)
+    axes[2].set_xlabel("points; black: the interval excludes 0", fontsize=8)
     stars = ["" if same_setting(choices, row)["value"] else "*" for _, _, row in lines]
     names = [f"{symbol(r, factor)},  λ = {r['lam']:g}{star}" for (_, factor, r), star in zip(lines, stars, strict=True)]
     axes[0].set_yticks([y for y, _, _ in lines], names)
@@ -217,11 +213,11 @@ def gained(pairs: list[tuple[float, dict]], ax: Axes) -> Axes:
 
 
 def compared(pairs: list[tuple[float, dict]], ax: Axes) -> Axes:
-    """Gains minus the default's, black where clear of 0; `pairs` holds heights and rows."""
+    """Gains minus the default's, black where the interval excludes 0; `pairs` holds heights and rows."""
     for y, row in pairs:
         dots(ax, [row], y, "black" if clear(row) else ".65")
     ax.axvline(0, color=".4", linewidth=0.8)
-    ax.set(title="That gain minus the own setting's")
+    ax.set(title="Minus the gain of the profile's neurons")
     return ax
 
 
@@ -242,7 +238,9 @@ def _grid(record: dict) -> Figure:
     axes[0, 0].set_ylabel(f"SR's gain, {attack(gains(record)[0])}, points")
     axes[1, 0].set_ylabel("clean, points")
     axes[0, 1].legend(fontsize=8, frameon=True)
-    axes[1, 0].set_xlabel("ringed: the profile's own; full dots: clearly another gain than that", fontsize=8)
+    axes[1, 0].set_xlabel(
+        "ringed: the profile's neurons; full dots: the interval of the difference to them excludes 0", fontsize=8
+    )
     return fig
 
 

@@ -35,7 +35,8 @@ def widest(means: list[dict], gaps: list[dict]) -> tuple[dict, float] | None:
 def noise_panel(means: list[dict], gaps: list[dict], ax: Axes) -> Axes:
     """The accuracy under an attack against its radius, and a line for each multiple of it at which noise was drawn.
 
-    `means` are the mean accuracies of one training, `gaps` the mean gaps between its attack and noise of one law.
+    The limits of the y-axis must be set.  `means` are the mean accuracies of one training, `gaps` the mean gaps between
+    its attack and noise of one law.
     """
     (unit,), ends, colour = size(gaps[0]), [], NOISE[gaps[0]["noise"]]
     for factor in dict.fromkeys(gap["factor"] for gap in gaps):
@@ -47,14 +48,13 @@ def noise_panel(means: list[dict], gaps: list[dict], ax: Axes) -> Axes:
     radii = [row[unit] for row in attacked]
     curve(ax, radii, attacked, ATTACK, width=1.8)
     ends.append((end(attacked), f"{attack(attacked[0])}, {SIGNS[unit]}", ATTACK))
-    name_ends(ax, radii[-1], ends)
-    ax.set_xlim(0, 1.22 * radii[-1])
-    return ax
+    ax.set_xlim(0, 1.02 * radii[-1])
+    return name_ends(ax, ends)
 
 
 def clean_line(clean: dict, ax: Axes, *, named: bool) -> Axes:
     """A dotted line at the accuracy without a perturbation; with `named`, the word "clean" above it."""
     ax.axhline(100 * clean["value"], color=".6", linestyle=":", linewidth=1)
     if named:
-        ax.text(ax.get_xlim()[1] / 150, 100 * clean["value"] + 1, "clean", color=".4", fontsize=8)
+        ax.annotate("clean", (0, 100 * clean["value"]), (3, 2), textcoords="offset points", color=".4", fontsize=8)
     return ax

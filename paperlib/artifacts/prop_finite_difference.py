@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pandas import DataFrame
 
 from paperlib.artifacts import prop_finite_difference_figures as figures
-from paperlib.artifacts.reading import IMAGES, Line, Part, known, percent, select, where
+from paperlib.artifacts.reading import IMAGES, Line, Part, known, listed, one_network, percent, select, trainings, where
 from paperlib.artifacts.tabulating import network, number, pivot, quantity
 from paperlib.artifacts.thm_ratio import KEPT
 from paperlib.labels import SMOOTH, TRUE
@@ -13,25 +13,24 @@ from paperlib.words import title
 
 # captions
 SCHEMES = "{data}, {samples} test images ({smooth_samples} smooth), {seeds}"
-CURVATURE = "{data}, {smooth_samples} test images, {seeds}"
-WEIGHTS = "{data}, {weight_samples} test images, {seeds}"
+CURVATURE = "{data}, {smooth_samples} test images, {seeds}, {over_seeds}"
+WEIGHTS = "{data}, {weight_samples} test images, {seeds}, {over_seeds}"
 
 caption = IMAGES
 figure = figures.followed
 
 
 def headline(record: dict) -> str:
-    """The rank correlation of the quotient with ‖∇f‖₁ at SR's h, and the best of any h."""
+    """The rank correlations of the quotient with ‖∇f‖₁ at SR's h, from the least to the largest."""
     rows = known(select(record, quantity="rank correlation", scheme="forward", precision="float32"))
     if not rows:
         return "The quotient follows ‖∇f‖₁ at no h: nothing varies from image to image"
-    used = record["arrays"]["used_h"]
-    correlations = [f"{title(r['training'])} {r['value']:.2f}" for r in where(rows, h=used)]
-    best = max(rows, key=lambda r: r["value"])
-    return (
-        f"At SR's h = {used:g} the quotient's rank correlation with ‖∇f‖₁ is {', '.join(correlations) or 'undefined'}; "
-        f"the best is {best['value']:.2f} at h = {best['h']:g}"
-    )
+    used = where(rows, h=record["arrays"]["used_h"])
+    if not used:
+        return "The quotient at SR's h has no rank correlation with ‖∇f‖₁"
+    low, high = (end(r["value"] for r in used) for end in (min, max))
+    ends = f"{low:.2f}" if len(used) == 1 else f"{low:.2f} to {high:.2f}"
+    return f"At SR's h the quotient's rank correlation with ‖∇f‖₁ is {ends}{one_network(used)}"
 
 
 def table(record: dict) -> list[DataFrame]:
@@ -92,8 +91,9 @@ def box(record: dict) -> Iterable[Line]:
 
 def window_headline(record: dict) -> str:
     """The count of networks where the quotient is a proxy at SR's h."""
-    used, (inside, total) = record["arrays"]["used_h"], _inside(record)
-    return f"SR's h = {used:g} lies in the window where the quotient is a proxy in {inside} of {total} networks"
+    inside, total = _inside(record)
+    note = one_network(select(record, quantity="window from"))
+    return f"At SR's h the quotient is a proxy of ‖∇f‖₁ in {inside} of {total} networks{note}"
 
 
 def _inside(record: dict) -> tuple[int, int]:
@@ -103,15 +103,16 @@ def _inside(record: dict) -> tuple[int, int]:
 
 
 def schemes_headline(record: dict) -> str:
-    """The least error of any scheme, on the smoothed and on the spiking network."""
-    rows = known(select(record, quantity="relative error", precision="float64"))
+    """The least error of any scheme, on the smoothed and on the spiking networks of the training that is drawn."""
+    training = trainings(record)[0]
+    rows = known(select(record, quantity="relative error", precision="float64", training=training))
     regimes = (where(rows, regime=regime) for regime in (SMOOTH, TRUE))
     smooth, spiking = (min(rows, key=lambda r: r["value"], default=None) for rows in regimes)
     if not smooth or not spiking:
         return "No gradient, no error"
     return (
-        f"The least median error is {smooth['value']:.1g} on the smoothed network and {spiking['value']:.1g} on the "
-        f"spiking one ({spiking['scheme']}, h = {spiking['h']:g}), whose gradient is another function's"
+        f"The quotient's error falls to {smooth['value']:.1g} on the smoothed network, on the spiking one only to "
+        f"{spiking['value']:.1g}{one_network(rows)}"
     )
 
 
@@ -120,8 +121,9 @@ def curvature_headline(record: dict) -> str:
     slopes = _slopes(record)
     if not slopes:
         return "No curvature was measured"
-    low, high, used = min(slopes), max(slopes), record["arrays"]["used_h"]
-    return f"At h = {used:g} the smoothed networks' error is {low:.2f} to {high:.2f} of the curvature term"
+    note = one_network(select(record, quantity="error over prediction"))
+    ends = f"{min(slopes):.2f} to {max(slopes):.2f}"
+    return f"At SR's h the error on smoothed networks is {ends} times the curvature term{note}"
 
 
 def _slopes(record: dict) -> list[float]:
@@ -135,9 +137,11 @@ def curvature_table(record: dict) -> list[DataFrame]:
 
 
 def weights_headline(record: dict) -> str:
-    """The range of the cosine between the penalty's gradients by finite difference and exactly."""
-    ranges = [f"{min(c):.2f} to {max(c):.2f} on the {kind} networks" for kind, c in _cosines(record).items()]
-    return f"Cosine of the penalty's gradient by finite difference and exactly: {', '.join(ranges) or 'undefined'}"
+    """The least cosine between the penalty's gradients by finite difference and exactly."""
+    least = [f"{min(cosines):.2f} on {kind} networks" for kind, cosines in _cosines(record).items()]
+    note = one_network(select(record, quantity="cosine"))
+    least = listed(least) if least else "undefined"
+    return f"The least cosine of the penalty's gradient, finite difference and exact: {least}{note}"
 
 
 def _cosines(record: dict) -> dict[str, list[float]]:

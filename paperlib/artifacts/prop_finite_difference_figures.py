@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from paperlib.artifacts.drawing import ATTACK, LOG, by_training, line, logarithmic, whiskers
+from paperlib.artifacts.drawing import ATTACK, LOG, bound, by_training, line, logarithmic, whiskers
 from paperlib.artifacts.reading import known, select, trainings, where
 from paperlib.labels import REGIMES, SMOOTH, TRUE
 from paperlib.words import hue, title
@@ -16,6 +16,7 @@ COLOURS = {"forward": "#0072b2", "backward": "#cc79a7", "central": "#009e73"}  #
 PROXY = {"color": "#009e73", "alpha": 0.08, "linewidth": 0}  # style of the band where the quotient is a proxy
 AT_USED = {"color": ".5", "linestyle": ":", "linewidth": 1}  # style of the line at SR's h
 QUICK, EXACT = "finite difference", "double back propagation"  # the two ways to the penalty's gradient
+MOVED = 1e-3  # from this h on the mean quotient is drawn
 LAYERS = 8  # up to so many layers are named one by one
 
 
@@ -48,9 +49,12 @@ def followed(record: dict) -> Figure:
         "probability moved": "share of images that moved",
     }
     used = record["arrays"]["used_h"]
-    limits = (-0.5, 1.03), (-1, 4), (0, 1.03)
+    limits = (-0.5, 1.03), (0, 3), (0, 1.03)
     for ax, (quantity, name), ylim in zip(axes, titles.items(), limits, strict=True):
         rows = select(record, quantity=quantity, regime=TRUE, precision="float32", scheme="forward")
+        if quantity == "quotient over l1":  # below, most images do not move and the mean hangs on the few that do
+            rows = [row for row in rows if row["h"] >= MOVED]
+            ax.set_xlim(MOVED / 1.5, None)
         by_training(ax, "h", rows, trainings(record))
         ax.axvline(used, **AT_USED)
         ax.set(xlabel=f"h (dotted: SR's, {used:g})", title=name, ylim=ylim)
@@ -58,31 +62,32 @@ def followed(record: dict) -> Figure:
     axes[0].axhspan(correlated, 1, **PROXY)
     axes[1].axhspan(1 / factor, factor, **PROXY)
     axes[1].axhline(1, color=".6", linewidth=0.8)
-    axes[0].legend(fontsize=8, loc="lower right")
+    axes[2].legend(fontsize=8, loc="lower right")
     return figure
 
 
 def window(record: dict) -> Figure:
     """A bar for each network from the lowest h to the highest where the quotient is a proxy; right: r at SR's h."""
-    networks = windows(record)
+    networks, used = windows(record), record["arrays"]["used_h"]
     size = 7.2, 0.9 + 0.27 * len(networks)
     figure, ax = plt.subplots(figsize=size, layout="constrained", subplot_kw=_steps(record))
     beside = {"transform": ax.get_yaxis_transform(), "va": "center", "fontsize": 8}
     for y, (training, _, low, high, correlation) in enumerate(networks):
         if low is not None:
             ax.plot([low, high], [y, y], color=hue(training), linewidth=6, alpha=0.6)
-            ax.plot([low, high], [y, y], "|", color=hue(training), markersize=10)
+            ax.plot([low, high], [y, y], "o", color=hue(training), markersize=6)
         ax.text(1.02, y, "undefined" if correlation is None else f"{correlation:.2f}", **beside)
-    ax.axvline(record["arrays"]["used_h"], color=".3", linestyle=":", linewidth=1.2)
-    ax.text(1.02, -1, "r at SR's h", **beside)
+    ax.axvline(used, color=".3", linestyle=":", linewidth=1.2)
+    ax.text(1.02, -0.9, "r at SR's h", **beside)
     ax.set_yticks(range(len(networks)), [f"{title(w.training)}, seed {w.seed}" for w in networks])
-    ax.set(xlabel="h (dotted: SR's)", ylim=(len(networks) - 0.5, -0.7))
+    lows = [w.low for w in networks if w.low is not None]
+    ax.set(xlabel="h (dotted: SR's)", ylim=(len(networks) - 0.5, -0.7), xlim=(min([*lows, used]) / 5, None))
     return figure
 
 
 def schemes(record: dict) -> Figure:
     """The error of the three schemes against h, of the smooth and the spiking network, in two precisions."""
-    figure, axes = plt.subplots(1, 2, figsize=(9, 4), sharey=True, layout="constrained", subplot_kw=_steps(record))
+    figure, axes = plt.subplots(1, 2, figsize=(9, 4), layout="constrained", subplot_kw=_steps(record))
     training = trainings(record)[0]
     for ax, regime in zip(axes, REGIMES, strict=True):
         rows = select(record, quantity="relative error", regime=regime, training=training)
@@ -93,7 +98,7 @@ def schemes(record: dict) -> Figure:
         logarithmic(ax).set(title=f"{title(training)}, {regime}", xlabel="h")
         ax.axvline(record["arrays"]["used_h"], **AT_USED)
     axes[0].set_ylabel("median of |quotient/‖g‖₁ - 1|")
-    axes[0].legend(fontsize=8, title="solid: 64 bits, dotted: 32 bits", title_fontsize=8)
+    axes[0].legend(fontsize=8, title="solid: 64 bits, dotted: 32 bits", title_fontsize=8, loc="lower right")
     return figure
 
 
@@ -124,16 +129,19 @@ def curvature(record: dict) -> Figure:
 
 def weights(record: dict) -> Figure:
     """The penalty's gradient by the two ways: direction, norm, cost."""
-    figure, axes = plt.subplots(1, 3, figsize=(10.4, 3.8), width_ratios=(3, 3, 2.2), layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(11.4, 3.8), width_ratios=(3, 3, 2.2), layout="constrained")
     names = trainings(record)
     for ax, quantity in zip(axes, ("cosine", "norm ratio"), strict=False):
         by_layer(select(record, quantity=quantity), names, ax)
-    axes[0].set(ylim=(-1.05, 1.05), title="cosine: finite difference and exact")
-    axes[1].set(ylim=(0, None), title="norm: finite difference over exact")
+    cosines = known(select(record, quantity="cosine"))
+    lowest = min((bound(row, "low") for row in cosines), default=0)
+    axes[0].set(ylim=(max(-1.05, min(0, lowest) - 0.05), 1.05), title="cosine: finite difference and exact")
+    highest = max((row["value"] for row in known(select(record, quantity="norm ratio"))), default=1)
+    axes[1].set(ylim=(0, 1.4 * max(highest, 1)), title="norm: finite difference over exact")
     handles = [Line2D([], [], marker="o", color=hue(name), linestyle="", label=title(name)) for name in names]
     handles += [Line2D([], [], marker="o", color=".3", markerfacecolor="white", linestyle="", label="smooth")]
     handles += [Line2D([], [], marker="D", color=".3", linestyle="", label="spiking")]
-    axes[0].legend(handles=handles, loc="lower left", ncols=2, fontsize=8)
+    figure.legend(handles=handles, loc="outside right center", fontsize=8)
     ways = {QUICK: ("#56b4e9", QUICK), EXACT: (ATTACK, "double\nback propagation")}  # with colours and names
     costs = [row for row in record["rows"] if "penalty" in row]
     for y, row in enumerate(costs):

@@ -67,6 +67,17 @@ def turned(row: dict) -> dict:
     return row | ends | {"training": row["against"], "against": row["training"]}
 
 
+def differences(record: dict, **wanted) -> list[dict]:
+    """The differences with the labels `wanted`, over seeds, or over the images of the only pair of networks."""
+
+    def with_interval(row: dict) -> dict:
+        names = {name: row.get(name) for name in ("training", "against", "budget")}
+        pairs = same_attack(select(record, quantity="paired difference", **names), row)
+        return pairs[0] if row["low"] is None and len(pairs) == 1 else row
+
+    return list(map(with_interval, select(record, quantity="difference", **wanted)))
+
+
 def clear(row: dict) -> int:
     """The side of 0 on which the whole interval lies, 1 or -1; 0 where it holds 0 or decides nothing."""
     if row["low"] is None or row["low"] == row["high"] or row["low"] <= 0 <= row["high"]:
@@ -93,15 +104,41 @@ def trainings(record: dict) -> list[str]:
 def captioned(record: dict, template: str) -> str:
     """A caption: `template` filled from the record, then the level of the intervals and the profile.
 
-    The template may name the record's parameters, `data` (its title) and `seeds` ("3 seeds").
+    The template may name the record's parameters, `data` (its title), `seeds` ("3 seeds"), `networks` ("one network per
+    training") and `over_seeds`, which stands for the intervals of numbers that have one over seeds or none.
     """
     provenance = record["provenance"]
     values = provenance["parameters"] | {"data": provenance["data"]["title"]}
     seeds = len({seed for row in record["rows"] for seed in row["seeds"]})
     if isinstance(values.get("seeds"), int):
         seeds = min(seeds, values["seeds"])  # a profile may have fewer seeds than the notebook asks for
-    values["seeds"] = "1 seed" if seeds == 1 else f"{seeds} seeds"
-    return f"{template.format(**values)}, 95 % intervals, profile {provenance['profile']}"
+    values["seeds"] = counted(seeds, "seed")
+    values["networks"] = f"{counted(values.get('cost_seeds', seeds), 'network')} per training"
+    values["over_seeds"] = "no intervals, which need more than one network" if seeds == 1 else "95 % intervals"
+    text = template.format(**values)
+    intervals = "" if "intervals" in text else ", 95 % intervals"
+    return f"{text}{intervals}, profile {provenance['profile']}"
+
+
+def counted(number: int, noun: str) -> str:
+    """A count with its noun: "1 seed", "3 seeds"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def one_network(rows: Iterable[dict]) -> str:
+    """The end of a title that rests on `rows`: it says where no training has more than one network; else empty."""
+    rows, seeds = list(rows), {}
+    for row in rows:
+        seeds.setdefault(row.get("training"), set()).update(row["seeds"])
+    if any(len(own) > 1 for own in seeds.values()):
+        return ""
+    return " (one network)" if len({key for row in rows for key in row["experiments"]}) == 1 else " (one network each)"
+
+
+def listed(words: Iterable[str]) -> str:
+    """Words as an English list: "a, b and c"."""
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def percent(row: dict) -> str:

@@ -9,11 +9,11 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from pandas import DataFrame
 
 from paperlib import labels
-from paperlib.artifacts.budgets import STRONG, cost, equal_cost_headline, equal_cost_table, worst
-from paperlib.artifacts.drawing import bound, handle, name_lines, whiskers
-from paperlib.artifacts.reading import Line, select, trainings, where
+from paperlib.artifacts.budgets import STRONG, equal_cost_headline, equal_cost_table, worst_cases
+from paperlib.artifacts.drawing import bound, handle, name_lines, shade, whiskers
+from paperlib.artifacts.reading import Line, one_network, select, trainings, where
 from paperlib.artifacts.tabulating import number, pivot
-from paperlib.words import hue, title
+from paperlib.words import title
 
 EXACT = ("exact-l1", "l2")  # trainings by double back-propagation
 KINDS = {  # each kind of cost: its marker, and the words for less of it
@@ -32,36 +32,26 @@ caption = "{data}; seconds: median, fastest and slowest of {repeats} steps of {b
 
 
 def headline(record: dict) -> str:
-    """A step of SR and the slowest step relative to a vanilla one; then the best training at equal passes."""
+    """The time and memory of a step of SR, relative to a vanilla one."""
     kinds = ("seconds", "bytes kept")
     seconds, memory = ({row["training"]: row["value"] for row in relative(record, what)} for what in kinds)
     if "sr" not in seconds:
         return equal_cost_headline(record)
-    text = (
-        f"SR's step takes {seconds['sr']:.1f} times the time and {memory['sr']:.1f} times the memory of a vanilla one"
+    return (
+        f"A step of SR takes {seconds['sr']:.1f} times the time and {memory['sr']:.1f} times the memory of a vanilla "
+        f"one{one_network(relative(record, 'seconds'))}"
     )
-    slowest = max(seconds, key=seconds.get)
-    if slowest != "sr":
-        text += f", {title(slowest)}'s {seconds[slowest]:.1f} and {memory[slowest]:.1f} times"
-    return f"{text}. {equal_cost_headline(record)}"
 
 
 def figure(record: dict) -> Figure:
-    """Left, each training's step relative to a vanilla one; right, the worst case against the passes per image."""
-    fig, (left, right) = plt.subplots(1, 2, figsize=(11, 5.4), width_ratios=(4, 5), layout="constrained")
+    """Left, each training's step relative to a vanilla one; right, the worst case at equal epochs and equal passes."""
+    fig, (left, right) = plt.subplots(1, 2, figsize=(11, 5), width_ratios=(5, 4), layout="constrained")
     counted = {row["training"] for row in relative(record, "passes")}
     names = [name for name in trainings(record) if name in counted]
     steps(select(record, quantity="relative cost"), names, left)
     left.set_title("A step, relative to one of vanilla training", loc="left")
-
-    pairs = []
-    for name in trainings(record):
-        for budget in (labels.EPOCHS, labels.PASSES):
-            if passes := cost(record, "passes per image", name, budget):
-                pairs += [(passes, row) for row in where(worst(record, budget), training=name)]
-    bought(pairs, right)
-    right.set_ylabel(f"accuracy in the worst case at {worst(record, labels.EPOCHS)[0]['eps_255']:g}/255, %")
-    right.set_title("What passes buy", loc="left")
+    worst_cases(record, right)
+    right.set_title("What the passes of a whole training buy", loc="left")
     return fig
 
 
@@ -114,9 +104,9 @@ def steps(rows: list[dict], names: list[str], ax: Axes) -> Axes:
     for i, (what, (mark, _)) in enumerate(KINDS.items()):
         for row in where(rows, what=what):
             height = names.index(row["training"]) + 0.18 * (i - 1.5)
-            style = {"fmt": mark, "markersize": 5, "elinewidth": 1.0, "color": hue(row["training"])}
+            style = {"fmt": mark, "markersize": 5, "elinewidth": 1.0, "color": shade(row["training"])}
             ax.errorbar([row["value"]], [height], xerr=whiskers([row]), **style)
-    name_lines(ax, [title(name) for name in names], [hue(name) for name in names])
+    name_lines(ax, [title(name) for name in names], [shade(name) for name in names])
     ax.axvline(1, color=".4", linewidth=0.8)
     ax.xaxis.set_major_locator(FixedLocator((1, 2, 3, 5, 10, 20, 30, 50, 100)))
     ax.xaxis.set_minor_locator(NullLocator())
@@ -124,51 +114,3 @@ def steps(rows: list[dict], names: list[str], ax: Axes) -> Axes:
     handles = [handle(mark, what) for what, (mark, _) in KINDS.items()]
     ax.legend(handles=handles, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.08), fontsize=8, columnspacing=0.8)
     return ax
-
-
-def bought(pairs: list[tuple[float, dict]], ax: Axes) -> Axes:
-    """Accuracy against passes per image, from `pairs` of both: hollow at equal epochs, full at equal passes."""
-    furthest = max((passes for passes, _ in pairs), default=1)
-    places = side_by_side([(row["budget"], passes) for passes, row in pairs], furthest / 150)
-    ends = {}
-    for (_, row), x in zip(pairs, places, strict=True):
-        training, colour, value = row["training"], hue(row["training"]), 100 * row["value"]
-        if training in ends:
-            ax.plot([ends[training][0], x], [ends[training][1], value], color=colour, linewidth=0.8)
-        ax.plot([x, x], [100 * bound(row, "low"), 100 * bound(row, "high")], color=colour, linewidth=0.6, alpha=0.6)
-        face = "white" if row["budget"] == labels.EPOCHS else colour
-        ax.plot([x], [value], "o", color=colour, markersize=5, markerfacecolor=face, zorder=3)
-        ends[training] = x, value
-    top = min(100, 110 * max((bound(row, "high") for _, row in pairs), default=1))
-    _name_trainings(ends, 1.12 * furthest, 0.055 * top, ax)
-    ax.set_xlabel("forward and backward passes per training image, equal ones side by side")
-    ax.set(xlim=(0, 1.06 * furthest), ylim=(-0.03 * top, 1.03 * top))
-    handles = [handle("o", labels.EPOCHS, hollow=True), handle("o", labels.PASSES)]
-    ax.legend(handles=handles, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.1), fontsize=8)
-    return ax
-
-
-def _name_trainings(ends: dict[str, tuple[float, float]], x: float, least: float, ax: Axes) -> Axes:
-    """Each training's name at `x`, from the top down and at least `least` apart, with a line to its dot in `ends`."""
-    order = sorted(ends, key=lambda training: -ends[training][1])
-    for training, height in zip(order, apart([ends[training][1] for training in order], least), strict=True):
-        leader = {"arrowstyle": "-", "color": hue(training), "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3, "alpha": 0.6}
-        where = {"xytext": (x, height), "annotation_clip": False, "arrowprops": leader}
-        ax.annotate(title(training), ends[training], color=hue(training), fontsize=8, va="center", **where)
-    return ax
-
-
-def side_by_side(places: list[tuple[str, float]], step: float) -> list[float]:
-    """The x of each of `places`, which are pairs of a kind and an x; equal pairs are moved `step` apart."""
-    before = [places[:i].count(place) for i, place in enumerate(places)]
-    return [x + step * (k - (places.count((kind, x)) - 1) / 2) for (kind, x), k in zip(places, before, strict=True)]
-
-
-def apart(heights: list[float], least: float) -> list[float]:
-    """Falling heights moved until they are at least `least` apart: first down, then up where one is below 0."""
-    moved = []
-    for height in heights:
-        moved.append(min(height, moved[-1] - least) if moved else height)
-    for i in reversed(range(len(moved))):
-        moved[i] = max(moved[i], moved[i + 1] + least if i + 1 < len(moved) else 0.0)
-    return moved

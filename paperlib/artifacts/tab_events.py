@@ -11,45 +11,55 @@ from pandas import DataFrame
 from PIL import Image
 
 from paperlib import labels
-from paperlib.artifacts.drawing import curve, end, gains, name_ends, whiskers
+from paperlib.artifacts.drawing import curve, end, gains, name_ends, shares, whiskers
 from paperlib.artifacts.events import NOTHING, UNITS, nothing
-from paperlib.artifacts.reading import known, percent, select, trainings, under, where, whole
+from paperlib.artifacts.reading import (
+    differences,
+    known,
+    listed,
+    one_network,
+    percent,
+    select,
+    trainings,
+    under,
+    where,
+    whole,
+)
 from paperlib.artifacts.tabulating import by_attack, pivot, training
-from paperlib.words import hue, radius, title
+from paperlib.words import hue, title
 
 ZOOM, GAP = 7, 2  # screen pixels per sensor pixel, sensor pixels between picture and recording
 OFF, ON = (0, 90, 181), (220, 50, 32)  # a blue and a red that colour-blind readers can tell apart
 PAPER = 240  # the grey of a cell without events
 
-caption = "{data}, {samples} test recordings, {strong_samples} in the worst case, {seeds}"
+caption = "{data}, {samples} test recordings, {strong_samples} in the worst case of all attacks (✖), {seeds}"
 
 
 class Threat(NamedTuple):
-    """An attack and the noise beside it in a panel, by their labels, and the panel's texts."""
+    """An attack and the noise beside it in a panel, by their labels, and the panel's title."""
 
     attack: str
     noise: str
     title: str
-    attacked: str  # of the attack, in the legend
-    noisy: str  # of the noise, in the legend
+    lines: str  # what solid and dashed lines are
 
 
 THREATS = {  # by the label of the radius
-    "eps_counts": Threat("pgd", "uniform", "Every count within ε", "PGD", "uniform noise"),
+    "eps_counts": Threat("pgd", "uniform", "Every count within ε", "solid: PGD; dashed: uniform noise"),
     "flips": Threat(
-        "sparse_flips", labels.RANDOM_FLIPS, "Whole events added and removed", "chosen by gradient", "at random"
+        "sparse_flips", labels.RANDOM_FLIPS, "Whole events", "solid: chosen by gradient; dashed: at random"
     ),
 }
 
 
 def headline(record: dict) -> str:
-    """What SR adds in the worst case of either kind of attack."""
-    worst, phrases = known(select(record, quantity="difference", attack=labels.WORST)), []
-    for unit in UNITS:
-        if rows := [row for row in worst if unit in row]:
-            changes = [f"{title(row['training'])} - {title(row['against'])} {whole(row)} points" for row in rows]
-            phrases.append(f"{', '.join(changes)} at {radius(rows[0])}")
-    return f"What SR adds in the worst case: {'; '.join(phrases)}" if phrases else NOTHING
+    """What SR adds to vanilla training in the worst case of either kind of attack."""
+    rows = select(record, quantity="difference", attack=labels.WORST, training="sr", against="vanilla")
+    kinds = {"eps_counts": "against attacks on counts", "flips": "on whole events"}
+    gained = [f"{whole(row)} points {kind}" for unit, kind in kinds.items() for row in known(rows) if unit in row]
+    if not gained:
+        return NOTHING
+    return f"On event data SR gains {listed(gained)} in the worst case{one_network(rows)}"
 
 
 def figure(record: dict) -> Figure:
@@ -60,14 +70,14 @@ def figure(record: dict) -> Figure:
     fig, axes = plt.subplots(1, 3, figsize=(11.5, 4.2), width_ratios=(4, 4, 3), layout="constrained")
     for ax, unit in zip(axes, UNITS, strict=False):
         threat_panel(select(record, quantity="mean accuracy"), names, unit, ax)
-    axes[0].set_ylabel("accuracy, %")
-    worst = select(record, quantity="difference", attack=labels.WORST)
+    axes[1].set_ylabel("")
+    worst = differences(record, attack=labels.WORST)
     lines = {
-        "clean": select(record, quantity="difference", attack=labels.CLEAN),
+        "clean": differences(record, attack=labels.CLEAN),
         "worst case,\nin counts": [row for row in worst if "eps_counts" in row],
         "worst case,\nwhole events": [row for row in worst if "flips" in row],
     }
-    gains(axes[2], lines, below=0.15)
+    gains(axes[2], lines)
     return fig
 
 
@@ -98,12 +108,10 @@ def threat_panel(rows: list[dict], names: list[str], unit: str, ax: Axes) -> Axe
             style = {"yerr": 100 * whiskers([row]), "markersize": 7, "elinewidth": 1}
             ax.errorbar(row[unit], 100 * row["value"], fmt="X", color=colour, **style)
     last = attacked[-1][unit]
-    name_ends(ax, last, ends)
-    ax.set(title=threat.title, xlabel=UNITS[unit], ylim=(0, 101), xlim=(-0.02 * last, 1.22 * last))
-    styles = {threat.attacked: "-", threat.noisy: "--", "worst of all, fewer recordings": "X"}
-    handles = [ax.plot([], [], style, label=text, color=".4", linewidth=1)[0] for text, style in styles.items()]
-    ax.legend(handles=handles, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=3)
-    return ax
+    shares(ax, rows).set(
+        title=threat.title, xlabel=f"{UNITS[unit]}\n{threat.lines}; ✖: worst of all", xlim=(-0.02 * last, 1.02 * last)
+    )
+    return name_ends(ax, ends)
 
 
 def animation(picture: np.ndarray, frames: np.ndarray, milliseconds: int = 100) -> bytes:

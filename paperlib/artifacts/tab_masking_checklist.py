@@ -17,7 +17,19 @@ from pandas import DataFrame
 
 from paperlib import labels
 from paperlib.artifacts.drawing import ATTACK, NOISE, curve
-from paperlib.artifacts.reading import IMAGES, Line, percent, points, same_attack, select, trainings, where, whole
+from paperlib.artifacts.reading import (
+    IMAGES,
+    Line,
+    listed,
+    one_network,
+    percent,
+    points,
+    same_attack,
+    select,
+    trainings,
+    where,
+    whole,
+)
 from paperlib.artifacts.tabulating import attack_at, pivot
 from paperlib.words import attack, hue, title
 
@@ -45,8 +57,8 @@ CHECKS = (
     Check("one step", "One step does not beat many", "one step beats many", "FGSM - PGD"),
     Check(
         "no gradient",
-        "Search without gradients does not beat them",
-        "search without gradients beats them",
+        "Search without gradients does not beat PGD",
+        "search without gradients beats PGD",
         "Square - PGD",
     ),
     Check(
@@ -144,14 +156,14 @@ def _margin(row: dict, value: float) -> float:
 
 
 def headline(record: dict) -> str:
-    """The count of checks that passed, and the others with their trainings."""
+    """The count of checks that passed, and what failed; without a failure, what is undecided."""
     by_verdict = {name: [cell for cell in cells(record) if cell.verdict == name] for name in VERDICTS}
-    parts = [f"{len(by_verdict[PASSED])} of {len(cells(record))} checks passed"]
-    for name in (FAILED, UNDECIDED):
-        groups = _by_check(by_verdict[name])
-        if symptoms := [f"{check.otherwise} ({', '.join(map(_brief, group))})" for check, group in groups]:
-            parts.append(f"{name}: {', '.join(symptoms)}")
-    return "; ".join(parts)
+    text = f"{len(by_verdict[PASSED])} of {len(cells(record))} checks passed"
+    for name, but in ((FAILED, "but"), (UNDECIDED, "but it is undecided whether")):
+        if groups := _by_check(by_verdict[name]):
+            text += f", {but} {listed(check.otherwise for check, _ in groups)}"
+            break
+    return text + one_network(select(record, quantity="check"))
 
 
 def figure(record: dict) -> Figure:
@@ -185,14 +197,6 @@ def _by_check(decided: Iterable[Cell]) -> list[tuple[Check, list[Cell]]]:
     return [(check, list(group)) for check, group in groupby(decided, key=lambda cell: cell.check)]
 
 
-def _brief(cell: Cell) -> str:
-    value = cell.worst["value"]
-    if value is None:
-        return title(cell.training)
-    size = f"by {abs(100 * value):.0f} points" if cell.check.difference else f"{100 * value:.0f} %"
-    return f"{title(cell.training)}, {size}"
-
-
 def _with_place(cell: Cell) -> str:
     text = f"{title(cell.training)} {number(cell.worst)}"
     return f"{text} ({place(cell.worst)})" if place(cell.worst) else text
@@ -208,7 +212,7 @@ def matrix(decided: list[Cell], names: list[str], ax: Axes) -> Axes:
             style = {"color": "white", "fontweight": "bold"} if cell.verdict == FAILED else {"color": ".15"}
             ax.text(x + 0.5, y + 0.5, f"{SIGNS[cell.verdict]}  {_short(cell)}", ha="center", va="center", **style)
         if len(group) == 1 and len(names) > 1:
-            note = "of one network: what is tried is the attack"
+            note = "one network only: this check tests the attack, not the training"
             ax.text(x + 1.06, y + 0.5, note, va="center", color=".5", fontsize=8, style="italic")
     ax.set(xlim=(0, len(names)), ylim=(len(CHECKS), 0))
     ax.xaxis.tick_top()
@@ -221,8 +225,8 @@ def matrix(decided: list[Cell], names: list[str], ax: Axes) -> Axes:
     ax.grid(visible=False)
     ax.spines[:].set_visible(False)
     handles = [Patch(facecolor=FILLS[name], label=f"{sign} {name}") for name, sign in SIGNS.items()]
-    handles.append(Patch(alpha=0, label="signed: points of accuracy"))
-    ax.legend(handles=handles, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.01), fontsize=8)
+    ax.legend(handles=handles, ncols=3, loc="upper left", bbox_to_anchor=(0, 0.01), fontsize=8)
+    ax.text(len(names), len(CHECKS) + 0.3, "signed numbers: points of accuracy", fontsize=8, color=".4", ha="right")
     return ax
 
 

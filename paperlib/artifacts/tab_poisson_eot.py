@@ -7,8 +7,19 @@ from matplotlib.figure import Figure
 from pandas import DataFrame
 
 from paperlib import labels
-from paperlib.artifacts.drawing import dots, whiskers
-from paperlib.artifacts.reading import IMAGES, percent, points, same_attack, select, trainings, under, where, whole
+from paperlib.artifacts.drawing import dots, shares, whiskers
+from paperlib.artifacts.reading import (
+    IMAGES,
+    one_network,
+    percent,
+    points,
+    same_attack,
+    select,
+    trainings,
+    under,
+    where,
+    whole,
+)
 from paperlib.artifacts.tabulating import contrast, contrasted, network, pivot
 from paperlib.words import attack, hue, title
 
@@ -18,14 +29,14 @@ caption = IMAGES
 
 
 def headline(record: dict) -> str:
-    """The change from one draw to the released loop, and from the loop to a real expectation, with the most draws."""
-    groups = compared(select(record, quantity="mean contrast"))
-    loop, expectation = (", ".join(f"{whole(row)} ({title(row['training'])})" for row in rows) for rows in groups)
+    """The change from the released loop to a real expectation with the most draws, and from one draw to the loop."""
+    loop, expectation = compared(select(record, quantity="mean contrast"))
     if not loop:
-        return "No network with random input was looked at"
+        return "No network with random input was measured"
+    changes = [whole(max(rows, key=lambda row: abs(row["value"]))) for rows in (expectation, loop)]
     return (
-        f"The released loop changes accuracy against one draw by {loop} points; "
-        f"EOT {groups[1][0]['eot']}, a real expectation, against that loop by {expectation}"
+        f"A real expectation changes accuracy by up to {changes[0]} points against the released loop, and that loop by "
+        f"up to {changes[1]} against one draw{one_network(loop)}"
     )
 
 
@@ -38,9 +49,9 @@ def figure(record: dict) -> Figure:
     left.set_xticks(range(len(attacks)), [_tick(name, rows) for name, rows in attacks.items()], fontsize=8)
     left.set_xlabel("dots: single networks; passes: forward and backward, per image", fontsize=8)
     if attacks:
-        left.legend(loc="upper right", fontsize=8)
+        left.legend(loc="upper right", fontsize=8, ncols=2)
     loop, expectation = compared(select(record, quantity="contrast"))
-    changes({"overwritten loop\n- one draw": loop, "expectation\n- overwritten loop": expectation}, right)
+    changes({"released loop\n- one draw": loop, "expectation\n- released loop": expectation}, right)
     return fig
 
 
@@ -73,7 +84,7 @@ def bars(means: list[dict], single: list[dict], names: list[str], ax: Axes) -> A
             networks = where(same_attack(single, row), training=training)
             apart = 0.12 * width * (np.arange(len(networks)) - (len(networks) - 1) / 2)
             ax.plot(x + apart, [100 * other["value"] for other in networks], ".", color=colour, markersize=5)
-    ax.set(ylabel="accuracy, %", ylim=(0, 101))
+    shares(ax, means)
     ax.grid(axis="x", visible=False)
     return ax
 
@@ -89,9 +100,8 @@ def changes(groups: dict[str, list[dict]], ax: Axes) -> Axes:
         y += 1
     ax.axvline(0, color=".4", linewidth=0.8)
     ax.set_yticks(ticks, list(groups), fontsize=8)
-    ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
-    ax.set(title="Change network by network, on the same images", xlabel="percentage points")
+    ax.set(title="Change on the same images", xlabel="percentage points", ylim=(y - 1.5, -0.5))
     return ax
 
 

@@ -1,12 +1,13 @@
 """The ratio theorem: the bounds 3 and 3‖g‖₀ of ρ_adv/ρ_rand, in three regimes and in cases worked out by hand."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable
 
 from pandas import DataFrame
 
 from paperlib.artifacts import thm_ratio_figures as figures
-from paperlib.artifacts.reading import Line, Part, clear, known, percent, plain, select, where
+from paperlib.artifacts.reading import Line, Part, clear, known, listed, one_network, percent, plain, select
 from paperlib.artifacts.tabulating import network, number, pivot, quantity, training
 from paperlib.labels import SMOOTH, TRUE
 from paperlib.words import radius, title
@@ -22,23 +23,21 @@ WORST = "{data}, the worst of {true_samples} test images, {seeds}"
 SPARSITY = "{data}, {samples} test images, {true_samples} for the ratio, {seeds}"
 SCALE = "{data}, {true_samples} test images, the first seed of vanilla training"
 
-caption = THREE + ", linear ratio: {samples} images"
+caption = THREE
 figure = figures.regimes
 
 
 def headline(record: dict) -> str:
-    """The radii at which the bounds are kept, and the largest share of images above the upper one."""
+    """The largest share of images above the upper bound."""
     shares = known(select(record, quantity="above 3‖g‖₀", regime=TRUE))
     if not shares:
         return "No ratio was measured with the true forward pass"
-    most = max(shares, key=lambda r: r["value"])
-    inside = select(record, quantity="inside", regime=TRUE)
-    broken = {r["eps_255"] for r in inside if r["value"] is None or r["value"] < KEPT}
-    kept = [f"{eps:g}" for eps in dict.fromkeys(r["eps_255"] for r in shares) if eps not in broken]
-    radii = f"ε = {', '.join(kept)}/255" if kept else "no ε"
+    most, note = max(shares, key=lambda r: r["value"]), one_network(shares)
+    if not most["value"]:
+        return f"With the true forward pass no image exceeds the upper bound at any radius{note}"
     return (
-        f"With the true forward pass every training keeps to both bounds at {radii}; the largest share of images "
-        f"above the upper one: {100 * most['value']:.0f} % of {title(most['training'])}'s, at {radius(most)}"
+        f"With the true forward pass {100 * most['value']:.0f} % of the images exceed the upper bound in "
+        f"{title(most['training'])} networks at {radius(most)}{note}"
     )
 
 
@@ -126,15 +125,25 @@ def _largest_shares(rows: list[dict], outcomes: tuple[str, ...]) -> dict[float, 
 # ---- the other figures -------------------------------------------------------------------------------------------
 
 
+def outcomes_headline(record: dict) -> str:
+    """The count of radii at which every training keeps to both bounds."""
+    inside = select(record, quantity="inside", regime=TRUE)
+    radii = {r["eps_255"] for r in inside}
+    broken = {r["eps_255"] for r in inside if r["value"] is None or r["value"] < KEPT}
+    return (
+        f"Nearly all images of every training lie within both bounds at {len(radii - broken)} of {len(radii)} "
+        f"radii{one_network(inside)}"
+    )
+
+
 def exact_headline(record: dict) -> str:
-    """The counts of linear cases that agree with the closed form, and of logistic ones outside the bounds."""
+    """Whether linear cases agree with the closed form, and logistic ones lie outside the bounds."""
     covered, total = _covered(record)
     pairs = _measured(record, "3‖g‖₀")
     outside = sum(measured["high"] < 3 or measured["low"] > upper["value"] for upper, measured in pairs)
-    return (
-        f"Monte Carlo agrees with the closed form in {covered} of {total} linear cases; "
-        f"{outside} of {len(pairs)} logistic ones lie outside the bounds"
-    )
+    linear = "every linear case" if covered == total else f"{covered} of {total} linear cases"
+    logistic = "every logistic one leaves" if outside == len(pairs) else "not every logistic one leaves"
+    return f"Monte Carlo agrees with the closed form in {linear}, and {logistic} the bounds"
 
 
 def _covered(record: dict) -> tuple[int, int]:
@@ -174,8 +183,8 @@ def vulnerabilities_headline(record: dict) -> str:
         return "Both vulnerabilities, which the ratio alone does not show"
     adv, rand = (last["sr", symbol]["value"] / last["vanilla", symbol]["value"] for symbol in symbols)
     return (
-        f"At ε = {radius(last['sr', 'ρ_adv'])} SR's median ρ_adv is {adv:.2g} times that of vanilla training, "
-        f"its ρ_rand {rand:.2g} times: the ratio alone would not tell"
+        f"At the largest ε SR's vulnerability to attacks is {adv:.2g} times vanilla's, to noise {rand:.2g} times"
+        f"{one_network(last.values())}"
     )
 
 
@@ -186,18 +195,15 @@ def vulnerabilities_table(record: dict) -> list[DataFrame]:
 
 
 def first_order_headline(record: dict) -> str:
-    """The largest ρ_rand over first order, and the correlation of the ratio with confidence."""
+    """The largest ρ_rand over first order."""
     rows = _noise_over_first_order(record)
     if not rows:
         return "No noise moved any output"
     most = max(rows, key=lambda r: r["value"])
-    text = f"A spiking network is rough: at {radius(most)} ρ_rand is {_times(most['value'])} times "
-    text += f"what first order says ({title(most['training'])})"
-    rows = select(record, quantity="ratio against confidence", regime=TRUE)
-    if rows := known(where(rows, eps_255=rows[-1]["eps_255"])):
-        low, high = (end(r["value"] for r in rows) for end in (min, max))
-        text += f"; at {radius(rows[0])} the ratio's rank correlation with confidence is {low:.2f} to {high:.2f}"
-    return text
+    return (
+        f"Noise of {radius(most)} moves spiking {title(most['training'])} networks {_times(most['value'])} times as "
+        f"much as first order says{one_network(rows)}"
+    )
 
 
 def _noise_over_first_order(record: dict) -> list[dict]:
@@ -208,9 +214,11 @@ def worst_headline(record: dict) -> str:
     """The largest violation of each bound that a search found."""
     rows = [r for r in select(record, quantity="ratio over bound") if r["value"]]
     upper, lower = ([r["value"] for r in rows if r["bound"] == bound] for bound in ("upper", "lower"))
-    phrases = [f"a ratio {_times(max(upper))} times the upper bound"] if upper else []
-    phrases += [f"one {min(lower):.2g} times the lower"] if lower else []
-    return f"The worst that a search found: {', '.join(phrases) or 'nothing'}"
+    phrases = [f"{_times(max(upper))} times the upper bound"] if upper else []
+    phrases += [f"{min(lower):.2g} times the lower"] if lower else []
+    if not phrases:
+        return "No ratio was found to search for the worst"
+    return f"The most extreme ratios found are {listed(phrases)} (one image of one network each)"
 
 
 def _times(value: float) -> str:
@@ -218,15 +226,15 @@ def _times(value: float) -> str:
 
 
 def sparsity_headline(record: dict) -> str:
-    """The measure whose rank correlation with surviving the attack is largest."""
+    """The measures whose rank correlation with surviving the attack is largest."""
 
     def best(across: str) -> str:
         rows = known(_survival_correlations(record, across))
-        most = max(rows, key=lambda r: abs(r["value"]), default=None)
-        return f"{most['sparsity']} (r = {most['value']:.2f})" if most else "nothing"
+        return max(rows, key=lambda r: abs(r["value"]))["sparsity"] if rows else "nothing"
 
+    note = one_network(select(record, quantity="sparsity"))
     between, within = best("networks"), best("samples")
-    return f"What goes best with robustness: {between} from network to network, {within} from image to image"
+    return f"What goes best with robustness: between networks {between}, between images {within}{note}"
 
 
 def _survival_correlations(record: dict, across: str) -> list[dict]:
@@ -245,14 +253,13 @@ def sparsity_table(record: dict) -> list[DataFrame]:
 
 
 def scale_headline(record: dict) -> str:
-    """The range of the ratio and of the participation number when the logits are scaled."""
-    ratios, participation = _scaled(record, "ratio"), _scaled(record, "participation number")
-    if not ratios or not participation:
-        return "Logits times c: the same decisions, and no ratio"
-    return (
-        f"Logits times c, the same decisions: the measured ratio spans {min(ratios):.2g} to {max(ratios):.2g}, "
-        f"the participation number {min(participation):.0f} to {max(participation):.0f}"
-    )
+    """The range of the ratio when the logits are scaled."""
+    ratios = _scaled(record, "ratio")
+    if not ratios:
+        return "Scaled logits give the same decisions, and no ratio (one network)"
+    orders = math.log10(max(ratios) / min(ratios))
+    change = f"by {orders:.0f} orders of magnitude" if orders >= 1 else f"by a factor of {10**orders:.2g}"
+    return f"Scaled logits give the same decisions, while the measured ratio moves {change} (one network)"
 
 
 def _scaled(record: dict, what: str) -> list[float]:
@@ -270,6 +277,7 @@ def scale_table(record: dict) -> list[DataFrame]:
 
 
 PARTS = {
+    "outcomes": Part(outcomes_headline, THREE, figures.outcomes),
     "exact": Part(exact_headline, EXACT, figures.exact, exact_table),
     "vulnerabilities": Part(vulnerabilities_headline, THREE, figures.vulnerabilities, vulnerabilities_table),
     "first-order": Part(first_order_headline, THREE, figures.first_order),

@@ -3,7 +3,7 @@
 from dataclasses import fields
 
 from paperlib import errors
-from paperlib.data import events, images
+from paperlib.data import events, images, sets
 from paperlib.data.sets import PARTS, ImageSet
 from paperlib.data.simulation import Camera
 
@@ -18,6 +18,20 @@ def load(name: str, **arguments) -> ImageSet:
         refuse_unknown(name)
         raise errors.Refused(f"{name} takes no {', '.join(sorted(unknown))}; it takes {', '.join(sorted(CAPS))}.")
     return images.load(name=name, **arguments)
+
+
+def available(data: dict, split: str) -> int | None:
+    """The number of samples in a split of the set that `load(**data)` gives; None where only a download would tell.
+
+    Of simulated recordings the images are counted, and none is recorded.
+    """
+    if split in data:
+        return data[split]
+    name = data["name"].removeprefix(events.SACCADES)
+    if name in sets.OUTLINES or name in events.KINDS:
+        return None
+    caps = {part: data[part] for part in PARTS if part in data}
+    return len(getattr(images.load(name=name, **caps), split))
 
 
 def refuse_unknown(name: str) -> None:

@@ -1,6 +1,8 @@
 """The missing work of a profile and the time that it takes on this machine, from single steps that are timed.
 
-The steps run on random images of the right shape; nothing is downloaded, trained or evaluated.
+The steps run on random images of the right shape; nothing is downloaded, trained or evaluated.  Every network is timed
+in a plain step of training, a forward pass and a gradient.  What other trainings and other backward rules cost beyond
+that is timed on the profile's own network alone, and is taken to be the same multiple on the others.
 """
 
 import time
@@ -12,6 +14,7 @@ from typing import NamedTuple
 import torch
 from tqdm import tqdm
 
+from paperlib.attacks.attack import Attack
 from paperlib.attacks.ensembles import Transfer, members
 from paperlib.data import datasets, events, sets
 from paperlib.networks import network as networks
@@ -24,7 +27,7 @@ from paperlib.store.experiment import AnyExperiment, Experiment
 from paperlib.theory.gradients import in_batches, loss_gradient
 from paperlib.training import defenses
 from paperlib.training.defenses import Batch
-from paperlib.training.loop import Step
+from paperlib.training.loop import Schedule, Step, passes
 
 BATCH = 8  # images in a timed step; the time grows in proportion to them (benchmarks/README.md)
 QUICK = 1.0  # seconds; a step that takes less is timed a second time, after this warm-up
@@ -48,15 +51,16 @@ def bill(plan: Plan, device: str) -> Bill:
     stopwatch = _Stopwatch(plan.profile, checkpoints.resolve(device))
     to_train = [e for e in plan.networks if isinstance(e, Experiment) and not checkpoints.is_trained(e)]
     to_evaluate = [planned for planned in plan.evaluations if not planned.is_there]
-    result = Bill([], [])
-    with tqdm(total=len(to_train) + len(to_evaluate), desc="timing one step of each kind", leave=False) as progress:
-        for experiment in to_train:
-            result.trainings.append((experiment, stopwatch.training(experiment)))
-            progress.update()
-        for planned in to_evaluate:
-            result.evaluations.append((planned, stopwatch.evaluation(planned)))
-            progress.update()
-    return result
+    kinds = [kind for experiment in to_train for kind in stopwatch.of_training(experiment)]
+    kinds += [kind for planned in to_evaluate for kind in stopwatch.of_evaluation(planned)]
+    with tqdm(sorted(set(kinds), key=kinds.index), desc="steps timed", leave=False) as progress:
+        for kind in progress:
+            progress.set_postfix_str(str(kind))  # it is shown while the step runs
+            stopwatch.time(kind)
+    return Bill(
+        [(experiment, stopwatch.training(experiment)) for experiment in to_train],
+        [(planned, stopwatch.evaluation(planned)) for planned in to_evaluate],
+    )
 
 
 class _Outline(NamedTuple):
@@ -82,87 +86,158 @@ class _Outline(NamedTuple):
         return cls(sample, classes, min(train, data.get("train") or train))
 
 
+class _Shape(NamedTuple):
+    """Properties of a network that decide how long a pass takes."""
+
+    network: str
+    T: int
+    sample: tuple[int, ...]  # the shape of one sample
+    classes: int
+
+
+class _Kind(NamedTuple):
+    """A step that is timed once."""
+
+    step: str  # "training", "forward" or "gradient"
+    shape: _Shape
+    variant: tuple = ()  # of training or of backward rule; that of a plain step is empty
+
+    def __str__(self) -> str:
+        return f"{self.step} {self.shape.network}, T = {self.shape.T}"
+
+
 class _Stopwatch:
-    """The seconds of a profile's trainings and evaluations; equal steps are timed once."""
+    """The seconds of a profile's trainings and evaluations, from steps that `time` has timed."""
 
     def __init__(self, profile: Profile, device: str):
         self.profile, self.device = profile, device
-        self.known: dict[tuple, float] = {}  # kind of step → seconds
+        self.known: dict[_Kind, float] = {}
+        self.rules: dict[tuple, dict] = {(): {}}  # variant → backward rule; {} is the network's own
+        self.trainings: dict[tuple, tuple[str, dict, Schedule]] = {}  # variant → defense, options, schedule
+        self.variants: dict[str, tuple] = {}  # of trainings whose passes are counted already
         self.outlines: dict[str, _Outline] = {}
+        self.built: tuple[_Shape, Network] | None = None  # the last network
+        vanilla = profile.experiments("vanilla", options={}, seeds=[0])[0]
+        self.trainings[()] = "vanilla", {}, vanilla.schedule
+        self.own = self._shape(vanilla)  # on which variants are timed
+
+    def of_training(self, experiment: Experiment) -> list[_Kind]:
+        """The kinds of steps from which the time of a training follows."""
+        return self._needed("training", self._shape(experiment), self._variant(experiment))
+
+    def of_evaluation(self, planned: Planned) -> list[_Kind]:
+        """The kinds of steps from which the time of an evaluation follows."""
+        kinds = [_Kind("forward", self._shape(planned.experiment))]
+        for attack, network in self._attacks(planned):
+            kinds += [_Kind("forward", self._shape(network))] if attack.queries else []
+            if attack.gradients:
+                kinds += self._needed("gradient", self._shape(network), self._rule(attack.rule))
+        return kinds
+
+    def _needed(self, step: str, shape: _Shape, variant: tuple) -> list[_Kind]:
+        plain, own = _Kind(step, shape), _Kind(step, self.own)
+        return [plain, own, _Kind(step, self.own, variant)] if variant else [plain]
 
     def training(self, experiment: Experiment) -> float:
         """The seconds of a whole training."""
         schedule = experiment.schedule
-        options = {name: value for name, value in experiment.options.items() if name != "lam"}
-        kind = self._shape(experiment), experiment.defense, repr(options)
-        if kind not in self.known:
-            defense = defenses.build(experiment.defense, experiment.options)
-            step, batch = Step(self._network(experiment).train(), defense, schedule), self._batch(experiment)
-            self.known[kind] = self._seconds(lambda: step.move(step.loss(batch)))
-        steps = self._outline(experiment).train // schedule.batch_size
-        return self.known[kind] * schedule.batch_size / BATCH * steps * schedule.epochs
+        steps = self._outline(experiment.data).train // schedule.batch_size
+        step = self._seconds_of("training", self._shape(experiment), self._variant(experiment))
+        return step * schedule.batch_size / BATCH * steps * schedule.epochs
 
     def evaluation(self, planned: Planned) -> float:
         """The most seconds of an evaluation: as if every sample were attacked to the last step."""
-        attacks = members(planned.attack)
-        verdicts = max(len(attacks), 1)  # a forward pass after each attack, or the one on clean samples
-        seconds = verdicts * self._forward(planned.experiment)
-        for attack in attacks:
-            if isinstance(attack, Transfer):
-                network, rule = attack.source, attack.attack.rule
-            else:
-                network, rule = planned.experiment, attack.rule
-            seconds += attack.queries * self._forward(network) + attack.gradients * self._gradient(network, rule)
+        pairs = self._attacks(planned)
+        verdicts = max(len(pairs), 1)  # a forward pass after each attack, or the one on clean samples
+        seconds = verdicts * self.known[_Kind("forward", self._shape(planned.experiment))]
+        for attack, network in pairs:
+            shape = self._shape(network)
+            if attack.queries:
+                seconds += attack.queries * self.known[_Kind("forward", shape)]
+            if attack.gradients:
+                seconds += attack.gradients * self._seconds_of("gradient", shape, self._rule(attack.rule))
         return planned.samples / BATCH * seconds
 
-    def _forward(self, experiment: AnyExperiment) -> float:
-        """The seconds of a forward pass of `BATCH` samples."""
-        kind = "forward", self._shape(experiment)
-        if kind not in self.known:
-            network, batch = self._network(experiment).eval(), self._batch(experiment)
-            self.known[kind] = self._seconds(lambda: in_batches(network, batch.images, None))
-        return self.known[kind]
+    def _seconds_of(self, step: str, shape: _Shape, variant: tuple) -> float:
+        """The seconds of a step: those of a plain one, times what the variant costs on the profile's own network."""
+        plain = self.known[_Kind(step, shape)]
+        if not variant:
+            return plain
+        return plain * self.known[_Kind(step, self.own, variant)] / self.known[_Kind(step, self.own)]
 
-    def _gradient(self, experiment: AnyExperiment, rule: dict) -> float:
-        """The seconds of a gradient of `BATCH` samples by the backward rule `rule`; {} is the network's own."""
-        kind = "gradient", self._shape(experiment), rule.get("name")
-        if kind not in self.known:
-            network, batch = self._network(experiment).eval(), self._batch(experiment)
+    def time(self, kind: _Kind) -> None:
+        """Time one step of a kind."""
+        network, batch = self._network(kind.shape), self._batch(kind.shape)
+        if kind.step == "training":
+            defense, options, schedule = self.trainings[kind.variant]
+            step = Step(network.train(), defenses.build(defense, options), schedule)
+            self.known[kind] = self._seconds(lambda: step.move(step.loss(batch)))
+        elif kind.step == "forward":
+            network.eval()
+            self.known[kind] = self._seconds(lambda: in_batches(network, batch.images, None))
+        else:
+            network.eval()
+            rule = self.rules[kind.variant]
             with network.backward_rule(**rule) if rule else nullcontext():
                 self.known[kind] = self._seconds(lambda: loss_gradient(network, batch.images, batch.labels, None))
-        return self.known[kind]
 
-    def _outline(self, experiment: AnyExperiment) -> _Outline:
-        name = repr(experiment.data)
+    def _variant(self, experiment: Experiment) -> tuple:
+        """The variant of a training: its passes, and whether it moves weights after a step; () if it is plain."""
+        name = f"{experiment.defense} {experiment.options}"
+        if name not in self.variants:
+            defense = defenses.build(experiment.defense, experiment.options)
+            variant = (*passes(defense), hasattr(defense, "after_step"))
+            self.variants[name] = () if variant == (1, 1, False) else variant
+            self.trainings.setdefault(
+                self.variants[name], (experiment.defense, experiment.options, experiment.schedule)
+            )
+        return self.variants[name]
+
+    def _rule(self, rule: dict) -> tuple:
+        """The variant of a gradient: the name of its backward rule, whose widths cost the same; () for the own rule."""
+        variant = (rule["name"],) if rule else ()
+        self.rules.setdefault(variant, rule)
+        return variant
+
+    def _attacks(self, planned: Planned) -> list[tuple[Attack, AnyExperiment]]:
+        """Each attack of an evaluation with the network that it goes through."""
+        return [
+            (attack.attack, attack.source) if isinstance(attack, Transfer) else (attack, planned.experiment)
+            for attack in members(planned.attack)
+        ]
+
+    def _outline(self, data: dict) -> _Outline:
+        name = repr(data)
         if name not in self.outlines:
-            self.outlines[name] = _Outline.of(experiment.data)
+            self.outlines[name] = _Outline.of(data)
         return self.outlines[name]
 
-    def _shape(self, experiment: AnyExperiment) -> tuple:
-        """Network, T and shape of a sample, on which the time of a pass depends."""
-        T = getattr(experiment, "T", self.profile.network["T"])
-        return experiment.network, T, self._outline(experiment).sample
+    def _shape(self, experiment: AnyExperiment) -> _Shape:
+        settings, outline = self.profile.network, self._outline(experiment.data)
+        T = getattr(experiment, "T", settings["T"])
+        return _Shape(experiment.network, T, tuple(outline.sample), outline.classes)
 
-    def _network(self, experiment: AnyExperiment) -> Network:
-        """A network of the same shape with random weights."""
-        settings = self.profile.network
-        name, T, (*_, channels, _, pixels) = self._shape(experiment)
-        return networks.build(
-            name,
-            in_channels=channels,
-            image_size=pixels,
-            num_classes=self._outline(experiment).classes,
-            T=T,
-            tau=getattr(experiment, "tau", settings["tau"]),
-            rule=rules.build(settings["rule"]),
-            precision=settings["precision"],
-        ).to(self.device)
+    def _network(self, shape: _Shape) -> Network:
+        """A network of that shape with random weights; the last one again where it has the shape."""
+        if self.built is None or self.built[0] != shape:
+            settings, (*_, channels, _, pixels) = self.profile.network, shape.sample
+            network = networks.build(
+                shape.network,
+                in_channels=channels,
+                image_size=pixels,
+                num_classes=shape.classes,
+                T=shape.T,
+                tau=1.0,  # a leak costs no time
+                rule=rules.build(settings["rule"]),
+                precision=settings["precision"],
+            )
+            self.built = shape, network.to(self.device)
+        return self.built[1]
 
-    def _batch(self, experiment: AnyExperiment) -> Batch:
+    def _batch(self, shape: _Shape) -> Batch:
         """`BATCH` random samples."""
-        outline = self._outline(experiment)
-        samples = torch.rand(BATCH, *outline.sample, device=self.device)
-        labels = torch.arange(BATCH, device=self.device) % outline.classes
+        samples = torch.rand(BATCH, *shape.sample, device=self.device)
+        labels = torch.arange(BATCH, device=self.device) % shape.classes
         return Batch(samples, labels, torch.arange(BATCH), (0.0, 1.0), seed=0)
 
     def _seconds(self, step: Callable[[], object]) -> float:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from paperlib import errors, labels, paths, profiles, words
 from paperlib.attacks.ensembles import AnyAttack, Transfer, members
+from paperlib.data import datasets
 from paperlib.profiles import Profile, parameters
 from paperlib.profiles.selections import once
 from paperlib.runs.run import Request, Run
@@ -53,7 +54,10 @@ class Plan:
 
 
 def of(profile: Profile) -> Plan:
-    """The plan of a profile: executes the cell `asks` of every notebook; `requests` says what is refused."""
+    """The plan of a profile: executes the cell `asks` of every notebook.
+
+    Refuses what `requests` refuses, and parameters that ask for more samples than the data have.
+    """
     asked: list[AnyExperiment] = []
     sources: list[AnyExperiment] = []  # networks on which transferred examples are made
     unique: dict[tuple, Planned] = {}
@@ -72,6 +76,11 @@ def requests(profile: Profile, artifact: str) -> list[Request]:
     Refuses a notebook that does not have exactly one cell tagged `asks`, and a cell that fails, that trains or attacks
     by itself, or that opens no run.
     """
+    return [request for run in _runs(profile, artifact) for request in run.requests]
+
+
+def _runs(profile: Profile, artifact: str) -> list[Run]:
+    """The runs that the cell `asks` of a notebook opens."""
     source = paths.notebook(artifact)
     cells = [cell for tags, cell in parameters.cells(source.read_text(encoding="utf-8")) if TAG in tags]
     if len(cells) != 1:
@@ -90,7 +99,28 @@ def requests(profile: Profile, artifact: str) -> list[Request]:
     runs = [value for value in namespace.values() if isinstance(value, Run)]
     if not runs:
         raise errors.Refused(f"notebook {artifact}: its cell tagged {TAG} opens no run; begin one by runs.begin.")
-    return [request for run in runs for request in run.requests]
+    return runs
+
+
+def _refuse_missing_samples(runs: list[Run]) -> None:
+    """Refuse parameters `samples` and `..._samples` that ask for more samples than there are, all in one sentence.
+
+    Such a parameter counts samples of the splits for which `run.ask` was given its value, otherwise of the test split.
+    """
+    missing: dict[str, list[str]] = {}  # what there is → the parameters that ask for more
+    for run in runs:
+        for name, value in run.parameters.items():
+            if name != "samples" and not name.endswith("_samples"):
+                continue
+            splits = {request.split for request in run.requests if request.samples == value} or {"test"}
+            for split in sorted(splits):
+                there, data = datasets.available(run.profile.data, split), run.profile.data["name"]
+                if there is not None and value > there:
+                    asked = missing.setdefault(f"{data} has {there} {split} samples", [])
+                    asked.append(f"{run.artifact} ({name}: {value})")
+    if missing:
+        parts = [f"{there}, fewer than {', '.join(asked)} asks for" for there, asked in missing.items()]
+        raise errors.Refused(f"{runs[0].profile.origin}: {'; '.join(parts)}. Set these under `notebooks:`.")
 
 
 def register(profile: str) -> None:
@@ -99,7 +129,9 @@ def register(profile: str) -> None:
 
 
 def _all_requests(profile: Profile) -> list[Request]:
-    return [request for artifact in paths.notebooks() for request in requests(profile, artifact)]
+    runs = [run for artifact in paths.notebooks() for run in _runs(profile, artifact)]
+    _refuse_missing_samples(runs)
+    return [request for run in runs for request in run.requests]
 
 
 def _evaluations(request: Request) -> Iterator[tuple[AnyExperiment, AnyAttack]]:
