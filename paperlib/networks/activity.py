@@ -9,7 +9,7 @@ from torch.nn.grad import conv2d_input
 
 from paperlib import errors
 from paperlib.networks.network import Network
-from paperlib.networks.neurons import LIF
+from paperlib.networks.neurons import LIF, NormedLIF
 
 
 class Activity(NamedTuple):
@@ -54,15 +54,21 @@ def fan_out(network: Network, image: Tensor) -> list[Tensor]:
     pool drops reaches nothing.  At the border a convolution has fewer places.  `image` is one input, (1, ...).
     """
     counts = [torch.zeros(image.shape[-3:], dtype=torch.double)]
+    pools = [1]  # the width of the pool in a layer's `NormedLIF`
 
     def begin(neuron: LIF, inputs: tuple[Tensor], spikes: Tensor) -> None:
         counts.append(torch.zeros(spikes.shape[2:], dtype=torch.double))
+        pools.append(1)
+
+    def pool(normed: NormedLIF, inputs: tuple[Tensor], spikes: Tensor) -> None:
+        pools[-1] = 2 if normed.pool else 1
 
     def add(layer: nn.Conv2d | nn.Linear, inputs: tuple[Tensor], output: Tensor) -> None:
-        counts[-1] += _spread(_places(layer, inputs[0].shape[1:], output.shape[1:]), counts[-1].shape)
+        places = _places(layer, inputs[0].shape[1:], output.shape[1:])
+        counts[-1] += _spread(places, counts[-1].shape, pools[-1])
 
     with torch.no_grad(), network.reference_path():
-        _with_hooks(network, {LIF: begin, nn.Conv2d: add, nn.Linear: add}, image)
+        _with_hooks(network, {LIF: begin, NormedLIF: pool, nn.Conv2d: add, nn.Linear: add}, image)
     return counts
 
 
@@ -76,16 +82,19 @@ def _places(layer: nn.Conv2d | nn.Linear, inputs: torch.Size, outputs: torch.Siz
     return conv2d_input((1, *inputs), weights, ones, *geometry)[0]  # every path from an input to an output counts 1
 
 
-def _spread(counts: Tensor, shape: torch.Size) -> Tensor:
-    """Counts of pooled, perhaps flattened cells as counts of the cells (C, H, W) before the pool."""
+def _spread(counts: Tensor, shape: torch.Size, pool: int) -> Tensor:
+    """Counts of pooled, perhaps flattened cells as counts of the cells (C, H, W) before the pool.
+
+    Behind the pool of width `pool` there may be a mean over the map.
+    """
     if counts.shape == shape:
         return counts
-    channels, height, width = shape
+    channels, height, _ = shape
     side = math.isqrt(counts.numel() // channels)
-    cells = counts.view(channels, side, side)
-    pooled = height // side  # the width of the pool
-    cells = cells.repeat_interleave(pooled, 1).repeat_interleave(pooled, 2)
-    return nn.functional.pad(cells, (0, width - side * pooled, 0, height - side * pooled))
+    repeated = pool * (height // pool // side)
+    cells = counts.view(channels, side, side).repeat_interleave(repeated, 1).repeat_interleave(repeated, 2)
+    dropped = height - side * repeated
+    return nn.functional.pad(cells, (0, dropped, 0, dropped))
 
 
 def _with_hooks(network: Network, hooks: dict[type, object], images: Tensor) -> Tensor:
