@@ -38,7 +38,7 @@ import paperlib  # before numpy and torch, for it settles the arithmetic
 # changed at random, and with a few changed by an attack; how many spikes either moves; and how often each training
 # spikes, with an estimate of its energy.
 #
-# **Time:** half a minute on trained networks.
+# **Time:** a minute on trained networks.
 
 # %% tags=["parameters"]
 profile: str = "laptop"  # which file under params/; its entry `events` names data, network and trainings

@@ -38,7 +38,7 @@ import paperlib  # before numpy and torch, for it settles the arithmetic
 # cross the threshold, or just fail to; how many spikes an attack moves beside noise of the same radius; and how often
 # each training spikes, with an estimate of its energy.
 #
-# **Time:** half a minute on trained networks.
+# **Time:** a minute on trained networks.
 
 # %% tags=["parameters"]
 profile: str = "laptop"  # which file under params/

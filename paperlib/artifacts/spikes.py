@@ -74,11 +74,11 @@ def membranes_headline(record: dict) -> str:
 def rates_headline(record: dict) -> str:
     """The firing rate and the energy estimate of SR in units of the training without it."""
     rate, energy = (select(record, quantity=quantity)[0] for quantity in RELATIVE)
-    names_ = title(rate["training"]), title(rate["against"])
+    training, baseline = title(rate["training"]), title(rate["against"])
     if rate["value"] is None or energy["value"] is None:
-        return f"{names_[1]} has no spike with which {names_[0]} could be compared"
+        return f"{baseline} has no spike with which {training} could be compared"
     return (
-        f"{names_[0]} spikes {rate['value']:.2f} times as often as {names_[1]}, and takes {energy['value']:.2f} times "
+        f"{training} spikes {rate['value']:.2f} times as often as {baseline}, and takes {energy['value']:.2f} times "
         "the energy by the estimate"
     )
 
@@ -86,7 +86,9 @@ def rates_headline(record: dict) -> str:
 def box(record: dict) -> Iterable[Line]:
     """Whether the attack moves more spikes than the noise, in which layers, and what SR does to rate and energy."""
     statements = {None: "The attack moves more spikes than noise of the same radius, in every training."}
-    statements |= {layer: f"It does so in layer {layer}, in every training." for layer in layers(record)}
+    statements |= {
+        i: f"In layer {i} the attack moves more spikes than the noise, in every training." for i in layers(record)
+    }
     for layer, statement in statements.items():
         rows = select(record, quantity=RATIO, layer=layer)
         numbers = ", ".join(f"{title(row['training'])} {plain(row)}" for row in rows)
@@ -130,7 +132,7 @@ def rates_table(record: dict) -> list[DataFrame]:
 
 def _by_input(record: dict, *quantities: str) -> DataFrame:
     """A line for each training and input, a column for each quantity and layer."""
-    titles = dict(zip((row["attack"] for row in inputs(record).values()), names(record).values(), strict=True))
+    titles = {row["attack"]: names(record)[role] for role, row in inputs(record).items()}
     rows = [row for quantity in quantities for row in select(record, quantity=quantity)]
     return pivot(
         rows,

@@ -83,7 +83,7 @@ def watch(opened: Opened, samples: Split, noise: Attack, attack: Attack) -> Watc
             distance = (perturbed - inputs[CLEAN]).abs().flatten(1).sum(1)
             events = perturbed.sum(1) if network.events else torch.zeros_like(inputs[CLEAN])  # of all steps
             values = *_counted(layers, seen[CLEAN][1], events, fans), margin(logits, y.to(logits.device)), distance
-            parts[name].append(Doing(*(v.double().cpu().numpy() for v in values)))
+            parts[name].append(Doing(*(v.cpu().double().numpy() for v in values)))
     doing = {
         name: Doing(*(np.concatenate(v, axis=-1) for v in zip(*part, strict=True))) for name, part in parts.items()
     }
@@ -108,13 +108,13 @@ def _counted(
     fired = [_share(layer.spikes) for layer in layers]
     moved = [_share(layer.spikes != other.spikes) for layer, other in zip(layers, clean, strict=True)]
     counts = [events, *(layer.spikes.sum(0) for layer in layers)]
-    synops = [(c.double() * fan.to(c.device)).flatten(1).sum(1) for c, fan in zip(counts, fans, strict=True)]
+    synops = [(c.cpu().double() * fan).flatten(1).sum(1) for c, fan in zip(counts, fans, strict=True)]
     return torch.stack(fired), torch.stack(moved), torch.stack(synops)
 
 
 def _share(flags: Tensor) -> Tensor:
     """The mean over steps and neurons of (T, B, ...), (B,)."""
-    return flags.double().flatten(2).mean((0, 2))
+    return flags.cpu().double().flatten(2).mean((0, 2))  # not every device has 64 bits
 
 
 # ---- rows --------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """What the neurons of a network do in a forward pass, and how many synapses a spike of each of them reaches."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -26,7 +27,7 @@ def observe(network: Network, images: Tensor) -> tuple[Tensor, list[Activity]]:
     the spikes before a pool.  The logits are the network's own.  No gradient is kept.
     Refuses a network without spikes, and one whose rule the reference path refuses.
     """
-    layers = []
+    layers: list[Activity] = []
 
     def note(neuron: LIF, inputs: tuple[Tensor], spikes: Tensor) -> None:
         layers.append(Activity(_membranes(inputs[0], spikes, neuron.tau), spikes))
@@ -97,7 +98,7 @@ def _spread(counts: Tensor, shape: torch.Size, pool: int) -> Tensor:
     return nn.functional.pad(cells, (0, dropped, 0, dropped))
 
 
-def _with_hooks(network: Network, hooks: dict[type, object], images: Tensor) -> Tensor:
+def _with_hooks(network: Network, hooks: dict[type, Callable], images: Tensor) -> Tensor:
     """The network's output, while each module of one of the types is followed by its hook."""
     handles = []
     try:
