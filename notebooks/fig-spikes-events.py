@@ -42,6 +42,7 @@ import paperlib  # before numpy and torch, for it settles the arithmetic
 
 # %% tags=["parameters"]
 profile: str = "laptop"  # which file under params/; its entry `events` names data, network and trainings
+trainings: list[str] = ["vanilla", "sr", "at", "at+sr"]  # which of them are looked at
 flips: int = 50  # events added or removed, at random or by the attack, at most
 flip_steps: int = 10  # rounds in which the attack spends them
 samples: int = 40  # test recordings
@@ -58,7 +59,7 @@ from paperlib.attacks import Attack
 from paperlib.measures import spikes
 
 run = runs.begin("fig-spikes-events", globals(), on_events=True)
-networks = run.profile.all()
+networks = run.profile.of(trainings)
 noise = Attack("random_flips", flips)
 attack = Attack("sparse_flips", flips, {"steps": flip_steps})
 trained = run.ask(networks)

@@ -160,6 +160,7 @@ def test_one_seed_has_an_interval_over_samples_and_none_of_a_ratio():
     rows = rows_of([by_hand(), by_hand("sr")])
     assert only(rows, quantity="firing rate", training="sr", attack="clean", layer=1)["over"] == "samples"
     assert bounds(only(rows, quantity="relative energy")) == (None, None)
+    assert not select(rows_of([by_hand()]), quantity="relative energy")  # without SR
 
 
 # ---- one sample --------------------------------------------------------------------------------------------------

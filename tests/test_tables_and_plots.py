@@ -244,6 +244,14 @@ def test_without_trainings_on_event_data_that_is_said(artifact):
     assert claims.finding(empty).count("Not measured.") == 3 + (artifact == "tab-events")
 
 
+def test_without_trainings_on_event_data_there_are_no_spikes_to_show():
+    empty = record("fig-spikes-events", [], trainings=[])
+    assert claims.finding(empty).startswith("**No training on event data was asked for** (")
+    assert artifacts.tables(empty).strip() == ""
+    for part in artifacts.parts("fig-spikes-events"):
+        assert artifacts.draw(empty, part).get_suptitle() == "No training on event data was asked for"
+
+
 # ---- what is drawn -----------------------------------------------------------------------------------------------
 
 

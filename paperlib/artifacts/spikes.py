@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pandas import DataFrame
 
 from paperlib import labels
+from paperlib.artifacts.events import NOTHING
 from paperlib.artifacts.reading import Line, all_above, percent, plain, select, trainings, turned
 from paperlib.artifacts.tabulating import number, pivot
 from paperlib.words import attack, title
@@ -23,9 +24,9 @@ SHARES = ("still correct", "firing rate", "spikes moved")
 
 
 def inputs(record: dict) -> dict[str, dict]:
-    """By role, a row of that input."""
+    """By role, a row of that input; empty where no network was measured."""
     by_attack = {row["attack"]: row for row in select(record, quantity="firing rate")}
-    return dict(zip(ROLES, by_attack.values(), strict=True))  # in the order in which they were measured
+    return dict(zip(ROLES, by_attack.values(), strict=bool(by_attack)))  # in the order in which they were measured
 
 
 def names(record: dict) -> dict[str, str]:
@@ -50,6 +51,8 @@ def one(record: dict, quantity: str, training: str, role: str, layer: int | None
 
 def headline(record: dict) -> str:
     """How many times as many spikes the attack moves as the noise does, and how much more accuracy it takes."""
+    if not trainings(record):
+        return NOTHING
     training = trainings(record)[0]
     (ratio,) = select(record, quantity=RATIO, training=training, layer=None)
     if ratio["value"] is None:
@@ -64,6 +67,8 @@ def headline(record: dict) -> str:
 
 def membranes_headline(record: dict) -> str:
     """The rule of the neuron, with its threshold."""
+    if not trainings(record):
+        return NOTHING
     threshold = next(iter(record["arrays"]["shown"].values()))["threshold"]
     return (
         f"A neuron adds up its input, spikes where its membrane reaches {threshold:g}, and starts again from 0: "
@@ -73,6 +78,10 @@ def membranes_headline(record: dict) -> str:
 
 def rates_headline(record: dict) -> str:
     """The firing rate and the energy estimate of SR in units of the training without it."""
+    if not trainings(record):
+        return NOTHING
+    if not select(record, quantity="relative energy"):
+        return "No training with SR was asked for beside the one without"
     rate, energy = (select(record, quantity=quantity)[0] for quantity in RELATIVE)
     training, baseline = title(rate["training"]), title(rate["against"])
     if rate["value"] is None or energy["value"] is None:
@@ -85,6 +94,8 @@ def rates_headline(record: dict) -> str:
 
 def box(record: dict) -> Iterable[Line]:
     """Whether the attack moves more spikes than the noise, in which layers, and what SR does to rate and energy."""
+    if not trainings(record):
+        return
     statements = {None: "The attack moves more spikes than noise of the same radius, in every training."}
     statements |= {
         i: f"In layer {i} the attack moves more spikes than the noise, in every training." for i in layers(record)

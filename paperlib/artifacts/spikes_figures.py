@@ -14,6 +14,7 @@ from matplotlib.patches import Patch
 
 from paperlib import labels
 from paperlib.artifacts.drawing import ATTACK, GREY, NOISE, bound, name_lines, whiskers
+from paperlib.artifacts.events import nothing
 from paperlib.artifacts.reading import known, select, trainings, where
 from paperlib.artifacts.spikes import layers, names, one
 from paperlib.words import hue, title
@@ -30,6 +31,8 @@ Picture = Callable[[Axes, np.ndarray], Axes]  # draws an input
 
 def rasters(record: dict, picture: Picture) -> Figure:
     """A column for each training: three inputs, the spikes of some neurons on each, and how many move on average."""
+    if not trainings(record):
+        return nothing()
     shown, titles = record["arrays"]["shown"], names(record)
     numbers = [layer["layer"] for layer in next(iter(shown.values()))["layers"]]
     heights = (0.95, *[2.4] * len(numbers), 1.4)
@@ -135,6 +138,8 @@ def moved_panel(record: dict, training: str, ax: Axes) -> Axes:
 
 def membranes(record: dict) -> Figure:
     """A column for each training, a row for each layer: the membrane of one neuron on the three inputs."""
+    if not trainings(record):
+        return nothing()
     shown = record["arrays"]["shown"]
     numbers = [layer["layer"] for layer in next(iter(shown.values()))["layers"]]
     fig = plt.figure(figsize=(11, 1.6 + 2.3 * len(numbers)), layout="constrained")
@@ -184,6 +189,8 @@ def _style(role: str) -> dict:
 def rates(record: dict) -> Figure:
     """The firing rate of each layer, and the energy estimate by its parts."""
     order = trainings(record)
+    if not order:
+        return nothing()
     fig, (left, right) = plt.subplots(1, 2, figsize=(11, 1.7 + 0.7 * len(order)), layout="constrained")
     rate_panel(record, order, left)
     energy_panel(record, order, right)
