@@ -207,7 +207,7 @@ def _over_noise(group: list[Watched], told: dict) -> list[dict]:
 
 
 def _relative(found: Sequence[Watched], pair: tuple[str, str], joules: Callable) -> list[dict]:
-    """Firing rate and energy of one training over those of another on clean samples, seed by seed; none without both."""
+    """Firing rate and energy of one training over those of another on clean samples; none without both."""
     these, those = ({w.experiment.seed: w for w in found if w.experiment.defense == training} for training in pair)
     told = dict(zip(("training", "against"), pair, strict=True))
     quantities = {
