@@ -21,6 +21,7 @@ from paperlib.measures import (
     quotient,
     ratio,
     settings,
+    spikes,
     variants,
 )
 from paperlib.measures.statistics import Interval
@@ -355,6 +356,51 @@ def landscape_record(artifact, flags, _, scale):
     return record(artifact, landscape.landscape_rows(found), arrays)
 
 
+def spikes_record(artifact, flags, eps_255, _):
+    """Of hand-made counts: the attack moves twice as many spikes as the noise, or both none where `share` is 0."""
+    on_events, found = artifact.endswith("-events"), []
+    noise, attack = standard("sign", eps_255[-1] / 255), standard("pgd", eps_255[-1] / 255)
+    if on_events:
+        noise, attack = standard("random_flips", 20), standard("sparse_flips", 20, steps=5)
+    for i, training in enumerate(FOUR):
+        for seed in flags["seeds"]:
+            fired = np.full((2, 4), 0.2 + 0.1 * i + 0.01 * seed if flags["share"] is None else flags["share"])
+            synops = np.vstack([np.full(4, 100.0 * on_events), 1e4 * fired])
+            margin = np.array([3.0, 2.0, 1.0, -1.0])
+            doing = {
+                name: spikes.Doing(fired, fired * moved, synops, margin - 10 * moved, np.full(4, 20.0) * (moved > 0))
+                for name, moved in (("clean", 0), ("noise", 0.1), ("attack", 0.2))
+            }
+            of = experiment(*training, seed=seed)
+            if on_events:
+                of = replace(of, data={"name": "saccades:mnist5k", "T": 4}, network="events-conv-2-4")
+            attacks = {"clean": None, "noise": noise, "attack": attack}
+            found.append(spikes.Watched(of, attacks, doing, np.array([30, 10]), 0 if on_events else 500, 64))
+    rows = spikes.spiking_rows(found, [("sr", "vanilla"), ("at+sr", "at")], mac_pj=4.6, ac_pj=0.9)
+    shown = {name: spiking_network(flags["share"], on_events) for name, _ in FOUR}
+    return record(artifact, rows, {"shown": shown})
+
+
+def spiking_network(share, on_events):
+    """What one network with two layers and three steps does, as `spikes.illustrated` tells it."""
+    silent = share == 0
+    trains = {"clean": [[1, 0, 1], [0, 1, 0]], "noise": [[1, 0, 1], [0, 0, 1]], "attack": [[0, 1, 1], [0, 1, 0]]}
+    membranes = {"clean": [1.2, 0.4, 1.1], "noise": [1.3, 0.4, 1.0], "attack": [0.9, 1.5, 1.2]}
+    if silent:
+        trains = {name: [] for name in trains}
+        membranes = {name: [0.3, 0.6, 0.9] for name in membranes}
+    layer = {"neurons": 30, "active": 0 if silent else 2, "trains": trains, "membranes": membranes}
+    picture = np.linspace(0, 1, 32 if on_events else 16).reshape(-1, 4, 4).tolist()
+    return {
+        "label": 2,
+        "classes": {"clean": 2, "noise": 2, "attack": 0},
+        "pictures": dict.fromkeys(trains, picture),
+        "changed": {"clean": [], "noise": [[0, 1]] * on_events, "attack": [[2, 3], [3, 0]] * on_events},
+        "threshold": 1.0,
+        "layers": [{"layer": 1} | layer, {"layer": 2} | layer],
+    }
+
+
 def quotient_record(artifact, flags, _, scale):
     """Of hand-made quotients that err by a curvature of -2 ‖g‖₁, and of a step function as far as the true one goes."""
     networks, found = [e.experiment for e in evaluations(FOUR, [None], **flags)], []
@@ -394,6 +440,7 @@ MAKERS = {
     "tab-whitebox": attacks_record,
     "tab-blackbox": attacks_record,
     "fig-gradient-maps": maps_record,
+    "fig-spikes": spikes_record,
     "thm-ratio": ratio_record,
     "prop-finite-difference": quotient_record,
     "fig-lambda": lambda_record,
@@ -404,4 +451,5 @@ MAKERS = {
     "tab-poisson-eot": expectations_record,
     "tab-events": events_record,
     "fig-random-vs-adversarial-events": events_record,
+    "fig-spikes-events": spikes_record,
 }

@@ -21,7 +21,7 @@ from paperlib.errors import Refused
 
 TOP = paths.ROOT
 LADDER, ABLATION, TIMED = "fig-attack-ladder", "tab-ablation", "tab-cost"
-VERDICTS, STATEMENTS = 14, 49  # the lines of the ledger, and of the boxes of these records
+VERDICTS, STATEMENTS = 14, 59  # the lines of the ledger, and of the boxes of these records
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +166,8 @@ def test_the_committed_run_against_itself(folder, call):
     now = compared()
     assert timed and (now.first_line(), now.last_line()) == (line, "Reproduced: nothing differs.")
     code, out, err = call("compare")
-    assert (code, out[0], err) == (0, line, "") and len(out) == 3 and out[1].startswith("18 of 18 records came with")
+    came = f"{len(committed)} of {len(committed)} records came with"
+    assert (code, out[0], err) == (0, line, "") and len(out) == 3 and out[1].startswith(came)
     for name in committed:
         records.save_run(folder / f"{name}.json", seconds=1.0)
     assert call("compare") == (0, [line, "Reproduced: nothing differs."], "")
@@ -188,7 +189,7 @@ def test_a_verdict_that_turned_is_shown_with_both_numbers_and_fails(folder, call
     commit_again(folder)
     rows = change(folder, LADDER, moved_to(-0.3, -0.1), quantity="difference", training="sr", attack=labels.WORST)
     code, out, err = call("compare")
-    assert (code, err) == (1, "") and out[0].startswith("13 of 14 verdicts equal, 49 of 49 statements equal, ")
+    assert (code, err) == (1, "") and out[0].startswith("13 of 14 verdicts equal, 59 of 59 statements equal, ")
     (line,) = (line for line in out if ", verdict " in line)
     assert line.startswith(
         f"{LADDER}, verdict C3, alone (SR is more robust than vanilla training.): mine not supported ("
@@ -206,7 +207,7 @@ def test_a_statement_that_turned_is_shown_and_does_not_fail(folder, call):
     commit_again(folder)
     change(folder, ABLATION, moved_to(-0.3, -0.1), **difference)
     code, out, _ = call("compare")
-    assert code == 0 and out[0].startswith("14 of 14 verdicts equal, 48 of 49 statements equal, ")
+    assert code == 0 and out[0].startswith("14 of 14 verdicts equal, 58 of 59 statements equal, ")
     (line,) = (line for line in out if ", statement " in line)
     assert "SR is more robust than vanilla under PGD-20 at every radius.: mine does not hold (" in line
     assert ", committed holds (" in line and out[-1].startswith(
@@ -306,7 +307,7 @@ def test_a_record_of_mine_that_cannot_be_read_is_one_line_and_never_equal(folder
     figures = before.partition(" figures identical")[0].split()[-1]
     lost = f"{int(numbers.replace(',', '')) - total:,} of {numbers} numbers identical"
     assert out[0].startswith(
-        f"12 of 14 verdicts equal, 49 of 49 statements equal, {lost}, {int(figures) - 1} of {figures}"
+        f"12 of 14 verdicts equal, 59 of 59 statements equal, {lost}, {int(figures) - 1} of {figures}"
     )
 
 
@@ -331,7 +332,14 @@ def test_an_artifact_without_a_committed_record_is_one_line_and_not_counted(fold
     (line,) = (line for line in out if line.startswith(f"{LADDER}: "))
     assert ("no committed record" in line) if content is None else ("the committed record cannot be compared: " in line)
     left = int(before.replace(",", "")) - total
-    assert code == 0 and out[0].startswith(f"12 of 12 verdicts equal, 49 of 49 statements equal, {left:,} of {left:,} ")
+    assert code == 0 and out[0].startswith(f"12 of 12 verdicts equal, 59 of 59 statements equal, {left:,} of {left:,} ")
+
+
+def test_an_artifact_without_a_record_in_either_run_is_not_spoken_of(folder, call):
+    (folder / f"{LADDER}.json").unlink()
+    commit_again(folder)
+    code, out, _ = call("compare")
+    assert code == 0 and not any(line.startswith(LADDER) for line in out) and out[-1] == "Reproduced: nothing differs."
 
 
 def test_without_a_committed_run_or_git_there_is_nothing_to_compare(folder, call, monkeypatch):
@@ -391,9 +399,12 @@ def test_the_certificate_holds_the_comparison_machine_and_digests(run, call, mon
     assert facts["processor"].startswith("a processor, ") and facts["Python"] == ".".join(
         map(str, sys.version_info[:3])
     )
-    assert facts["notebooks made on another machine"] == "1 of 18"
+    assert facts["notebooks made on another machine"] == f"1 of {len(report.READING_ORDER)}"
     assert facts["made from"].startswith("2026-01-02T03:04:05 to 20")
-    assert facts["time taken"].startswith("9.0 minutes") and facts["compared with"] == f"`{head}`"
+    assert (
+        facts["time taken"].startswith(f"{len(report.READING_ORDER) / 2} minutes")
+        and facts["compared with"] == f"`{head}`"
+    )
     assert facts["code of the run"] == f"`{'f' * 40}` (clean tree)" and facts["packages"] == "python 3"
     for path in [*run.glob("*.json"), *paths.FIGURES.rglob("*.png")]:
         if not path.name.endswith(".run.json"):

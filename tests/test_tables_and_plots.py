@@ -19,7 +19,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from paperlib import artifacts, labels, paths, records
-from paperlib.artifacts import claims, fig_attack_ladder, thm_ratio_figures
+from paperlib.artifacts import claims, fig_attack_ladder, spikes_figures, thm_ratio_figures
 from paperlib.artifacts.drawing import PALE, name_ends, shade, spread
 from paperlib.artifacts.reading import differences, percent, points, select
 from paperlib.artifacts.report import READING_ORDER
@@ -245,6 +245,14 @@ def test_without_trainings_on_event_data_that_is_said(artifact):
     assert claims.finding(empty).count("Not measured.") == 3 + (artifact == "tab-events")
 
 
+def test_without_trainings_on_event_data_there_are_no_spikes_to_show():
+    empty = record("fig-spikes-events", [], trainings=[])
+    assert claims.finding(empty).startswith("**No training on event data was asked for** (")
+    assert artifacts.tables(empty).strip() == ""
+    for part in artifacts.parts("fig-spikes-events"):
+        assert artifacts.draw(empty, part).get_suptitle() == "No training on event data was asked for"
+
+
 # ---- what is drawn -----------------------------------------------------------------------------------------------
 
 
@@ -435,6 +443,94 @@ def test_the_landscape_says_where_a_random_direction_leads_up_as_far_as_the_atta
     for row in select(found, quantity="loss", training="sr", t_255=48.0):
         row["value"] = 0.5
     assert artifacts.headline(found) == f"{higher} but not in SR (one network each)"
+
+
+INPUTS = {"sign": "noise", "pgd": "attack"}  # by the label of the attack: the role
+
+
+def test_a_raster_has_a_dot_for_every_spike_filled_where_it_is_new_and_hollow_where_it_is_gone():
+    layer = {"active": 9, "membranes": {"clean": [0, 0, 0]}}
+    layer["trains"] = {"clean": [[1, 0, 1], [0, 1, 0]], "noise": [[1, 0, 1]] * 2, "attack": [[0, 1, 1], [0, 1, 0]]}
+    panel = spikes_figures.raster(layer, plt.figure().add_subplot())
+    ink, pink, orange = (to_hex(spikes_figures.COLOURS[role]) for role in ("clean", "noise", "attack"))
+    drawn = set()
+    for line in panel.lines:
+        face, edge = to_hex(line.get_markerfacecolor()), to_hex(line.get_markeredgecolor())
+        drawn |= {(x, y, face, edge) for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True)}
+    left, right, white = 3 + spikes_figures.GAP, 2 * (3 + spikes_figures.GAP), "#ffffff"
+    assert drawn == {
+        *((0, 0, ink, ink), (2, 0, ink, ink), (1, 1, ink, ink)),
+        *((left, 0, ink, ink), (left + 2, 0, ink, ink)),
+        *((left, 1, pink, pink), (left + 1, 1, white, pink), (left + 2, 1, pink, pink)),
+        *(
+            (right, 0, white, orange),
+            (right + 1, 0, orange, orange),
+            (right + 2, 0, ink, ink),
+            (right + 1, 1, ink, ink),
+        ),
+    }
+    assert panel.get_title() == "2 of the 9 that spike"
+    plt.close("all")
+
+
+def test_the_rasters_stand_above_the_share_of_moved_spikes():
+    found = made("fig-spikes")
+    axes = np.array(artifacts.draw(found).subfigs[0].axes).reshape(4, 4)
+    for column, training in zip(axes.T, PAPERS, strict=True):
+        assert column[0].get_title() == title(training)
+        texts = [part.get_xlabel() for part in column[0].child_axes]
+        assert texts == ["seen as 2", "seen as 2", "seen as 0"]
+        assert [part.xaxis.label.get_color() == spikes_figures.WRONG for part in column[0].child_axes] == [0, 0, 1]
+        for container, name in zip(column[-1].containers, ("sign", "pgd"), strict=True):
+            rows = [select(found, quantity="spikes moved", training=training, attack=name, layer=i)[0] for i in (1, 2)]
+            assert list(container[0].get_ydata()) == pytest.approx([100 * r["value"] for r in rows])
+            assert container[0].get_color() == spikes_figures.COLOURS[INPUTS[name]]
+
+
+def test_a_membrane_falls_to_0_after_each_spike():
+    layer = {"membranes": {"clean": [0.4, 1.2, 0.5], "noise": [1.0, 0.1, 0.2], "attack": [0.3, 0.6, 0.9]}}
+    panel = spikes_figures.membrane(layer, 1.0, plt.figure().add_subplot())
+    paths = [line for line in panel.lines if line.get_marker() == "None" and len(line.get_xdata()) > 3]
+    assert [list(line.get_ydata()) for line in paths] == [
+        [0, 0.4, 1.2, 0, 0.5],
+        [0, 1.0, 0, 0.1, 0.2],
+        [0, 0.3, 0.6, 0.9],
+    ]
+    dots = [list(zip(*line.get_data(), strict=True)) for line in panel.lines if line.get_marker() == "o"]
+    assert dots == [[(2, 1.2)], [(1, 1.0)], []]
+    plt.close("all")
+
+
+def test_the_bars_of_the_energy_end_at_its_estimate():
+    for artifact in ("fig-spikes", "fig-spikes-events"):
+        found = made(artifact)
+        panel = artifacts.draw(found, "rates").axes[1]
+        ends = {}
+        for bar in panel.patches:
+            ends[round(bar.get_y(), 6)] = max(ends.get(round(bar.get_y(), 6), 0), bar.get_x() + bar.get_width())
+        wanted = [r["value"] for r in select(found, quantity="energy", attack="clean")]
+        assert list(ends.values()) == pytest.approx(wanted) and len(wanted) == 4
+        legend = [text.get_text() for text in panel.get_legend().get_texts()]
+        assert (legend[0] == "multiply-adds on the image") == (artifact == "fig-spikes")
+        assert legend[1:3] == ["spikes of layer 1", "spikes of layer 2"]
+
+
+def test_what_is_said_of_spikes_turns_with_the_ratios():
+    found = copy.deepcopy(made("fig-spikes"))
+    box = artifacts.module("fig-spikes").box
+    assert [line.holds for line in box(found)] == [None] * 5  # seeds agree to the digit: that decides nothing
+    for row in found["rows"]:
+        if row["quantity"] == "moved by the attack over the noise":
+            row |= {"value": 2.0, "low": 1.5, "high": 2.5} if row.get("layer") != 1 else {"low": 0.5, "high": 0.9}
+        elif row["quantity"].startswith("relative"):
+            row |= {"value": 0.7, "low": 0.5, "high": 0.9}
+    lines = [*box(found)]
+    assert [line.holds for line in lines] == [True, False, True, True, True]
+    assert "vanilla 2.00 [1.50, 2.50]" in lines[0].numbers
+    for row in select(found, quantity="relative energy", training="sr"):
+        row |= {"value": 1.5, "low": 1.2, "high": 1.9}
+    assert [line.holds for line in box(found)][-2:] == [True, False]
+    assert artifacts.headline(found).startswith("vanilla: PGD-20 moves 2.00 times as many spikes as sign noise of the ")
 
 
 def test_the_bars_of_the_outcomes_fill_their_height():

@@ -57,7 +57,10 @@ class Opinion(NamedTuple):
 
 @dataclass(frozen=True)
 class Artifact:
-    """One artifact in both runs.  Where its committed record is missing or damaged, there is nothing but `gap`."""
+    """One artifact in both runs.  Where its committed record is missing or damaged, there is nothing but `gap`.
+
+    Where neither run has a record, there is nothing to compare, and no gap either: the report names what is missing.
+    """
 
     name: str
     gap: str = ""  # why the committed record cannot be compared
@@ -255,7 +258,7 @@ def said(record: dict) -> dict[tuple[str, str], Said]:
 def _artifact(profile: str, name: str) -> Artifact:
     path = paths.RESULTS / profile / f"{name}.json"
     if (content := committed(path)) is None:
-        return Artifact(name, gap="no committed record to compare with.")
+        return Artifact(name, gap="no committed record to compare with." if path.exists() else "")
     try:
         other = records.check(json.loads(content))
         words.learn(other["words"])

@@ -10,9 +10,9 @@ from paperlib.artifacts import claims, comparison
 
 READING_ORDER = (
     *("fig-random-vs-adversarial", "tab-ablation", "tab-cost", "fig-attack-ladder", "tab-masking-checklist"),
-    *("tab-whitebox", "tab-blackbox", "fig-gradient-maps", "thm-ratio", "prop-finite-difference", "fig-lambda"),
-    *("fig-sr-variants", "fig-timesteps-and-leak", "fig-landscape", "fig-surrogate-width", "tab-poisson-eot"),
-    *("tab-events", "fig-random-vs-adversarial-events"),
+    *("tab-whitebox", "tab-blackbox", "fig-gradient-maps", "fig-spikes", "thm-ratio", "prop-finite-difference"),
+    *("fig-lambda", "fig-sr-variants", "fig-timesteps-and-leak", "fig-landscape", "fig-surrogate-width"),
+    *("tab-poisson-eot", "tab-events", "fig-random-vs-adversarial-events", "fig-spikes-events"),
 )
 
 PAGE = """<!doctype html>

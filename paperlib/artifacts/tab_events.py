@@ -125,14 +125,14 @@ def animation(picture: np.ndarray, frames: np.ndarray, milliseconds: int = 100) 
     top, left = (height - picture.shape[0]) // 2, (width - picture.shape[1]) // 2
     still[top : top + picture.shape[0], left : left + picture.shape[1]] = np.rint(255 * picture)
     between = np.full((height, GAP, 3), 255, np.uint8)
-    pictures = [np.hstack([np.repeat(still[:, :, None], 3, 2), between, _coloured(frame)]) for frame in frames]
+    pictures = [np.hstack([np.repeat(still[:, :, None], 3, 2), between, coloured(frame)]) for frame in frames]
     large = [Image.fromarray(pixels.repeat(ZOOM, 0).repeat(ZOOM, 1)) for pixels in pictures]
     file = io.BytesIO()
     large[0].save(file, "png", save_all=True, append_images=large[1:], duration=milliseconds, loop=0)
     return file.getvalue()
 
 
-def _coloured(counts: np.ndarray) -> np.ndarray:
+def coloured(counts: np.ndarray) -> np.ndarray:
     """One frame (2, H, W) as colours (H, W, 3) on pale grey; the colours of the two polarities mix."""
     share = np.minimum(counts / 2, 1)[..., None]
     missing = sum(amount * (PAPER - np.array(colour)) for amount, colour in zip(share, (OFF, ON), strict=True))
