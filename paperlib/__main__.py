@@ -15,6 +15,9 @@ from pathlib import Path
 from paperlib import arithmetic, errors, paths
 
 
+SITE_PROFILES = ("laptop", "cifar")  # those whose results are committed
+
+
 def main() -> int:
     """Run one command and return its exit status.
 
@@ -77,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     command("report", report)
     command("compare", compare).add_argument("--all", action="store_true", help="list every number that differs")
     command("certificate", certificate)
+    command("site", site)
     command("publish", publish, profile=False, artifact=True)
     command("sync", sync, profile=False)
     command("check", check, profile=False)
@@ -278,6 +282,17 @@ def certificate(arguments) -> int:
         f"{paths.shown(page)} and {paths.shown(configuration)} written; {certificate.GAP} marks what you must fill in."
     )
     return 1 if compared.failures() else 0
+
+
+def site(arguments) -> None:
+    """Write the site to build/site: notebooks, verdicts, records and docstrings, for the committed profiles.
+
+    Another profile, if it is given, comes first.
+    """
+    from paperlib import site
+
+    site.build(list(dict.fromkeys([arguments.profile, *SITE_PROFILES])))
+    print(f"{paths.shown(site.SITE / 'index.html')} written; a browser opens it without a server.")
 
 
 def publish(arguments) -> None:
