@@ -26,6 +26,7 @@ autodoc_inherit_docstrings = False
 maximum_signature_line_length = 90
 add_module_names = False
 toc_object_entries_show_parents = "hide"
+viewcode_follow_imported_members = False  # else its links back lead to modules that only import a name
 modindex_common_prefix = ["paperlib."]
 
 # pages; everything that they load lies beside them
@@ -37,11 +38,12 @@ html_js_files = [("sortable.js", {"defer": "defer"})]
 html_extra_path = ["_extra"]
 html_math_renderer = "mathml"  # of the browser: no script, no fonts
 html_copy_source = False
-html_last_updated_fmt = None
 html_theme_options = {
+    "navbar_persistent": [],  # no second header above the theme's own
     "show_toc_level": 2,
     "show_navbar_depth": 1,
-    "home_page_in_toc": True,
+    "max_navbar_depth": 2,
+    "collapse_navbar": True,  # a complete list on every page would take half of the build's time
     "use_download_button": False,
     "use_fullscreen_button": False,
     "article_header_start": ["toggle-primary-sidebar.html", "site-links.html"],
@@ -50,4 +52,4 @@ html_theme_options = {
 }
 SIDEBAR = ["navbar-logo.html", "search-button-field.html"]
 html_sidebars = {"[!_]**": [*SIDEBAR, "sbt-sidebar-nav.html"], "_modules/**": SIDEBAR}  # the list takes long to write
-html_context = {"explorer": (Path(__file__).parent / "_extra" / "explorer.html").exists()}
+html_context = {"default_mode": "auto", "explorer": (Path(__file__).parent / "_extra" / "explorer.html").exists()}

@@ -63,7 +63,9 @@ def _block(block: str) -> str:
 def _item(item: str) -> str:
     mark = re.match(r"\s*[*-] ", item)
     start = mark[0] if mark else ""
-    return start + "".join(_literal(part) if i % 2 else _escaped(part) for i, part in enumerate(item[len(start) :].split("`")))
+    return start + "".join(
+        _literal(part) if i % 2 else _escaped(part) for i, part in enumerate(item[len(start) :].split("`"))
+    )
 
 
 def _literal(code: str) -> str:

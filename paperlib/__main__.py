@@ -14,7 +14,6 @@ from pathlib import Path
 
 from paperlib import arithmetic, errors, paths
 
-
 SITE_PROFILES = ("laptop", "cifar")  # those whose results are committed
 
 

@@ -77,7 +77,7 @@ def test_it_opens_with_the_claims_then_shows_every_artifact(folder):
 
 
 def test_an_artifact_that_nobody_put_in_order_is_shown_all_the_same_and_a_notebook_without_one_is_not(monkeypatch):
-    assert ARTIFACTS == [name for name in contents.LINES if name in ARTIFACTS]
+    assert [name for name in contents.LINES if name in ARTIFACTS] == ARTIFACTS
     assert "your-network" in paths.notebooks() and "your-network" not in ARTIFACTS
     monkeypatch.setattr(contents, "LINES", {"thm-ratio": "", "fig-not-written-yet": ""})
     assert report.reading_order() == ["thm-ratio"] + sorted(set(ARTIFACTS) - {"thm-ratio"})

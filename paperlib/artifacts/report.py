@@ -62,7 +62,9 @@ def _html(text: str) -> str:
             token.attrSet("id", anchor)
             entries.append(f'<li><a href="#{anchor}">{escape(heading)}</a></li>')
             contents_at = i if contents_at is None else contents_at
-    parts = [markdown.renderer.render(part, markdown.options, {}) for part in (tokens[:contents_at], tokens[contents_at:])]
+    parts = [
+        markdown.renderer.render(part, markdown.options, {}) for part in (tokens[:contents_at], tokens[contents_at:])
+    ]
     listed = "\n".join(entries)
     return f'{parts[0]}<nav aria-label="Contents"><ul>\n{listed}\n</ul></nav>\n{parts[1]}'
 

@@ -19,7 +19,9 @@ def build(profiles: list[str]) -> None:
     try:
         from sphinx.cmd.build import build_main
     except ImportError:
-        raise Refused("make site needs Sphinx and its extensions: pip install -c requirements.lock -e '.[site]'.") from None
+        raise Refused(
+            "make site needs Sphinx and its extensions: pip install -c requirements.lock -e '.[site]'."
+        ) from None
     for folder in (SOURCES, SITE):
         shutil.rmtree(folder, ignore_errors=True)
     sources.write(SOURCES, profiles)

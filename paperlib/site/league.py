@@ -17,7 +17,9 @@ def page(one: Shown) -> str:
         if artifact in one.records:
             blocks.append(made(one.records[artifact]))
             blocks.append(f"From [`{artifact}`](results/{one.name}/{artifact}.md).")
-    return "\n\n".join(blocks if len(blocks) > 1 else [*blocks, one.missing or "The records of these tables are missing."])
+    return "\n\n".join(
+        blocks if len(blocks) > 1 else [*blocks, one.missing or "The records of these tables are missing."]
+    )
 
 
 def _contest(record: dict) -> str:
@@ -30,7 +32,7 @@ def _contest(record: dict) -> str:
     for name in trainings(record):
         own, last = where(means, training=name), where(worst, training=name)
         line = [Cell(escape(words.title(name))), _count(budgets.cost(record, "passes per image", name, labels.EPOCHS))]
-        line += [Cell(_sample(own[0]), len(own[0]["seeds"]))]
+        line += [_count(len(own[0]["seeds"]))]
         line += [share(next(iter(same_attack(own, column)), None)) for column in columns]
         lines.append([*line, share(last[0] if last else None)])
     lines.sort(key=lambda line: line[-1].value or 0, reverse=True)
@@ -39,7 +41,9 @@ def _contest(record: dict) -> str:
     if worst:
         heads.append(f"worst of all, {words.radius(worst[0])}<small>{_sample(worst[0])}</small>")
     data, samples = record["provenance"]["data"]["title"], record["provenance"]["parameters"]["samples"]
-    caption = f"Accuracy of every training at equal epochs, {data}, {samples} test images unless the head says otherwise"
+    caption = (
+        f"Accuracy of every training at equal epochs, {data}, {samples} test images unless the head says otherwise"
+    )
     return table(caption, heads, lines, sorted_by=len(heads) - 1)
 
 
@@ -66,9 +70,9 @@ def _head(row: dict) -> str:
 
 
 def _sample(row: dict) -> str:
-    """The networks of a row, with the images where its interval is over images."""
-    seeds = f"{len(row['seeds'])} seed{'s' * (len(row['seeds']) > 1)}"
-    return f"{row['n']} images, {seeds}" if row["over"] == "samples" else seeds
+    """The networks of a row, after the images where its interval is over images."""
+    networks = f"{len(row['seeds'])} network{'s' * (len(row['seeds']) > 1)}"
+    return f"{row['n']} images, {networks}" if row["over"] == "samples" else networks
 
 
 def _count(number: float | None) -> Cell:

@@ -56,7 +56,7 @@ def readings(one: Shown, training: str) -> Iterator[Reading]:
 
 
 def quoted(found: list[Reading]) -> dict[str, Reading]:
-    """Attack → the reading to quote: of the worst case that of `JUDGE`, of any other the one of most networks and images.
+    """Attack → the reading to quote: `JUDGE`'s for the worst case, for any other that of most networks and images.
 
     Validation images chose the weight of SR, so what they say is never quoted.
     """
@@ -76,7 +76,10 @@ def _worst() -> str:
 
 def _summary(one: Shown, names: list[str]) -> str:
     """A line for each training: its clean accuracy and its robust accuracy to quote, and the range of all readings."""
-    lines = ["| training | clean, to quote | robust, to quote | what other attacks and samples say |", "|---|---|---|---|"]
+    lines = [
+        "| training | clean, to quote | robust, to quote | what other attacks and samples say |",
+        "|---|---|---|---|",
+    ]
     for name in names:
         found = list(readings(one, name))
         quotes = quoted(found)

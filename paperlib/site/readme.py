@@ -13,15 +13,12 @@ NODE = re.compile(r'(\w+)\["?([^\]"]+)"?\]')
 
 def sections() -> dict[str, str]:
     """README's sections, heading → Markdown below it, without what stands before the first and those `ELSEWHERE`."""
-    parts = re.split(r"^## (.+)\n", paths.README.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
-    found = dict(zip(parts[::2], parts[1::2], strict=True))
-    return {heading: text for heading, text in found.items() if heading not in ELSEWHERE}
+    return {heading: text for heading, text in _all().items() if heading not in ELSEWHERE}
 
 
-def glossary() -> str | None:
-    """README's section of that name, or None where it has none."""
-    found = re.search(r"^## Glossary\n(.*?)(?=^## |\Z)", paths.README.read_text(encoding="utf-8"), re.M | re.S)
-    return found and found[1]
+def glossary() -> str:
+    """README's section of that name; empty where it has none."""
+    return _all().get("Glossary", "")
 
 
 def slug(heading: str) -> str:
@@ -33,6 +30,11 @@ def page(heading: str, text: str, place: str, pages: Mapping[str, str], source: 
     """A page of the site from Markdown of the file `source`: its headings are one level higher, its links rewritten."""
     text = re.sub(r"^#(#{2,} )", r"\1", MERMAID.sub(lambda match: _as_table(match[1]), text), flags=re.MULTILINE)
     return f"# {heading}\n\n{links.rewritten(text, source=source, page=place, pages=pages)}"
+
+
+def _all() -> dict[str, str]:
+    parts = re.split(r"^## (.+)\n", paths.README.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+    return dict(zip(parts[::2], parts[1::2], strict=True))
 
 
 def _as_table(diagram: str) -> str:

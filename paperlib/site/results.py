@@ -28,11 +28,11 @@ def index(one: Shown) -> str:
     begin = f"# Report: {one.short}\n\n{one.missing or f'{one.title}. Every number is rendered from the records.'}"
     if one.missing:
         return begin
-    files = '<ul class="ways"><li><a href="REPORT.html">all of it on one page</a></li>'
-    files += '<li><a href="REPORT.md">the same as Markdown</a></li></ul>'
-    lines = [f"* [{twins.title(name)}]({name}.md): {artifacts.headline(record)}" for name, record in one.records.items()]
-    tree = "\n".join(["```{toctree}", ":hidden:", "", *(f"/results/{one.name}/{name}" for name in report.reading_order()), "```"])
-    blocks = [begin, files, "## The claims", report.ledger(one.records), "## Figures and tables", "\n".join(lines), tree]
+    lines = [
+        f"* [{twins.title(name)}]({name}.md): {artifacts.headline(record)}" for name, record in one.records.items()
+    ]
+    tree = "\n".join(["```{toctree}", ":hidden:", "", *report.reading_order(), "```"])
+    blocks = [begin, "## The claims", report.ledger(one.records), "## Figures and tables", "\n".join(lines), tree]
     return "\n\n".join([*blocks, "## Published by others", report.published()])
 
 
@@ -52,7 +52,8 @@ def gallery(one: Shown) -> str:
 
 
 def _missing(one: Shown, artifact: str) -> str:
-    return one.missing or f"results/{one.name}/{artifact}.json is missing or damaged: run `make {artifact} PROFILE={one.name}`."
+    run = f"make {artifact} PROFILE={one.name}"
+    return one.missing or f"results/{one.name}/{artifact}.json is missing or damaged: run `{run}`."
 
 
 def _ways(one: Shown, artifact: str) -> str:
@@ -65,7 +66,10 @@ def _computed(one: Shown, record: dict) -> str:
     """A table of where a record comes from."""
     artifact, revision = record["artifact"], record["provenance"]["code"]
     seeds = sorted({seed for row in record["rows"] for seed in row["seeds"]})
-    parts = {"profile": f"[`{one.name}`]({links.blob(f'params/{one.name}.yml', revision)})", **report.provenance(record)}
+    parts = {
+        "profile": f"[`{one.name}`]({links.blob(f'params/{one.name}.yml', revision)})",
+        **report.provenance(record),
+    }
     day = committed_on(record)
     parts["code"] += f", committed on {day}" if day else ""
     parts["seeds"] = ", ".join(map(str, seeds)) or "none"

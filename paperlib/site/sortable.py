@@ -30,11 +30,12 @@ def table(caption: str, columns: list[str], lines: list[list[Cell]], sorted_by: 
         for i, column in enumerate(columns)
     )
     rows = "".join(
-        "<tr>" + "".join(_cell(cell, "th" if i == 0 else "td") for i, cell in enumerate(line)) + "</tr>" for line in lines
+        "<tr>" + "".join(_cell(cell, "th" if i == 0 else "td") for i, cell in enumerate(line)) + "</tr>"
+        for line in lines
     )
     return (
         f'```{{raw}} html\n<div class="scrolled" tabindex="0" role="region" aria-label="{escape(caption)}">'
-        f'<table class="sortable"><caption>{escape(caption)}</caption>'
+        f'<table class="sortable"><caption><span>{escape(caption)}</span></caption>'
         f"<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>\n```"
     )
 

@@ -1,4 +1,4 @@
-"""The source pages of the site in a folder: docs/ as it is, and beside it what is made of notebooks, records, README."""
+"""The source pages of the site: docs/ as it is, and beside it what is made of notebooks, records and README."""
 
 import shutil
 from html import escape
@@ -13,7 +13,7 @@ from paperlib.site.shown import Shown
 DOCS = paths.ROOT / "docs"
 EXPLORER = "explorer.html"
 BENCHMARKS = "benchmarks/README.md"
-COPIED = (".json", ".csv", ".md", ".html")  # of the files in results/
+COPIED = (".json", ".csv")  # of the files in results/
 SCIENCE = ("theory", "attacks", "training", "networks", "data")  # packages that the API describes
 
 
@@ -31,8 +31,8 @@ def write(folder: Path, profiles: list[str]) -> None:
     for heading, text in howto.items():
         place = f"howto/{readme.slug(heading)}.md"
         texts[place] = readme.page(heading, text, place, pages)
-    if not (DOCS / "glossary.md").exists() and (glossary := readme.glossary()):
-        texts["glossary.md"] = readme.page("Glossary", glossary, "glossary.md", pages)
+    if not (folder / "glossary.md").exists():
+        texts["glossary.md"] = readme.page("Glossary", readme.glossary(), "glossary.md", pages)
     title, _, benchmarks = (paths.ROOT / BENCHMARKS).read_text(encoding="utf-8").removeprefix("# ").partition("\n")
     texts["benchmarks.md"] = readme.page(title, benchmarks, "benchmarks.md", pages, source=BENCHMARKS)
     texts |= {f"api/{package}.md": _api(package) for package in SCIENCE}
@@ -43,7 +43,7 @@ def write(folder: Path, profiles: list[str]) -> None:
         texts[f"_parts/{part}.md"] = "\n\n".join(map(made, shown))
     texts["_parts/doors.md"] = _doors(names)
     texts["_parts/notebooks.md"] = _chapters(names)
-    texts["_parts/toctrees.md"] = _toctrees(names, shown, list(howto), "glossary.md" in texts or (DOCS / "glossary.md").exists())
+    texts["_parts/toctrees.md"] = _toctrees(names, shown, list(howto))
     for place, text in texts.items():
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
         (folder / place).write_text(text + "\n", encoding="utf-8")
@@ -85,16 +85,14 @@ def _chapters(names: list[str]) -> str:
     return "\n\n".join(blocks)
 
 
-def _toctrees(names: list[str], shown: list[Shown], headings: list[str], glossary: bool) -> str:
+def _toctrees(names: list[str], shown: list[Shown], headings: list[str]) -> str:
     """The site's contents, which also decide what is previous and next."""
-    trees = {
-        chapter: [f"/notebooks/{name}" for name in lines if name in names] for chapter, lines in contents.CHAPTERS.items()
-    }
-    others = [f"/notebooks/{name}" for name in names if name not in contents.LINES]
-    trees["Other notebooks"] = others
+    trees = {chapter: [name for name in lines if name in names] for chapter, lines in contents.CHAPTERS.items()}
+    trees["Other notebooks"] = [name for name in names if name not in contents.LINES]
+    trees = {chapter: [f"/notebooks/{name}" for name in chosen] for chapter, chosen in trees.items()}
     trees["Results"] = ["/trainings", "/numbers", "/gallery", *(f"/results/{one.name}/index" for one in shown)]
     trees["How to"] = [f"/howto/{readme.slug(heading)}" for heading in headings]
-    trees["Reference"] = ["/glossary"] * glossary + ["/api/index", "/benchmarks"]
+    trees["Reference"] = ["/glossary", "/api/index", "/benchmarks"]
     return "\n\n".join(
         "\n".join(["```{toctree}", ":hidden:", f":caption: {caption}", "", *entries, "```"])
         for caption, entries in trees.items()

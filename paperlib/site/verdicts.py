@@ -64,7 +64,8 @@ def _of(claim: str, one: Shown) -> list[claims.Verdict]:
 
 def _chip(verdict: claims.Verdict, one: Shown) -> str:
     _, _, part = verdict.claim.id.partition(", ")
-    return f'<a href="#{anchor(verdict.claim)}">{chip(verdict.verdict, part or "over networks")}</a>'
+    shown = chip(verdict.verdict, part or "over networks")
+    return f'<a href="#{anchor(verdict.claim)}" title="{escape(verdict.claim.statement)}">{shown}</a>'
 
 
 def _tally(one: Shown) -> str:
