@@ -23,7 +23,6 @@ myst_heading_anchors = 4
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 autodoc_inherit_docstrings = False
-maximum_signature_line_length = 90
 add_module_names = False
 toc_object_entries_show_parents = "hide"
 viewcode_follow_imported_members = False  # else its links back lead to modules that only import a name
@@ -42,8 +41,7 @@ html_theme_options = {
     "navbar_persistent": [],  # no second header above the theme's own
     "show_toc_level": 2,
     "show_navbar_depth": 1,
-    "max_navbar_depth": 2,
-    "collapse_navbar": True,  # a complete list on every page would take half of the build's time
+    "max_navbar_depth": 1,  # the theme's nested lists have buttons without a name, and take long to write
     "use_download_button": False,
     "use_fullscreen_button": False,
     "article_header_start": ["toggle-primary-sidebar.html", "site-links.html"],

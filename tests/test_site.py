@@ -64,6 +64,7 @@ def driver() -> Iterator:
     if reason := browser.missing():
         pytest.skip(reason)
     with browser.chromium(width=1280) as opened:
+        opened.set_script_timeout(300)  # axe-core takes long on large pages where the processor is shared
         yield opened
 
 
@@ -295,10 +296,10 @@ def test_a_column_is_sorted_by_its_button_and_says_so(site, driver):
 def test_search_finds_a_word_without_a_server(site, driver):
     driver.get((site / "search.html").as_uri() + "?q=masked")
     for _ in range(50):
-        if found := driver.find_elements("css selector", "#search-results li a"):
+        if found := driver.find_elements("css selector", "#search-results a[href*='tab-masking-checklist']"):
             break
         time.sleep(0.2)
-    assert any("tab-masking-checklist" in link.get_attribute("href") for link in found)
+    assert found
 
 
 def test_the_first_screen_shows_every_claim_with_its_verdicts(site, driver):

@@ -25,6 +25,6 @@ def build(profiles: list[str]) -> None:
     for folder in (SOURCES, SITE):
         shutil.rmtree(folder, ignore_errors=True)
     sources.write(SOURCES, profiles)
-    if build_main(["--quiet", "--fail-on-warning", "--keep-going", str(SOURCES), str(SITE)]):
+    if build_main(["--quiet", "--fail-on-warning", "--keep-going", "--jobs", "auto", str(SOURCES), str(SITE)]):
         raise Refused("The site is not complete; the warnings above say where.")
     shutil.rmtree(SITE / ".doctrees")

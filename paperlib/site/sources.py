@@ -31,7 +31,10 @@ def write(folder: Path, profiles: list[str]) -> None:
     for heading, text in howto.items():
         place = f"howto/{readme.slug(heading)}.md"
         texts[place] = readme.page(heading, text, place, pages)
-    if not (folder / "glossary.md").exists():
+    if (written := DOCS / "glossary.md").exists():
+        text = written.read_text(encoding="utf-8")
+        texts["glossary.md"] = links.rewritten(text, source="docs/glossary.md", page="glossary.md", pages=pages)
+    else:
         texts["glossary.md"] = readme.page("Glossary", readme.glossary(), "glossary.md", pages)
     title, _, benchmarks = (paths.ROOT / BENCHMARKS).read_text(encoding="utf-8").removeprefix("# ").partition("\n")
     texts["benchmarks.md"] = readme.page(title, benchmarks, "benchmarks.md", pages, source=BENCHMARKS)
@@ -56,7 +59,12 @@ def _pages(names: list[str]) -> dict[str, str]:
     pages = {f"notebooks/{name}{end}": f"notebooks/{name}.ipynb" for name in names for end in (".ipynb", ".py")}
     pages |= {f"README.md#{readme.slug(heading)}": f"howto/{readme.slug(heading)}.md" for heading in readme.sections()}
     pages |= {f"results/{name}/REPORT.md": f"results/{name}/index.md" for name in ("laptop", "cifar")}
-    return pages | {"README.md": "index.md", "README.md#glossary": "glossary.md", BENCHMARKS: "benchmarks.md"}
+    return pages | {
+        "README.md": "index.md",
+        "README.md#glossary": "glossary.md",
+        "docs/glossary.md": "glossary.md",
+        BENCHMARKS: "benchmarks.md",
+    }
 
 
 def _doors(names: list[str]) -> str:
@@ -92,7 +100,7 @@ def _toctrees(names: list[str], shown: list[Shown], headings: list[str]) -> str:
     trees = {chapter: [f"/notebooks/{name}" for name in chosen] for chapter, chosen in trees.items()}
     trees["Results"] = ["/trainings", "/numbers", "/gallery", *(f"/results/{one.name}/index" for one in shown)]
     trees["How to"] = [f"/howto/{readme.slug(heading)}" for heading in headings]
-    trees["Reference"] = ["/glossary", "/api/index", "/benchmarks"]
+    trees["Reference"] = ["/glossary", "/api/index", *(f"/api/{package}" for package in SCIENCE), "/benchmarks"]
     return "\n\n".join(
         "\n".join(["```{toctree}", ":hidden:", f":caption: {caption}", "", *entries, "```"])
         for caption, entries in trees.items()
