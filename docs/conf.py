@@ -35,6 +35,7 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_js_files = [("sortable.js", {"defer": "defer"})]
 html_extra_path = ["_extra"]
+html_domain_indices = False  # the general index has all names
 html_math_renderer = "mathml"  # of the browser: no script, no fonts
 html_copy_source = False
 html_theme_options = {

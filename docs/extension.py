@@ -18,6 +18,7 @@ def setup(app):
     """Register all of it with Sphinx."""
     app.add_html_math_renderer("mathml", (_visit_inline, None), (_visit_block, None))
     app.connect("autodoc-process-docstring", _process_docstring)
+    app.connect("autodoc-process-signature", _process_signature)
     app.connect("autodoc-skip-member", _skip_field)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
@@ -81,6 +82,11 @@ def _process_docstring(app, what, name, subject, options, lines):
     if what == "class":
         text += _fields(subject)
     lines[:] = text.split("\n")
+
+
+def _process_signature(app, what, name, subject, options, signature, returns):
+    """Types by their last name: autodoc marks them with a tilde, which is shown where Sphinx cannot parse a signature."""
+    return tuple(text and re.sub(r"~(?:\w+\.)*(\w+)", r"\1", text) for text in (signature, returns))
 
 
 def _fields(subject) -> str:
