@@ -7,8 +7,10 @@ import ast
 import inspect
 import re
 
+from docutils import nodes
 from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx import addnodes
 from sphinx.util import logging
 
 logger = logging.getLogger(__name__)
@@ -18,7 +20,7 @@ def setup(app):
     """Register all of it with Sphinx."""
     app.add_html_math_renderer("mathml", (_visit_inline, None), (_visit_block, None))
     app.connect("autodoc-process-docstring", _process_docstring)
-    app.connect("autodoc-process-signature", _process_signature)
+    app.connect("doctree-read", _shorten_types)
     app.connect("autodoc-skip-member", _skip_field)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
@@ -35,8 +37,6 @@ def _visit_block(translator, node):
 
 
 def _write(translator, node, as_block):
-    from docutils import nodes
-
     try:
         translator.body.append(tex2mathml(node.astext(), as_block=as_block))
     except MathError as problem:
@@ -84,9 +84,11 @@ def _process_docstring(app, what, name, subject, options, lines):
     lines[:] = text.split("\n")
 
 
-def _process_signature(app, what, name, subject, options, signature, returns):
-    """Types by their last name: autodoc marks them with a tilde, which is shown where Sphinx cannot parse a signature."""
-    return tuple(text and re.sub(r"~(?:\w+\.)*(\w+)", r"\1", text) for text in (signature, returns))
+def _shorten_types(app, doctree):
+    """Types by their last name.  autodoc marks them with a tilde, which stays where Sphinx cannot parse a parameter."""
+    for parameter in doctree.findall(addnodes.desc_parameter):
+        for text in [node for node in parameter.findall(nodes.Text) if "~" in node]:
+            text.parent.replace(text, nodes.Text(re.sub(r"~(?:\w+\.)*(\w+)", r"\1", text)))
 
 
 def _fields(subject) -> str:
