@@ -127,6 +127,9 @@ notebooks: $(READY)  ## copy the outputs of the profile laptop to the committed 
 links: $(READY)  ## replace the address of the public repository by REPO=owner/name
 	@$(RUN) links "$(REPO)"
 
+site: known-profile $(READY)  ## write the site of all notebooks, verdicts and records to build/site, from what is committed
+	@$(RUN) site --profile $(PROFILE)
+
 clean:  ## remove what was built; trained networks stay
 	rm -rf build
 
@@ -142,4 +145,4 @@ clean:  ## remove what was built; trained networks stay
 	@.venv/bin/python -m paperlib.environment --install
 	@mv .venv/unfinished $@
 
-.PHONY: help reproduce known-profile plan compare certificate test lint bench gpu emulate lab notebooks links clean $(ARTIFACTS)
+.PHONY: help reproduce known-profile plan compare certificate test lint bench gpu emulate lab notebooks links site clean $(ARTIFACTS)

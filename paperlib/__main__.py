@@ -14,6 +14,8 @@ from pathlib import Path
 
 from paperlib import arithmetic, errors, paths
 
+SITE_PROFILES = ("laptop", "cifar")  # those whose results are committed
+
 
 def main() -> int:
     """Run one command and return its exit status.
@@ -85,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         help="a key of a network, or a training of the profile (default: its four)",
     )
     of_explorer.add_argument("--out", type=Path, help="the HTML file to write")
+    command("site", site)
     command("publish", publish, profile=False, artifact=True)
     command("sync", sync, profile=False)
     command("check", check, profile=False)
@@ -308,6 +311,17 @@ def export_explorer(arguments) -> None:
     out = arguments.out or default
     explorer.export(arguments.profile, given, out)
     print(f"{paths.shown(out)} written ({out.stat().st_size // 1000} kB); open it in a browser.")
+
+
+def site(arguments) -> None:
+    """Write the site to build/site: notebooks, verdicts, records and docstrings, for the committed profiles.
+
+    Another profile, if it is given, comes first.
+    """
+    from paperlib import site
+
+    site.build(list(dict.fromkeys([arguments.profile, *SITE_PROFILES])))
+    print(f"{paths.shown(site.SITE / 'index.html')} written; a browser opens it without a server.")
 
 
 def publish(arguments) -> None:

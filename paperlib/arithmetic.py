@@ -8,8 +8,8 @@ portable          AVX2 and one thread: the same bits on every x86-64 processor w
 portable-avx512   AVX-512 and one thread: faster on wide networks, for processors with AVX-512 alone
 native            what the machine does best, a GPU included; the numbers are those of the machine
 
-torch takes the square root and the arc tangent of a tensor from MKL, whose last bit differs between makers of processors
-whatever is set.  The library therefore writes a root as `x.rsqrt().reciprocal()`, which torch computes itself.
+torch takes the square root and the arc tangent of a tensor from MKL, whose last bit differs between makers of
+processors whatever is set.  The library therefore writes a root as `x.rsqrt().reciprocal()`, which torch computes.
 
 The settings are environment variables, so that processes that are started later have them as well.  This module imports
 the standard library alone.

@@ -80,7 +80,7 @@ def lock() -> str:
         if LOCK.exists():
             shutil.copy(LOCK, output)  # uv prefers the versions in its output file
         python = oldest_python(project())  # without it uv resolves for the Python that runs it
-        options = ["--extra=dev", "--universal", f"--python-version={python}", "--fork-strategy=fewest"]
+        options = ["--extra=dev", "--extra=site", "--universal", f"--python-version={python}", "--fork-strategy=fewest"]
         options += ["--no-header", "--no-annotate", "--quiet", f"--output-file={output}"]
         command = [sys.executable, "-m", "uv", "pip", "compile", *options, "pyproject.toml"]
         subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
@@ -96,7 +96,7 @@ def install() -> None:
         size = f"{with_cuda}; CPU only, by PIP_EXTRA_INDEX_URL={CPU_INDEX}: {cpu_only}"
     print(f"Installing the packages of {LOCK.name} into {sys.prefix}, some minutes; at most {size}.", flush=True)
     pip = [sys.executable, "-m", "pip", "install", "-qq", "--disable-pip-version-check", "-c", str(LOCK)]
-    subprocess.run([*pip, "-e", ".[dev]"], cwd=ROOT, check=True)
+    subprocess.run([*pip, "-e", ".[dev,site]"], cwd=ROOT, check=True)
     subprocess.run([*pip, "--no-deps", *project()["tool"]["companion"]["without-dependencies"]], cwd=ROOT, check=True)
 
 

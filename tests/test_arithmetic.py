@@ -149,13 +149,9 @@ def test_an_absent_emulator_is_said(monkeypatch, capsys):
 
 
 def test_no_tensor_takes_a_root_or_an_arc_tangent_from_mkl():
-    # their last bit differs between makers of processors; the arc tangent belongs to a smooth function that no table uses
-    sources = [
-        p
-        for part in ("attacks", "measures", "networks", "theory", "training")
-        for p in (ROOT / "paperlib" / part).glob("*.py")
-    ]
-    pattern = re.compile(r"\.sqrt\(|torch\.(sqrt|atan|atan2)\(|\.pow\(0?\.5\)")
-    found = {f"{path.name}: {line.strip()}" for path in sources for line in path.read_text().splitlines()
-             if pattern.search(line) and not re.search(r"(np|math)\.sqrt\(", line)}  # fmt: skip
-    assert {line.split(":")[0] for line in found} == {"rules.py"} and all("integral=" in line for line in found), found
+    # their last bit differs between makers of processors; the integral of the atan rule is in no table
+    pattern, found = re.compile(r"(?<!np)(?<!math)\.sqrt\(|torch\.atan2?\(|\.pow\(0?\.5\)"), []
+    for part in ("attacks", "measures", "networks", "theory", "training"):
+        for path in (ROOT / "paperlib" / part).glob("*.py"):
+            found += [(path.name, line.strip()) for line in path.read_text().splitlines() if pattern.search(line)]
+    assert [name for name, _ in found] == ["rules.py"] and found[0][1].startswith("integral=lambda u: torch.atan(")

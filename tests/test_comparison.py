@@ -28,7 +28,7 @@ VERDICTS, STATEMENTS = 14, 59  # the lines of the ledger, and of the boxes of th
 def repository(tmp_path_factory):
     """A repository with a record of every artifact, and a file in place of each of its figures."""
     folder = tmp_path_factory.mktemp("committed")
-    for name in report.READING_ORDER:
+    for name in report.reading_order():
         records.save(made(name), folder / "results" / "smoke" / f"{name}.json")
         for part in artifacts.parts(name):
             figure = folder / "figures" / "smoke" / paths.figure("smoke", name, part).name
@@ -154,7 +154,7 @@ def test_the_binomial_rule_by_summing(judged):
 
 
 def test_the_committed_run_against_itself(folder, call):
-    committed = {name: json.loads((folder / f"{name}.json").read_text()) for name in report.READING_ORDER}
+    committed = {name: json.loads((folder / f"{name}.json").read_text()) for name in report.reading_order()}
     timed = [r for r in committed[TIMED]["rows"] if r.get("timed")]
     count = sum(len(c["rows"]) for c in committed.values()) - len(timed)
     figures = len(list(paths.FIGURES.rglob("*.png"))) - 1  # that of the costs shows seconds
@@ -374,7 +374,7 @@ def test_a_comparison_needs_no_torch():
 def run(folder):
     """A run of my own: one verdict turned, 30 seconds a notebook."""
     change(folder, LADDER, moved_to(-0.3, -0.1), quantity="difference", training="sr")
-    for name in report.READING_ORDER:
+    for name in report.reading_order():
         records.save_run(folder / f"{name}.json", seconds=30.0)
     return folder
 

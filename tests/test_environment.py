@@ -15,6 +15,7 @@ from paperlib.paths import NOTEBOOKS, ROOT
 PYPROJECT = environment.project()
 RUN = PYPROJECT["project"]["dependencies"]
 DEV = PYPROJECT["project"]["optional-dependencies"]["dev"]
+SITE = PYPROJECT["project"]["optional-dependencies"]["site"]
 BARE = PYPROJECT["tool"]["companion"]["without-dependencies"]
 
 DISTRIBUTION = {  # where the module's name is not the distribution's
@@ -44,7 +45,8 @@ def third_party(path) -> set[str]:
 
 @pytest.mark.parametrize("path", SHIPPED + BESIDE, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_import_is_declared(path):
-    declared = {environment.name(r) for r in (RUN if path in SHIPPED else RUN + DEV + BARE)}
+    extras = DEV + BARE if path in BESIDE else SITE if "site" in path.parts else []
+    declared = {environment.name(r) for r in RUN + extras}
     assert third_party(path) <= declared
 
 
@@ -68,7 +70,7 @@ def test_lock_is_a_constraints_file_that_covers_every_dependency():
     pins = [line.split(" ; ")[0] for line in lines]
     for pin in pins:  # pip refuses extras here; a hash or an address would tie it to one machine
         assert re.fullmatch(r"[a-z0-9-]+==[\w.!]+", pin), pin
-    assert {environment.name(r) for r in RUN + DEV} <= {environment.name(pin) for pin in pins}
+    assert {environment.name(r) for r in RUN + DEV + SITE} <= {environment.name(pin) for pin in pins}
     assert {r for r in RUN if "==" in r} <= set(pins)
 
 

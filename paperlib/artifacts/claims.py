@@ -16,6 +16,13 @@ INCONCLUSIVE, NOT_MEASURED = "inconclusive at this scale", "not measured"
 HOLDS = {True: "holds", False: "does not hold", None: "undecided"}  # in a box
 COST = 0.05  # C1 is judged at radii where the attack costs at least so much accuracy
 TIMES = f"{NOISE_FACTOR} times"
+PAPER = {  # the claims in a sentence each; an entry of `LEDGER` belongs to the one with which its id begins
+    "C1": "Spiking networks withstand random noise better than attacks, even when the noise is larger.",
+    "C2": "The sparsity of the input gradient bounds the gap between the two.",
+    "C3": "Training that regularises this sparsity (SR) makes networks more robust.",
+    "C4": "Both hold on event data as well as on images.",
+    "C5": "It is the sparsity of the gradient that goes with robustness.",
+}
 
 
 class Claim(NamedTuple):

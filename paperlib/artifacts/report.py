@@ -2,18 +2,12 @@
 
 import csv
 import os
+from html import escape
 
 from markdown_it import MarkdownIt
 
 from paperlib import artifacts, errors, files, paths, records
-from paperlib.artifacts import claims, comparison
-
-READING_ORDER = (
-    *("fig-random-vs-adversarial", "tab-ablation", "tab-cost", "fig-attack-ladder", "tab-masking-checklist"),
-    *("tab-whitebox", "tab-blackbox", "fig-gradient-maps", "fig-spikes", "thm-ratio", "prop-finite-difference"),
-    *("fig-lambda", "fig-sr-variants", "fig-timesteps-and-leak", "fig-landscape", "fig-surrogate-width"),
-    *("tab-poisson-eot", "tab-events", "fig-random-vs-adversarial-events", "fig-spikes-events"),
-)
+from paperlib.artifacts import claims, comparison, contents
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -21,6 +15,9 @@ PAGE = """<!doctype html>
 <style>
 body {{ max-width: 62rem; margin: 2rem auto; padding: 0 1rem; font: 16px/1.55 system-ui, sans-serif; color: #222; }}
 img {{ max-width: 100%; }}
+figure {{ margin: 1.5rem 0 .5rem; }}
+nav {{ columns: 16rem; background: #f4f4f4; padding: .5rem 1rem; }}
+nav ul {{ margin: 0; padding-left: 1rem; }}
 table {{ border-collapse: collapse; font-size: .85rem; display: block; overflow-x: auto; }}
 td, th {{ border-bottom: 1px solid #ddd; padding: .3rem .7rem; text-align: left; vertical-align: top; }}
 code {{ background: #f4f4f4; padding: 0 .2em; }}
@@ -42,17 +39,34 @@ def write(profile: str, title: str) -> list[str]:
             found[artifact] = records.load(folder / f"{artifact}.json")
         except errors.Refused as problem:
             gaps.append(artifact)
-            sections.append(_gap(artifact, profile, str(problem)))
+            sections.append(gap(artifact, profile, str(problem)))
         else:
             sections.append(_section(found[artifact], profile))
     begin = f"# What was measured: profile `{profile}`\n\n{opening}"
     begin += f"{title}. Every number below is rendered from the records in this folder."
-    text = "\n\n".join([begin, "## The claims", _ledger(found), *sections, "## Published by others", _published()])
+    text = "\n\n".join([begin, "## The claims", ledger(found), *sections, "## Published by others", published()])
     files.write_atomically(folder / "REPORT.md", (text + "\n").encode())
-    html = MarkdownIt("commonmark").enable("table").render(text)
-    page = PAGE.format(title=f"Companion report, profile {profile}", body=html)
+    page = PAGE.format(title=f"Companion report, profile {profile}", body=_html(text))
     files.write_atomically(folder / "REPORT.html", page.encode())
     return gaps
+
+
+def _html(text: str) -> str:
+    """The report as HTML: an anchor at each section, and before the first one a list that links to all of them."""
+    markdown, entries, contents_at = MarkdownIt("commonmark").enable("table"), [], None
+    tokens = markdown.parse(text)
+    for i, token in enumerate(tokens):
+        if token.type == "heading_open" and token.tag == "h2":
+            heading = tokens[i + 1].content.strip("`")
+            anchor = heading.lower().replace(" ", "-")
+            token.attrSet("id", anchor)
+            entries.append(f'<li><a href="#{anchor}">{escape(heading)}</a></li>')
+            contents_at = i if contents_at is None else contents_at
+    parts = [
+        markdown.renderer.render(part, markdown.options, {}) for part in (tokens[:contents_at], tokens[contents_at:])
+    ]
+    listed = "\n".join(entries)
+    return f'{parts[0]}<nav aria-label="Contents"><ul>\n{listed}\n</ul></nav>\n{parts[1]}'
 
 
 def _opening(profile: str) -> str:
@@ -68,19 +82,20 @@ def _opening(profile: str) -> str:
 
 
 def reading_order() -> list[str]:
-    """Every artifact that has a notebook, in reading order; those that `READING_ORDER` lacks come last."""
-    names = {name for name in paths.notebooks() if artifacts.source(name)}
-    return [name for name in READING_ORDER if name in names] + sorted(names - set(READING_ORDER))
+    """Every artifact that has a notebook, in the order of `contents`."""
+    return contents.order(name for name in paths.notebooks() if artifacts.source(name))
 
 
-def _ledger(artifact_records: dict[str, dict]) -> str:
+def ledger(artifact_records: dict[str, dict]) -> str:
+    """The verdicts on all claims as a Markdown table; `artifact_records` maps artifacts to records."""
     lines = ["| claim | what it says | verdict | what was measured |", "|---|---|---|---|"]
     for claim, verdict, reason in claims.verdicts(artifact_records):
         lines.append(f"| {claim.id} | {claim.statement} | **{verdict}** | {reason} |")
     return "\n".join(lines)
 
 
-def _gap(artifact: str, profile: str, reason: str) -> str:
+def gap(artifact: str, profile: str, reason: str) -> str:
+    """The section of an artifact without a record."""
     failed = paths.BUILD / profile / f"{artifact}.failed.ipynb"
     text = f"## `{artifact}`\n\n**Gap.** {reason}"
     return f"{text} Its notebook failed; the evidence is `{paths.shown(failed)}`." if failed.exists() else text
@@ -92,25 +107,39 @@ def _section(record: dict, profile: str) -> str:
     blocks = [f"## `{artifact}`"]
     for part in artifacts.parts(artifact):
         figure = os.path.relpath(paths.figure(profile, artifact, part), paths.RESULTS / profile)
-        finding = "" if part else claims.finding(record)
+        finding = captioned(record, part) if part else claims.finding(record)
         blocks += [f"![{artifacts.headline(record, part)}]({figure})", finding, artifacts.table(record, part)]
     return "\n\n".join(filter(None, [*blocks, _provenance(record)]))
 
 
+def captioned(record: dict, part: str) -> str:
+    """What stands below the figure of a part: its headline and its caption."""
+    return f"**{artifacts.headline(record, part)}** ({artifacts.caption(record, part)})"
+
+
+def provenance(record: dict) -> dict[str, str]:
+    """Where a record comes from, as Markdown: code, recipe, arithmetic, device, data, parameters, packages."""
+    given = record["provenance"]
+    tree = {True: "clean tree", False: "changed tree", None: "outside git"}[given["clean"]]
+    return {
+        "code": f"`{given['code'][:12]}` ({tree})",
+        "recipe": str(given["recipe"]),
+        "arithmetic": given["arithmetic"],
+        "device": given["device"],
+        "data": f"{given['data']['title']} (sha256 `{given['data']['sha256'][:12]}`)",
+        "parameters": ", ".join(f"{name} = {value}" for name, value in given["parameters"].items()),
+        "packages": ", ".join(f"{name} {version}" for name, version in given["packages"].items()),
+    }
+
+
 def _provenance(record: dict) -> str:
-    provenance = record["provenance"]
-    data, code = provenance["data"], provenance["code"][:12]
-    tree = {True: "clean tree", False: "changed tree", None: "outside git"}[provenance["clean"]]
-    packages = ", ".join(f"{name} {version}" for name, version in provenance["packages"].items())
-    parameters = ", ".join(f"{name} = {value}" for name, value in provenance["parameters"].items())
     return (
-        f"Provenance: code `{code}` ({tree}), recipe {provenance['recipe']}, "
-        f"{provenance['arithmetic']} arithmetic, device {provenance['device']}, "
-        f"data {data['title']} (sha256 `{data['sha256'][:12]}`); {parameters}; {packages}."
-    )
+        "Provenance: code {code}, recipe {recipe}, {arithmetic} arithmetic, device {device}, data {data}; "
+        "{parameters}; {packages}."
+    ).format(**provenance(record))
 
 
-def _published() -> str:
+def published() -> str:
     """A table of numbers from other papers, on other networks and data, each with its source."""
     lines = ["Not measured here, and on other networks and data than the tables above; each with its source.", ""]
     lines += ["| data | network | training | attack | ε | value, % | source |", "|---|---|---|---|---|---|---|"]

@@ -91,19 +91,20 @@ def header(artifact: str) -> str:
 
 
 def badge_table() -> str:
-    """A Markdown list for the README: the linked title of each notebook with its badges.
+    """A Markdown list for the README: the linked title of each notebook, what it shows, and its badges."""
+    from paperlib.artifacts import contents  # its package loads Matplotlib, which an execution need not wait for
 
-    Artifacts come first, in reading order.
-    """
-    from paperlib.artifacts import report  # it loads Matplotlib, which the execution of a notebook need not wait for
-
-    lines, ours = [], names()
-    order = [name for name in report.reading_order() if name in ours]
-    for name in [*order, *(name for name in ours if name not in order)]:
-        heading = re.search(r"^# # (.+)$", source_of(name).read_text(encoding="utf-8"), flags=re.MULTILINE)
-        title = heading[1] if heading else name
-        lines.append(" ".join([f"* [{title}](notebooks/{name}.ipynb)", *badges(name).splitlines()]) + "\n")
+    lines = []
+    for name in contents.order(names()):
+        link = f"* [{title(name)}](notebooks/{name}.ipynb)"
+        lines.append(" ".join(filter(None, [link, contents.LINES.get(name), *badges(name).splitlines()])) + "\n")
     return "".join(lines)
+
+
+def title(artifact: str) -> str:
+    """The heading of a notebook; its name where it has none."""
+    heading = re.search(r"^# # (.+)$", source_of(artifact).read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return heading[1] if heading else artifact
 
 
 def source_of(artifact: str) -> Path:
