@@ -103,9 +103,9 @@ artifacts.draw(run.record(rows))
 
 # %% [markdown]
 # Left, each training on clean images (hollow) and under PGD at one radius (full); the other radii stand in the table.
-# Right, what SR adds to a training, and SR against its rivals. The paper's four trainings have colours, the rivals are
-# grey. Differences are paired by seed. Where two trainings have one seed in common there is no interval over seeds; then
-# the interval is over the images on which the two networks were compared, and says nothing about other seeds.
+# Right, what SR adds to a training, and SR against its rivals. The paper's four trainings have colours, the rivals
+# are grey. Differences are paired by seed. Where two trainings have one seed in common there is no interval over
+# seeds; then the interval is over the images on which the two networks were compared, and says nothing of other seeds.
 #
 # ## At equal cost
 # Forward and backward passes count alike, although those of double back-propagation are slower (`tab-cost`). Each

@@ -106,7 +106,8 @@ artifacts.draw(record)
 
 # %% [markdown]
 # Left, a step relative to one of vanilla training. Right, the accuracy in the worst case at equal epochs (hollow) and
-# at equal passes (full), with the passes of both beside it. The paper's four trainings have colours, the rivals are grey.
+# at equal passes (full), with the passes of both beside it. The paper's four trainings have colours, the rivals are
+# grey.
 # Passes are not seconds: at equal seconds, a training whose triangle lies to the right of its circle would have had
 # fewer epochs.
 #

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from paperlib import artifacts, paths, records
-from paperlib.artifacts.report import READING_ORDER
+from paperlib.artifacts.report import reading_order
 
 # "-10", "99,601", "2e-10" and "32/255" are a number each; the digits of "PGD-20", "l1" and "4ε" belong to a word
 NUMBER = re.compile(r"(?<![\w.,/-])[+-]?\d[\d.,]*(?:e[+-]?\d+)?(?:/\d+)?(?![\wα-ω])")
@@ -14,7 +14,7 @@ ON_ONE_NETWORK = {("tab-ablation", "equal-cost"), ("thm-ratio", "scale"), ("thm-
 COMMITTED = [
     (profile, artifact)
     for profile in ("laptop", "cifar")
-    for artifact in READING_ORDER
+    for artifact in reading_order()
     if (paths.RESULTS / profile / f"{artifact}.json").exists()
 ]
 
@@ -44,4 +44,5 @@ def test_a_title_is_one_finding_with_at_most_two_numbers_and_says_where_it_rests
 
 
 def test_both_profiles_are_looked_at():
-    assert len(COMMITTED) == 2 * len(READING_ORDER)
+    missing = {(profile, name) for profile in ("laptop", "cifar") for name in reading_order()} - {*COMMITTED}
+    assert missing == {("cifar", "fig-spikes"), ("cifar", "fig-spikes-events")}  # no network of cifar is kept
