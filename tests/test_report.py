@@ -70,8 +70,11 @@ def test_it_opens_with_the_claims_then_shows_every_artifact(folder):
         "## Published by others",
     ]
     assert gaps == [] and "Gap" not in text and "A title of its own" in text.split("## ")[0]
-    found = [re.sub(r"</?code>", "`", inner) for _, inner in re.findall(r"<h([12])>(.*?)</h\1>", html)]
+    found = [re.sub(r"</?code>", "`", inner) for _, inner in re.findall(r"<h([12])[^>]*>(.*?)</h\1>", html)]
     assert found == [heading.lstrip("# ") for heading in headings]
+    listed = html.partition("<nav")[2].partition("</nav>")[0]
+    assert re.findall(r'href="#([^"]+)"', listed) == re.findall(r'<h2 id="([^"]+)">', html) and len(listed) > 100
+    assert html.index("<nav") < html.index("<h2")
     rows = [line for line in text.splitlines() if line.startswith("|") and not set(line) <= set("|:- ")]
     assert html.count("<tr>") == len(rows) and html.startswith("<!doctype html>") and "</html>" in html
 
@@ -92,6 +95,7 @@ def test_each_section_shows_figures_finding_tables_and_provenance(folder):
         for part in artifacts.parts(artifact):
             shown.append(os.path.relpath(paths.figure("smoke", artifact, part), folder))
             assert f"![{artifacts.headline(record, part)}]({shown[-1]})" in own and artifacts.table(record, part) in own
+            assert f"**{artifacts.headline(record, part)}** ({artifacts.caption(record, part)})" in own
         assert own.splitlines()[-1].startswith(
             "Provenance: code `ffffffffffff` (clean tree), recipe 1, portable arithmetic, "
             "device cpu, data Stripes (sha256 `000000000000`); "
