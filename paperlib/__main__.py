@@ -332,7 +332,7 @@ def publish(arguments) -> None:
 
 
 def sync(arguments) -> None:
-    """Bring headers, twins and the README's badges up to date."""
+    """Bring headers, twins and README's tables of verdicts and notebooks up to date."""
     from paperlib.runs import twins
 
     for path in twins.sync():
@@ -340,7 +340,7 @@ def sync(arguments) -> None:
 
 
 def check(arguments) -> int:
-    """Print which headers, twins and badges are not up to date."""
+    """Print which headers, twins and tables of README are not up to date."""
     from paperlib.runs import twins
 
     stale = twins.stale()

@@ -27,7 +27,7 @@ def notebook(tmp_path, monkeypatch):
     """A project of its own; a function that writes a notebook into it and returns the path of its source."""
     pyproject = (paths.ROOT / "pyproject.toml").read_text(encoding="utf-8")
     (tmp_path / "pyproject.toml").write_text(pyproject, encoding="utf-8")
-    (tmp_path / "README.md").write_text("Start\n<!-- badges -->\nold\n<!-- /badges -->\nend\n", encoding="utf-8")
+    (tmp_path / "README.md").write_text("Start\n<!-- notebooks -->\nold\n<!-- /notebooks -->\nend\n", encoding="utf-8")
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     monkeypatch.setattr(environment, "ROOT", tmp_path)
     monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path / "notebooks")
@@ -172,8 +172,9 @@ def test_badges_are_rendered_from_the_repository_and_open_existing_files(noteboo
     colab, binder = badge_targets(twins.header("fig-t"))
     assert colab == binder == ["notebooks/fig-t.ipynb"] and (paths.ROOT / colab[0]).exists()
     readme = paths.README.read_text()
-    assert readme.startswith("Start\n<!-- badges -->\n* [Do tiny notebooks run?](notebooks/fig-t.ipynb) [![")
-    assert readme.endswith(")\n<!-- /badges -->\nend\n") and "old" not in readme and "* [A second one](" in readme
+    assert readme.startswith("Start\n<!-- notebooks -->\n| | notebook |")
+    assert "| [Do tiny notebooks run?](notebooks/fig-t.ipynb) |" in readme and "| [A second one](" in readme
+    assert readme.endswith("</sub> |\n<!-- /notebooks -->\nend\n") and "old" not in readme
     assert badge_targets(readme)[0] == badge_targets(readme)[1] == ["notebooks/fig-t.ipynb", "notebooks/tab-u.ipynb"]
     paths.README.write_text(readme.replace("A second one", "Another"))
     assert twins.stale() == [f"README.md is not up to date. {twins.REPAIR}"]

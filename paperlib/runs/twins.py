@@ -20,7 +20,7 @@ from paperlib.profiles import parameters
 
 BRANCH = "main"  # that the badges open
 REPAIR = "Run `python -m paperlib sync`."  # ends each sentence about a stale file
-README_BADGES = re.compile(r"(?<=<!-- badges -->\n).*?(?=<!-- /badges -->)", re.DOTALL)
+IN_README = r"(?<=<!-- {0} -->\n).*?(?=<!-- /{0} -->)"  # a part that is written here
 
 BADGES = (
     "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
@@ -90,15 +90,22 @@ def header(artifact: str) -> str:
     )
 
 
-def badge_table() -> str:
-    """A Markdown list for the README: the linked title of each notebook, what it shows, and its badges."""
+def notebook_table() -> str:
+    """A Markdown table for the README: each chapter's notebooks, what each shows, and where it opens."""
     from paperlib.artifacts import contents  # its package loads Matplotlib, which an execution need not wait for
 
-    lines = []
+    chapters = {name: chapter for chapter, entries in contents.CHAPTERS.items() for name in entries}
+    lines, last = ["| | notebook | what it shows | open in |", "|---|---|---|---|"], None
     for name in contents.order(names()):
-        link = f"* [{title(name)}](notebooks/{name}.ipynb)"
-        lines.append(" ".join(filter(None, [link, contents.LINES.get(name), *badges(name).splitlines()])) + "\n")
-    return "".join(lines)
+        colab, binder = re.findall(r"\)\]\((.+?)\)", badges(name))
+        chapter = chapters.get(name, "Others")
+        shown = f"**{chapter}**" if chapter != last else ""
+        links = f"<sub>[Colab]({colab}) [Binder]({binder})</sub>"
+        lines.append(
+            f"| {shown} | [{title(name)}](notebooks/{name}.ipynb) | {contents.LINES.get(name, '')} | {links} |"
+        )
+        last = chapter
+    return "\n".join(lines) + "\n"
 
 
 def title(artifact: str) -> str:
@@ -116,7 +123,7 @@ def source_of(artifact: str) -> Path:
 
 
 def sync() -> list[Path]:
-    """Bring every header, every twin and the README's badges up to date; unchanged cells keep their outputs.
+    """Bring every header, every twin and README's tables up to date; unchanged cells keep their outputs.
 
     Returns the files that were written, which are those that were stale.
     """
@@ -188,8 +195,14 @@ def _rendered() -> dict[Path, str]:
         texts[source] = header(name) + "".join(cell for tags, cell in cells if not {"badges", "setup"} & set(tags))
         texts[twin] = render(_with_outputs(parse(texts[source]), _read(twin) if twin.exists() else None))
     if paths.README.exists():
+        from paperlib.artifacts import summary  # its package loads Matplotlib, which an execution need not wait for
+
         readme = paths.README.read_text(encoding="utf-8")
-        texts[paths.README] = README_BADGES.sub(lambda _: badge_table(), readme)
+        for part, written in (("verdicts", summary.found), ("notebooks", notebook_table)):
+            place = re.compile(IN_README.format(part), re.DOTALL)
+            if place.search(readme):
+                readme = place.sub(written().replace("\\", r"\\"), readme)
+        texts[paths.README] = readme
     return texts
 
 
