@@ -117,7 +117,7 @@ emulate: $(READY)  ## compute the same few steps on emulated processors of two m
 	@$(PYTHON) benchmarks/emulate.py
 
 lab: $(READY)  ## open JupyterLab on the notebooks
-	@$(PYTHON) -m jupyter lab notebooks
+	@$(PYTHON) -m jupyter lab --ServerApp.root_dir=. notebooks/start-here.ipynb
 
 notebooks: $(READY)  ## copy the outputs of the profile laptop to the committed .ipynb twins
 	+@$(MORE) PROFILE=laptop $(ARTIFACTS:%=build/laptop/%.done)

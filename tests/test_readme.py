@@ -55,7 +55,7 @@ def test_the_command_line_takes_each_command(command):
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("papermill") and "--" not in c])
 def test_papermill_s_parameters_are_those_of_the_notebook(command):
     _, source, _, *given = shlex.split(command)
-    known = parameters.declared(ROOT / source)
+    known = parameters.declared((ROOT / source).with_suffix(".py"))
     for name, value in zip(given[1::3], given[2::3], strict=True):
         assert parameters.check(source, known, {name: float(value) if "." in value else int(value)})
 

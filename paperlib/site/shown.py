@@ -1,5 +1,6 @@
 """The profiles that the site shows, with the records that they have."""
 
+import re
 import subprocess
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,7 +35,7 @@ class Shown:
     @property
     def short(self) -> str:
         """The first part of `title`, which is the data."""
-        return self.title.split(", ")[0]
+        return re.split(", | \\(", self.title)[0]
 
     @cached_property
     def verdicts(self) -> list[claims.Verdict]:
