@@ -33,7 +33,7 @@ def title(training: str) -> str:
 
 
 def hue(training: str) -> str:
-    """The colour of a training, which is the same in every figure."""
+    """The colour of a training, the same in every figure that gives it one."""
     return _trainings.get(training, {}).get("colour", COLOUR)
 
 

@@ -262,7 +262,7 @@ def test_released_networks_are_imported_and_planned_from_then_on(call, paper, do
     assert torch.equal(network(x), released.load(file, "wrn16", "cifar10")(x))
     images._load.cache_clear()
     code, _, err = call("train", "--profile", "released-wrn16-cifar10", "--device", "cpu")
-    assert code == 2 and f"{photos} has 4 test samples, fewer than " in err and "tab-ablation (samples: 10000)" in err
+    assert code == 2 and f"{photos} has 4 test samples, too few for " in err and "tab-ablation (samples: 10000)" in err
     monkeypatch.setattr(datasets, "available", lambda *_: None)  # as if there were enough of them
     code, out, _ = call("plan", "--profile", "released-wrn16-cifar10", "--device", "cpu")
     assert code == 0 and "  2 of 4 networks and 0 of " in out

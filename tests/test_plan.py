@@ -249,11 +249,11 @@ def test_the_plan_refuses_more_samples_than_there_are_and_names_the_parameter(ho
     with pytest.raises(Refused) as refusal:
         plan.of(profile)
     tab_0, tab_1 = f"tab-0 (samples: {there + 1})", "tab-1 (samples: 13)"
-    parts = [f"{there} test samples, fewer than {tab_0}, {tab_1} asks for"]
+    parts = [f"{there} test samples, too few for {tab_0}, {tab_1}"]
     if split == "validation":
-        parts = [f"6 validation samples, fewer than {tab_0} asks for", f"12 test samples, fewer than {tab_1} asks for"]
+        parts = [f"6 validation samples, too few for {tab_0}", f"12 test samples, too few for {tab_1}"]
     text = "; ".join(f"sixty has {part}" for part in parts)
-    assert str(refusal.value) == f"params/tiny.yml: {text}. Set these under `notebooks:`."
+    assert str(refusal.value) == f"params/tiny.yml: {text}. Set these parameters under `notebooks:`."
     assert not paths.CHECKPOINTS.exists()
 
 

@@ -558,6 +558,24 @@ def test_sparsity_is_shown_at_one_radius_and_against_survival_and_tabled_at_all(
     assert "ratio at 8/255" in artifacts.table(found, "sparsity")
 
 
+@pytest.mark.parametrize(
+    ("artifact", "part", "kept"),
+    [
+        ("thm-ratio", "exact", lambda row: "case" in row),
+        ("thm-ratio", "sparsity", lambda row: row["quantity"] in ("sparsity", "rank correlation")),
+        ("thm-ratio", "scale", lambda row: row["quantity"] == "scaled"),
+        ("prop-finite-difference", "weights", lambda row: "layer" in row or "penalty" in row),
+        ("tab-ablation", "", lambda row: "budget" not in row),
+    ],
+)
+def test_a_part_is_drawn_from_its_own_rows_before_the_notebook_has_the_others(artifact, part, kept):
+    found = made(artifact)
+    early = {name: value for name, value in found.items() if name != "arrays"}
+    early |= {"rows": [row for row in found["rows"] if kept(row)]}
+    assert len(early["rows"]) < len(found["rows"])
+    assert artifacts.draw(early, part).get_suptitle() == artifacts.draw(found, part).get_suptitle()
+
+
 def test_what_scales_beyond_the_axis_is_drawn_at_its_edge():
     _, ax = plt.subplots()
     rows = [{"what": "l1", "scale": c, "value": v} for c, v in ((0.1, 2e-30), (1, 2.0), (10, 2e40))]

@@ -205,7 +205,8 @@ def worst(record: dict) -> Figure:
 
 def sparsity(record: dict) -> Figure:
     """Rank correlations of sizes and sparsities with the ratio at the middle radius and with surviving the attack."""
-    rows, radii = select(record, quantity="rank correlation"), _radii(record)
+    rows = select(record, quantity="rank correlation")
+    radii = list(dict.fromkeys(row["eps_255"] for row in rows if row["target"] != "survival"))
     names = list(dict.fromkeys(row["sparsity"] for row in rows))
     panels: dict[str, list[dict]] = {}
     for row in rows:

@@ -119,8 +119,8 @@ def _refuse_missing_samples(runs: list[Run]) -> None:
                     asked = missing.setdefault(f"{data} has {there} {split} samples", [])
                     asked.append(f"{run.artifact} ({name}: {value})")
     if missing:
-        parts = [f"{there}, fewer than {', '.join(asked)} asks for" for there, asked in missing.items()]
-        raise errors.Refused(f"{runs[0].profile.origin}: {'; '.join(parts)}. Set these under `notebooks:`.")
+        parts = [f"{there}, too few for {', '.join(asked)}" for there, asked in missing.items()]
+        raise errors.Refused(f"{runs[0].profile.origin}: {'; '.join(parts)}. Set these parameters under `notebooks:`.")
 
 
 def register(profile: str) -> None:
