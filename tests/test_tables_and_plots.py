@@ -525,7 +525,8 @@ def test_the_bars_of_the_energy_end_at_its_estimate():
 def test_what_is_said_of_spikes_turns_with_the_ratios():
     found = copy.deepcopy(made("fig-spikes"))
     box = artifacts.module("fig-spikes").box
-    assert [line.holds for line in box(found)] == [None] * 5  # seeds agree to the digit: that decides nothing
+    # twice as many in every seed, to the digit: an interval without width decides nothing; SR spikes more than vanilla
+    assert [line.holds for line in box(found)] == [None, None, None, False, False]
     for row in found["rows"]:
         if row["quantity"] == "moved by the attack over the noise":
             row |= {"value": 2.0, "low": 1.5, "high": 2.5} if row.get("layer") != 1 else {"low": 0.5, "high": 0.9}
