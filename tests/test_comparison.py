@@ -21,7 +21,7 @@ from paperlib.errors import Refused
 
 TOP = paths.ROOT
 LADDER, ABLATION, TIMED = "fig-attack-ladder", "tab-ablation", "tab-cost"
-VERDICTS, STATEMENTS = 14, 59  # the lines of the ledger, and of the boxes of these records
+VERDICTS, STATEMENTS = 14, 62  # the lines of the ledger, and of the boxes of these records
 
 
 @pytest.fixture(scope="module")
@@ -399,10 +399,10 @@ def test_the_certificate_holds_the_comparison_machine_and_digests(run, call, mon
     assert facts["processor"].startswith("a processor, ") and facts["Python"] == ".".join(
         map(str, sys.version_info[:3])
     )
-    assert facts["notebooks made on another machine"] == f"1 of {len(report.READING_ORDER)}"
+    assert facts["notebooks made on another machine"] == f"1 of {len(report.reading_order())}"
     assert facts["made from"].startswith("2026-01-02T03:04:05 to 20")
     assert (
-        facts["time taken"].startswith(f"{len(report.READING_ORDER) / 2} minutes")
+        facts["time taken"].startswith(f"{len(report.reading_order()) / 2} minutes")
         and facts["compared with"] == f"`{head}`"
     )
     assert facts["code of the run"] == f"`{'f' * 40}` (clean tree)" and facts["packages"] == "python 3"

@@ -7,7 +7,7 @@ import itertools
 import os
 import subprocess
 import sys
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -65,14 +65,10 @@ def test_a_kernel_with_an_unknown_name_does_not_compile(tmp_path):
     # so that the test above can fail
     file = tmp_path / "wrong.py"
     file.write_text("import triton\n\n@triton.jit\ndef wrong(x, channels):\n    triton.language.store(x, missing)\n")
-    sys.path.insert(0, str(tmp_path))
-    try:
-        from wrong import wrong
-
-        with pytest.raises(Exception, match="missing"):
-            built(wrong, "fp32", 90)
-    finally:
-        sys.path.remove(str(tmp_path))
+    spec = spec_from_file_location("wrong", file)
+    spec.loader.exec_module(module := module_from_spec(spec))
+    with pytest.raises(Exception, match="missing"):
+        built(module.wrong, "fp32", 90)
 
 
 @pytest.mark.parametrize("steps", [4, 8, 32])
