@@ -18,6 +18,8 @@ import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import paperlib
@@ -29,14 +31,13 @@ from rendering import PGD, SR, table
 from steps import CASES, VARIANTS, Case, Limit, Subject
 
 from paperlib import arithmetic, errors, files, paths, profiles
-from paperlib.networks import fused, rules
+from paperlib.networks import rules
 from paperlib.networks.neurons import LIF, NormedLIF
 from paperlib.store import checkpoints
 from paperlib.store.experiment import Experiment
 from paperlib.training import defenses, loop
 from paperlib.training.defenses import Batch
 
-PARTS = ("check", "bench", "train", "judge")
 TRAININGS = ("vanilla", "sr", "at", "at+sr")
 TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 2e-2}  # of gradients, relative to the largest
 LOGITS = 1e-4  # of a whole network's logits and input gradients in float32, relative to the largest
@@ -54,7 +55,7 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     for part in given.parts or PARTS:
         print(f"{part} on {_card(given.device)}", flush=True)
-        result = globals()[part](given)
+        result = PARTS[part](given)
         files.write_atomically(given.out / f"{part}.json", (json.dumps(result, indent=1) + "\n").encode())
         files.write_atomically(given.out / "REPORT.md", report(given.out).encode())
     print(f"The report is {given.out / 'REPORT.md'}.")
@@ -78,7 +79,7 @@ def _card(device: str) -> str:
     if device == "cpu":
         return f"{arithmetic.processor()} (a CPU), torch {torch.__version__}"
     card = torch.cuda.get_device_properties(0)
-    triton = __import__("triton").__version__ if fused._triton() else "none"
+    triton = version("triton") if find_spec("triton") else "none"
     size = f"{card.total_memory / 2**30:.0f} GiB, compute capability {card.major}.{card.minor}"
     return f"{card.name} ({size}), torch {torch.__version__}, triton {triton}"
 
@@ -334,7 +335,7 @@ def _seconds_of_an_epoch(experiment: Experiment, device: str) -> float:
 def report(out: Path) -> str:
     """The page, from the results that are there."""
     parts = ["# On a GPU", "Written by `make gpu`; every number is of the device that its part names."]
-    for part, page in zip(PARTS, (_check_page, _bench_page, _train_page, _judge_page), strict=True):
+    for part, page in PAGES.items():
         if result := _read(out, part):
             parts += [f"## {part}", f"{result['device']}.", page(result)]
         else:
@@ -410,6 +411,9 @@ def _judge_page(result: dict) -> str:
     text = f"One network each, {n} test images, radius {eps:.3g}/255; intervals are 95 % "
     return text + "over images.\n\n" + table(["training", "attack", "accuracy", "passes", "doubt"], rows)
 
+
+PARTS = {"check": check, "bench": bench, "train": train, "judge": judge}
+PAGES = {"check": _check_page, "bench": _bench_page, "train": _train_page, "judge": _judge_page}
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["_bench"]:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from paperlib import files
+from paperlib.networks import fused
 from paperlib.paths import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -57,14 +58,11 @@ def test_a_form_that_disagrees_is_reported(tmp_path):
 
 
 def test_the_check_finds_a_wrong_gradient(monkeypatch):
-    right = gpu.fused._gradients
-    monkeypatch.setattr(gpu.fused, "_gradients", lambda x, *rest: tuple(g * 1.001 for g in right(x, *rest)))
-    calls = iter([right, gpu.fused._gradients])  # the CPU's, then that of the device
-
-    def apart(x, *rest):
-        return next(calls)(x, *rest)
-
-    monkeypatch.setattr(gpu.fused, "_gradients", apart)
+    right = fused._gradients
+    calls = iter(
+        [right, lambda *given: tuple(1.001 * gradient for gradient in right(*given))]
+    )  # the CPU's, the device's
+    monkeypatch.setattr(fused, "_gradients", lambda *given: next(calls)(*given))
     row = gpu._layer_check("cpu", torch.float32, False, True, True, False)
     assert not row["agrees"] and row["error"] == pytest.approx(1e-3, rel=0.01)
 
