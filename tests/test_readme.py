@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from paperlib import __main__ as command_line
-from paperlib import profiles
 from paperlib.artifacts import claims, summary
 from paperlib.paths import README, ROOT
 from paperlib.profiles import parameters
@@ -64,7 +63,7 @@ def test_the_environment_is_activated_as_the_block_says():
     assert ". .venv/bin/activate" in LINES and (ROOT / ".venv" / "bin").exists() or "PYTHON" in os.environ
 
 
-def test_the_profile_of_one_s_own_is_a_profile(tmp_path, monkeypatch):
+def test_the_profile_of_one_s_own_is_a_profile(tmp_path):
     (block,) = [block for kind, block in BLOCKS if kind == "yaml"]
     decorator, function = re.search(r"# (@.*?\)) (def .*)$", block, flags=re.MULTILINE).groups()
     (tmp_path / "mine.py").write_text(f"from paperlib.training import defenses\n\n{decorator}\n{function}\n")
@@ -72,9 +71,15 @@ def test_the_profile_of_one_s_own_is_a_profile(tmp_path, monkeypatch):
     for file in (ROOT / "params").glob("*.yml"):
         (tmp_path / file.name).write_text(file.read_text())
     (tmp_path / "own.yml").write_text(text)
-    monkeypatch.setattr("paperlib.paths.PARAMS", tmp_path)
-    (experiment,) = profiles.load("own").experiments("noise", seeds=[0])
-    assert experiment.options == {"sigma": 0.2}
+    code = f"""
+from pathlib import Path
+import paperlib
+from paperlib import paths, profiles
+paths.PARAMS = Path({str(tmp_path)!r})
+print(profiles.load("own").experiments("noise", seeds=[0])[0].options)"""
+    # in a process of its own, because a training that is registered stays
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=ENV, capture_output=True, text=True)
+    assert done.stdout.strip() == "{'sigma': 0.2}", done.stderr
 
 
 def test_the_table_of_verdicts_is_that_of_the_records():

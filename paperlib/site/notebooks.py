@@ -26,13 +26,25 @@ def page(name: str, shown: list[Shown], pages: Mapping[str, str]) -> str:
         if cell.cell_type == "markdown":
             heading = ([heading] + re.findall(r"^#+ (.+)$", cell.source, flags=re.MULTILINE))[-1]
             cell.source = links.rewritten(cell.source, source=source, page=source, pages=pages)
-        elif _shows_picture(cell):
+            continue
+        for output in cell.get("outputs", []):
+            _relink(output.get("data", {}), source, pages)
+        if _shows_picture(cell):
             cell.metadata["mystnb"] = {"image": {"alt": _alternative(shown, name, cell.source, heading)}}
     first = next(cell for cell in cells if cell.cell_type == "markdown")
     title, _, rest = first.source.partition("\n")
     first.source = f"{title}\n\n{_ways(name, shown)}\n\n{rest}"
     notebook.cells = cells
     return nbformat.writes(notebook)
+
+
+def _relink(data: NotebookNode, source: str, pages: Mapping[str, str]) -> None:
+    """Lead the links and frames of an output to the site's pages, in place: Sphinx does not look at them."""
+    if "text/markdown" in data:
+        text = links.rewritten(data["text/markdown"], source=source, page=source, pages=pages)
+        data["text/markdown"] = re.sub(r"(\]\((?![a-z]+:)[^()\s]+)\.(?:ipynb|md)(?=[#)])", r"\1.html", text)
+    if "text/html" in data:
+        data["text/html"] = data["text/html"].replace("../figures/laptop/explorer.html", "../explorer.html")
 
 
 def _shows_picture(cell: NotebookNode) -> bool:
