@@ -14,8 +14,6 @@ from pathlib import Path
 
 from paperlib import arithmetic, errors, paths
 
-SITE_PROFILES = ("laptop", "cifar")  # those whose results are committed
-
 
 def main() -> int:
     """Run one command and return its exit status.
@@ -305,10 +303,8 @@ def export_explorer(arguments) -> None:
     from paperlib import explorer
 
     given = arguments.networks
-    default = (
-        paths.FIGURES / arguments.profile / "explorer.html" if not given else paths.BUILD / "own" / "explorer.html"
-    )
-    out = arguments.out or default
+    folder = paths.BUILD / "own" if given else paths.FIGURES / arguments.profile
+    out = arguments.out or folder / "explorer.html"
     explorer.export(arguments.profile, given, out)
     print(f"{paths.shown(out)} written ({out.stat().st_size // 1000} kB); open it in a browser.")
 
@@ -319,8 +315,9 @@ def site(arguments) -> None:
     Another profile, if it is given, comes first.
     """
     from paperlib import site
+    from paperlib.artifacts import summary
 
-    site.build(list(dict.fromkeys([arguments.profile, *SITE_PROFILES])))
+    site.build(list(dict.fromkeys([arguments.profile, *summary.PROFILES])))
     print(f"{paths.shown(site.SITE / 'index.html')} written; a browser opens it without a server.")
 
 

@@ -92,4 +92,4 @@ def test_the_table_of_verdicts_is_that_of_the_records():
             part = claim.id.partition(", ")[2]
             line = next(line for line in board.splitlines() if line.startswith(f"| **{claim.id[:2]}**"))
             cell = line.split(" | ")[1 + [*summary.PROFILES].index(profile)].removesuffix(" |")
-            assert f"{summary.SIGNS[verdict]} {part}".strip() in cell.split("<br>")
+            assert f"{claims.SIGNS[verdict]} {part}".strip() in cell.split("<br>")

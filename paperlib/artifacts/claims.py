@@ -13,6 +13,7 @@ from paperlib.artifacts.thm_ratio import KEPT, within_bounds
 
 SUPPORTED, NOT_SUPPORTED = "supported", "not supported"
 INCONCLUSIVE, NOT_MEASURED = "inconclusive at this scale", "not measured"
+SIGNS = {SUPPORTED: "✓", NOT_SUPPORTED: "✗", INCONCLUSIVE: "?", NOT_MEASURED: "–"}
 HOLDS = {True: "holds", False: "does not hold", None: "undecided"}  # in a box
 COST = 0.05  # C1 is judged at radii where the attack costs at least so much accuracy
 TIMES = f"{NOISE_FACTOR} times"

@@ -4,7 +4,6 @@ from paperlib import artifacts, paths, records
 from paperlib.artifacts import claims
 
 PROFILES = {"laptop": "MNIST digits", "cifar": "CIFAR-10"}  # the committed ones, and the data of each
-SIGNS = {claims.SUPPORTED: "✓", claims.NOT_SUPPORTED: "✗", claims.INCONCLUSIVE: "?", claims.NOT_MEASURED: "–"}
 GAINS = {"C3, alone": "SR against vanilla training", "C3, with AT": "AT+SR against AT"}
 
 
@@ -17,7 +16,7 @@ def found() -> str:
     for claim, text in claims.PAPER.items():
         cells = ["<br>".join(_sign(v) for v in found if v.claim.id.startswith(claim)) for found in verdicts.values()]
         lines.append(f"| **{claim}** {text} | {' | '.join(cells)} |")
-    legend = ", ".join(f"{sign} {verdict}" for verdict, sign in SIGNS.items())
+    legend = ", ".join(f"{sign} {verdict}" for verdict, sign in claims.SIGNS.items())
     gains = [
         f"* {GAINS[v.claim.id]} on {PROFILES[profile]}, {_networks(kept[profile][v.claim.artifact])}: "
         f"{v.reason[0].lower()}{v.reason[1:]}"
@@ -37,7 +36,7 @@ def _networks(record: dict) -> str:
 
 def _sign(verdict: claims.Verdict) -> str:
     part = verdict.claim.id.partition(", ")[2]
-    return f"{SIGNS[verdict.verdict]} {part}".strip()
+    return f"{claims.SIGNS[verdict.verdict]} {part}".strip()
 
 
 def _records(profile: str) -> dict[str, dict]:

@@ -194,7 +194,8 @@ def gradients(
 
     `grad` is that of the (pooled) spikes, with one step where it is the same at all steps.
     """
-    grad_x = torch.zeros_like(x)  # the pool may drop a row or a column
+    cells_are_dropped = pool and (x.shape[2] % 2 or x.shape[3] % 2)  # by the pool, so no tile holds them
+    grad_x = torch.zeros_like(x) if cells_are_dropped else torch.empty_like(x)
     (programs, blocks), (step, out_step, *rest), (steps, constant, *sizes) = _launch(x, cell, pool)
     even = len(grad) != cell.steps
     last, out_last = (len(x) - 1) * step, (len(grad) - 1) * out_step

@@ -80,6 +80,11 @@ def badges(artifact: str) -> str:
     return BADGES.format(slug=slug, branch=BRANCH, path=path, quoted=quote(path, safe=""))
 
 
+def addresses(artifact: str) -> list[str]:
+    """Where the badges of a notebook lead: Colab, then Binder."""
+    return re.findall(r"\)\]\((.+?)\)", badges(artifact))
+
+
 def header(artifact: str) -> str:
     """The top of a notebook's source: jupytext's lines, the badges and the setup cell."""
     url = environment.repository()
@@ -97,7 +102,7 @@ def notebook_table() -> str:
     chapters = {name: chapter for chapter, entries in contents.CHAPTERS.items() for name in entries}
     lines, last = ["| | notebook | what it shows | open in |", "|---|---|---|---|"], None
     for name in contents.order(names()):
-        colab, binder = re.findall(r"\)\]\((.+?)\)", badges(name))
+        colab, binder = addresses(name)
         chapter = chapters.get(name, "Others")
         shown = f"**{chapter}**" if chapter != last else ""
         links = f"<sub>[Colab]({colab}) [Binder]({binder})</sub>"

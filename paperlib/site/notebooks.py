@@ -68,6 +68,6 @@ def _ways(name: str, shown: list[Shown]) -> str:
             there = f"../results/{one.name}/{name}"
             ways += [(f"{one.name}: figures and tables", f"{there}.html"), ("record", f"{there}.json")]
     ways.append(("source", links.blob(f"notebooks/{name}.py")))
-    colab, binder = re.findall(r"\)\]\((.+?)\)", twins.badges(name))
+    colab, binder = twins.addresses(name)
     ways += [("run in Colab", colab), ("run in Binder", binder)]
     return f'<ul class="ways">{"".join(f"""<li><a href="{href}">{text}</a></li>""" for text, href in ways)}</ul>'

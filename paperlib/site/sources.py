@@ -5,7 +5,7 @@ from html import escape
 from pathlib import Path
 
 from paperlib import paths
-from paperlib.artifacts import contents, report
+from paperlib.artifacts import contents, report, summary
 from paperlib.runs import twins
 from paperlib.site import league, links, notebooks, quoting, readme, results, verdicts
 from paperlib.site.shown import Shown
@@ -58,7 +58,7 @@ def _pages(names: list[str]) -> dict[str, str]:
     """Files and headings of the project that have a page → that page, without its ending."""
     pages = {f"notebooks/{name}{end}": f"notebooks/{name}.ipynb" for name in names for end in (".ipynb", ".py")}
     pages |= {f"README.md#{readme.slug(heading)}": f"howto/{readme.slug(heading)}.md" for heading in readme.sections()}
-    pages |= {f"results/{name}/REPORT.md": f"results/{name}/index.md" for name in ("laptop", "cifar")}
+    pages |= {f"results/{name}/REPORT.md": f"results/{name}/index.md" for name in summary.PROFILES}
     return pages | {
         "README.md": "index.md",
         "README.md#glossary": "glossary.md",

@@ -7,11 +7,11 @@ from paperlib import paths
 from paperlib.artifacts import claims
 from paperlib.site.shown import Shown
 
-KINDS = {  # verdict → its class in site.css, and its sign
-    claims.SUPPORTED: ("holds", "✓"),
-    claims.NOT_SUPPORTED: ("fails", "✗"),
-    claims.INCONCLUSIVE: ("open", "?"),
-    claims.NOT_MEASURED: ("gap", "–"),
+KINDS = {  # verdict → its class in site.css
+    claims.SUPPORTED: "holds",
+    claims.NOT_SUPPORTED: "fails",
+    claims.INCONCLUSIVE: "open",
+    claims.NOT_MEASURED: "gap",
 }
 
 
@@ -22,7 +22,9 @@ def board(shown: list[Shown]) -> str:
     for claim, text in claims.PAPER.items():
         cells = "".join(f"<td>{''.join(_chip(v, one) for v in _of(claim, one))}</td>" for one in shown)
         lines.append(f'<tr><th scope="row"><b>{claim}</b> {escape(text)}</th>{cells}</tr>')
-    legend = " ".join(f'<span class="{kind}">{sign} {escape(word)}</span>' for word, (kind, sign) in KINDS.items())
+    legend = " ".join(
+        f'<span class="{kind}">{claims.SIGNS[word]} {escape(word)}</span>' for word, kind in KINDS.items()
+    )
     return _raw(
         f'<table class="board"><thead><tr><th scope="col">The paper says</th>{head}</tr></thead>'
         f'<tbody>{"".join(lines)}</tbody></table><p class="legend">{legend}</p>'
@@ -53,7 +55,7 @@ def anchor(claim: claims.Claim) -> str:
 
 def chip(verdict: str, text: str = "") -> str:
     """A verdict as HTML in its colour, with its sign; `text` stands in place of its words, which are then for ears."""
-    kind, sign = KINDS[verdict]
+    kind, sign = KINDS[verdict], claims.SIGNS[verdict]
     said = f'{escape(text)}<span class="for-ears">: {escape(verdict)}</span>' if text else escape(verdict)
     return f'<span class="chip {kind}"><span aria-hidden="true">{sign}</span> {said}</span>'
 
@@ -86,7 +88,7 @@ def _panel(verdict: claims.Verdict, one: Shown) -> str:
     if not (paths.NOTEBOOKS / f"{artifact}.ipynb").exists():
         ways = ways[1:]
     listed = "".join(f'<li><a href="{href}">{text}</a></li>' for text, href in ways)
-    kind, _ = KINDS[verdict.verdict]
+    kind = KINDS[verdict.verdict]
     return (
         f'<div class="panel {kind}"><p class="data">{escape(one.short)}</p><p>{chip(verdict.verdict)}</p>'
         f'<p class="reason">{escape(verdict.reason)}</p><ul class="ways">{listed}</ul></div>'
