@@ -71,6 +71,7 @@ def execute(
                 progress_bar=False,
                 kernel_manager_class=_Kernel,
                 record_timing=False,
+                start_timeout=600,  # seconds; on a busy machine 60, the default, are not always enough
                 stdout_file=stdout,
                 stderr_file=stderr,
             )
