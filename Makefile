@@ -10,6 +10,11 @@ SHELL   := /bin/sh
 export MALLOC_MMAP_THRESHOLD_ := 1000000000
 export MALLOC_TRIM_THRESHOLD_ := 4000000000
 
+# The commands end when the outermost make has ended, even if that was killed.
+ifndef COMPANION_MAKE
+export COMPANION_MAKE := $(shell echo $$PPID)
+endif
+
 .DELETE_ON_ERROR:
 .SUFFIXES:
 .SECONDEXPANSION:

@@ -9,19 +9,24 @@ import os
 import shutil
 import signal
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from paperlib import arithmetic, errors, paths
+from paperlib import arithmetic, errors, paths, processes
 
 
 def main() -> int:
     """Run one command and return its exit status.
 
-    0: it did its work; 1: something is missing or differs; 2: it refused its input; 130: it was interrupted.
+    0: it did its work; 1: something is missing or differs; 2: it refused its input; 130: it was interrupted, which a
+    termination, a closed terminal and the end of the make that called it are as well.
     """
     arguments = _parser().parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a termination is handled like an interruption
+    for ending in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):  # Windows has no SIGHUP
+        if signal.getsignal(ending) != signal.SIG_IGN:  # which nohup sets
+            signal.signal(ending, signal.default_int_handler)
+    processes.follow_make()
     try:
         if "profile" in arguments:
             from paperlib.profiles import reading
@@ -38,7 +43,9 @@ def main() -> int:
         print(problem, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nInterrupted. Finished networks, epochs and evaluations are kept; the same command goes on from there.")
+        with suppress(OSError):  # the terminal may be gone
+            kept = "Finished networks, epochs and evaluations are kept; the same command goes on from there."
+            print(f"\nInterrupted. {kept}", flush=True)
         return 130
 
 

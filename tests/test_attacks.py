@@ -269,7 +269,7 @@ IMAGES, CLASSES = torch.arange(18).view(2, 1, 3, 3) % 2 * 1.0, torch.tensor([0, 
 DOOR = {
     "x·255": ({"images": 255 * IMAGES}, "^A pixel is 255.0; every pixel must lie from 0 to 1, the bounds.$"),
     "NaN": ({"images": IMAGES * math.nan}, "^A pixel is nan; "),
-    "integers": ({"images": IMAGES.to(torch.uint8)}, "^images is a tensor .*uint8; it must be .* floating-point images"),
+    "integers": ({"images": IMAGES.to(torch.uint8)}, "^images is a tensor .*uint8; .* floating-point images"),
     "no images": ({"images": IMAGES[:0], "labels": CLASSES[:0]}, "^images is a tensor .0, 1, 3, 3.* one or more"),
     "bounds": ({"bounds": (1, 0)}, r"^bounds is \(1, 0\); the lower one must lie below the upper one.$"),
     "no bounds": ({"bounds": (0, math.nan)}, "^bounds is .0, nan.; "),
@@ -279,7 +279,7 @@ LABELS = {
     "beyond": ({"labels": CLASSES + 2}, "^A label is 3; the network's 3 logits fit 0 to 2.$"),
     "too few": ({"labels": CLASSES[:1]}, "^labels is a tensor .1,. of torch.int64; it must be a tensor of 2 whole"),
     "shares": ({"labels": CLASSES / 2}, "^labels is a tensor .2,. of torch.float32; it must be a tensor of 2 whole"),
-    "training": ({"layer": nn.BatchNorm1d(9)}, "^The network is in training mode, in which its BatchNorm1d '1' changes"),
+    "training": ({"layer": nn.BatchNorm1d(9)}, "^The network is in training mode, .* its BatchNorm1d '1' changes"),
     "dropout": ({"layer": nn.Dropout()}, "^The network is in training mode, in which its Dropout '1' changes"),
     "NaN logits": ({"layer": nn.Threshold(2, math.nan)}, "^The network's logits are NaN; its weights are damaged"),
 }

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from test_experiments import FIRST, OTHER_SCHEDULES, VANILLA
 
-from paperlib import arithmetic, attacks, errors, networks, paths, training, words
+from paperlib import arithmetic, attacks, errors, networks, paths, processes, training, words
 from paperlib.attacks import evaluation
 from paperlib.data import images
 from paperlib.errors import Refused
@@ -555,7 +555,7 @@ def test_two_workers_train_what_one_does_and_what_prepare_alone_registers(store,
 
 def test_where_all_is_trained_no_worker_starts(experiment, capsys, monkeypatch):
     trained(experiment)
-    monkeypatch.setattr(checkpoints, "ProcessPoolExecutor", lambda *_: pytest.fail("a worker was started"))
+    monkeypatch.setattr(processes, "ProcessPoolExecutor", lambda *_: pytest.fail("a worker was started"))
     capsys.readouterr()
     checkpoints.train_all([experiment], workers=2, device="cpu")
     assert capsys.readouterr().out == "1 networks: 1 trained already, 0 to train.\n"

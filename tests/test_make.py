@@ -18,10 +18,11 @@ from filelock import FileLock
 from house import PROFILE, commit, git
 from matplotlib.colors import to_hex
 
-from paperlib import artifacts, paths, records, words
+from paperlib import artifacts, paths, processes, records, words
 from paperlib.measures import doubts
 
 OURS = {"PROFILE", "PYTHON", "CACHED", "JOBS", "REPO", "MAKEFLAGS", "MFLAGS", "MAKELEVEL", "PYTHONPATH", paths.FOLDERS}
+OURS |= {processes.MAKE}
 BOOM = '\n# %%\nraise ValueError("boom")\n'
 BOTH = ("fig-lambda", "tab-mine")
 TINY = PROFILE | {

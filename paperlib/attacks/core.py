@@ -227,10 +227,8 @@ def admitted(
         labels = labels.long()
     for name, module in network.named_modules() if isinstance(network, nn.Module) else ():
         if module.training and isinstance(module, MOVING):
-            part = f"its {type(module).__name__} {name!r}" if name else "it"
-            raise errors.Refused(
-                f"The network is in training mode, in which {part} changes from pass to pass; call network.eval() first."
-            )
+            part = f"its {type(module).__name__} {name!r} changes with each pass"
+            raise errors.Refused(f"The network is in training mode, in which {part}; call network.eval() first.")
     return images.detach().contiguous(), labels
 
 

@@ -9,8 +9,7 @@ import io
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import active_children, get_context
+from functools import partial
 from pathlib import Path
 from threading import RLock
 
@@ -18,7 +17,7 @@ import torch
 from filelock import FileLock
 from tqdm import tqdm
 
-from paperlib import arithmetic, errors, files, paths
+from paperlib import arithmetic, errors, files, paths, processes
 from paperlib.data import datasets
 from paperlib.networks.network import Network
 from paperlib.store import released
@@ -113,7 +112,8 @@ def train_all(
 ) -> None:
     """Train the missing networks in `workers` parallel processes of one thread each; a line an epoch on stderr.
 
-    Each process first calls `prepare`, which may register a user's own trainings, networks and data sets.
+    Each process first calls `prepare`, which may register a user's own trainings, networks and data sets.  One network
+    that cannot be trained stops no other (see `processes.run`); complete epochs are kept.
     """
     errors.refuse_while_planning("trains")
     device, missing = resolve(device), [e for e in experiments if not is_trained(e)]
@@ -122,17 +122,8 @@ def train_all(
         _refuse_imported(experiment)
     if not missing:
         return
-    context = get_context("spawn")  # torch may deadlock in a forked process
-    with ProcessPoolExecutor(min(workers, len(missing)), context, _start_worker, (prepare,)) as pool:
-        jobs = [pool.submit(_train_quietly, e, device, f"[{i}/{len(missing)}]") for i, e in enumerate(missing, 1)]
-        try:
-            for job in as_completed(jobs):
-                job.result()
-        except BaseException:
-            for worker in active_children():  # they would finish their networks otherwise; complete epochs are kept
-                worker.terminate()
-            pool.shutdown(cancel_futures=True)
-            raise
+    jobs = {f"[{i}/{len(missing)}] {e}": (e, device, f"[{i}/{len(missing)}]") for i, e in enumerate(missing, 1)}
+    processes.run(_train_quietly, jobs, workers=workers, prepare=partial(_start_worker, prepare))
 
 
 def copy_networks(experiments: Iterable[Experiment], source: Path, target: Path) -> int:
