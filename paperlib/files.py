@@ -39,6 +39,13 @@ def write_atomically(path, data: bytes) -> None:
         raise Refused(f"Could not write {paths.shown(path)}: {reason(error)}. {advice}") from error
 
 
+def set_aside(path: Path, fault: str, remedy: str) -> None:
+    """Rename a file that cannot be used to `*.damaged`, where it is kept, and say so on stderr."""
+    path.replace(path.with_name(f"{path.name}.damaged"))
+    kept = f"the old file is kept as {path.name}.damaged"
+    print(f"{paths.shown(path)} {fault}. {remedy}; {kept}.", file=sys.stderr)
+
+
 def sha256(data: bytes) -> str:
     """The SHA-256 of `data` in hexadecimal."""
     return hashlib.sha256(data).hexdigest()

@@ -1,4 +1,4 @@
-"""Processes that are killed: their jobs are named and tried again, and nothing runs on without the one that began it."""
+"""Processes that are killed: their jobs are named and tried again, and none outlives the one that began it."""
 
 import os
 import re

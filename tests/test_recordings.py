@@ -210,19 +210,29 @@ def test_frames_of_another_recording_are_not_taken_even_if_it_is_the_older(folde
     np.testing.assert_array_equal(source.read(np.arange(1))[0], slow(recording, 3, "time"))
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [lambda b: b[:100], lambda b: b[:100] + bytes([b[100] ^ 4]) + b[101:], lambda b: b""],
-    ids=["cut off", "one bit", "nothing left"],
-)
-def test_kept_frames_that_are_damaged_are_named(folder, damage):
-    n_mnist(folder)
-    events.load("nmnist", T=3)
-    kept = next((paths.DATA / "events").rglob("*.npz"))
-    kept.write_bytes(damage(kept.read_bytes()))
-    events._real.cache_clear()
-    with pytest.raises(Refused, match=f"{kept.name} is damaged .*delete it"):
-        events.load("nmnist", T=3)
+class Touching:
+    """Whoever unpickles it makes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("damage", ["cut off", "one bit", "nothing left", "a pickle"])
+def test_kept_frames_that_are_damaged_are_set_aside_and_made_again(tmp_path, capsys, damage):
+    kept, made = tmp_path / "kept.npz", {"frames": np.arange(60).reshape(3, 20)}
+    recordings.arrays(kept, lambda: made)
+    good = kept.read_bytes()
+    pickled = io.BytesIO()
+    np.savez(pickled, frames=np.array([Touching(tmp_path / "executed")], dtype=object))
+    damaged = {"cut off": good[:100], "one bit": good[:100] + bytes([good[100] ^ 4]) + good[101:], "nothing left": b""}
+    kept.write_bytes(damaged.get(damage, pickled.getvalue()))
+    bad = kept.read_bytes()
+    np.testing.assert_array_equal(recordings.arrays(kept, lambda: made)["frames"], made["frames"])
+    assert kept.read_bytes() == good and (tmp_path / "kept.npz.damaged").read_bytes() == bad
+    assert "kept.npz is damaged (" in capsys.readouterr().err and not (tmp_path / "executed").exists()
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ checkpoints/<key>/state.pt                         an unfinished training, after
 
 import io
 import json
+import pickle
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -84,10 +85,13 @@ def in_folder(name: str) -> AnyExperiment:
     folder = paths.CHECKPOINTS / name
     if not (folder / "checkpoint.json").exists():
         raise errors.Refused(f"{paths.shown(folder)} holds no checkpoint.json; name a folder there that does.")
-    content = {"arithmetic": arithmetic.NATIVE} | json.loads((folder / "checkpoint.json").read_text())["experiment"]
-    if "schedule" in content:
-        content["schedule"] = Schedule(**content["schedule"])
-    experiment = Imported(**content) if "sha256" in content else Experiment(**content)
+    content = {"arithmetic": arithmetic.NATIVE} | _described(folder)["experiment"]
+    try:
+        if "schedule" in content:
+            content["schedule"] = Schedule(**content["schedule"])
+        experiment = Imported(**content) if "sha256" in content else Experiment(**content)
+    except TypeError as problem:  # fields that are missing, or of a newer version
+        raise errors.Refused(f"{paths.shown(folder)} describes no experiment of this version: {problem}.") from None
     if experiment.key != name:
         raise errors.Refused(f"{paths.shown(folder)} holds the checkpoint of {experiment.key}; rename it so.")
     return experiment
@@ -195,10 +199,19 @@ def _train_quietly(experiment: Experiment, device: str, tag: str) -> None:
 
 def description(experiment: AnyExperiment) -> dict:
     """The content of a trained network's checkpoint.json."""
+    return _described(experiment.folder)
+
+
+def _described(folder: Path) -> dict:
+    """The content of a folder's checkpoint.json, which names the experiment and the checksums; or `Damaged`."""
     try:
-        return json.loads((experiment.folder / "checkpoint.json").read_text())
-    except ValueError:
-        raise Damaged(f"{paths.shown(experiment.folder)}: checkpoint.json is damaged.") from None
+        content = json.loads((folder / "checkpoint.json").read_text())
+        kinds = {"experiment": dict, "weights_sha256": str, "data_sha256": str | None}
+        if all(isinstance(content[name], kind) for name, kind in kinds.items()):
+            return content
+    except (ValueError, TypeError, KeyError):
+        pass
+    raise Damaged(f"{paths.shown(folder)}: checkpoint.json is damaged.")
 
 
 def _load(experiment: AnyExperiment, device: str) -> Network:
@@ -218,4 +231,7 @@ def _load(experiment: AnyExperiment, device: str) -> Network:
     except RuntimeError as problem:
         reason = " ".join(str(problem).split())
         raise errors.Refused(f"{shown} holds weights of another network than {experiment.network}: {reason}") from None
+    except (pickle.UnpicklingError, TypeError, AttributeError):
+        kind = "no state dict, or one with more than tensors"
+        raise errors.Refused(f"{shown}: weights.pt holds {kind}; nothing in it was executed.") from None
     return network.to(device).eval()
