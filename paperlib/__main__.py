@@ -239,12 +239,11 @@ def run(arguments) -> None:
     try:
         execute.execute(artifact, reading.parameters_of(profile, artifact), output, origin=reading.origin(profile))
     except errors.Refused:
-        for path in (record, record.with_suffix(".csv"), record.with_suffix(".run.json")):
-            path.unlink(missing_ok=True)
-        from paperlib import artifacts  # it loads Matplotlib
+        from paperlib import artifacts, files  # it loads Matplotlib
 
-        for part in artifacts.parts(artifact) if artifacts.source(artifact) else ():
-            paths.figure(profile, artifact, part).unlink(missing_ok=True)
+        parts = artifacts.parts(artifact) if artifacts.source(artifact) else ()
+        files.remove(record, record.with_suffix(".csv"), record.with_suffix(".run.json"))
+        files.remove(*(paths.figure(profile, artifact, part) for part in parts))
         raise
     made = (output, record, record.with_suffix(".csv"))
     stamps.write(output.with_suffix(".done"), filter(Path.exists, made))  # not every notebook has a record
@@ -272,7 +271,9 @@ def report(arguments) -> int:
     from paperlib.artifacts import report
     from paperlib.profiles import reading
 
-    gaps = report.write(arguments.profile, reading.content_of(arguments.profile)["title"])
+    content = reading.content_of(arguments.profile)
+    title = content.get("title", arguments.profile) if isinstance(content, dict) else arguments.profile
+    gaps = report.write(arguments.profile, title)
     ending = f", with gaps: {', '.join(gaps)}." if gaps else "."
     written = [paths.RESULTS / arguments.profile / f"REPORT.{end}" for end in ("md", "html")]
     print(f"{paths.shown(written[0])} (and .html) written{ending}")

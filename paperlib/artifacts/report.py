@@ -2,6 +2,8 @@
 
 import csv
 import os
+from collections.abc import Callable
+from functools import wraps
 from html import escape
 
 from markdown_it import MarkdownIt
@@ -36,12 +38,15 @@ def write(profile: str, title: str) -> list[str]:
     opening = _opening(profile)  # first, because it learns words of committed records
     for artifact in reading_order():
         try:
-            found[artifact] = records.load(folder / f"{artifact}.json")
+            record = records.load(folder / f"{artifact}.json")
+            sections.append(_section(record, profile))
+            found[artifact] = record
         except errors.Refused as problem:
             gaps.append(artifact)
             sections.append(gap(artifact, profile, str(problem)))
-        else:
-            sections.append(_section(found[artifact], profile))
+        except Exception as problem:  # a record may follow the schema and lack what its artifact shows
+            gaps.append(artifact)
+            sections.append(gap(artifact, profile, f"Its record cannot be shown ({_named(problem)})."))
     begin = f"# What was measured: profile `{profile}`\n\n{opening}"
     begin += f"{title}. Every number below is rendered from the records in this folder."
     text = "\n\n".join([begin, "## The claims", ledger(found), *sections, "## Published by others", published()])
@@ -51,9 +56,27 @@ def write(profile: str, title: str) -> list[str]:
     return gaps
 
 
+def _named(problem: Exception) -> str:
+    """An exception in one line: "KeyError: 'title'"."""
+    return " ".join(f"{type(problem).__name__}: {problem}".split())
+
+
+def _or_gap(part: Callable[..., str]) -> Callable[..., str]:
+    """Decorator of a function that returns a part of the report: where it fails, a marked gap takes its place."""
+
+    @wraps(part)
+    def made(*given) -> str:
+        try:
+            return part(*given)
+        except Exception as problem:  # whatever the records and files hold, the rest of the report is written
+            return f"**Gap.** This part cannot be shown ({_named(problem)}).\n\n"
+
+    return made
+
+
 def _html(text: str) -> str:
     """The report as HTML: an anchor at each section, and before the first one a list that links to all of them."""
-    markdown, entries, contents_at = MarkdownIt("commonmark").enable("table"), [], None
+    markdown, entries, contents_at = MarkdownIt("commonmark", {"html": False}).enable("table"), [], None
     tokens = markdown.parse(text)
     for i, token in enumerate(tokens):
         if token.type == "heading_open" and token.tag == "h2":
@@ -69,6 +92,7 @@ def _html(text: str) -> str:
     return f'{parts[0]}<nav aria-label="Contents"><ul>\n{listed}\n</ul></nav>\n{parts[1]}'
 
 
+@_or_gap
 def _opening(profile: str) -> str:
     """How this run compares with the committed one, or nothing without one; free of whatever differs between machines.
 
@@ -86,6 +110,7 @@ def reading_order() -> list[str]:
     return contents.order(name for name in paths.notebooks() if artifacts.source(name))
 
 
+@_or_gap
 def ledger(artifact_records: dict[str, dict]) -> str:
     """The verdicts on all claims as a Markdown table; `artifact_records` maps artifacts to records."""
     lines = ["| claim | what it says | verdict | what was measured |", "|---|---|---|---|"]
@@ -139,6 +164,7 @@ def _provenance(record: dict) -> str:
     ).format(**provenance(record))
 
 
+@_or_gap
 def published() -> str:
     """A table of numbers from other papers, on other networks and data, each with its source."""
     lines = ["Not measured here, and on other networks and data than the tables above; each with its source.", ""]

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import numpy as np
 
-from paperlib import errors, files, paths
+from paperlib import errors, files
 
 DTYPE = np.dtype([("x", np.int16), ("y", np.int16), ("t", np.int64), ("p", bool)])  # t in microseconds; p: ON
 SLICES = ("time", "number")

@@ -15,7 +15,6 @@ from pathlib import Path
 from threading import RLock
 
 import torch
-from filelock import FileLock
 from tqdm import tqdm
 
 from paperlib import arithmetic, errors, files, paths, processes
@@ -58,8 +57,7 @@ def trained(experiment: AnyExperiment, *, device: str = "auto", progress: bool =
     """
     errors.refuse_while_planning("trains")
     device, folder = resolve(device), experiment.folder
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):  # two processes may need the same network at once
+    with files.locked(folder / ".lock"):  # two processes may need the same network at once
         if not is_trained(experiment):
             _train(experiment, device, progress)
         try:
@@ -169,7 +167,7 @@ def _train(experiment: AnyExperiment, device: str, progress: bool, tag: str = ""
     except errors.Refused as problem:
         raise errors.Refused(f"{experiment}: {problem}") from None
     _keep(experiment, network, data_sha256=data.sha256)
-    state.unlink(missing_ok=True)
+    files.remove(state)
 
 
 def _peak(row: dict) -> str:
@@ -179,7 +177,6 @@ def _peak(row: dict) -> str:
 def _keep(experiment: AnyExperiment, network: Network, *, data_sha256: str | None) -> None:
     weights = loop.to_bytes({name: value.cpu() for name, value in network.state_dict().items()})
     content = {"experiment": experiment.content, "weights_sha256": files.sha256(weights), "data_sha256": data_sha256}
-    experiment.folder.mkdir(parents=True, exist_ok=True)
     files.write_atomically(experiment.folder / "weights.pt", weights)
     files.write_atomically(experiment.folder / "checkpoint.json", json.dumps(content, indent=1).encode())
 
@@ -192,7 +189,7 @@ def _start_worker(prepare: Callable[[], object] | None) -> None:
 
 
 def _train_quietly(experiment: Experiment, device: str, tag: str) -> None:
-    with FileLock(experiment.folder / ".lock"):
+    with files.locked(experiment.folder / ".lock"):
         if not is_trained(experiment):
             _train(experiment, device, progress=False, tag=tag)
 

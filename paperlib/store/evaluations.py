@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
 from tqdm import tqdm
 
 from paperlib import arithmetic, errors, files
@@ -149,8 +148,7 @@ class _Store:
         if isinstance(attack, Beginning):
             return _cut(self._known(attack.whole, wanted), attack.options["steps"])
         path = self._path(attack)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_suffix(".lock")):  # two notebooks may need the same flags at once
+        with files.locked(path.with_suffix(".lock")):  # two notebooks may need the same flags at once
             known = self._kept(attack)
             missing = wanted & (known["flags"] == UNKNOWN)
             if not missing.any():
