@@ -319,7 +319,9 @@ def test_differences_have_the_interval_that_there_is():
         assert attacked[4] == pytest.approx(100 * rows[0]["value"]) and attacked[5] == single
         assert attacked[0] == (PALE if single else hue(training))
         shown = differences(found, **wanted)
-        assert shown == (paired if single else rows) and all(r["low"] is not None for r in shown)
+        assert shown == rows and all(r["low"] is not None for r in shown)
+        assert [r["over"] for r in rows] == ["samples" if single else "seeds and samples"]
+        assert not single or [r["value"] for r in rows] == [r["value"] for r in paired]
 
 
 def test_equal_cost_is_drawn_under_both_budgets_with_its_passes():
@@ -616,7 +618,7 @@ def test_the_tables_of_the_ablation_hold_every_mean_and_every_difference():
     means, differences, weak, weak_differences = map(cells, artifacts.table(found).split("\n\n"))
     assert means[0] == ["training", "interval over", "clean", "PGD-20, 8/255", "PGD-20, 16/255"]
     assert weak[0][2:5] == ["uniform noise, 8/255", "sign noise, 8/255", "FGSM, 8/255"] and len(weak[0]) == 2 + 6
-    over = ["3 seeds"] * 4 + ["50 images"] * 6
+    over = ["3 networks and 50 images"] * 4 + ["50 images of one network"] * 6
     assert [line[:2] for line in means[1:]] == [[title(name), n] for name, n in zip(TEN, over, strict=True)]
     for training, (_, *line), (_, *others) in zip(TEN, means[1:], weak[1:], strict=True):
         rows = select(found, quantity="mean accuracy", training=training, budget=None)
@@ -627,9 +629,9 @@ def test_the_tables_of_the_ablation_hold_every_mean_and_every_difference():
     by_name = {line[0]: line for line in differences[1:]}
     wanted = {"training": "sr", "eps_255": 16, "budget": None} | PGD_20
     (sr,) = select(found, quantity="difference", against="vanilla", **wanted)
-    assert by_name["SR - vanilla"][1] == "3 seeds" and by_name["SR - vanilla"][-1] == points(sr)
-    (l2,) = select(found, quantity="paired difference", against="l2", **wanted)
-    assert by_name["SR - exact l2"][1] == "50 images" and by_name["SR - exact l2"][-1] == points(l2)
+    assert by_name["SR - vanilla"][1] == "3 networks and 50 images" and by_name["SR - vanilla"][-1] == points(sr)
+    (l2,) = select(found, quantity="difference", against="l2", **wanted)
+    assert by_name["SR - exact l2"][1] == "50 images of one network" and by_name["SR - exact l2"][-1] == points(l2)
 
 
 @pytest.mark.parametrize(("artifact", "part"), [("tab-ablation", "equal-cost"), ("tab-cost", "")])

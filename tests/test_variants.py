@@ -73,7 +73,7 @@ def study(judged=None, chosen=None):
         (
             {(FOURTH, 0.03): (95, 40, 31)},
             {},
-            "No single change of SR's penalty matters clearly; the largest: h = 0.1, +1 points",
+            "No single change of SR's penalty matters clearly, the largest is h = 0.1, +1 points",
         ),
     ],
 )

@@ -77,8 +77,8 @@ def clear(row: dict) -> int:
 
     Over samples alone it says nothing of other networks that are trained alike, so it decides nothing about a training.
     """
-    if row["low"] is None or row["low"] <= 0 <= row["high"] or row["over"] == labels.SAMPLES:
-        return 0
+    if row["over"] in (None, labels.SAMPLES) or row["low"] == row["high"] or row["low"] <= 0 <= row["high"]:
+        return 0  # an interval over seeds without width: they agree by chance, the mean is not known exactly
     return 1 if row["low"] > 0 else -1
 
 
