@@ -61,7 +61,7 @@ eps_255: float = 32.0  # radius of every attack, in units of 1/255
 pgd_steps: int = 20  # steps of PGD, each of length 2.5 ε / steps
 long_steps: int = 20  # steps of APGD
 queries: int = 300  # of Square, which starts where APGD ended
-tolerance: float = 0.02  # how much clean accuracy the choice of λ may cost
+tolerance: float = 0.05  # how much clean accuracy the choice of λ may cost
 samples: int = 100  # validation images that choose λ, and as many test images that judge
 device: str = "auto"  # auto, cpu, cuda or mps
 

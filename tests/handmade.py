@@ -197,10 +197,22 @@ def maps_record(artifact, flags, eps_255, scale):
 
 
 def lambda_record(artifact, flags, eps_255, _):
+    eps = eps_255[-1]
+    worst = protocols.strongest(eps, steps=20, long_steps=20, queries=30)
+    others = {"at+sr": [FOUR[2], *(("at+sr", lam) for lam in LAMBDAS)], "l2": [FOUR[0], RIVALS[3]]}
     swept = [FOUR[0], *(("sr", lam) for lam in LAMBDAS)]
-    found = evaluations(swept, [None, standard("pgd", eps_255[-1] / 255)], **flags)
-    rows = accuracy.mean_rows(found) + accuracy.accuracy_rows(found)
-    return record(artifact, rows + accuracy.choice_rows(found, 0.02, used=0.01))
+    found, rest = (
+        evaluations(networks, [None, standard("pgd", eps / 255), worst], **flags)
+        for networks in (swept, [*others["at+sr"], RIVALS[3]])
+    )
+    rows = accuracy.mean_rows(found) + accuracy.accuracy_rows(found) + accuracy.choice_rows(found, 0.02, used=0.01)
+    sweeps = {
+        training: [e.experiment for e in found + rest if (e.experiment.defense, e.labels.get("lam")) in networks]
+        for training, networks in others.items()
+    }
+    return record(
+        artifact, rows + accuracy.weight_rows(found + rest, sweeps, 0.02, used={"at+sr": 0.01, "l2": 3}.__getitem__)
+    )
 
 
 def widths_record(artifact, flags, eps_255, _):
