@@ -484,7 +484,7 @@ def test_a_written_profile_is_the_papers_with_imported_networks(released):
     only = {"fig-lambda": {"lambdas": [], "seeds": [42]}, "fig-attack-ladder": {"substitute": "vanilla"}}
     only |= {"tab-blackbox": {"substitutes": []}, "tab-poisson-eot": {"trainings": []}}
     only |= {"tab-masking-checklist": {"substitute": "vanilla"}, "fig-timesteps-and-leak": {"lambdas": []}}
-    only |= {"fig-sr-variants": {"variants": []}}
+    only |= {"fig-sr-variants": {"variants": []}, "fig-gradient-maps": {"matched": {}}}
     on_events = ("tab-events", "fig-random-vs-adversarial-events", "fig-spikes-events")
     only |= dict.fromkeys(on_events, {"trainings": []})
     only |= dict.fromkeys(("tab-ablation", "tab-cost"), {"passes": 0})

@@ -202,7 +202,7 @@ def clustered_rank_correlation(
     drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), RESAMPLES)
     almost = 1 - 12 / (n**3 - n)  # as in `rank_correlation`
     centre, resampled = (
-        np.arctanh(np.clip(values, -almost, almost)) for values in (r, correlations(members @ drawn.T))
+        np.arctanh(np.clip(values, -almost, almost)) for values in (r, correlations(members.astype(float) @ drawn.T))
     )
     spread = np.nanstd(resampled, ddof=1)
     if spread < 1e-9:  # all resamples have one perfect order: as `rank_correlation` of so many pairs as clusters
