@@ -50,7 +50,7 @@ samples: int = 250  # test images measured and attacked by PGD; as many validati
 strong_samples: int = 100  # test images that the strongest attack is made on
 long_steps: int = 20  # its steps of APGD
 queries: int = 300  # its forward passes of Square, behind APGD
-matched: dict = {"exact-l1": [0.07, 0.1], "l2": [3.0]}  # two trainings, with weights tried for equal magnitude
+matched: dict = {"exact-l1": [0.07, 0.1], "l2": [3]}  # two trainings, with weights tried for equal magnitude
 matched_seeds: list[int] = [0, 1, 2]  # a network each
 device: str = "auto"  # auto, cpu, cuda or mps
 

@@ -392,8 +392,8 @@ def test_the_headline_of_c5_sets_the_two_correlations_side_by_side():
     [
         (0.96, 0.4, CLEAR, True),  # the first training is sparser and more robust
         (0.96, 0.4, AGAINST, False),
-        (1.1, 2.5, CLEAR, False),  # the second is sparser
-        (1.1, 2.5, AGAINST, True),
+        (1.1, 1.5, CLEAR, False),  # the second is sparser
+        (1.1, 1.5, AGAINST, True),
         (0.96, 0.4, UNSURE, None),
         (0.7, 0.4, CLEAR, None),  # the magnitudes are not equal
     ],

@@ -82,19 +82,24 @@ def headline(record: dict) -> str:
 
 def box(record: dict) -> Iterable[Line]:
     """A line for each question about the participation number, one for l1, one for the intervention."""
-    yield _line(record, "Across networks the sparser gradients belong to the more robust ones.", labels.NETWORKS)
-    yield _line(record, "They do within trainings.", labels.WITHIN_TRAININGS)
-    yield _line(record, "They do within SR, over λ.", labels.WITHIN_SR)
-    yield _line(record, "They do at a given ‖g‖₁.", labels.NETWORKS, given=True)
-    yield _line(record, "They do at a given ‖g‖₁ within trainings.", labels.WITHIN_TRAININGS, given=True)
-    statement = "The smaller ‖g‖₁ belongs to the more robust network, at a given participation number."
+    yield _line(record, "Across networks, sparser gradients go with more robustness.", labels.NETWORKS)
+    yield _line(record, "Within trainings, sparser gradients go with more robustness.", labels.WITHIN_TRAININGS)
+    yield _line(record, "Within SR, over λ, sparser gradients go with more robustness.", labels.WITHIN_SR)
+    yield _line(record, "At a given ‖g‖₁, sparser gradients go with more robustness.", labels.NETWORKS, given=True)
+    yield _line(
+        record,
+        "At a given ‖g‖₁ within trainings, sparser gradients go with more robustness.",
+        labels.WITHIN_TRAININGS,
+        given=True,
+    )
+    statement = "At a given participation number, a smaller ‖g‖₁ goes with more robustness."
     yield _line(record, statement, labels.NETWORKS, given=True, size=MAGNITUDE)
     ratios, differences = contrast(record)
     for row in under(differences, labels.WORST):
         sparser = math.copysign(1, 1 - ratios[SPARSITY]["value"])  # -1 where the second training's are sparser
         holds = {1: True, -1: False, 0: None}[int(clear(row) * sparser)] if is_matched(ratios) else None
         yield Line(
-            holds, "Of two trainings with equal ‖g‖₁ the one with the sparser gradients is more robust.", told(record)
+            holds, "Of two trainings of equal ‖g‖₁, that with the sparser gradients is more robust.", told(record)
         )
 
 

@@ -177,8 +177,8 @@ def clustered_rank_correlation(
     With `given` = z, (n,), it is the partial correlation (r_xy - r_xz r_yz) / √((1 - r_xz²)(1 - r_yz²)) of the ranks.
 
     The interval is tanh(atanh r ± t s): s is the standard deviation of atanh r over resamples of whole clusters, and t
-    is Student's with as many degrees of freedom as clusters, less 1.  In simulations of 7 or 10 clusters of 3 to 5
-    pairs it covers the true value in 94 to 99 of 100 cases; the percentiles of the same resamples do in 86 to 97.
+    is Student's with as many degrees of freedom as clusters, less 1.  In simulations of 5 to 10 clusters of 3 to 5
+    pairs it covers the true value in 94 to 99 of 100 cases; the percentiles of the same resamples do in 85 to 97.
     Fewer than `CLUSTERS` clusters allow no interval.
     """
     x, y = _paired(_values(x), _values(y))
