@@ -129,6 +129,8 @@ def test_the_weights_of_nearest_magnitude_are_compared_by_seed():
     clean, pgd = select(rows, quantity="matched difference")
     assert clean["attack"] == "clean" and pgd["attack"] == "pgd"
     assert pgd["value"] == pytest.approx((0.9 - 0.4 + 0.7 - 0.6) / 2) and pgd["seeds"] == [0, 1]
+    others = predictors.matched_rows(gradients_of(nets[4:], size[4:]), sparsity, evaluations, ["exact-l1", "l2"])
+    assert {r["lam"] for r in others} == {0.1}  # of the networks with gradients alone
     turned = predictors.matched_rows(gradients_of(nets, size), sparsity, evaluations, ["l2", "exact-l1"])
     assert only(turned, attack="pgd")["value"] == pytest.approx(-pgd["value"])
 

@@ -87,11 +87,11 @@ def matched_rows(
 ) -> list[dict]:
     """Two trainings at weights of about equal ‖g‖₁: ratios of their sizes and differences of their accuracies (C5).
 
-    `gradient` maps experiment keys to ∇ₓ f_y on images that nothing else is measured on, (N, ...).  Of the weights of
-    the two `trainings` those are taken at which the medians of l1, as geometric means over the seeds that both have,
-    are nearest.  "matched ratio" is a size of the first training, by `sparsity_rows`, over that of the second, and
-    "matched difference" is the accuracy of the first less that of the second; both are paired by seed.  There are no
-    rows without trainings, nor where no two weights have a seed and gradients in common.
+    `gradient` maps the keys of the networks to choose from to ∇ₓ f_y, (N, ...), on images that decide nothing else.  Of
+    the weights of the two `trainings` those are taken at which the medians of l1, as geometric means over the seeds
+    that both have, are nearest.  "matched ratio" is a size of the first training, by `sparsity_rows`, over that of the
+    second, and "matched difference" is the accuracy of the first less that of the second; both are paired by seed.
+    There are no rows without trainings, nor where no two weights have a seed and gradients in common.
 
     Refuses a number of trainings other than two and none.
     """
@@ -99,7 +99,8 @@ def matched_rows(
         return []
     if len(trainings) != 2:
         raise errors.Refused(f"matched names {', '.join(trainings)}; it must name two trainings, or none.")
-    pairs = _matched(gradient, {e.experiment.key: e.experiment for e in evaluations}.values(), *trainings)
+    networks = {e.experiment.key: e.experiment for e in evaluations if e.experiment.key in gradient}
+    pairs = _matched(gradient, networks.values(), *trainings)
     if not pairs:
         return []
     both = [e for pair in pairs for e in pair]
@@ -128,7 +129,7 @@ def _matched(
     nearest, matched = np.inf, []
     for a, b in itertools.product(weights[first], weights[second]):
         pairs = [(a[seed], b[seed]) for seed in a if seed in b]
-        medians = np.array([[gradients.l1(gradient[e.key]).median() for e in pair] for pair in pairs])
+        medians = np.array([[float(gradients.l1(gradient[e.key]).median()) for e in pair] for pair in pairs])
         if not medians.size or not medians.all():
             continue
         distance = abs(np.diff(np.log(medians)).mean())
