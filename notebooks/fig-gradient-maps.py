@@ -65,7 +65,7 @@ from paperlib.profiles import selections
 
 run = runs.begin("fig-gradient-maps", globals())
 observed = selections.swept(run.profile)
-trained = [e for name, lams in matched.items() for e in selections.sweep(run.profile, lams, matched_seeds, name)]
+trained = selections.matched(run.profile, matched, matched_seeds)
 networks = selections.once(observed + trained)
 pgd = attacks.standard("pgd", eps_255 / 255, steps=pgd_steps)
 strongest = protocols.strongest(eps_255, steps=pgd_steps, long_steps=long_steps, queries=queries)
