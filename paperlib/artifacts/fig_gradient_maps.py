@@ -146,7 +146,7 @@ def figure(record: dict) -> Figure:
         row = correlation(record, size, labels.NETWORKS)
         scatter(select(record, quantity=size), robust, row["experiments"], ax)
         ax.set(xlabel=label)
-        ax.set_title("a large dot a configuration, the mean of its networks" if size == SPARSITY else "", fontsize=8)
+        ax.set_title("large: mean of a training at one λ; hollow: in no correlation", fontsize=8)
     scatters[1].sharey(scatters[0])
     scatters[0].set_ylabel(f"accuracy under {attack(row)} at {radius(row)}, %")
     names = trainings(record)

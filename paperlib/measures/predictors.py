@@ -71,7 +71,7 @@ def _over_configurations(
 ) -> statistics.Interval:
     """The correlation of `sizes` with the accuracies of `networks`, `given` other sizes, `within` trainings or not."""
     if not networks:
-        return NOTHING
+        return NOTHING._replace(method="no network of this kind with gradients")
     configurations = [repr(e.experiment.labels) for e in networks]
     trainings = [e.experiment.defense for e in networks] if within else None
     accuracies = [e.flags.mean() for e in networks]
