@@ -12,8 +12,9 @@
  "arrays": {name: nested lists}}                                     (only where a figure needs them)
 
 `low` and `high` are a 95 % interval, and `over` says what it is taken over: "seeds and samples", "seeds", "samples",
-"pairs", "draws", "networks", "steps"; null where there is no interval.  NaN and infinity are stored as null.  Seconds,
-host and date differ between runs, so they are kept apart in `*.run.json`: equal numbers give equal bytes.
+"pairs", "draws", "networks", "configurations" (networks of one training and λ), "steps"; null where there is none.  NaN
+and infinity are stored as null.  Seconds, host and date differ between runs, so they are kept apart in `*.run.json`:
+equal numbers give equal bytes.
 """
 
 import csv

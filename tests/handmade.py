@@ -187,11 +187,20 @@ def attacks_record(artifact, flags, eps_255, _):
 
 
 def maps_record(artifact, flags, eps_255, scale):
-    robust = evaluations([*FOUR, ("sr", LAMBDAS[1])], [standard("pgd", eps_255[-1] / 255)], **flags)
-    gradients = {e.experiment.key: gradient(e.experiment, scale) for e in robust}
-    rows = [r for e in robust for r in predictors.sparsity_rows(e.experiment, gradients[e.experiment.key])]
-    rows += predictors.correlation_rows(rows, robust) + accuracy.accuracy_rows(robust)
-    first = {e.experiment.defense: e.experiment.key for e in reversed(robust[: -len(flags["seeds"])])}
+    """Of the paper's trainings, SR at two λ, and two penalties of which the second has gradients of equal l1."""
+    attacks = [
+        standard("pgd", eps_255[-1] / 255),
+        protocols.strongest(eps_255[-1], steps=20, long_steps=20, queries=30),
+    ]
+    observed = evaluations([*FOUR, ("sr", LAMBDAS[1])], attacks, **flags)
+    trained = evaluations([RIVALS[-1], RIVALS[3]], [None, *attacks], **flags)
+    networks = {e.experiment.key: e.experiment for e in observed + trained}
+    gradients = {key: gradient(e, scale) for key, e in networks.items()}
+    rows = [r for key, e in networks.items() for r in predictors.sparsity_rows(e, gradients[key])]
+    rows += predictors.correlation_rows(rows, observed)
+    rows += predictors.matched_rows(gradients, rows, trained, ["exact-l1", "l2"])
+    rows += accuracy.accuracy_rows([e for e in observed + trained if e.attack])
+    first = {e.defense: key for key, e in reversed(networks.items()) if e.options.get("lam") != LAMBDAS[1]}
     maps = {name: records.array(gradients[first[name]][:2]) for name, _ in FOUR}
     return record(artifact, rows, {"images": np.linspace(0, 1, 32).reshape(2, 1, 4, 4).tolist(), "maps": maps})
 

@@ -141,6 +141,13 @@ def swept(profile: Profile) -> list[AnyExperiment]:
     return once(experiments)
 
 
+def matched(profile: Profile, weights: dict[str, list[float]], seeds: list[int]) -> list[Experiment]:
+    """The networks of each training at each of its weights λ with each seed; none if the profile lacks a training."""
+    if not weights.keys() <= (profile.trainings | profile.rivals).keys():
+        return []
+    return [e for training, lambdas in weights.items() for e in sweep(profile, lambdas, seeds, training)]
+
+
 def variants(
     profile: Profile,
     forms: list[str],
