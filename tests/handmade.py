@@ -187,16 +187,20 @@ def attacks_record(artifact, flags, eps_255, _):
 
 
 def ladder_record(artifact, flags, eps_255, _):
-    """At one radius more than the ladder's; Square breaks one image after another as its queries are spent."""
+    """In two phases, at one radius more than the ladder's; one image after another breaks while Square searches."""
     budget = {"steps": 20, "long_steps": 20, "queries": 300}
-    rungs = protocols.rungs(eps_255[-1], **budget)
-    others = [standard("pgd", eps_255[0] / 255), protocols.strongest(eps_255[0], **budget)]
-    found = evaluations(FOUR, [None, *rungs, *others], **flags)
+    noise, fgsm, pgd, apgd, worst = protocols.rungs(eps_255[-1], **budget)
+    weak, strong = [None, noise, fgsm, pgd], [apgd, worst]
+    if len(eps_255) > 1:
+        weak.append(standard("pgd", eps_255[0] / 255))
+        strong.append(protocols.strongest(eps_255[0], **budget))
+    wide = evaluations(FOUR, weak, n=100, **flags)
+    narrow = accuracy.in_two_phases(evaluations(FOUR, strong, **flags), wide)
+    found = wide + narrow
     rows = accuracy.mean_rows(found) + accuracy.difference_rows(found, "sr", "vanilla")
     rows += accuracy.difference_rows(found, "at+sr", "at") + accuracy.accuracy_rows(found) + accuracy.pass_rows(found)
-    searched = [
-        replace(e, passes=e.passes + 5 + np.linspace(300, 0, len(e.flags))) for e in found if e.attack == rungs[-1]
-    ]
+    spent = np.linspace(305, 5, len(narrow[0].flags))
+    searched = [replace(e, passes=e.passes + spent) for e in narrow if e.attack == worst]
     return record(artifact, rows + queries.query_rows(searched, queries=300))
 
 

@@ -274,8 +274,8 @@ def test_differences_are_those_of_a_slow_count_on_the_same_samples():
     vanilla, first, other = right.values()
     pairs = {("vanilla", FIRST): (first, vanilla), ("vanilla", OTHER): (other, vanilla)}
     pairs |= {("the first", OTHER): (other, first)}
-    for (against, words), (a, b) in pairs.items():
-        r = only(rows, quantity="difference", against=against, attack="worst", **form(words))
+    for (against, changes), (a, b) in pairs.items():
+        r = only(rows, quantity="difference", against=against, attack="worst", **form(changes))
         assert (r["value"], r["low"], r["high"]) == pytest.approx(anova([a * 1 - b * 1], -1, 1))
         assert (r["n"], r["seeds"], r["over"]) == (N, [0], "samples")
     assert not select(rows, quantity="difference", against="the first", **form(FIRST))

@@ -28,7 +28,7 @@ from paperlib.artifacts.tabulating import against, attack_at, pivot, with_passes
 from paperlib.words import attack, hue, title
 
 PLATEAU = 0.01  # share of the images that the last half of the queries may break
-caption = "{data}, {samples} test images, {seeds}"
+caption = "{data}, {samples} test images, {strong_samples} of them under APGD and Square, {seeds}"
 
 
 def headline(record: dict) -> str:
