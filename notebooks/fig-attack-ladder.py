@@ -78,7 +78,7 @@ first, second = run.ask(networks, weak, samples=samples), run.ask(networks, stro
 # * **Square** is a random search that never asks for a gradient. It starts from the better of APGD's two results, with
 #   small windows: a spiking network is piecewise constant, and has steps down that no gradient shows.
 #
-# Images come in two phases: all of them under PGD, the first `strong_samples` under the stronger attacks too. What these
+# Images come in two phases: all under PGD, the first `strong_samples` under the stronger attacks too. What these
 # break beyond PGD on the few is subtracted from what PGD leaves of all, which is more exact than the few alone.
 #
 # An image that PGD or APGD broke is not attacked again. The last rung is the strongest attack here, the same in every
