@@ -201,7 +201,7 @@ def ladder_record(artifact, flags, eps_255, _):
     rows += accuracy.difference_rows(found, "at+sr", "at") + accuracy.accuracy_rows(found) + accuracy.pass_rows(found)
     spent = np.linspace(305, 5, len(narrow[0].flags))
     searched = [replace(e, passes=e.passes + spent) for e in narrow if e.attack == worst]
-    return record(artifact, rows + queries.query_rows(searched, queries=300))
+    return record(artifact, rows + queries.query_rows(searched, queries=300), strong_samples=50)
 
 
 def maps_record(artifact, flags, eps_255, scale):
