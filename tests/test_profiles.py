@@ -135,7 +135,7 @@ def test_its_plan_holds_once_each_network_that_a_notebook_asks_for_and_its_cost_
     assert {e.key for e in selections.swept(profile)} == {e.key for e in asked if not e.is_of_events}
     given = of["fig-gradient-maps"]
     asked += selections.matched(profile, given["matched"], given["matched_seeds"])
-    given = of["fig-attack-ladder"]
+    given = of["tab-masking-checklist"]
     asked += [selections.substitute(profile, given["substitute"], e) for e in selections.first(profile, given["seeds"])]
     given = of["tab-blackbox"]
     for training in given["substitutes"]:
@@ -483,7 +483,7 @@ def test_a_written_profile_is_the_papers_with_imported_networks(released):
     assert released.network == paper.network | {"name": "wrn16"}
     assert (released.data, released.schedule) == ({"name": "cifar100"}, paper.schedule)
     assert "wrn16" in released.title and "vanilla, sr" in released.title
-    only = {"fig-lambda": {"lambdas": [], "seeds": [42]}, "fig-attack-ladder": {"substitute": "vanilla"}}
+    only = {"fig-lambda": {"lambdas": [], "seeds": [42]}}
     only |= {"tab-blackbox": {"substitutes": []}, "tab-poisson-eot": {"trainings": []}}
     only |= {"tab-masking-checklist": {"substitute": "vanilla"}, "fig-timesteps-and-leak": {"lambdas": []}}
     only |= {"fig-sr-variants": {"variants": []}}
