@@ -50,8 +50,8 @@ samples: int = 250  # test images
 rival_seeds: int = 1  # of each rival the first so many networks; of a training all
 strong_eps_255: float = 32.0  # radius of the strongest attack, in units of 1/255
 strong_samples: int = 100  # test images that it is made on
-long_steps: int = 20  # its steps of APGD
-queries: int = 300  # its forward passes of Square, behind APGD
+long_steps: int = 100  # its steps of APGD on each of its two losses
+queries: int = 5000  # its forward passes of Square, behind APGD
 passes: int = 20  # forward and backward passes per training image at equal cost: AT's and exact l1's in 5 epochs
 cost_seeds: int = 1  # networks of each training and rival that it is made on, at equal epochs and at equal cost
 device: str = "auto"  # auto, cpu, cuda or mps
@@ -110,8 +110,8 @@ artifacts.draw(run.record(rows))
 # ## At equal cost
 # Forward and backward passes count alike, although those of double back-propagation are slower (`tab-cost`). Each
 # training is given the number of epochs that comes closest to `passes` passes per image, one at least, and the learning
-# rate falls over these epochs. The attack is the strongest that twenty networks can afford: PGD, then APGD, then Square
-# from where APGD ended, which needs no gradient. PGD alone flatters networks whose gradients mislead, SR's among them
+# rate falls over these epochs. The attack is the strongest one of `fig-attack-ladder`: PGD, then APGD, then Square from
+# where APGD ended, which needs no gradient. PGD alone flatters networks whose gradients mislead, SR's among them
 # (`tab-masking-checklist`).
 
 # %%

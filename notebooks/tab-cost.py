@@ -50,8 +50,8 @@ cost_seeds: int = 1  # networks of each training that are attacked, at equal epo
 strong_eps_255: float = 32.0  # radius of the attack, in units of 1/255
 strong_samples: int = 100  # test images that it is made on
 pgd_steps: int = 20  # its steps of PGD
-long_steps: int = 20  # its steps of APGD
-queries: int = 300  # its forward passes of Square, behind APGD
+long_steps: int = 100  # its steps of APGD on each of its two losses
+queries: int = 5000  # its forward passes of Square, behind APGD
 device: str = "auto"  # auto, cpu, cuda or mps
 
 # %% tags=["asks"]

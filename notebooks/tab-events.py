@@ -46,14 +46,14 @@ profile: str = "laptop"  # which file under params/; its entry `events` names da
 trainings: list[str] = ["vanilla", "sr", "at", "at+sr"]  # which of them are compared
 eps_counts: list[float] = [0.05, 0.1, 0.2]  # radii in counts: events of a cell and frame
 flips: list[int] = [20, 50, 100]  # budgets of whole events
-pgd_steps: int = 10  # steps of PGD, each of length 2.5 ε / steps
+pgd_steps: int = 20  # steps of PGD, each of length 2.5 ε / steps
 flip_steps: int = 10  # rounds in which the attack on whole events spends its budget
 samples: int = 100  # test recordings
 strong_eps_counts: float = 0.1  # radius of the worst case in counts
 strong_flips: int = 50  # budget of the worst case in whole events
 strong_samples: int = 30  # test recordings that both are made on
-long_steps: int = 20  # steps of SA-PGD and of APGD
-queries: int = 200  # forward passes of Square, behind APGD
+long_steps: int = 100  # steps of APGD on each of its two losses
+queries: int = 5000  # forward passes of Square, behind APGD
 device: str = "auto"  # auto, cpu, cuda or mps
 
 # %% tags=["asks"]

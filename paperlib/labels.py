@@ -16,8 +16,11 @@ ATTACK = (  # the labels that name an attack, in the order of its title
 )
 REFERENCE = "reference_"  # prefix of the labels of a second attack, with which the first is compared
 
+ACROSS = NETWORKS, WITHIN_TRAININGS, WITHIN_SR = ("networks", "within trainings", "within SR")  # of a correlation
 EPOCHS, PASSES = "equal epochs", "equal passes"  # budgets of training
 REGIMES = SMOOTH, TRUE = ("surrogate-smooth", "true forward")  # of the forward pass
+BOTH = "seeds and samples"  # value of the label `over`: an interval over networks and samples, both random
+SAMPLES = "samples"  # value of the label `over`: an interval over samples of one network
 SEEDS = "seeds"  # value of the label `over`: an interval over seeds, which tells of other networks, not images alone
 
 

@@ -1,6 +1,7 @@
 """What is said of ten trainings at equal epochs, at equal cost and of what they cost, on records made by hand."""
 
 import ast
+import re
 
 import pytest
 from handmade import PGD_20, cells, record, row
@@ -21,10 +22,9 @@ def worst(shares, budget=PASSES):
 
 
 def against(training, value, low, high, budget=PASSES):
-    """SR minus a training: one seed in common, so that only the pair has an interval."""
-    of = {"training": "sr", "against": training, "budget": budget, "seeds": [0]} | AT_32
-    pair = row("paired difference", value, low, high, over="samples", **of)
-    return [row("difference", value, n=1, **of), pair]
+    """SR minus a training, over two networks each."""
+    of = {"training": "sr", "against": training, "budget": budget, "seeds": [0, 1]} | AT_32
+    return [row("difference", value, low, high, over="seeds and samples", **of)]
 
 
 def at_pgd(training, other, *intervals):
@@ -81,7 +81,7 @@ def test_a_comparison_holds_where_every_radius_is_clear_of_0():
     pairs = ("SR is more robust than vanilla", "AT+SR is more robust than AT", "SR is more robust than AT")
     assert [found[f"{pair} under PGD-20 at every radius."][0] for pair in pairs] == [True, None, False]
     assert found["SR is more robust than vanilla under PGD-20 at every radius."][1] == (
-        "+20.0 points [+10.0, +30.0] at 16/255, +10.0 points [+1.0, +20.0] at 32/255; over 5 seeds"
+        "+20.0 points [+10.0, +30.0] at 16/255, +10.0 points [+1.0, +20.0] at 32/255; over 3 networks"
     )
 
 
@@ -89,7 +89,11 @@ def test_a_comparison_holds_where_every_radius_is_clear_of_0():
 def test_sr_must_beat_every_other_training_at_equal_passes(low, high, holds):
     rows = worst({"sr": 0.5, "vanilla": 0.1, "rat": 0.4}) + against("vanilla", 0.4, 0.3, 0.5)
     ((_, (found, numbers)),) = lines(rows + against("rat", (low + high) / 2, low, high)).items()
-    assert found is holds and numbers.startswith("SR - RAT: ") and numbers.endswith("the least of 2; over 100 images")
+    assert (
+        found is holds
+        and numbers.startswith("SR - RAT: ")
+        and numbers.endswith("the least of 2; over 2 networks and 100 images")
+    )
 
 
 def test_the_headline_compares_sr_with_vanilla_and_at_at_the_radius_that_is_shown():
@@ -149,7 +153,27 @@ def test_both_notebooks_attack_the_same_networks_in_the_same_way():
 def test_the_attack_is_pgd_then_apgd_then_square():
     attack = protocols.strongest(32.0, steps=20, long_steps=10, queries=300)
     assert attack.title == "worst of all" and attack.eps == 32 / 255
-    assert [(m.name, m.gradients, m.queries) for m in attack.members] == [("pgd", 20, 0), ("apgd_square", 10, 300)]
+    assert [(m.name, m.gradients, m.queries) for m in attack.members] == [("pgd", 20, 0), ("apgd_square", 20, 300)]
+    on_events, _ = protocols.worst_on_events(32 / 255, 20, steps=20, long_steps=10, queries=300, flip_steps=4)
+    assert on_events == attack  # within 32/255 of a count
+
+
+STRONGEST = ("pgd_steps", "long_steps", "queries")  # its parameters
+NAMING = {
+    path.stem
+    for path in paths.NOTEBOOKS.glob("*.py")
+    if re.search(r"protocols\.(strongest|rungs|worst_on_events|checklist)\(", path.read_text(encoding="utf-8"))
+}
+
+
+@pytest.mark.parametrize("name", ["smoke", "laptop"])
+def test_the_strongest_attack_is_the_same_in_every_notebook(name):
+    assert {
+        *("fig-attack-ladder", "tab-ablation", "tab-cost", "fig-sr-variants", "fig-timesteps-and-leak"),
+        *("tab-masking-checklist", "tab-events"),
+    } == NAMING
+    given = {artifact: profiles.load(name).parameters(artifact) for artifact in NAMING}
+    assert len({tuple(parameters[key] for key in STRONGEST) for parameters in given.values()}) == 1, given
 
 
 def test_the_readers_own_training_of_the_notebook_is_measured_beside_the_others(monkeypatch):

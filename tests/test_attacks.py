@@ -141,7 +141,7 @@ def test_a_name_belongs_to_one_function(register):
         ("mim", {"alpha": EPS / 5, "steps": 5}, (5, 0)),
         ("apgd", {"steps": 5}, (5, 0)),
         ("sa_pgd", {"steps": 5}, (5, 0)),
-        ("apgd_square", {"steps": 5, "queries": 30}, (5, 30)),
+        ("apgd_square", {"steps": 5, "queries": 30}, (10, 30)),
         ("overwritten_eot", {"alpha": 2.5 * EPS / 5, "steps": 5, "draws": 10}, (50, 0)),
         ("square", {"queries": 30}, (0, 30)),
         ("random_search", {"draws": 30}, (0, 30)),
@@ -438,7 +438,7 @@ PROTOCOLS = {
     "released": protocols.released([4, 8], [7, 10]),
     "widths": protocols.widths(8, [0.25, 0.5, 1, 2], steps=5),
     "rules at": protocols.rules_at(8, [0.25, 1, 2], steps=5),
-    "rungs": protocols.rungs(8, gammas=[0.25, 1.0, 2.0], source=VANILLA, **LONG),
+    "rungs": protocols.rungs(8, **LONG),
     "on events": protocols.on_events([0.5, 1], [5, 20], steps=5, flip_steps=4),
     "random on events": sum(protocols.random_on_events([0.5, 1], [5, 20], [1, 2, 4], steps=5, flip_steps=4), []),
     "worst on events": protocols.worst_on_events(0.5, 20, flip_steps=4, **LONG),
@@ -466,20 +466,21 @@ def test_no_two_attacks_of_a_protocol_share_labels_or_a_title_at_one_radius(name
             assert attack_of.setdefault(key, single) == single
 
 
-def test_the_rungs_climb_and_each_holds_those_below():
-    rungs = PROTOCOLS["rungs"]
-    for lower, upper in zip(rungs, rungs[1:], strict=False):
-        assert upper.members[: len(lower.members)] == lower.members and len(upper.members) > len(lower.members)
-    single = [member for member in rungs[-1].members if isinstance(member, Attack)]
-    assert {member.name for member in single} == {"uniform", "fgsm", "pgd", "sa_pgd", "apgd", "apgd_square"}
-    assert {member.rule.get("name") for member in single} == {
-        *(None, "sigmoid", "atan", "rate", "assg", "pdsg", "triangle", "rectangle", "exponential")
-    }
-    assert isinstance(rungs[-1].members[-1], Transfer)
-    assert [rung.title for rung in rungs] == [
-        *("uniform noise", "up to FGSM", "up to PGD-5", "up to four rules", "up to widths", "up to adaptive rules"),
-        *("up to APGD", "up to Square", "worst of all"),
+def test_the_rungs_climb_to_the_strongest_attack():
+    noise, fgsm, pgd, apgd, last = PROTOCOLS["rungs"]
+    assert last == protocols.strongest(8, **LONG) and {one.eps for one in PROTOCOLS["rungs"]} == {8 / 255}
+    assert [one.title for one in PROTOCOLS["rungs"]] == [
+        *("uniform noise", "FGSM", "PGD-5", "up to APGD", "worst of all")
     ]
+    # each breaks what the one before it breaks: it has it as a member, or begins as it does
+    assert [one.title for one in apgd.members] == ["PGD-5", "APGD-CE-9", "APGD-DLR-9"] and apgd.members[0] == pgd
+    assert [one.title for one in last.members] == ["PGD-5", "APGD-Square-9-20"] and last.members[0] == pgd
+    assert all(not one.rule for one in (*apgd.members, *last.members))
+    images, labels = torch.rand(4, 1, 5, 5), torch.zeros(4, dtype=torch.long)
+    start = replace(pgd, options=pgd.options | {"alpha": 0.0}).bind(seed=3)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(25, 3))
+    noisy = noise.bind(seed=3)(network, images, labels, bounds=(0, 1))
+    assert torch.equal(start(network, images, labels, bounds=(0, 1)), noisy)
 
 
 def test_a_protocol_refuses_what_it_cannot_compare():

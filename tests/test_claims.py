@@ -246,40 +246,71 @@ def test_c3_is_not_measured_where_no_two_networks_were_compared():
 # ---- C5 ----------------------------------------------------------------------------------------------------------
 
 
-def maps_record(number, size):
-    """Rank correlations of robustness with the participation number and with l1, each an interval."""
-    by_name = {"l1": size, "l2": AGAINST, "participation number": number}
-    told = PGD_20 | {"eps_255": 32.0, "n": 29}
-    rows = [row("rank correlation", *interval, sparsity=name, **told) for name, interval in by_name.items()]
+def maps_record(across, within, given, *, l1=(NEITHER,) * 3, contrast=None):
+    """Rank correlations of robustness with the participation number and with l1: three intervals each.
+
+    `contrast` holds the ratios of l1 and participation number and the difference of an experiment at equal magnitude.
+    """
+    told = {"attack": labels.WORST, "eps_255": 32.0, "n": 29}
+    rows, held = [], {"participation number": "l1", "l1": "participation number"}
+    for name, intervals in (("participation number", (across, within, given)), ("l1", l1)):
+        for interval, own in zip(intervals, ({}, {}, {"given": held[name]}), strict=True):
+            rows.append(row("rank correlation", *interval, sparsity=name, **own, **told))
+        for entry, where in zip(rows[-3:], ("networks", "within trainings", "networks"), strict=True):
+            entry["across"] = where
     rows += [row("participation number", 60.0, 50.0, 70.0, training=t, seeds=[0]) for t in TRAININGS]
+    if contrast:
+        pair = {"training": "exact-l1", "lam": 0.1, "against": "l2", "against_lam": 3.0}
+        ratios, difference = contrast
+        rows += [row("matched ratio", *r, sparsity=n, **pair) for n, r in zip(held.values(), ratios, strict=True)]
+        rows.append(row("matched difference", *difference, **pair, **told))
     return record("fig-gradient-maps", rows, arrays={"images": [], "maps": {t: [] for t in TRAININGS}})
 
 
 @pytest.mark.parametrize(
-    ("number", "size", "expected", "magnitude"),
+    ("across", "within", "given", "expected"),
     [
-        (HELPS, HELPS, SUPPORTED, False),
-        (HELPS, NEITHER, SUPPORTED, False),
-        (NEITHER, HELPS, INCONCLUSIVE, True),
-        (HURTS, HELPS, NOT_SUPPORTED, True),
-        (HURTS, HURTS, NOT_SUPPORTED, False),
-        (NEITHER, NEITHER, INCONCLUSIVE, False),
-        (NEITHER, HURTS, INCONCLUSIVE, False),
-        ((-1.0, None, None), (-1.0, None, None), INCONCLUSIVE, False),  # fewer than five networks
-        (UNKNOWN, UNKNOWN, INCONCLUSIVE, False),  # every network equally robust
-        (UNKNOWN, HELPS, INCONCLUSIVE, True),
+        (HELPS, HELPS, HELPS, SUPPORTED),
+        (HELPS, NEITHER, HELPS, INCONCLUSIVE),  # Simpson's paradox
+        (HELPS, HELPS, NEITHER, INCONCLUSIVE),
+        (NEITHER, HELPS, HELPS, INCONCLUSIVE),
+        (HELPS, HURTS, HELPS, NOT_SUPPORTED),
+        (HELPS, HELPS, HURTS, NOT_SUPPORTED),
+        (HURTS, NEITHER, NEITHER, NOT_SUPPORTED),
+        ((-1.0, None, None), (-1.0, None, None), HELPS, INCONCLUSIVE),  # fewer than five configurations
+        (UNKNOWN, UNKNOWN, UNKNOWN, INCONCLUSIVE),  # every network equally robust
     ],
 )
-def test_c5_is_about_the_participation_number(number, size, expected, magnitude):
-    found, reason = verdict("C5", maps_record(number, size))
+def test_c5_is_supported_only_if_all_three_agree(across, within, given, expected):
+    found, reason = verdict("C5", maps_record(across, within, given))
     assert found == expected
-    assert ("magnitude and not sparsity" in reason) == magnitude
-    assert "PGD-20 at 32/255" in reason and "29 networks" in reason
+    assert "worst of all at 32/255" in reason and "29 networks" in reason
+    assert "Rank correlation" in reason and "-0.10 [-0.50, 0.30] across networks" in reason  # l1's
 
 
-def test_c5_tells_both_correlations():
-    _, reason = verdict("C5", maps_record(HELPS, NEITHER))
-    assert "participation number -0.80 [-0.95, -0.40], l1 -0.10 [-0.50, 0.30]" in reason
+def test_c5_says_which_of_the_three_disagree_and_when_it_is_magnitude():
+    _, reason = verdict("C5", maps_record(HELPS, NEITHER, HURTS))
+    number = (
+        "-0.80 [-0.95, -0.40] across networks, -0.10 [-0.50, 0.30] within trainings, 0.70 [0.30, 0.90] at a given l1"
+    )
+    assert number in reason
+    assert "Undecided: within trainings. Against the claim: at a given l1." in reason
+    assert "magnitude and not sparsity" not in reason and "experiment" not in reason
+    _, reason = verdict("C5", maps_record(HELPS, NEITHER, NEITHER, l1=(HELPS,) * 3))
+    assert "Undecided: within trainings and at a given l1." in reason and "magnitude and not sparsity" in reason
+    assert "magnitude" not in verdict("C5", maps_record(HELPS, HELPS, HELPS, l1=(HELPS,) * 3))[1]
+
+
+def test_c5_tells_of_the_experiment_and_whether_magnitudes_were_equal():
+    ratios = [(0.96, 0.8, 1.1), (0.4, 0.3, 0.5)]
+    made = maps_record(HELPS, NEITHER, NEITHER, contrast=(ratios, CLEAR))
+    _, reason = verdict("C5", made)
+    assert (
+        "exact l1 (λ = 0.1) against exact l2 (λ = 3): ‖g‖₁ 0.96 [0.80, 1.10] times, participation number 0.40" in reason
+    )
+    assert "+20.0 points [+10.0, +30.0]" in reason and "not equal" not in reason
+    unequal = maps_record(HELPS, HELPS, HELPS, contrast=([(1.4, 1.2, 1.6), ratios[1]], CLEAR))
+    assert verdict("C5", unequal)[0] == SUPPORTED and "magnitudes are not equal" in verdict("C5", unequal)[1]
 
 
 # ---- sentences ---------------------------------------------------------------------------------------------------
@@ -348,14 +379,43 @@ def test_the_headline_of_the_ratio_tells_where_the_bounds_are_kept_and_where_mos
     assert artifacts.headline(ratio_record(1.0)) == "No ratio was measured with the true forward pass"
 
 
+def test_the_headline_of_c5_sets_the_two_correlations_side_by_side():
+    told = artifacts.headline(maps_record(HELPS, NEITHER, HELPS))
+    assert told.startswith("The rank correlation of participation number and robustness is ")
+    assert told.endswith(" -0.80 across networks and -0.10 within trainings")
+    unknown = artifacts.headline(maps_record(UNKNOWN, HURTS, HELPS))
+    assert " is undefined across networks and 0.70 within trainings" in unknown
+
+
+@pytest.mark.parametrize(
+    ("l1", "number", "difference", "holds"),
+    [
+        (0.96, 0.4, CLEAR, True),  # the first training is sparser and more robust
+        (0.96, 0.4, AGAINST, False),
+        (1.1, 1.5, CLEAR, False),  # the second is sparser
+        (1.1, 1.5, AGAINST, True),
+        (0.96, 0.4, UNSURE, None),
+        (0.7, 0.4, CLEAR, None),  # the magnitudes are not equal
+    ],
+)
+def test_the_box_of_c5_asks_whether_the_sparser_of_two_trainings_is_more_robust(l1, number, difference, holds):
+    made = maps_record(HELPS, HURTS, NEITHER, contrast=([(l1, None, None), (number, None, None)], difference))
+    made["rows"] += [r | {"across": "within SR"} for r in made["rows"] if r.get("across") == "within trainings"]
+    made["rows"] += [r | {"across": "within trainings"} for r in made["rows"] if "given" in r]
+    lines = list(artifacts.module("fig-gradient-maps").box(made))
+    assert [line.holds for line in lines] == [True, False, False, None, None, None, holds]
+
+
 def test_the_headline_of_the_maps_gives_the_means_of_sr_and_vanilla_without_the_networks_of_the_sweep():
-    made = maps_record(HELPS, HELPS)
-    assert artifacts.headline(made).endswith(" is 60 in SR networks and 60 in vanilla networks (one network each)")
+    made = maps_record(HELPS, HELPS, HELPS)
+    assert artifacts.headline(made, "maps").endswith(
+        " is 60 in SR networks and 60 in vanilla networks (one network each)"
+    )
     made["rows"] = [r for r in made["rows"] if r.get("training") != "sr"]
     # three seeds at the λ in use, which stands first, and five at another
     for i, (lam, number) in enumerate([(0.01, 62.0), (0.01, 40.0), (0.01, 51.0)] + [(0.03, 9.0)] * 5):
         made["rows"].append(row("participation number", number, training="sr", lam=lam, seeds=[i]))
-    assert artifacts.headline(records.check(made)).endswith(" is 51 in SR networks and 60 in vanilla networks")
+    assert artifacts.headline(records.check(made), "maps").endswith(" is 51 in SR networks and 60 in vanilla networks")
 
 
 def test_the_headline_of_the_quotient_gives_the_range_over_trainings_at_the_h_in_use():

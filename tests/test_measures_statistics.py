@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from measures_by_hand import anova
+from scipy import stats
 
 from paperlib.errors import Refused
 from paperlib.measures import statistics
@@ -55,11 +57,6 @@ def discordant(both, only_a, only_b, neither):
             statistics.t_interval([1, 2, 3, 4, 5]),
             *(3, 3 - 1.96324, 3 + 1.96324, 5, "Student t 95 % over seeds", "seeds"),
         ),
-        # differences 0.1, 0.2, 0.3: mean 0.2, s = 0.1, t(0.975, 2) = 4.30265, half 4.30265 · 0.1 / √3
-        (
-            statistics.paired_t([10.1, 20.2, 30.3], [10, 20, 30]),
-            *(0.2, 0.2 - 0.24841, 0.2 + 0.24841, 3, "paired t 95 % over seeds", "seeds"),
-        ),
         # Σd² = 4: r = 1 - 24/120 = 0.8; atanh 0.8 = 1.09861, half 1.96 √(1.32 / 2) = 1.59228;
         # tanh(-0.49367) = -0.45714, tanh(2.69089) = 0.99084
         (
@@ -88,7 +85,6 @@ def test_geometric_interval_by_hand():
     ("interval", "value", "method"),
     [
         (statistics.t_interval([0.7]), 0.7, "one seed: no interval"),
-        (statistics.paired_t([0.7], [0.0]), 0.7, "one seed: no interval"),
         (statistics.geometric_interval([0.7]), 0.7, "one seed: no interval"),
         (statistics.rank_correlation([1, 2, 3, 4], [1, 2, 3, 4]), 1, "fewer than 5 pairs: no interval"),
         (statistics.rank_correlation([1] * 5, range(5)), math.nan, "constant input: no rank correlation"),
@@ -211,6 +207,118 @@ def test_rank_correlation_shrinks_with_n():
     assert widths == sorted(widths, reverse=True)
 
 
+# ---- rank correlations of clustered pairs ------------------------------------------------------------------------
+
+
+def in_clusters(rng, *, clusters=10, size=4, shared=0.9):
+    """Numbers (clusters · size,) of which the pairs of a cluster share most, and the cluster of each."""
+    names = np.repeat(np.arange(clusters), size)
+    own = rng.normal(size=clusters * size)
+    return math.sqrt(shared) * rng.normal(size=clusters)[names] + math.sqrt(1 - shared) * own, names
+
+
+def simpson(rng):
+    """Trainings whose sparsities and accuracies fall together, and in which neither depends on the other."""
+    training = np.repeat(np.arange(4), 10)
+    configuration = np.repeat(np.arange(20), 2)
+    return -6.0 * training + rng.normal(size=40), 6.0 * training + rng.normal(size=40), configuration, training
+
+
+def test_without_groups_it_is_spearmans_r_of_scipy_with_ties_and_all():
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 6, (2, 30)).astype(float)
+    interval = statistics.clustered_rank_correlation(x, y, np.arange(30) // 3)
+    assert interval.value == pytest.approx(stats.spearmanr(x, y).statistic)
+    assert (interval.n, interval.over) == (30, "clusters") and "10 clusters" in interval.method
+
+
+def test_a_resample_is_the_correlation_of_the_pairs_written_out():
+    # the slow way: pairs repeated as often as their cluster was drawn, ranked by scipy
+    rng = np.random.default_rng(1)
+    (x, names), (y, _) = in_clusters(rng), in_clusters(rng)
+    y = y.round()
+    drawn = np.random.default_rng(0).multinomial(10, np.full(10, 0.1), statistics.RESAMPLES)[:200]
+    slow = [stats.spearmanr(*np.repeat([x, y], times[names], axis=1)).statistic for times in drawn]
+    fast = statistics._rank_correlations(x, y, None, names * 0, drawn[:, names].T)
+    np.testing.assert_allclose(fast, slow, atol=1e-12)
+
+
+def test_its_interval_and_p_follow_the_formula():
+    rng = np.random.default_rng(2)
+    x, names = in_clusters(rng)
+    y = -x + in_clusters(rng)[0]
+    interval = statistics.clustered_rank_correlation(x, y, names)
+    resampled = []
+    for draw in np.random.default_rng(9).integers(0, 10, (1000, 10)):  # other resamples than its own
+        pairs = np.concatenate([np.flatnonzero(names == name) for name in draw])
+        resampled.append(stats.spearmanr(x[pairs], y[pairs]).statistic)
+    spread = np.arctanh(resampled).std(ddof=1)
+    centre = math.atanh(stats.spearmanr(x, y).statistic)
+    ends = np.tanh([centre - 2.262157 * spread, centre + 2.262157 * spread])  # t(0.975, 9)
+    assert bounds(interval) == pytest.approx(ends, abs=0.03)
+    assert interval.p == pytest.approx(2 * stats.t.sf(abs(centre) / spread, 9), rel=0.5)
+    assert (interval.p < 0.05) == (interval.low > 0 or interval.high < 0)
+
+
+def test_within_groups_it_is_the_weighted_mean_of_the_groups_own_correlations():
+    # without ties the squares of ranks / (n + 1) about 1/2 add up to n (n - 1) / (12 (n + 1)) in each group
+    rng = np.random.default_rng(3)
+    group = np.repeat([0, 1, 2, 3], [12, 5, 7, 1])  # the last says nothing
+    x, y = rng.normal(size=(2, 25))
+    interval = statistics.clustered_rank_correlation(x, y, np.arange(25), groups=group)
+    own = [
+        (n * (n - 1) / (n + 1), stats.spearmanr(x[group == g], y[group == g]).statistic)
+        for g, n in enumerate([12, 5, 7])
+    ]
+    assert interval.value == pytest.approx(sum(w * r for w, r in own) / sum(w for w, _ in own))
+    assert interval.n == 24 and "24 clusters" in interval.method
+
+
+def test_simpsons_paradox_is_seen_through():
+    found = []
+    for seed in range(20):
+        x, y, configuration, training = simpson(np.random.default_rng(seed))
+        across = statistics.clustered_rank_correlation(x, y, configuration)
+        assert across.value < -0.85 and across.high < 0
+        found.append(statistics.clustered_rank_correlation(x, y, configuration, groups=training))
+    assert abs(np.mean([w.value for w in found])) < 0.15
+    assert np.mean([w.low <= 0 <= w.high for w in found]) >= 0.85
+
+
+def test_the_partial_correlation_is_that_of_residuals():
+    # the classic identity: correlate what least squares leave of the ranks of x and y after those of z
+    rng = np.random.default_rng(4)
+    z = rng.normal(size=30)
+    x, y = z + rng.normal(size=30), -z + rng.normal(size=30)
+    ranks = [stats.rankdata(values) for values in (x, y, z)]
+    design = np.column_stack([np.ones(30), ranks[2]])
+    left = [values - design @ np.linalg.lstsq(design, values, rcond=None)[0] for values in ranks[:2]]
+    interval = statistics.clustered_rank_correlation(x, y, np.arange(30) // 3, given=z)
+    assert interval.value == pytest.approx(np.corrcoef(*left)[0, 1])
+    assert abs(interval.value) < abs(stats.spearmanr(x, y).statistic) - 0.2  # z made most of it
+
+
+def test_clusters_of_like_pairs_widen_the_interval_and_it_covers():
+    # the pairs are independent between clusters and neither depends on the other: r is 0
+    rng, found, naive = np.random.default_rng(5), [], []
+    for _ in range(200):
+        (x, names), (y, _) = in_clusters(rng, shared=0.95), in_clusters(rng, shared=0.95)
+        found.append(statistics.clustered_rank_correlation(x, y, names))
+        naive.append(statistics.rank_correlation(x, y))
+    assert np.mean([i.low <= 0 <= i.high for i in found]) >= 0.9
+    assert np.mean([i.low <= 0 <= i.high for i in naive]) < 0.8  # as if 40 pairs were 40 trials
+
+
+def test_one_perfect_order_is_no_certainty_and_too_few_clusters_have_no_interval():
+    perfect = statistics.clustered_rank_correlation(range(10), range(10), range(10))
+    assert perfect.value == 1 and 0.8 < perfect.low < 1 and perfect.high == 1 and perfect.p < 0.01
+    few = statistics.clustered_rank_correlation(range(8), range(8), np.arange(8) // 2)
+    assert few.value == 1 and math.isnan(few.low) and few.method == "fewer than 5 clusters: no interval"
+    for y, held in (([1] * 8, None), (range(8), range(8))):
+        none = statistics.clustered_rank_correlation(range(8), y, range(8), given=held)
+        assert math.isnan(none.value) and none.method.startswith("constant or determined input")
+
+
 # ---- bootstrap ---------------------------------------------------------------------------------------------------
 
 
@@ -251,6 +359,81 @@ def test_bootstrap_repeats_itself_and_shrinks(bootstrap):
     assert constant.low == constant.value == constant.high == pytest.approx(0.1) and constant.n == 3
 
 
+# ---- networks and samples ------------------------------------------------------------------------------------------
+
+tables = st.tuples(st.integers(1, 5), st.integers(1, 12)).flatmap(
+    lambda shape: arrays(int, shape, elements=st.integers(-1, 1))
+)
+
+
+@given(tables)
+def test_a_crossed_interval_is_that_of_an_analysis_of_variance_by_single_values(values):
+    interval = statistics.crossed(values, within=(-1, 1))
+    assert (interval.value, *bounds(interval)) == pytest.approx(anova(values.tolist(), -1, 1), abs=1e-9)
+    assert interval.over == ("samples" if len(values) == 1 else "seeds and samples") and interval.n == values.shape[1]
+    excludes = not interval.low <= 0 <= interval.high
+    assert excludes == (interval.p < 0.05) or max(map(abs, bounds(interval))) == 1  # an end that was cut tells nothing
+
+
+@given(tables, st.integers(0, 1000))
+def test_a_first_phase_on_the_same_samples_changes_nothing(values, seed):
+    wide = np.random.default_rng(seed).integers(-1, 2, values.shape)
+    one, two = (statistics.crossed(values, within=(-1, 1), wide=first) for first in (None, wide))
+    assert one[:4] == pytest.approx(two[:4])
+
+
+def test_two_phases_by_hand_have_the_variance_of_two_disjoint_sets_of_samples():
+    # One network: the strong attack on 4 of 12 samples, of which it breaks one that the cheap one left.
+    wide = np.array([[1, 1, 1, 0, 1, 1, 1, 1, 0, 0, 1, 1]])
+    values = np.array([[1, 1, 0, 0]])
+    interval = statistics.crossed(values, within=(0, 1), wide=wide)
+    assert interval.value == pytest.approx(9 / 12 - 1 / 4)
+    # 8 of 12 samples are of the first phase alone: values minus 2/3 of the cheap flags, with two more around 1/6,
+    own = np.array([1 / 3, 1 / 3, -2 / 3, 0, 1 / 6 - 1 / 2, 1 / 6 + 1 / 2])
+    rest = np.array([1, 1, 1, 1, 0, 0, 1, 1, 0, 1]) * 2 / 3  # and 2/3 of the others, with a 0 and a 1
+    variance = own.var(ddof=1) / 6 + rest.var(ddof=1) / 10
+    freedom = variance**2 / ((own.var(ddof=1) / 6) ** 2 / 5 + (rest.var(ddof=1) / 10) ** 2 / 9)
+    half = stats.t.ppf(0.975, freedom) * variance**0.5
+    centre = own.mean() + rest.mean()
+    assert bounds(interval) == pytest.approx([max(centre - half, 0), min(centre + half, 1)])
+
+
+@pytest.mark.parametrize(
+    ("networks", "n", "N", "spread"),
+    [(3, 25, 25, 0.2), (3, 100, 400, 0.2), (5, 100, 100, 0.6), (3, 250, 250, 0.0), (5, 250, 1000, 0.2)],
+)
+@pytest.mark.parametrize("paired", [False, True])
+def test_crossed_intervals_cover_the_mean_over_other_networks_and_other_samples(networks, n, N, spread, paired):
+    """A flag is right where ease of the sample, skill of the network and chance add up to 0 or more; `wide` to -½."""
+    rng, hits, repeats = np.random.default_rng(0), 0, 300
+    total = (1 + spread**2 + 0.7**2) ** 0.5  # standard deviation of that sum
+
+    def share(mean):
+        return NormalDist().cdf(mean / total)
+
+    for _ in range(repeats):
+        ease = rng.normal(size=N)
+        sums = [
+            mean + ease + spread * rng.normal(size=(networks, 1)) + 0.7 * rng.normal(size=(networks, N))
+            for mean in (0.8, -0.2)
+        ]
+        strong, cheap = ([(of > edge).astype(int) for of in sums] for edge in (0, -0.5))
+        values = strong[0] - strong[1] if paired else strong[0]
+        wide = cheap[0] - cheap[1] if paired else cheap[0]
+        interval = statistics.crossed(values[:, :n], within=(-paired, 1), wide=wide if n < N else None)
+        hits += interval.low <= share(0.8) - paired * share(-0.2) <= interval.high
+    assert 0.90 <= hits / repeats <= 1
+
+
+def test_networks_that_differ_make_a_wider_interval_than_samples_alone():
+    rng = np.random.default_rng(0)
+    values = rng.random((3, 200)) < np.array([[0.5], [0.6], [0.7]])
+    crossed = statistics.crossed(values, within=(0, 1))
+    assert width(crossed) > 2 * width(statistics.wilson(values.ravel()))
+    over_networks = statistics.t_interval(values.mean(1))
+    assert width(crossed) == pytest.approx(width(over_networks), rel=0.3)  # which are what is short here
+
+
 # ---- refusals ----------------------------------------------------------------------------------------------------
 
 
@@ -283,13 +466,25 @@ def test_values_that_cannot_be_used_are_counted_and_refused(function, values, re
 
 
 @pytest.mark.parametrize(
-    ("functions", "two", "one"),
+    ("function", "two", "one"),
     [
-        ((statistics.paired_difference, statistics.mcnemar), [True, False], [True]),
-        ((statistics.paired_t, statistics.rank_correlation), [1.0, 2.0], [1.0]),
+        (statistics.paired_difference, [True, False], [True]),
+        (statistics.mcnemar, [True, False], [True]),
+        (statistics.rank_correlation, [1.0, 2.0], [1.0]),
     ],
 )
-def test_unpaired_input_is_refused(functions, two, one):
-    for function in functions:
-        with pytest.raises(Refused, match="2 and 1 entries"):
-            function(two, one)
+def test_unpaired_input_is_refused(function, two, one):
+    with pytest.raises(Refused, match="2 and 1 entries"):
+        function(two, one)
+
+
+@pytest.mark.parametrize("bad", [[], [True], [[]], [[1.0, math.nan]], [["1"]]])
+def test_values_that_are_not_crossed_are_refused(bad):
+    with pytest.raises(Refused, match="must be"):
+        statistics.crossed(bad, within=(0, 1))
+
+
+@pytest.mark.parametrize("wide", [np.ones((2, 3)), np.ones((1, 4))])
+def test_a_first_phase_of_other_networks_or_fewer_samples_is_refused(wide):
+    with pytest.raises(Refused, match=r"it must be \(2, N\), N of 4 or more"):
+        statistics.crossed(np.ones((2, 4)), within=(0, 1), wide=wide)

@@ -20,7 +20,7 @@ from paperlib.attacks.core import Queried, admitted, whole
 from paperlib.networks import rules
 
 # Parameters of an attack function that are not options: the caller sets them, or no parameter file can hold them.
-CONTEXT = {"network", "images", "labels", "eps", "bounds", "seed", "index", "batch_size", "ascend", "start"}
+CONTEXT = {"network", "images", "labels", "eps", "bounds", "seed", "index", "batch_size", "ascend"}
 TITLED = ("loss", "steps", "queries", "draws")  # options that a title shows
 UNUSUAL = {"restarts": 1, "eot": 1, "norm": "linf"}  # options that a title shows unless they have these values
 NORMS = ("linf", "l2", "l0")
