@@ -49,7 +49,7 @@ long_steps: int = 100  # steps of APGD on each of its two losses
 queries: int = 5000  # forward passes of Square, behind APGD
 seeds: int = 3  # of each training the first so many networks
 samples: int = 1000  # test images, clean and under noise, FGSM and PGD
-strong_samples: int = 200  # of these the first so many under APGD and Square
+strong_samples: int = 60  # of these the first so many under APGD and Square
 checkpoints: list[str] = []  # folders under checkpoints/ to look at instead of the profile's networks
 device: str = "auto"  # auto, cpu, cuda or mps
 

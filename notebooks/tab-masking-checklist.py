@@ -51,7 +51,7 @@ queries: int = 5000  # forward passes of Square, alone and in the strongest atta
 substitute: str = "at"  # the training whose network transferred examples are made on
 scales: list[float] = [0.01, 0.1, 1.0, 10.0, 100.0]  # factors of the logits
 seeds: int = 1  # of each training the first so many networks
-samples: int = 100  # test images
+samples: int = 60  # test images
 checkpoints: list[str] = []  # folders under checkpoints/ to look at instead of the profile's networks
 device: str = "auto"  # auto, cpu, cuda or mps
 
