@@ -17,6 +17,7 @@ ATTACK = (  # the labels that name an attack, in the order of its title
 REFERENCE = "reference_"  # prefix of the labels of a second attack, with which the first is compared
 
 EPOCHS, PASSES = "equal epochs", "equal passes"  # budgets of training
+KEPT = 0.95  # a bound counts as kept where it holds for at least so many samples; C2 about networks is judged by it
 REGIMES = SMOOTH, TRUE = ("surrogate-smooth", "true forward")  # of the forward pass
 SEEDS = "seeds"  # value of the label `over`: an interval over seeds, which tells of other networks, not images alone
 

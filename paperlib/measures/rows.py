@@ -44,27 +44,47 @@ def by_labels(items: Iterable[T], labels: Callable[[T], dict]) -> list[tuple[dic
 
 
 def over_seeds(
-    values: Sequence[tuple[Experiment, np.ndarray]], *, geometric: bool = False, doubts: Sequence[str] = (), **labels
+    values: Sequence[tuple[Experiment, np.ndarray]],
+    *,
+    geometric: bool = False,
+    mark: float | None = None,
+    doubts: Sequence[str] = (),
+    **labels,
 ) -> dict:
     """One row for networks that differ by their seed alone, from the values of each one's samples, (n,) each.
 
     The mean over networks of the share of True, or else of the median of values of 0 or more; see `mean_over_seeds`.
+    Where all flags of all networks are equal, seeds and samples show no spread: the row then has Wilson's interval for
+    the samples of one network, the one with the fewest.
     """
     flags = any(np.asarray(samples).dtype == bool for _, samples in values)
+    known = [np.asarray(samples) for _, samples in values if len(samples)]
+    if flags and len(known) > 1 and len(np.unique(np.concatenate(known))) == 1:
+        fewest = min(known, key=len)
+        interval = statistics.wilson(fewest)
+        if mark is not None:
+            interval, labels = interval._replace(p=statistics.score_test(fewest, mark)), labels | {"mark": mark}
+        return row(interval, [experiment for experiment, _ in values], doubts=doubts, **labels)
     middle, interval = (np.mean, statistics.wilson) if flags else (np.median, median)
     networks = [(e, float(middle(x)) if len(x) else np.nan, partial(interval, np.asarray(x))) for e, x in values]
     limits = (0, 1 if flags else np.inf)
-    return mean_over_seeds(networks, within=limits, geometric=geometric, doubts=doubts, **labels)
+    return mean_over_seeds(networks, within=limits, geometric=geometric, mark=mark, doubts=doubts, **labels)
 
 
 def mean_over_seeds(
-    networks: Sequence[Measured], *, within: tuple[float, float] = (-np.inf, np.inf), geometric: bool = False, **labels
+    networks: Sequence[Measured],
+    *,
+    within: tuple[float, float] = (-np.inf, np.inf),
+    geometric: bool = False,
+    mark: float | None = None,
+    **labels,
 ) -> dict:
     """One row for networks that differ by their seed alone: the mean of their values with Student's t interval.
 
     `networks` holds for each its experiment, its value, and a function that returns its interval over samples, which
     the row has where there is a single value.  NaN is left out.  The interval of the mean is cut to `within`; that of a
-    `geometric` mean is taken of logarithms, and there is none where a value is 0.
+    `geometric` mean is taken of logarithms, and there is none where a value is 0.  With a `mark`, which becomes a
+    label, the row has the p-value of the mean being `mark`.
     """
     known = [(value, interval) for _, value, interval in networks if not np.isnan(value)]
     values = [value for value, _ in known]
@@ -75,9 +95,11 @@ def mean_over_seeds(
     elif not geometric:
         interval = statistics.t_interval(values)
         low, high = np.clip([interval.low, interval.high], *within)
-        interval = interval._replace(low=float(low), high=float(high))
+        p = np.nan if mark is None else statistics.t_interval(np.subtract(values, mark)).p
+        interval = interval._replace(low=float(low), high=float(high), p=p)
     elif min(values) > 0:
         interval = statistics.geometric_interval(values)
     else:
         interval = certain(0.0, len(values), "a network has 0: no geometric interval")
+    labels |= {} if mark is None else {"mark": mark}
     return row(interval, [experiment for experiment, _, _ in networks], **labels)

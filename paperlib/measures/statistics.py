@@ -27,6 +27,7 @@ class Interval(NamedTuple):
     n: int
     method: str
     over: str = "samples"  # what the interval is taken over: "samples", "seeds", "pairs", "draws", "networks", "steps"
+    p: float = float("nan")  # two-sided p-value of the value 0; NaN where there is none
 
 
 def wilson(flags: ArrayLike) -> Interval:
@@ -35,6 +36,16 @@ def wilson(flags: ArrayLike) -> Interval:
     k, n = int(flags.sum()), flags.size
     low, high = stats.binomtest(k, n).proportion_ci(LEVEL, method="wilson")
     return Interval(k / n, float(low), float(high), n, "Wilson 95 %")
+
+
+def score_test(flags: ArrayLike, share: float) -> float:
+    """Two-sided p-value of the score test that `flags`, bool (n,), are True with probability `share`, in (0, 1).
+
+    Wilson's interval holds exactly the shares of which this is 0.05 or more.
+    """
+    flags = _flags(flags)
+    error = np.sqrt(share * (1 - share) / flags.size)
+    return float(2 * stats.norm.sf(abs(flags.mean() - share) / error))
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike) -> Interval:
@@ -62,8 +73,10 @@ def t_interval(values: ArrayLike) -> Interval:
     mean, n = float(values.mean()), values.size
     if n == 1:
         return Interval(mean, np.nan, np.nan, 1, "one seed: no interval", SEEDS)
-    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1) * stats.sem(values))
-    return Interval(mean, mean - half, mean + half, n, "Student t 95 % over seeds", SEEDS)
+    error = float(stats.sem(values))
+    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * error
+    p = float(2 * stats.t.sf(abs(mean) / error, n - 1)) if error > 0 else np.nan
+    return Interval(mean, mean - half, mean + half, n, "Student t 95 % over seeds", SEEDS, p)
 
 
 def geometric_interval(values: ArrayLike) -> Interval:
@@ -71,7 +84,7 @@ def geometric_interval(values: ArrayLike) -> Interval:
     values = _values(values)
     if bad := int((values <= 0).sum()):
         raise Refused(f"{bad} of {values.size} values are not above 0; they have no logarithm.")
-    *ends, n, method, over = t_interval(np.log(values))
+    *ends, n, method, over, _ = t_interval(np.log(values))
     return Interval(*np.exp(ends).tolist(), n, method.replace("Student t", "Student t of logs"), over)
 
 
