@@ -49,7 +49,7 @@ class Claim(NamedTuple):
     id: str
     statement: str
     artifact: str
-    judge: Callable[[dict], tuple]  # record → verdict, reason and, where it has one, p-value
+    judge: Callable[[dict], tuple]  # record → verdict and reason; then, where it has them, p-value and main number
 
 
 class Verdict(NamedTuple):
@@ -59,6 +59,7 @@ class Verdict(NamedTuple):
     verdict: str
     reason: str
     p: float | None = None  # see `p_value`; None: the claim has no p-value
+    main: str = ""  # the number at the middle radius, for a table; empty where `reason` is short enough
     holm: float | None = None  # the same adjusted for all claims of the profile that have one
 
     @property
@@ -99,15 +100,16 @@ def holm(p: Sequence[float]) -> list[float]:
 def multiplicity(found: Sequence[Verdict]) -> str:
     """What 95 % for each of so many verdicts means, what Holm's adjustment does, and which verdicts have none."""
     family = [verdict for verdict in found if verdict.p is not None]
-    outside = [verdict.claim.id for verdict in found if verdict.p is None]
-    without = f"No p-value, and so no adjustment, have: {'; '.join(outside)}." if outside else ""
+    unjudged = ONE_NETWORK, NOT_MEASURED
+    outside = [verdict.claim.id for verdict in found if verdict.p is None and verdict.verdict not in unjudged]
+    without = f"These have no p-value and stand outside: {'; '.join(outside)}." if outside else ""
     if not family:
-        return without
+        return "No verdict has a p-value, so none is adjusted."
     turned = [verdict.claim.id for verdict in family if verdict.adjusted != verdict.verdict]
     text = (
         f"An interval of 95 % misses the truth in {100 * LEVEL:g} % of all runs. Were nothing there, then of "
         f"{len(family)} verdicts that rest on one interval each {LEVEL * len(family):.1f} would be supported or not "
-        f"supported by chance, on average; a claim that needs several intervals at once is supported less often so, and "
+        f"supported by chance, on average; a claim that needs several intervals is supported less often so, and "
         f"more often not supported. Holm's method makes the p-values larger, until the chance of even one such error "
         f"among all {len(family)} is at most {100 * LEVEL:g} %; a verdict stands where its p-value is then below "
         f"{LEVEL:g}. "
@@ -184,21 +186,27 @@ def _against_noise(law: str, attack: str = "pgd", **wanted: str) -> Callable[[di
         at_same_radii = [
             row for row in select(record, quantity="mean gap", noise=law, **wanted) if words.size(row) in costly
         ]
-        return _decide(rows), f"{reason} {_turn(at_same_radii)}".strip(), p_value(rows)
+        return _decide(rows), f"{reason} {_turn(at_same_radii)}".strip(), p_value(rows), _main(rows)
 
     return judge
 
 
+def _main(rows: list[dict]) -> str:
+    """The difference at the middle radius, of an even number the lower one."""
+    middle = rows[(len(rows) - 1) // 2]
+    return f"{points(middle)} at {words.radius(middle)}"
+
+
 def _turn(gaps: list[dict]) -> str:
-    """At which multiples of the attack's size the noise is clearly the milder, and where that ends."""
+    """At which multiples of the attack's size the noise is clearly the milder at every radius, and where that ends."""
     if any(map(of_one_network, gaps)):
         return ""
     factors = sorted({row["factor"] for row in gaps})
     end = next((k for k in factors if not all_above(where(gaps, factor=k))), None)
     milder = [f"{k:g}" for k in factors if end is None or k < end]
     if not milder:
-        return f"Already at {end:g} times the attack's size the noise is not clearly the milder."
-    text = f"The noise is clearly the milder at {listed(milder)} times the attack's size"
+        return f"Already at {end:g} times the attack's size the noise is not clearly the milder at each of these radii."
+    text = f"At each of these radii the noise is clearly the milder at {listed(milder)} times the attack's size"
     return f"{text}, no longer at {end:g} times." if end else f"{text}, the largest that was measured."
 
 
@@ -208,12 +216,12 @@ def _within_bounds(record: dict) -> tuple[str, str]:
     return {True: SUPPORTED, False: NOT_SUPPORTED, None: INCONCLUSIVE}[holds], reason
 
 
-def _on_networks(record: dict) -> tuple[str, str, float | None]:
+def _on_networks(record: dict) -> tuple:
     """By the share of images at most at the bound, of each training and radius: its interval against `KEPT`."""
     of_true = select(record, regime=labels.TRUE)
     rows = [row for row in where(of_true, quantity="at most 3‖g‖₀") if row["low"] is not None]
     if not rows:
-        return INCONCLUSIVE, "No sample has a ratio with the true forward pass.", None
+        return INCONCLUSIVE, "No sample has a ratio with the true forward pass."
     ranges = []
     for eps in dict.fromkeys(row["eps_255"] for row in rows):
         tighter = known(where(of_true, quantity="at most 3·PN", eps_255=eps))
@@ -229,7 +237,7 @@ def _on_networks(record: dict) -> tuple[str, str, float | None]:
             f"{100 * most['value']:.0f} % of the images ({words.title(most['training'])}, {words.radius(most)})."
         )
     above = [row | {end: row[end] - KEPT for end in ("low", "high")} for row in rows]
-    return _decide(above), reason, p_value(above)
+    return _decide(above), reason, p_value(above), ranges[(len(ranges) - 1) // 2]
 
 
 def _range(rows: list[dict]) -> str:
@@ -249,7 +257,7 @@ def _robust_difference(training: str, unit: str = "eps_255") -> Callable[[dict],
         (clean,) = under(rows, labels.CLEAN)
         numbers = ", ".join(f"{points(row)} at {words.radius(row)}" for row in strongest)
         reason = f"Under the worst case of all attacks: {numbers}; clean accuracy: {points(clean)}."
-        return _decide(strongest), reason, p_value(strongest)
+        return _decide(strongest), reason, p_value(strongest), _main(strongest)
 
     return judge
 

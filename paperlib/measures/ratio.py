@@ -87,7 +87,7 @@ class Vulnerabilities(NamedTuple):
 
     @property
     def undetermined(self) -> np.ndarray:
-        """Whether the ratio is not finite, for samples with a gradient: no draw changed f_y, so the draws do not tell."""
+        """Whether the ratio is not finite, for samples with a gradient: no draw changed f_y, so draws do not tell."""
         return (~self.ratio.isfinite())[gradients.l1(self.gradient) > 0].numpy()
 
     @property
