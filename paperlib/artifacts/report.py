@@ -15,8 +15,8 @@ from paperlib.artifacts.reading import percent, select
 from paperlib.profiles import reading as profiles
 
 AGREE = (
-    "They do. No record has an accuracy of the same networks, within the same radius, that lies below the worst case by "
-    "more than chance explains; and no quantity has two values."
+    "They do: no accuracy of the same networks within the same radius lies below the worst case by more than chance "
+    "explains, and no quantity has two values."
 )
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
