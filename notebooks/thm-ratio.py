@@ -178,8 +178,8 @@ artifacts.draw(run.record(rows, arrays))
 # %% [markdown]
 # The upper bound 3‖g‖₀ differs from image to image, and is at most 3 times the number of pixels. So here are the images
 # one by one: how many of them lie within both of their bounds with the true forward pass. Where neither the attack nor
-# any draw changed f_y, the ratio is 0/0 and there is none. Where only the attack changed it, the ratio is larger than
-# these draws can measure, and counts as above the bound.
+# any draw changed f_y, the ratio is 0/0; where only the attack changed it, the ratio is larger than these draws can
+# measure. Such images are undetermined: neither below nor above the bound, and the verdict names their share.
 
 # %%
 artifacts.draw(run.record(rows, arrays), "outcomes")

@@ -18,6 +18,7 @@ REFERENCE = "reference_"  # prefix of the labels of a second attack, with which 
 
 ACROSS = NETWORKS, WITHIN_TRAININGS, WITHIN_SR = ("networks", "within trainings", "within SR")  # of a correlation
 EPOCHS, PASSES = "equal epochs", "equal passes"  # budgets of training
+KEPT = 0.95  # a bound counts as kept where it holds for at least so many samples; C2 about networks is judged by it
 REGIMES = SMOOTH, TRUE = ("surrogate-smooth", "true forward")  # of the forward pass
 BOTH = "seeds and samples"  # value of the label `over`: an interval over networks and samples, both random
 SAMPLES = "samples"  # value of the label `over`: an interval over samples of one network

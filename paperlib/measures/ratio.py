@@ -14,7 +14,7 @@ from torch import Tensor
 
 from paperlib import errors, records, theory
 from paperlib.data.sets import Split
-from paperlib.labels import SMOOTH, TRUE
+from paperlib.labels import KEPT, SMOOTH, TRUE
 from paperlib.measures import statistics
 from paperlib.measures.rows import BATCH, NOTHING, by_labels, mean_over_seeds, median, over_seeds, row
 from paperlib.networks.network import Network
@@ -86,12 +86,17 @@ class Vulnerabilities(NamedTuple):
         return {name: flags.numpy() for name, flags in outcomes.items()}
 
     @property
+    def undetermined(self) -> np.ndarray:
+        """Whether the ratio is not finite, for samples with a gradient: no draw changed f_y, so draws do not tell."""
+        return (~self.ratio.isfinite())[gradients.l1(self.gradient) > 0].numpy()
+
+    @property
     def below(self) -> dict[str, np.ndarray]:
-        """Whether the ratio keeps to each bound, for samples with a gradient and a ratio: the verdict on C2."""
+        """Whether the ratio keeps to each bound, for samples with a gradient and a finite ratio: the verdict on C2."""
         ratio = self.ratio
-        defined = ~ratio.isnan() & (gradients.l1(self.gradient) > 0)
+        determined = ratio.isfinite() & (gradients.l1(self.gradient) > 0)
         bounds = {"at most 3‖g‖₀": self.upper, "at most 3·PN": theory.linear_ratio(self.gradient)}
-        return {name: (ratio <= bound)[defined].numpy() for name, bound in bounds.items()}
+        return {name: (ratio <= bound)[determined].numpy() for name, bound in bounds.items()}
 
     @property
     def sizes(self) -> dict[str, np.ndarray]:
@@ -161,7 +166,7 @@ def measured(
 
 
 def vulnerability_rows(found: Iterable[Vulnerabilities]) -> list[dict]:
-    """For each training, regime and radius, over seeds, where ratios lie; for each network the verdict on C2."""
+    """For each training, regime and radius, over seeds: where ratios lie, and how many keep to each bound (C2)."""
     rows = []
     for labels, group in by_labels(found, lambda v: v.labels):
         for name in group[0].outcomes:
@@ -173,10 +178,11 @@ def vulnerability_rows(found: Iterable[Vulnerabilities]) -> list[dict]:
         rows.append(over_seeds(moved, quantity="draws that moved f_y", **labels))
         correlations = [(v.experiment, v.against_confidence().value, v.against_confidence) for v in group]
         rows.append(mean_over_seeds(correlations, within=(-1, 1), quantity="ratio against confidence", **labels))
-        for v in group:
-            for name, flags in v.below.items():
-                share = statistics.wilson(flags) if len(flags) else NOTHING
-                rows.append(row(share, [v.experiment], quantity=name, **labels))
+        for name in group[0].below:
+            kept = [(v.experiment, v.below[name]) for v in group]
+            rows.append(over_seeds(kept, mark=KEPT, quantity=name, **labels))
+        undetermined = [(v.experiment, v.undetermined) for v in group]
+        rows.append(over_seeds(undetermined, quantity="undetermined", **labels))
     return rows
 
 
