@@ -137,6 +137,9 @@ def test_the_ledger_is_what_claims_say(folder):
 
 
 def test_what_holm_leaves_of_a_verdict_stands_beside_it(folder):
+    for path in folder.glob("*.json"):
+        other = records.load(path)
+        records.save(other | {"rows": [{k: v for k, v in row.items() if k != "p"} for row in other["rows"]]}, path)
     record = records.load(folder / f"{GONE}.json")
     for p, words in ((0.01, "supported, p = 0.02"), (0.04, "inconclusive at this scale, p = 0.08")):  # two verdicts
         for row in reading.select(record, quantity="difference", training="sr"):

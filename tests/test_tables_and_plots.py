@@ -616,9 +616,8 @@ def test_the_mean_quotient_is_drawn_from_the_h_at_which_images_move():
 
 
 def test_gains_of_one_network_have_the_interval_over_images():
-    """The paired difference; the difference over seeds has none."""
     found = made("fig-attack-ladder", seeds=(4,))
-    panel = artifacts.draw(found).axes[1]
+    panel = artifacts.draw(found).axes[2]
     reach = [bars[0].get_segments() for _, _, bars in panel.containers]
     assert len(reach) == 2 and all(np.ptp(segment[:, 0]) > 0 for segments in reach for segment in segments[1:])
 
