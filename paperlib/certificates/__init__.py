@@ -1,0 +1,3 @@
+"""Certificates: proofs that no perturbation within a radius changes the decision of a network."""
+
+from paperlib.certificates.certificate import Certificate, certify, margins
