@@ -16,6 +16,7 @@ INCONCLUSIVE, NOT_MEASURED = "inconclusive at this scale", "not measured"
 SIGNS = {SUPPORTED: "✓", NOT_SUPPORTED: "✗", INCONCLUSIVE: "?", NOT_MEASURED: "–"}
 HOLDS = {True: "holds", False: "does not hold", None: "undecided"}  # in a box
 COST = 0.05  # C1 is judged at radii where the attack costs at least so much accuracy
+CAUTION = "An order of lower bounds is no order of robustness; it depends on the scale of the weights, too."
 TIMES = f"{NOISE_FACTOR} times"
 PAPER = {  # the claims in a sentence each; an entry of `LEDGER` belongs to the one with which its id begins
     "C1": "Spiking networks withstand random noise better than attacks, even when the noise is larger.",
@@ -144,6 +145,29 @@ def _robust_difference(training: str, unit: str = "eps_255") -> Callable[[dict],
     return judge
 
 
+def _certified_difference(training: str) -> Callable[[dict], tuple[str, str]]:
+    """A judge of a training against its baseline by what is proved, at radii where either has `COST` or more of it."""
+
+    def judge(record: dict) -> tuple[str, str]:
+        rows = select(record, quantity="certified difference", training=training, against=BASELINES[training])
+        if not rows:
+            pair = f"{words.title(training)} and {words.title(BASELINES[training])}"
+            return NOT_MEASURED, f"{pair} were not compared."
+        shares = [
+            row
+            for name in (training, BASELINES[training])
+            for row in select(record, quantity="mean certified accuracy", training=name)
+        ]
+        some = [words.size(row) for row in shares if row["value"] >= COST]
+        rows = [row for row in rows if words.size(row) in some]
+        if not rows:
+            return INCONCLUSIVE, f"At no radius are {100 * COST:g} % of the images certified."
+        numbers = ", ".join(f"{points(row)} at {words.radius(row)}" for row in rows)
+        return _decide(rows), f"Certified accuracy: {numbers}. {CAUTION}"
+
+    return judge
+
+
 def _sparsity_matters(record: dict) -> tuple[str, str]:
     """By the rank correlation of the participation number with accuracy under attack, over networks."""
     by_name = {r["sparsity"]: r for r in select(record, quantity="rank correlation")}
@@ -177,6 +201,18 @@ LEDGER = (
     ),
     Claim("C3, alone", "SR is more robust than vanilla training.", "fig-attack-ladder", _robust_difference("sr")),
     Claim("C3, with AT", "AT+SR is more robust than AT.", "fig-attack-ladder", _robust_difference("at+sr")),
+    *(
+        Claim(
+            f"C3, certified, {kind}",
+            f"{name} can be proved robust on more images than {other}.",
+            "fig-certified",
+            _certified_difference(training),
+        )
+        for kind, training, name, other in (
+            ("alone", "sr", "SR", "vanilla training"),
+            ("with AT", "at+sr", "AT+SR", "AT"),
+        )
+    ),
     *(
         Claim(
             f"C4, {name}",
