@@ -18,6 +18,8 @@ REFERENCE = "reference_"  # prefix of the labels of a second attack, with which 
 
 EPOCHS, PASSES = "equal epochs", "equal passes"  # budgets of training
 REGIMES = SMOOTH, TRUE = ("surrogate-smooth", "true forward")  # of the forward pass
+BOTH = "seeds and samples"  # value of the label `over`: an interval over networks and samples, both random
+SAMPLES = "samples"  # value of the label `over`: an interval over samples of one network
 SEEDS = "seeds"  # value of the label `over`: an interval over seeds, which tells of other networks, not images alone
 
 

@@ -7,12 +7,13 @@
  "rows": [{"quantity": "accuracy", ...labels: training, attack, eps_255, ...,
            "value", "low", "high", "over", "method", "n", "seeds", "experiments",
            "published": null or {"value", "source"},
+           "p": two-sided p-value of the value 0,                     (only where the interval's method gives one)
            "doubts": [reason and remedy, ...]}],                     (only where a sanity check has failed)
  "arrays": {name: nested lists}}                                     (only where a figure needs them)
 
-`low` and `high` are a 95 % interval, and `over` says what it is taken over: "seeds", "samples", "pairs", "draws",
-"networks", "steps"; null where there is no interval.  NaN and infinity are stored as null.  Seconds, host and date
-differ between runs, so they are kept apart in `*.run.json`: equal numbers give equal bytes.
+`low` and `high` are a 95 % interval, and `over` says what it is taken over: "seeds and samples", "seeds", "samples",
+"pairs", "draws", "networks", "steps"; null where there is no interval.  NaN and infinity are stored as null.  Seconds,
+host and date differ between runs, so they are kept apart in `*.run.json`: equal numbers give equal bytes.
 """
 
 import csv
@@ -35,7 +36,7 @@ from paperlib.files import as_json, plain, reason, write_atomically
 SCHEMA = 3
 MEASURED = ("value", "low", "high", "over", "method", "n")
 FIELDS = (*MEASURED, "seeds", "experiments", "published")
-DOUBTS = "doubts"  # an optional field; all keys of a row that are no fields are labels
+OPTIONAL = P, DOUBTS = "p", "doubts"  # optional fields; all keys of a row that are no fields are labels
 TIMED = "timed"  # the label of rows that hold seconds, which differ between any two runs
 PROVENANCE = ("profile", "parameters", "data", "recipe", "arithmetic", "code", "clean", "packages", "device")
 PACKAGES = ("torch", "torchvision", "snntorch", "numpy", "scipy", "matplotlib", "seaborn", "papermill", "jupytext")
@@ -53,6 +54,7 @@ def row(interval, *, seeds, experiments, published=None, doubts=(), **labels) ->
     if math.isnan(fields["low"]):
         fields["over"] = None
     fields |= {"seeds": seeds, "experiments": experiments, "published": published}
+    fields |= {P: interval.p} if math.isfinite(getattr(interval, P, math.nan)) else {}
     return plain(labels | fields | ({DOUBTS: list(doubts)} if doubts else {}))
 
 
@@ -100,6 +102,7 @@ def _fault(entry) -> str | None:
     rules |= dict.fromkeys(("seeds", "experiments", DOUBTS), (lambda given: isinstance(given, list), "a list"))
     rules["over"] = (lambda given: given is None or isinstance(given, str), "text or null")
     rules["method"] = (lambda given: isinstance(given, str), "text")
+    rules[P] = (lambda given: _is_number_or_null(given) and 0 <= (given or 0) <= 1, "a number from 0 to 1")
     rules["n"] = (lambda given: type(given) is int and given >= 0, "a count")
     rules["published"] = (_is_published, "null, or a dict of a number 'value' and its 'source'")
     for field, (follows, needed) in rules.items():
@@ -197,7 +200,7 @@ def by_labels(record: dict) -> dict[str, dict]:
 
 def _labels(entry: dict) -> dict:
     """A row's labels, and its seeds, which tell rows apart as well."""
-    return {key: value for key, value in entry.items() if key == "seeds" or key not in (*FIELDS, DOUBTS)}
+    return {key: value for key, value in entry.items() if key == "seeds" or key not in (*FIELDS, *OPTIONAL)}
 
 
 def _csv(rows: list[dict]) -> str:

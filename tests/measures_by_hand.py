@@ -1,7 +1,11 @@
 """Networks, evaluations and rows made by hand, which the tests of measures share."""
 
+import itertools
+import math
+
 import numpy as np
 import torch
+from scipy import stats
 
 from paperlib import records
 from paperlib.attacks.attack import standard
@@ -74,6 +78,29 @@ def softmax_gradient(network, samples):
 
 def bounds(row):
     return row["low"], row["high"]
+
+
+def anova(values, low, high):
+    """Mean and 95 % ends of a crossed design by sums over single values; `values` is a list of networks' lists.
+
+    Two samples, of `low` and of `high` throughout, are added for the ends.
+    """
+    mean = math.fsum(itertools.chain(*values)) / sum(map(len, values))
+    table = [[*map(float, row), low, high] for row in values]
+    S, n = len(table), len(table[0])
+    grand = math.fsum(itertools.chain(*table)) / (S * n)
+    samples = [math.fsum(row[i] for row in table) / S for i in range(n)]
+    networks = [math.fsum(row) / n for row in table]
+    ms_samples = S * math.fsum((m - grand) ** 2 for m in samples) / (n - 1)
+    ms_networks = n * math.fsum((m - grand) ** 2 for m in networks) / (S - 1) if S > 1 else 0.0
+    cells = [(table[s][i] - networks[s] - samples[i] + grand) ** 2 for s in range(S) for i in range(n)]
+    ms_rest = math.fsum(cells) / ((S - 1) * (n - 1)) if S > 1 else 0.0
+    total = max(ms_samples + max(ms_networks - ms_rest, 0), ms_networks)
+    squares = ms_samples**2 / (n - 1)
+    if S > 1:
+        squares += ms_networks**2 / (S - 1) + ms_rest**2 / ((S - 1) * (n - 1))
+    half = stats.t.ppf(0.975, max(total**2 / squares, S - 1)) * math.sqrt(total / (S * n))
+    return mean, max(grand - half, low), min(grand + half, high)
 
 
 def select(rows, **labels):

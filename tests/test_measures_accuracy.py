@@ -7,12 +7,27 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from measures_by_hand import SEEDS, at, bounds, built, evaluation, experiment, flags, images, only, opened, select
+from measures_by_hand import (
+    SEEDS,
+    anova,
+    at,
+    bounds,
+    built,
+    evaluation,
+    experiment,
+    flags,
+    images,
+    only,
+    opened,
+    select,
+)
 
 from paperlib import labels, records
 from paperlib.attacks import protocols
 from paperlib.attacks.attack import ATTACKS, Attack
+from paperlib.attacks.ensembles import Ensemble
 from paperlib.errors import Refused
+from paperlib.labels import BOTH
 from paperlib.measures import accuracy, clean
 
 PGD, FGSM = at("pgd", 16), at("fgsm", 16)
@@ -60,25 +75,43 @@ def test_means_are_taken_over_seeds_and_nothing_else():
     ]
     rows = accuracy.mean_rows(made)
     assert len(rows) == 3 * 4 and {(r["quantity"], r["n"], *r["seeds"]) for r in rows} == {
-        ("mean accuracy", 3, 1, 0, 2)
+        ("mean accuracy", 10, 1, 0, 2)
     }
     means = [(r["training"], r.get("lam"), r["value"]) for r in rows[::4]]
     assert means == [(t, o.get("lam"), pytest.approx(0.1 + r / 10)) for r, (t, o) in enumerate(nets)]
-    # three seeds, 0.1 apart: standard error 0.1/√3, times t(0.975, 2) = 4.3027: ±0.24841, cut at 0
-    assert bounds(rows[0]) == (0, pytest.approx(0.1 + 0.24841, abs=2e-5))
-    assert len(rows[0]["experiments"]) == 3 and rows[0]["over"] == "seeds"
+    assert bounds(rows[0]) == pytest.approx(anova([flags(r) for r in (1, 0, 2)], 0, 1)[1:])
+    assert len(rows[0]["experiments"]) == 3 and rows[0]["over"] == "seeds and samples"
+
+
+def test_two_phases_correct_the_cheap_accuracy_by_what_the_strong_attack_breaks_besides():
+    # of 40 samples PGD leaves 30 and 20; of the first 10 PGD leaves 8 and 6, and everything together 5 and 6
+    strong = Ensemble("worst", [PGD, at("square", 16)])
+    wide = [np.arange(40) % 10 < 8, np.arange(40) % 10 < 6]
+    wide[0][30:32] = wide[1][30:34] = False
+    nets = SEEDS[:2]
+    first = [evaluation(e, PGD, values) for e, values in zip(nets, wide, strict=True)]
+    first += [evaluation(e, FGSM, flags(40, 40)) for e in nets]
+    second = [evaluation(e, strong, right=r) for e, r in zip(nets, (5, 6), strict=True)]
+    both = accuracy.in_two_phases(second, first)
+    (mean,) = accuracy.mean_rows(both)
+    assert mean["value"] == pytest.approx((30 / 40 - 3 / 10 + 20 / 40) / 2) and mean["n"] == 10
+    assert [r["value"] for r in accuracy.accuracy_rows(both)] == pytest.approx([30 / 40 - 3 / 10, 20 / 40])
+    assert "first of 40" in mean["method"]
+    alone = accuracy.in_two_phases(second, first[2:])  # no first phase under PGD
+    assert alone == second and accuracy.mean_rows(alone)[0]["value"] == pytest.approx(11 / 20)
 
 
 # ---- differences -------------------------------------------------------------------------------------------------
 
 
 def test_differences_are_paired_by_seed_whatever_the_order():
-    # by seed 0.9 - 0.5, 0.8 - 0.7, 0.7 - 0.6: mean 0.2, standard error 0.1, times 4.3027
+    # by seed 0.9 - 0.5, 0.8 - 0.7, 0.7 - 0.6: mean 0.2
     made = [evaluation(experiment("sr", s), PGD, right=9 - s) for s in range(3)]
     made += [evaluation(experiment("vanilla", s), PGD, right=r) for s, r in enumerate((5, 7, 6))]
     for shuffled in itertools.islice(itertools.permutations(made), 0, 720, 37):
         entry, *pairs = accuracy.difference_rows(iter(shuffled), *ORDER)
-        assert entry["value"] == pytest.approx(0.2) and bounds(entry) == pytest.approx((-0.23027, 0.63027), abs=2e-5)
+        differences = [flags(9 - s) * 1 - flags(r) * 1 for s, r in enumerate((5, 7, 6))]
+        assert (entry["value"], *bounds(entry)) == pytest.approx(anova(differences, -1, 1))
         assert set(entry["seeds"]) == {0, 1, 2}
         assert set(entry["experiments"]) == {e.experiment.key for e in made}
         assert {tuple(r["seeds"]): round(r["value"], 9) for r in pairs} == {(0,): 0.4, (1,): 0.1, (2,): 0.1}
@@ -100,17 +133,19 @@ def test_there_is_a_difference_for_every_attack_and_it_depends_on_no_other_train
 
 
 def test_two_networks_on_the_same_samples_by_hand():
-    # 20 samples, 8 right for SR alone, 1 for vanilla alone: p = 9/22, q = 2/22, z √((11/22 - (7/22)²)/22) = 0.263867;
+    # 20 samples, 8 right for SR alone, 1 for vanilla alone, and one more of either kind: of 22 differences the mean is
+    # 7/22, the variance (11 - 7²/22)/21; t(0.975, 21) = 2.079614
     # McNemar: 9 discordant pairs, one against eight: 2·(1 + 9)/2⁹ = 0.0390625
     first, second = np.zeros((2, 20), dtype=bool)
     first[:8], second[8], first[9:14], second[9:14] = True, True, True, True
     one, two = experiment("sr", 3), experiment("vanilla", 3)
     mean, pair = accuracy.difference_rows([evaluation(two, PGD, second), evaluation(one, PGD, first)], *ORDER)
-    assert [mean["value"], pair["value"]] == pytest.approx([7 / 20] * 2) and bounds(mean) == (None, None)
+    assert [mean["value"], pair["value"]] == pytest.approx([7 / 20] * 2) and bounds(mean) == bounds(pair)
+    assert mean["over"] == "samples"
     assert pair["n"] == 20 and pair["seeds"] == [3] and set(pair["experiments"]) == {one.key, two.key}
-    half = 1.959964 * math.sqrt((11 / 22 - (7 / 22) ** 2) / 22)
+    half = 2.079614 * math.sqrt((11 - 7**2 / 22) / 21 / 22)
     assert bounds(pair) == pytest.approx((7 / 22 - half, 7 / 22 + half), abs=1e-6)
-    assert pair["method"].endswith(", McNemar p = 0.039") and "Bonett-Price" in pair["method"]
+    assert pair["method"].endswith(", McNemar p = 0.039")
     equal = accuracy.difference_rows([evaluation(one, PGD, first), evaluation(two, PGD, first)], *ORDER)[1]
     assert equal["value"] == 0 and equal["low"] < 0 < equal["high"] and equal["method"].endswith("p = 1")
 
@@ -123,21 +158,21 @@ def test_networks_of_different_seeds_or_attacks_are_not_compared():
 
 
 def test_a_contrast_is_one_network_under_two_attacks():
-    # by seed 0.2 - 0.5 and 0.4 - 0.5: mean -0.2, standard error 0.1, times t(0.975, 1) = 12.7062, cut to [-1, 1]
+    # by seed 0.2 - 0.5 and 0.4 - 0.5: mean -0.2
     made = [evaluation(experiment(seed=s), PGD, right=2 + 2 * s) for s in (0, 1)]
     made += [evaluation(experiment(seed=s), FGSM, right=5) for s in (1, 0)]
     made += [evaluation(experiment("sr"), attack, right=r) for attack, r in ((PGD, 9), (FGSM, 3))]
     mean, alone, *single = accuracy.contrast_rows(iter(made), [(PGD, FGSM)])
     assert (mean["attack"], mean["steps"], mean["reference_attack"], mean["training"]) == ("pgd", 20, "fgsm", "vanilla")
     assert "reference_steps" not in mean and mean["eps_255"] == 16
-    assert mean["value"] == pytest.approx(-0.2) and bounds(mean) == (-1, 1)
+    differences = [flags(2 + 2 * s) * 1 - flags(5) * 1 for s in (0, 1)]
+    assert (mean["value"], *bounds(mean)) == pytest.approx(anova(differences, -1, 1)) and mean["over"] == BOTH
     assert [(r["training"], *r["seeds"], r["quantity"], r["value"]) for r in single] == [
         ("vanilla", 0, "contrast", pytest.approx(-0.3)),
         ("vanilla", 1, "contrast", pytest.approx(-0.1)),
         ("sr", 0, "contrast", pytest.approx(0.6)),
     ]
-    # Bonett-Price, 3 discordant pairs of 10: p = 1/12, q = 4/12, z √((5/12 - (3/12)²)/12) = 0.33673
-    assert bounds(single[0]) == pytest.approx((-0.25 - 0.33673, -0.25 + 0.33673), abs=2e-5)
+    assert bounds(single[0]) == pytest.approx(anova(differences[:1], -1, 1)[1:])
     assert "McNemar p = 0.25" in single[0]["method"]
     assert alone["quantity"] == mean["quantity"] == "mean contrast"
     assert alone["value"] == pytest.approx(0.6) and bounds(alone) == bounds(single[2])  # one seed has its samples'
@@ -202,11 +237,11 @@ def test_a_gap_pairs_noise_at_k_epsilon_with_the_attack_at_epsilon():
     assert {(r["eps_255"], r["noise"], r["factor"]) for r in rows} == {(8.0, "uniform", 4)}  # 4 · 32 has no noise
     by_seed = {r["seeds"][0]: r for r in select(rows, quantity="gap")}
     assert (by_seed[0]["value"], by_seed[1]["value"]) == (0.5, 0.3)
-    # Bonett-Price, 5 discordant pairs of 10, all one way: p = 6/12, q = 1/12, z √((7/12 - (5/12)²)/12) = 0.36216
-    assert bounds(by_seed[0]) == pytest.approx((5 / 12 - 0.36216, 5 / 12 + 0.36216), abs=2e-5)
-    mean = only(rows, quantity="mean gap")  # 0.5 and 0.3: standard error 0.1, times t(0.975, 1) = 12.7062
-    assert mean["value"] == pytest.approx(0.4) and set(mean["seeds"]) == {0, 1} and mean["n"] == 2
-    assert bounds(mean) == pytest.approx((0.4 - 1.27062, 0.4 + 1.27062), abs=2e-5)
+    differences = [flags(9) * 1 - flags(4) * 1, flags(5) * 1 - flags(2) * 1]
+    assert bounds(by_seed[0]) == pytest.approx(anova(differences[:1], -1, 1)[1:])
+    mean = only(rows, quantity="mean gap")
+    assert set(mean["seeds"]) == {0, 1} and mean["n"] == 10
+    assert (mean["value"], *bounds(mean)) == pytest.approx(anova(differences, -1, 1))
 
 
 def test_gaps_hold_every_law_and_factor_and_radii_that_are_no_integers():
@@ -216,7 +251,7 @@ def test_gaps_hold_every_law_and_factor_and_radii_that_are_no_integers():
     wanted = set(itertools.product(laws, factors, ("gap", "mean gap")))
     assert {(r["noise"], r["factor"], r["quantity"]) for r in rows} == wanted and len(rows) == len(wanted)
     assert {round(r["value"], 9) for r in rows} == {0.7}
-    assert {bounds(r) for r in select(rows, quantity="mean gap")} == {(None, None)}  # one seed
+    assert {r["over"] for r in rows} == {"samples"}  # one seed
 
 
 # ---- noise's energy ----------------------------------------------------------------------------------------------

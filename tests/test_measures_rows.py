@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from measures_by_hand import SEEDS, bounds, flags
+from measures_by_hand import SEEDS, anova, bounds, flags
 
 from paperlib.measures import rows, statistics
 
@@ -20,7 +20,7 @@ def over_seeds(values, **how):
     [
         # 3 of 5, 7 of 10, 16 of 20: standard error 0.1/√3, times t(0.975, 2) = 4.30265
         ([flags(3, 5), flags(7), flags(16, 20)], False, (0.7, 0.45159, 0.94841)),
-        ([flags(5), flags(10)], False, (0.75, 0, 1)),  # 0.75 ± 0.25 · 12.7, cut to what a share can be
+        ([flags(5), flags(20, 20)], False, (0.75, 0, 1)),  # 0.75 ± 0.25 · 12.7, cut to what a share can be
         ([[1.0], [9.0]], False, (5, 0, 5 + 4 * 12.7062)),  # no size lies below 0, but above 1
         # medians 2, 4, 6: standard error 2/√3
         ([[1.0, 2, 900], [4.0], [5.0, 7, 0, 8]], False, (4, 0, 8.96827)),
@@ -32,6 +32,13 @@ def test_means_over_seeds_by_hand(values, geometric, expected):
     entry = over_seeds([np.asarray(v) for v in values], geometric=geometric)
     assert (entry["value"], *bounds(entry)) == pytest.approx(expected, rel=5e-5)
     assert entry["n"] == len(values) and entry["seeds"] == list(range(len(values))) and entry["over"] == "seeds"
+
+
+def test_flags_of_several_networks_on_the_same_samples_are_crossed():
+    values = [flags(3), flags(7), flags(8)]
+    entry = over_seeds(values)
+    assert (entry["value"], *bounds(entry)) == pytest.approx(anova(values, 0, 1))
+    assert entry["n"] == 10 and entry["seeds"] == [0, 1, 2] and entry["over"] == "seeds and samples"
 
 
 def test_a_network_with_zero_leaves_a_geometric_mean_without_interval():

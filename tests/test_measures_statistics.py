@@ -5,9 +5,11 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from measures_by_hand import anova
 
 from paperlib.errors import Refused
 from paperlib.measures import statistics
@@ -55,11 +57,6 @@ def discordant(both, only_a, only_b, neither):
             statistics.t_interval([1, 2, 3, 4, 5]),
             *(3, 3 - 1.96324, 3 + 1.96324, 5, "Student t 95 % over seeds", "seeds"),
         ),
-        # differences 0.1, 0.2, 0.3: mean 0.2, s = 0.1, t(0.975, 2) = 4.30265, half 4.30265 · 0.1 / √3
-        (
-            statistics.paired_t([10.1, 20.2, 30.3], [10, 20, 30]),
-            *(0.2, 0.2 - 0.24841, 0.2 + 0.24841, 3, "paired t 95 % over seeds", "seeds"),
-        ),
         # Σd² = 4: r = 1 - 24/120 = 0.8; atanh 0.8 = 1.09861, half 1.96 √(1.32 / 2) = 1.59228;
         # tanh(-0.49367) = -0.45714, tanh(2.69089) = 0.99084
         (
@@ -88,7 +85,6 @@ def test_geometric_interval_by_hand():
     ("interval", "value", "method"),
     [
         (statistics.t_interval([0.7]), 0.7, "one seed: no interval"),
-        (statistics.paired_t([0.7], [0.0]), 0.7, "one seed: no interval"),
         (statistics.geometric_interval([0.7]), 0.7, "one seed: no interval"),
         (statistics.rank_correlation([1, 2, 3, 4], [1, 2, 3, 4]), 1, "fewer than 5 pairs: no interval"),
         (statistics.rank_correlation([1] * 5, range(5)), math.nan, "constant input: no rank correlation"),
@@ -251,6 +247,81 @@ def test_bootstrap_repeats_itself_and_shrinks(bootstrap):
     assert constant.low == constant.value == constant.high == pytest.approx(0.1) and constant.n == 3
 
 
+# ---- networks and samples ------------------------------------------------------------------------------------------
+
+tables = st.tuples(st.integers(1, 5), st.integers(1, 12)).flatmap(
+    lambda shape: arrays(int, shape, elements=st.integers(-1, 1))
+)
+
+
+@given(tables)
+def test_a_crossed_interval_is_that_of_an_analysis_of_variance_by_single_values(values):
+    interval = statistics.crossed(values, within=(-1, 1))
+    assert (interval.value, *bounds(interval)) == pytest.approx(anova(values.tolist(), -1, 1), abs=1e-9)
+    assert interval.over == ("samples" if len(values) == 1 else "seeds and samples") and interval.n == values.shape[1]
+    excludes = not interval.low <= 0 <= interval.high
+    assert excludes == (interval.p < 0.05) or max(map(abs, bounds(interval))) == 1  # an end that was cut tells nothing
+
+
+@given(tables, st.integers(0, 1000))
+def test_a_first_phase_on_the_same_samples_changes_nothing(values, seed):
+    wide = np.random.default_rng(seed).integers(-1, 2, values.shape)
+    one, two = (statistics.crossed(values, within=(-1, 1), wide=first) for first in (None, wide))
+    assert one[:4] == pytest.approx(two[:4])
+
+
+def test_two_phases_by_hand_have_the_variance_of_two_disjoint_sets_of_samples():
+    # One network: the strong attack on 4 of 12 samples, of which it breaks one that the cheap one left.
+    wide = np.array([[1, 1, 1, 0, 1, 1, 1, 1, 0, 0, 1, 1]])
+    values = np.array([[1, 1, 0, 0]])
+    interval = statistics.crossed(values, within=(0, 1), wide=wide)
+    assert interval.value == pytest.approx(9 / 12 - 1 / 4)
+    # 8 of 12 samples are of the first phase alone: values minus 2/3 of the cheap flags, with two more around 1/6,
+    own = np.array([1 / 3, 1 / 3, -2 / 3, 0, 1 / 6 - 1 / 2, 1 / 6 + 1 / 2])
+    rest = np.array([1, 1, 1, 1, 0, 0, 1, 1, 0, 1]) * 2 / 3  # and 2/3 of the others, with a 0 and a 1
+    variance = own.var(ddof=1) / 6 + rest.var(ddof=1) / 10
+    freedom = variance**2 / ((own.var(ddof=1) / 6) ** 2 / 5 + (rest.var(ddof=1) / 10) ** 2 / 9)
+    half = scipy.stats.t.ppf(0.975, freedom) * variance**0.5
+    centre = own.mean() + rest.mean()
+    assert bounds(interval) == pytest.approx([max(centre - half, 0), min(centre + half, 1)])
+
+
+@pytest.mark.parametrize(
+    ("networks", "n", "N", "spread"),
+    [(3, 25, 25, 0.2), (3, 100, 400, 0.2), (5, 100, 100, 0.6), (3, 250, 250, 0.0), (5, 250, 1000, 0.2)],
+)
+@pytest.mark.parametrize("paired", [False, True])
+def test_crossed_intervals_cover_the_mean_over_other_networks_and_other_samples(networks, n, N, spread, paired):
+    """A flag is right where ease of the sample, skill of the network and chance add up to 0 or more; `wide` to -½."""
+    rng, hits, repeats = np.random.default_rng(0), 0, 300
+    total = (1 + spread**2 + 0.7**2) ** 0.5  # standard deviation of that sum
+
+    def share(mean):
+        return NormalDist().cdf(mean / total)
+
+    for _ in range(repeats):
+        ease = rng.normal(size=N)
+        sums = [
+            mean + ease + spread * rng.normal(size=(networks, 1)) + 0.7 * rng.normal(size=(networks, N))
+            for mean in (0.8, -0.2)
+        ]
+        strong, cheap = ([(of > edge).astype(int) for of in sums] for edge in (0, -0.5))
+        values = strong[0] - strong[1] if paired else strong[0]
+        wide = cheap[0] - cheap[1] if paired else cheap[0]
+        interval = statistics.crossed(values[:, :n], within=(-paired, 1), wide=wide if n < N else None)
+        hits += interval.low <= share(0.8) - paired * share(-0.2) <= interval.high
+    assert 0.90 <= hits / repeats <= 1
+
+
+def test_networks_that_differ_make_a_wider_interval_than_samples_alone():
+    rng = np.random.default_rng(0)
+    values = rng.random((3, 200)) < np.array([[0.5], [0.6], [0.7]])
+    crossed = statistics.crossed(values, within=(0, 1))
+    assert width(crossed) > 2 * width(statistics.wilson(values.ravel()))
+    over_networks = statistics.t_interval(values.mean(1))
+    assert width(crossed) == pytest.approx(width(over_networks), rel=0.3)  # which are what is short here
+
+
 # ---- refusals ----------------------------------------------------------------------------------------------------
 
 
@@ -283,13 +354,25 @@ def test_values_that_cannot_be_used_are_counted_and_refused(function, values, re
 
 
 @pytest.mark.parametrize(
-    ("functions", "two", "one"),
+    ("function", "two", "one"),
     [
-        ((statistics.paired_difference, statistics.mcnemar), [True, False], [True]),
-        ((statistics.paired_t, statistics.rank_correlation), [1.0, 2.0], [1.0]),
+        (statistics.paired_difference, [True, False], [True]),
+        (statistics.mcnemar, [True, False], [True]),
+        (statistics.rank_correlation, [1.0, 2.0], [1.0]),
     ],
 )
-def test_unpaired_input_is_refused(functions, two, one):
-    for function in functions:
-        with pytest.raises(Refused, match="2 and 1 entries"):
-            function(two, one)
+def test_unpaired_input_is_refused(function, two, one):
+    with pytest.raises(Refused, match="2 and 1 entries"):
+        function(two, one)
+
+
+@pytest.mark.parametrize("bad", [[], [True], [[]], [[1.0, math.nan]], [["1"]]])
+def test_values_that_are_not_crossed_are_refused(bad):
+    with pytest.raises(Refused, match="must be"):
+        statistics.crossed(bad, within=(0, 1))
+
+
+@pytest.mark.parametrize("wide", [np.ones((2, 3)), np.ones((1, 4))])
+def test_a_first_phase_of_other_networks_or_fewer_samples_is_refused(wide):
+    with pytest.raises(Refused, match=r"it must be \(2, N\), N of 4 or more"):
+        statistics.crossed(np.ones((2, 4)), within=(0, 1), wide=wide)

@@ -1,13 +1,12 @@
 """The checklist, SR's variants and the settings of neurons: rows by hand, choices of λ, gains against a slow count."""
 
-import math
 from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from measures_by_hand import at, bounds, built, evaluation, experiment, flags, images, only, opened, select
+from measures_by_hand import anova, at, bounds, built, evaluation, experiment, flags, images, only, opened, select
 
 from paperlib import profiles
 from paperlib.attacks import evaluation as judging
@@ -269,8 +268,8 @@ def test_differences_are_those_of_a_slow_count_on_the_same_samples():
     pairs |= {("the first", OTHER): (other, first)}
     for (against, words), (a, b) in pairs.items():
         r = only(rows, quantity="difference", against=against, attack="worst", **form(words))
-        assert (r["value"], r["low"], r["high"]) == pytest.approx(slow_difference(a, b))
-        assert (r["n"], r["seeds"]) == (N, [0]) and "Bonett" in r["method"]
+        assert (r["value"], r["low"], r["high"]) == pytest.approx(anova([a * 1 - b * 1], -1, 1))
+        assert (r["n"], r["seeds"], r["over"]) == (N, [0], "samples")
     assert not select(rows, quantity="difference", against="the first", **form(FIRST))
     assert len(select(rows, quantity="difference", against="the first")) == 2 * 3  # clean, PGD and the worst case
     assert not select(rows, quantity="difference", **form(THIRD))  # it has no λ
@@ -278,7 +277,7 @@ def test_differences_are_those_of_a_slow_count_on_the_same_samples():
     assert not select(variants(broken), quantity="difference", against="the first")
 
 
-def test_of_several_seeds_differences_are_means_with_a_t_interval():
+def test_of_several_seeds_differences_are_over_networks_and_samples():
     shares = {0: (10, 30, 45), 1: (20, 35, 60), 2: (15, 40, 50)}  # worst case of vanilla, the first and another
     test = {
         (*of, 0.01, seed): (95, right + 5, right)
@@ -287,10 +286,9 @@ def test_of_several_seeds_differences_are_means_with_a_t_interval():
     }
     rows = variants({of: left[:2] for of, left in test.items()}, test, {network(*of).key: PIXELS for of in test})
     r = only(rows, quantity="difference", against="the first", attack="worst")
-    differences = np.array([0.15, 0.25, 0.10])
-    half = 4.302652729911275 * differences.std(ddof=1) / 3**0.5
-    assert (r["value"], r["high"]) == pytest.approx((differences.mean(), differences.mean() + half))
-    assert r["seeds"] == [0, 1, 2] and "Student t" in r["method"]
+    differences = [flags(other, N) * 1 - flags(first, N) * 1 for _, first, other in shares.values()]
+    assert (r["value"], *bounds(r)) == pytest.approx(anova(differences, -1, 1))
+    assert r["seeds"] == [0, 1, 2] and r["over"] == "seeds and samples"
 
 
 def test_the_size_of_the_gradient_is_the_median_over_images():
@@ -362,15 +360,9 @@ def test_the_gains_of_one_seed_are_counted_image_by_image():
             changes.append(change)
         assert row["value"] == pytest.approx(sum(changes) / N, abs=1e-12) and row["n"] == N
         assert (row["training"], row["against"], row["lam"], row["seeds"]) == ("sr", "vanilla", 0.1, [5])
-        if row in gains:
-            assert "Bonett-Price" in row["method"] and "McNemar" in row["method"]
-            assert len(row["experiments"]) == 2
-        else:
-            rng = np.random.default_rng(1)
-            means = [rng.choice(changes, N).mean() for _ in range(2000)]
-            assert (row["low"], row["high"]) == pytest.approx(np.quantile(means, (0.025, 0.975)), abs=0.035)
-            assert row["method"].endswith("bootstrap 95 % of the images' differences of differences")
-            assert len(row["experiments"]) == 4
+        reach = 1 if row in gains else 2
+        assert (row["value"], *bounds(row)) == pytest.approx(anova([changes], -reach, reach))
+        assert len(row["experiments"]) == 2 * reach and row["over"] == "samples"
     built(rows)
 
 
@@ -385,15 +377,17 @@ def test_the_gains_of_several_seeds_are_paired_by_seed_whatever_the_order():
         for training in ("sr", "vanilla")
         for one in evaluations([(placed(name, training, s), [right[name, training][s]] * 2)], [None, PGD])
     ]
-    half = 4.30265 * 0.1 / math.sqrt(3)
+    changes = {
+        name: np.array([flags(right[name, "sr"][i], N) * 1 - flags(right[name, "vanilla"][i], N) for i in range(3)])
+        for name in ("own", "T")
+    }
     for order in (made, made[:12] + sorted(made[12:], key=lambda e: -e.experiment.seed)):
         rows = setting_rows(made, order, 1.0)
         gains = gains_of(rows, attack="pgd")
         apart = only(rows, quantity="gain minus the own", attack="pgd")
         assert [gains[name]["value"] for name in ("own", "T")] == pytest.approx([0.3, 0.3])
-        assert gains["own"]["high"] == pytest.approx(0.3 + half, abs=1e-5)
-        assert (apart["value"], apart["n"]) == (pytest.approx(0), 3) and "paired t" in apart["method"]
-        assert apart["high"] == pytest.approx(half, abs=1e-5) and apart["over"] == "seeds"
+        assert bounds(gains["own"]) == pytest.approx(anova(changes["own"].tolist(), -1, 1)[1:])
+        assert (apart["value"], *bounds(apart)) == pytest.approx(anova((changes["T"] - changes["own"]).tolist(), -2, 2))
         assert set(apart["seeds"]) == {0, 1, 2} and len(apart["experiments"]) == 12
 
 

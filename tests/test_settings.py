@@ -60,7 +60,7 @@ def test_the_box_says_where_sr_helps_as_well():
 
 
 def test_of_a_grid_the_box_gives_the_ends_and_counts_the_settings_that_clearly_differ():
-    found = grid((0,))
+    found = grid((0, 1))
     lines = {line.statement: line.numbers for line in box(found)}
     numbers = lines["SR helps with other numbers of steps as well."]
     low, *_, high = sorted((r for r in gains(found) if r.get("T", 4) != 4), key=lambda r: r["value"])

@@ -171,8 +171,8 @@ def picture(ax: Axes, image: np.ndarray) -> Axes:
 
 
 def capped(row: dict) -> dict:
-    """The style of a row's whiskers: those of an interval that is not over seeds have caps."""
-    has_caps = row["low"] is not None and row["over"] != labels.SEEDS
+    """The style of a row's whiskers: those of an interval over the samples of one network have caps."""
+    has_caps = row["low"] is not None and row["over"] == labels.SAMPLES
     return {"elinewidth": 1.0, "capsize": 2.5 if has_caps else 0}
 
 

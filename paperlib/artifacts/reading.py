@@ -68,20 +68,17 @@ def turned(row: dict) -> dict:
 
 
 def differences(record: dict, **wanted) -> list[dict]:
-    """The differences with the labels `wanted`, over seeds, or over the images of the only pair of networks."""
-
-    def with_interval(row: dict) -> dict:
-        names = {name: row.get(name) for name in ("training", "against", "budget")}
-        pairs = same_attack(select(record, quantity="paired difference", **names), row)
-        return pairs[0] if row["low"] is None and len(pairs) == 1 else row
-
-    return list(map(with_interval, select(record, quantity="difference", **wanted)))
+    """The differences with the labels `wanted`, over networks and samples, or samples alone of one pair of networks."""
+    return select(record, quantity="difference", **wanted)
 
 
 def clear(row: dict) -> int:
-    """The side of 0 on which the whole interval lies, 1 or -1; 0 where it holds 0 or decides nothing."""
-    if row["low"] is None or row["low"] == row["high"] or row["low"] <= 0 <= row["high"]:
-        return 0  # in an interval without width the seeds agree by chance: the mean is not known exactly
+    """The side of 0 on which the whole interval lies, 1 or -1; 0 where it holds 0 or is over samples alone.
+
+    Over samples alone it says nothing of other networks that are trained alike, so it decides nothing about a training.
+    """
+    if row["low"] is None or row["low"] <= 0 <= row["high"] or row["over"] == labels.SAMPLES:
+        return 0
     return 1 if row["low"] > 0 else -1
 
 
@@ -118,6 +115,16 @@ def captioned(record: dict, template: str) -> str:
     text = template.format(**values)
     intervals = "" if "intervals" in text else ", 95 % intervals"
     return f"{text}{intervals}, profile {provenance['profile']}"
+
+
+def scope(row: dict) -> str:
+    """What a row's interval is taken over: "3 networks and 200 images", "200 images of one network", or "nothing"."""
+    if row["low"] is None:
+        return "nothing"
+    networks, images = counted(len(set(row["seeds"])), "network"), counted(row["n"], "image")
+    if row["over"] == labels.BOTH:
+        return f"{networks} and {images}"
+    return f"{images} of one network" if row["over"] == labels.SAMPLES else networks
 
 
 def counted(number: int, noun: str) -> str:

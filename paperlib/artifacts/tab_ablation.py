@@ -73,7 +73,7 @@ def table(record: dict) -> list[DataFrame]:
 
     def head(row: dict) -> dict:
         name = {"difference": against(row)} if "against" in row else {"training": title(row["training"])}
-        return name | {"interval over": over(row)}
+        return name | {"interval over": reading.scope(row)}
 
     return [
         pivot([row for row in rows if (row["attack"] in (labels.CLEAN, "pgd")) == is_strong], head, attack_at, cell)
@@ -89,7 +89,7 @@ def box(record: dict) -> Iterable[reading.Line]:
         rows = reading.under(differences, "pgd", training=training, against=other)
         statement = f"{title(training)} is more robust than {title(other)} under {attack(rows[0])} at every radius."
         numbers = ", ".join(f"{reading.points(row)} at {radius(row)}" for row in rows)
-        yield reading.Line(reading.all_above(rows), statement, f"{numbers}; over {over(rows[0])}")
+        yield reading.Line(reading.all_above(rows), statement, f"{numbers}; over {reading.scope(rows[0])}")
     budget = budgets.dearest(record)
     rivals = [row["training"] for row in budgets.worst(record, budget) if row["training"] != "sr"]
     rows = [row for rival in rivals for row in budgets.against_sr(record, rival, budget)]
@@ -97,14 +97,7 @@ def box(record: dict) -> Iterable[reading.Line]:
         least = min(rows, key=lambda row: row["value"])
         statement = f"At {budget} SR is more robust in the worst case than every other training."
         numbers = f"SR - {title(least['against'])}: {reading.points(least)}, the least of {len(rows)}"
-        yield reading.Line(reading.all_above(rows), statement, f"{numbers}; over {over(least)}")
-
-
-def over(row: dict) -> str:
-    """What a row's interval is taken over: "5 seeds", "500 images", or "nothing"."""
-    if row["low"] is None:
-        return "nothing"
-    return f"{row['n']} {'seeds' if row['over'] == labels.SEEDS else 'images'}"
+        yield reading.Line(reading.all_above(rows), statement, f"{numbers}; over {reading.scope(least)}")
 
 
 def clean_and_attacked(groups: dict[str, list[dict]], ax: Axes) -> Axes:

@@ -2,18 +2,19 @@
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from paperlib.attacks.attack import Attack
-from paperlib.attacks.ensembles import AnyAttack, labels_of
+from paperlib.attacks.ensembles import AnyAttack, labels_of, members
 from paperlib.data.sets import Split
 from paperlib.labels import CLEAN, REFERENCE
 from paperlib.measures import statistics
 from paperlib.measures.doubts import doubts, union
-from paperlib.measures.rows import by_labels, certain, mean_over_seeds, over_seeds, row
+from paperlib.measures.rows import Flagged, by_labels, certain, mean_over_seeds, over_networks_and_samples, row
 from paperlib.store.evaluations import Evaluation
 from paperlib.store.experiment import AnyExperiment, Experiment
 from paperlib.theory import gradients
@@ -39,21 +40,36 @@ def doubted(evaluations: Iterable[Evaluation]) -> list[Doubted]:
     return [Doubted(e, reasons[id(e)]) for e in evaluations]
 
 
+def in_two_phases(strong: Iterable[Evaluation], first: Iterable[Evaluation]) -> list[Evaluation]:
+    """`strong` with the flags of a first phase, where there is one among `first`.
+
+    It is the evaluation of the same network on more samples under the first member of the ensemble.  The more expensive
+    members then have to be made on few samples only (see `statistics.crossed`).
+    """
+    phases = {(e.experiment.key, repr(e.attack)): e.flags for e in first}
+    pairs = [(e, phases.get((e.experiment.key, repr(members(e.attack)[0])))) for e in strong]
+    return [replace(e, wide=flags) for e, flags in pairs]
+
+
 def accuracy_rows(evaluations: Iterable[Evaluation]) -> list[dict]:
-    """One row for each network and attack: the share of samples still classified correctly, with Wilson's interval."""
+    """One row for each network and attack: the share of samples that it still classifies correctly."""
     return [
-        row(statistics.wilson(e.flags), [e.experiment], quantity="accuracy", doubts=reasons, **e.labels)
+        over_networks_and_samples([_flags(e)], quantity="accuracy", doubts=reasons, **e.labels)
         for e, reasons in doubted(evaluations)
     ]
 
 
 def mean_rows(evaluations: Iterable[Evaluation]) -> list[dict]:
-    """One row for each training and attack: that share's mean over seeds, cut to [0, 1] (see `mean_over_seeds`)."""
+    """One row for each training and attack: that share over networks and samples (see `over_networks_and_samples`)."""
     rows = []
     for labels, group in by_labels(doubted(evaluations), lambda item: item.evaluation.labels):
-        flags, reasons = [(e.experiment, e.flags) for e, _ in group], union(item.reasons for item in group)
-        rows.append(over_seeds(flags, quantity="mean accuracy", doubts=reasons, **labels))
+        flags, reasons = [_flags(e) for e, _ in group], union(item.reasons for item in group)
+        rows.append(over_networks_and_samples(flags, quantity="mean accuracy", doubts=reasons, **labels))
     return rows
+
+
+def _flags(e: Evaluation) -> Flagged:
+    return [e.experiment], e.flags, e.wide
 
 
 def pass_rows(evaluations: Iterable[Evaluation]) -> list[dict]:
@@ -66,28 +82,41 @@ def pass_rows(evaluations: Iterable[Evaluation]) -> list[dict]:
 
 
 def difference_rows(evaluations: Iterable[Evaluation], training: str, against: str) -> list[dict]:
-    """Accuracy of `training` minus that of `against`: "difference", paired by seed; "paired difference", by sample."""
+    """Accuracy of `training` minus that of `against`, paired by seed and sample.
+
+    "difference" is over networks and samples, "paired difference" over the samples of each pair.
+    """
     means, pairs = [], []
     attacks = by_labels(doubted(evaluations), lambda item: labels_of(item.evaluation.attack) | item.evaluation.size)
     for attack, group in attacks:
         others = {item.experiment.seed: item for item in group if item.experiment.defense == against}
         mine = [item for item in group if item.experiment.defense == training]
         matched = [(item, others[item.experiment.seed]) for item in mine if item.experiment.seed in others]
-        if not matched:
-            continue
-        labels = {"training": training, "against": against} | attack
-        interval = statistics.paired_t(*([e.flags.mean() for e, _ in side] for side in zip(*matched, strict=True)))
-        experiments = [item.experiment for pair in matched for item in pair]
-        reasons = union(item.reasons for pair in matched for item in pair)
-        means.append(row(interval, experiments, quantity="difference", doubts=reasons, **labels))
-        pairs += [_pair_row(*pair, quantity="paired difference", **labels) for pair in matched]
+        if matched:
+            labels = {"training": training, "against": against} | attack
+            means.append(mean_difference_row(matched, quantity="difference", **labels))
+            pairs += [_pair_row(*pair, quantity="paired difference", **labels) for pair in matched]
     return means + pairs
+
+
+def mean_difference_row(pairs: Sequence[tuple[Doubted, Doubted]], **labels) -> dict:
+    """One row: the share of the first minus the share of the second of each pair, over networks and samples."""
+    networks = [_difference(a.evaluation, b.evaluation) for a, b in pairs]
+    reasons = union(item.reasons for pair in pairs for item in pair)
+    return over_networks_and_samples(networks, within=(-1, 1), doubts=reasons, **labels)
+
+
+def _difference(a: Evaluation, b: Evaluation) -> Flagged:
+    """The flags of `a` minus those of `b`, (n,), and so for the first of two phases, (N,), if both have one."""
+    wide = None if a.wide is None or b.wide is None else np.subtract(a.wide, b.wide, dtype=int)
+    return [a.experiment, b.experiment], np.subtract(a.flags, b.flags, dtype=int), wide
 
 
 def contrast_rows(evaluations: Iterable[Evaluation], pairs: Iterable[tuple[AnyAttack, AnyAttack]]) -> list[dict]:
     """Accuracy under one attack minus accuracy under another, for each of `pairs`, of one network on the same samples.
 
-    "mean contrast" is over seeds, "contrast" of each network.  Labels of the second attack begin with "reference_".
+    "mean contrast" is over networks and samples, "contrast" of each network.  Labels of the second attack begin with
+    "reference_".
     """
     by_network = {(item.experiment.key, repr(item.evaluation.attack)): item for item in doubted(evaluations)}
     means, single = [], []
@@ -97,29 +126,23 @@ def contrast_rows(evaluations: Iterable[Evaluation], pairs: Iterable[tuple[AnyAt
         ]
         for labels, group in by_labels(matched, lambda pair: pair[0].evaluation.labels):
             labels |= {REFERENCE + name: value for name, value in labels_of(reference).items()}
-            networks = [(a.experiment, _paired(a, b).value, partial(_paired, a, b)) for a, b in group]
-            reasons = union(item.reasons for pair in group for item in pair)
-            means.append(mean_over_seeds(networks, within=(-1, 1), quantity="mean contrast", doubts=reasons, **labels))
+            means.append(mean_difference_row(group, quantity="mean contrast", **labels))
             single += [_pair_row(*pair, quantity="contrast", **labels) for pair in group]
     return means + single
 
 
 def _pair_row(a: Doubted, b: Doubted, **labels) -> dict:
-    """One row of the share of `a` minus the share of `b`."""
-    return row(_paired(a, b), [a.experiment, b.experiment], doubts=union([a.reasons, b.reasons]), **labels)
-
-
-def _paired(a: Doubted, b: Doubted) -> statistics.Interval:
-    """The share of `a` minus the share of `b`, which are of the same samples; its method gives McNemar's p too."""
-    flags = a.evaluation.flags, b.evaluation.flags
-    interval = statistics.paired_difference(*flags)
-    return interval._replace(method=f"{interval.method}, McNemar p = {statistics.mcnemar(*flags):.2g}")
+    """One row of the share of `a` minus the share of `b`, over samples; its method gives McNemar's p too."""
+    entry = mean_difference_row([(a, b)], **labels)
+    p = statistics.mcnemar(a.evaluation.flags, b.evaluation.flags)
+    return entry | {"method": f"{entry['method']}, McNemar p = {p:.2g}"}
 
 
 def gap_rows(noise: Iterable[Evaluation], attacked: Iterable[Evaluation], *, factors: Sequence[int]) -> list[dict]:
     """Accuracy under noise at k·ε minus accuracy under the attack at ε, for each k of `factors` (claim C1).
 
-    "gap" is of a network, paired by sample, "mean gap" over seeds, at each radius ε where both sides were evaluated.
+    "gap" is of a network, paired by sample, "mean gap" over networks and samples, at each radius ε where both sides
+    were evaluated.
     """
     rows = []
     by_network = {(e.experiment.key, e.attack.name, *e.size.items()): e for e in noise}
@@ -131,12 +154,9 @@ def gap_rows(noise: Iterable[Evaluation], attacked: Iterable[Evaluation], *, fac
             places = [(e.experiment.key, law, radius) for e in group]
             pairs = [(by_network[place], e) for place, e in zip(places, group, strict=True) if place in by_network]
             labels = attack | {"noise": law, "factor": k}
-            for n, e in pairs:
-                interval = statistics.paired_difference(n.flags, e.flags)
-                rows.append(row(interval, [e.experiment], quantity="gap", **labels))
-            if pairs:
-                mean = statistics.paired_t([n.flags.mean() for n, _ in pairs], [e.flags.mean() for _, e in pairs])
-                rows.append(row(mean, [e.experiment for _, e in pairs], quantity="mean gap", **labels))
+            networks = [_difference(n, e) for n, e in pairs]
+            sets = [("gap", [network]) for network in networks] + ([("mean gap", networks)] if networks else [])
+            rows += [over_networks_and_samples(s, within=(-1, 1), quantity=name, **labels) for name, s in sets]
     return rows
 
 

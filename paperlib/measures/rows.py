@@ -15,6 +15,8 @@ from paperlib.store.experiment import Experiment
 T = TypeVar("T")
 BATCH = evaluation.BATCH  # images that a network sees at once
 Measured = tuple[Experiment, float, Callable[[], statistics.Interval]]  # a network, its value, and its interval
+# networks of one seed (one, or a pair), their values or differences (n,), and the first of two phases (N,) or None
+Flagged = tuple[Collection[Experiment], np.ndarray, np.ndarray | None]
 NOTHING = statistics.Interval(np.nan, np.nan, np.nan, 0, "no sample has a gradient")
 
 
@@ -43,14 +45,37 @@ def by_labels(items: Iterable[T], labels: Callable[[T], dict]) -> list[tuple[dic
     return list(groups.values())
 
 
+def over_networks_and_samples(
+    networks: Sequence[Flagged], *, within: tuple[float, float] = (0, 1), doubts: Sequence[str] = (), **labels
+) -> dict:
+    """One row for networks on the same samples: the mean of their flags, or of their differences (`within` -1 and 1).
+
+    The interval is that of `statistics.crossed`; flags of one network on samples of one phase have Wilson's.
+    """
+    values = [samples for _, samples, _ in networks]
+    wide = None if any(first is None for *_, first in networks) else [first for *_, first in networks]
+    if wide is None and len(values) == 1 and values[0].dtype == bool:
+        interval = statistics.wilson(values[0])
+    else:
+        interval = statistics.crossed(values, within=within, wide=wide)
+    experiments = [e for some, *_ in networks for e in some]
+    return row(interval, experiments, doubts=doubts, **labels)
+
+
 def over_seeds(
     values: Sequence[tuple[Experiment, np.ndarray]], *, geometric: bool = False, doubts: Sequence[str] = (), **labels
 ) -> dict:
     """One row for networks that differ by their seed alone, from the values of each one's samples, (n,) each.
 
-    The mean over networks of the share of True, or else of the median of values of 0 or more; see `mean_over_seeds`.
+    Flags on equally many samples: the mean with an interval over networks and samples.  Otherwise, as each network has
+    samples of its own, the mean over networks of the share of True, or of the median of values of 0 or more, with an
+    interval over networks (see `mean_over_seeds`).
     """
-    flags = any(np.asarray(samples).dtype == bool for _, samples in values)
+    arrays = [np.asarray(samples) for _, samples in values]
+    flags = any(array.dtype == bool for array in arrays)
+    if flags and len({len(array) for array in arrays}) == 1 and len(arrays[0]):
+        networks = [([e], array, None) for (e, _), array in zip(values, arrays, strict=True)]
+        return over_networks_and_samples(networks, doubts=doubts, **labels)
     middle, interval = (np.mean, statistics.wilson) if flags else (np.median, median)
     networks = [(e, float(middle(x)) if len(x) else np.nan, partial(interval, np.asarray(x))) for e, x in values]
     limits = (0, 1 if flags else np.inf)

@@ -35,9 +35,8 @@ def setting_rows(validation: Sequence[Evaluation], test: Sequence[Evaluation], t
         choice, _ = choice_rows(candidates, tolerance, used=np.nan)
         lam = choice["value"] or min(e.labels["lam"] for e in evaluations if "lam" in e.labels)
         pair = [e for e in evaluations if e.labels.get("lam", lam) == lam]
-        over = "difference" if len({e.experiment.seed for e in pair}) > 1 else "paired difference"  # seeds or images
         differences, changes = difference_rows(pair, TRAINING, BASELINE), _changes(pair)
-        gains = [r | {"quantity": "gain"} for r in differences if r["quantity"] == over]
+        gains = [r | {"quantity": "gain"} for r in differences if r["quantity"] == "difference"]
         excess = _excess_rows(gains, changes, *first) if first else []
         first = first or (gains, changes)
         rows += [r | setting | {"lam": lam} for r in [choice, *gains, *excess]]
@@ -55,15 +54,11 @@ def _changes(pair: Sequence[Evaluation]) -> dict[str, np.ndarray]:
 def _excess_rows(
     gains: list[dict], changes: dict[str, np.ndarray], first_gains: list[dict], first_changes: dict[str, np.ndarray]
 ) -> list[dict]:
-    """Each gain minus that of the first setting, one row for each attack, paired by seed, or by image of one seed."""
+    """Each gain minus that of the first setting, one row for each attack, paired by seed and sample."""
     rows = []
     for gain, first in zip(gains, first_gains, strict=True):
-        a, b = changes[words.attack(gain)], first_changes[words.attack(gain)]
-        if len(a) > 1:
-            interval = statistics.paired_t(a.mean(1), b.mean(1))
-        else:
-            interval = statistics.bootstrap_mean(a[0] - b[0], seed=0)  # of whole numbers from -2 to 2
-            interval = interval._replace(method=f"{interval.method} of the images' differences of differences")
+        change = changes[words.attack(gain)] - first_changes[words.attack(gain)]  # whole numbers from -2 to 2
+        interval = statistics.crossed(change, within=(-2, 2))
         shared = {name: gain[name] for name in ("training", "against", *labels.ATTACK, "eps_255") if name in gain}
         both = {name: union([gain.get(name, []), first.get(name, [])]) for name in ("seeds", "experiments", "doubts")}
         rows.append(records.row(interval, quantity="gain minus the own", **both, **shared))

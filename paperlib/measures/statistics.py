@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from paperlib.errors import Refused, number
-from paperlib.labels import SEEDS
+from paperlib.labels import BOTH, SAMPLES, SEEDS
 
 LEVEL = 0.95
 Z = stats.norm.ppf((1 + LEVEL) / 2)
@@ -26,7 +26,8 @@ class Interval(NamedTuple):
     high: float
     n: int
     method: str
-    over: str = "samples"  # what the interval is taken over: "samples", "seeds", "pairs", "draws", "networks", "steps"
+    over: str = SAMPLES  # what the interval is taken over: "samples", "seeds", `labels.BOTH`, "pairs", "draws", ...
+    p: float = float("nan")  # two-sided p-value of the value 0; NaN where there is none
 
 
 def wilson(flags: ArrayLike) -> Interval:
@@ -71,14 +72,60 @@ def geometric_interval(values: ArrayLike) -> Interval:
     values = _values(values)
     if bad := int((values <= 0).sum()):
         raise Refused(f"{bad} of {values.size} values are not above 0; they have no logarithm.")
-    *ends, n, method, over = t_interval(np.log(values))
-    return Interval(*np.exp(ends).tolist(), n, method.replace("Student t", "Student t of logs"), over)
+    value, low, high, n, method, over, _ = t_interval(np.log(values))
+    ends = np.exp([value, low, high]).tolist()
+    return Interval(*ends, n, method.replace("Student t", "Student t of logs"), over)
 
 
-def paired_t(a: ArrayLike, b: ArrayLike) -> Interval:
-    """`t_interval` of the differences a - b of one value per seed, (n,) each; entry i of both is of the same seed."""
-    interval = t_interval(np.subtract(*_paired(_values(a), _values(b))))
-    return interval._replace(method=interval.method.replace("Student t", "paired t"))
+def crossed(
+    values: ArrayLike, *, within: tuple[float, float], wide: ArrayLike | None = None, null: float = 0.0
+) -> Interval:
+    """Mean of `values` (S, n), of S networks on the same n samples; the interval is over networks and samples.
+
+    Both are random and crossed: other networks on other samples would have another mean.  `values` are flags (`within`
+    0 and 1) or differences of flags (`within` -1 and 1).  Searle, Casella and McCulloch (1992, Variance Components,
+    section 4.3): without replicates the variance of the mean is
+
+        V = MS_samples / (S·n) + max(0, MS_networks - MS_rest) / (S·n), here at least MS_networks / (S·n),
+
+    with Satterthwaite's degrees of freedom, here at least S - 1.  As in `paired_difference`, a sample of the lowest and
+    one of the highest value are added, so that values that agree by chance leave a width.  One network (S = 1) has an
+    interval over samples.
+
+    Two phases: `wide` (S, N) is a cheaper measurement on N samples, of which the first n are those of `values`.  The
+    estimate is then mean(wide) - mean(wide[:, :n] - values), the difference estimator of double sampling (Cochran 1977,
+    Sampling Techniques, chapter 12).  `p` is that of the hypothesis that the mean is `null`.
+    """
+    values = _crossing(values)
+    wide = values if wide is None else _crossing(wide)
+    (S, n), N = values.shape, wide.shape[1]
+    if len(wide) != S or n > N:
+        raise Refused(f"wide has shape {wide.shape}; with values of {(S, n)} it must be ({S}, N), N of {n} or more.")
+    rest, middle, half = 1 - n / N, sum(within) / 2, (within[1] - within[0]) / 2
+    estimate = float(wide.mean() - (wide[:, :n] - values).mean())
+    # The estimate as a sum over two disjoint sets of samples, each as (weight, values (S, ...), middle of the values)
+    parts = [(1.0, values - rest * wide[:, :n], middle * (1 - rest)), (rest, wide[:, n:], middle)]
+    networks, variances = np.zeros(S), []  # of each network's mean; of samples and of the rest, with their freedoms
+    for weight, part, place in parts[: 2 if rest else 1]:
+        part = weight * np.hstack([part, np.tile([place - half, place + half], (S, 1))])
+        count, by_sample, by_network = part.shape[1], part.mean(0), part.mean(1)
+        residuals = part - by_sample - by_network[:, None] + part.mean()
+        freedom = (count - 1) * max(S - 1, 1)
+        variances.append(
+            (by_sample.var(ddof=1) / count, count - 1, (residuals**2).sum() / freedom / (S * count), freedom)
+        )
+        networks += by_network
+    of_samples, freedoms, of_rest, rest_freedoms = np.array(variances).T
+    of_networks = networks.var(ddof=1) / S if S > 1 else 0.0
+    variance = max(of_samples.sum() + max(of_networks - of_rest.sum(), 0), of_networks)
+    squares = (of_samples**2 / freedoms).sum() + (of_rest**2 / rest_freedoms).sum() + of_networks**2 / max(S - 1, 1)
+    t = stats.t(max(variance**2 / squares, S - 1))
+    centre, deviation = networks.mean(), np.sqrt(variance)
+    low, high = np.clip(centre + deviation * t.ppf([(1 - LEVEL) / 2, (1 + LEVEL) / 2]), *within).tolist()
+    method = f"95 % over {'networks and samples, crossed' if S > 1 else 'samples'}"
+    method += f", two phases, the first of {N} samples" if rest else ""
+    p = float(2 * t.sf(abs(centre - null) / deviation))
+    return Interval(estimate, low, high, n, method, BOTH if S > 1 else SAMPLES, p)
 
 
 def rank_correlation(x: ArrayLike, y: ArrayLike) -> Interval:
@@ -140,6 +187,16 @@ def _values(given: ArrayLike) -> np.ndarray:
         raise Refused(f"Values have shape {array.shape} and type {array.dtype}; they must be (n,) and real, n > 0.")
     if bad := int((~np.isfinite(array)).sum()):
         raise Refused(f"{bad} of {array.size} values are not finite; count them, then leave them out.")
+    return array.astype(float)
+
+
+def _crossing(given: ArrayLike) -> np.ndarray:
+    """`given` as floats (S, n), or Refused."""
+    array = np.asarray(given)
+    if array.ndim != 2 or array.size == 0 or array.dtype.kind not in "biuf" or not np.isfinite(array).all():
+        raise Refused(
+            f"Values have shape {array.shape} and type {array.dtype}; they must be (S, n), finite, S and n > 0."
+        )
     return array.astype(float)
 
 

@@ -1,16 +1,13 @@
 """Rows of SR's variants against each other, each at the λ that validation data choose for it."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 
 import numpy as np
 from torch import Tensor
 
-from paperlib.measures import statistics
-from paperlib.measures.accuracy import Doubted, apart, choice_rows, doubted, mean_rows
-from paperlib.measures.doubts import union
+from paperlib.measures.accuracy import apart, choice_rows, doubted, mean_difference_row, mean_rows
 from paperlib.measures.predictors import SPARSITIES
-from paperlib.measures.rows import by_labels, mean_over_seeds, over_seeds
+from paperlib.measures.rows import by_labels, over_seeds
 from paperlib.store.evaluations import Evaluation
 from paperlib.store.experiment import Experiment
 from paperlib.training import defenses, regularizers
@@ -67,17 +64,10 @@ def _size_rows(evaluations: Sequence[Evaluation], gradients: Mapping[str, Tensor
 
 
 def _difference_rows(mine: Sequence[Evaluation], others: Sequence[Evaluation], against: str) -> list[dict]:
-    """Accuracy of `mine` minus that of `others`, one row for each attack, paired by seed (see `mean_over_seeds`)."""
+    """Accuracy of `mine` minus that of `others`, one row for each attack, paired by seed and sample."""
     by_seed = {(item.experiment.seed, repr(item.evaluation.attack)): item for item in doubted(others)}
     pairs = [(a, by_seed[a.experiment.seed, repr(a.evaluation.attack)]) for a in doubted(mine) if by_seed]
     rows = []
     for labels, group in by_labels(pairs, lambda pair: pair[0].evaluation.labels):
-        networks = [(a.experiment, _difference(a, b).value, partial(_difference, a, b)) for a, b in group]
-        reasons = union(item.reasons for pair in group for item in pair)
-        labels |= {"against": against}
-        rows.append(mean_over_seeds(networks, within=(-1, 1), quantity="difference", doubts=reasons, **labels))
+        rows.append(mean_difference_row(group, quantity="difference", against=against, **labels))
     return rows
-
-
-def _difference(a: Doubted, b: Doubted) -> statistics.Interval:
-    return statistics.paired_difference(a.evaluation.flags, b.evaluation.flags)

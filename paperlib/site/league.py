@@ -70,9 +70,9 @@ def _head(row: dict) -> str:
 
 
 def _sample(row: dict) -> str:
-    """The networks of a row, after the images where its interval is over images."""
+    """The networks of a row, after the images where its interval is over these too."""
     networks = f"{len(row['seeds'])} network{'s' * (len(row['seeds']) > 1)}"
-    return f"{row['n']} images, {networks}" if row["over"] == "samples" else networks
+    return f"{row['n']} images, {networks}" if row["over"] != labels.SEEDS else networks
 
 
 def _count(number: float | None) -> Cell:

@@ -10,6 +10,7 @@ from paperlib.site.shown import Shown
 from paperlib.site.sortable import Cell, share, table
 
 JUDGE = "fig-attack-ladder"  # the artifact whose worst case decides C3
+OVER = {labels.SEEDS: "networks", labels.SAMPLES: "images", labels.BOTH: "networks and images"}  # of an interval
 VALIDATION = "fig-lambda"  # the artifact that sees validation images alone
 
 
@@ -105,7 +106,7 @@ def _lines(one: Shown, found: list[Reading]) -> list[list[Cell]]:
         else:
             verdict = Cell("no: fewer attacks, networks or images", 1)
         link = f'<a href="results/{one.name}/{reading.artifact}.html">{reading.artifact}</a>'
-        over = {"seeds": "networks", "samples": "images"}.get(row["over"], "")
+        over = OVER.get(row["over"], "")
         cells = [Cell(escape(name)), share(row), Cell(images, reading.images), Cell(str(len(row["seeds"])))]
         lines.append([*cells, Cell(over), Cell(link, reading.artifact), verdict])
     return lines
@@ -113,7 +114,7 @@ def _lines(one: Shown, found: list[Reading]) -> list[list[Cell]]:
 
 def _images(record: dict, row: dict) -> int:
     """The images behind a mean over networks: those of each network's own accuracy under the same attack."""
-    if row["over"] == "samples":
+    if row["over"] != labels.SEEDS:
         return row["n"]
     own = {name: row.get(name) for name in ("training", "budget")} | labels.attack(row) | words.size(row)
     return min(each["n"] for each in where(select(record, quantity="accuracy"), **own))

@@ -52,6 +52,7 @@ class Evaluation(Judged):
     """A trained network under one attack."""
 
     experiment: AnyExperiment
+    wide: np.ndarray | None = None  # flags (M,) of the first of two phases, on M samples that begin with these
 
     @property
     def size(self) -> dict:
