@@ -44,8 +44,8 @@ import paperlib  # before numpy and torch, for it settles the arithmetic
 profile: str = "laptop"  # which file under params/
 eps_255: list[float] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0]  # radii, in units of 1/255
 pgd_steps: int = 10  # steps of PGD, each of length 2.5 ε / steps
-seeds: int = 3  # of each training the first so many networks
-samples: int = 200  # test images
+seeds: int = 5  # of each training the first so many networks
+samples: int = 100  # test images
 checkpoints: list[str] = []  # folders under checkpoints/ to look at instead of the profile's networks
 device: str = "auto"  # auto, cpu, cuda or mps
 

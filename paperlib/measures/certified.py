@@ -9,9 +9,8 @@ import torch
 from paperlib import errors
 from paperlib.certificates import certify
 from paperlib.data.sets import Split
-from paperlib.measures import statistics
 from paperlib.measures.doubts import union
-from paperlib.measures.rows import by_labels, certain, over_seeds, row
+from paperlib.measures.rows import by_labels, certain, over_networks_and_samples, row
 from paperlib.store import evaluations
 from paperlib.store.experiment import AnyExperiment, Opened
 
@@ -56,26 +55,27 @@ def certified(networks: Iterable[Opened], samples: Split, radii: Sequence[float]
 
 
 def certified_rows(found: Iterable[Certified]) -> list[dict]:
-    """One row for each training and radius: the mean over networks of the share of certified samples."""
+    """One row for each training and radius: the share of certified samples over networks and samples."""
     groups = by_labels(found, lambda c: c.labels)
     return [
-        over_seeds([(c.experiment, c.flags) for c in group], quantity="mean certified accuracy", **common)
+        over_networks_and_samples(
+            [([c.experiment], c.flags, None) for c in group], quantity="mean certified accuracy", **common
+        )
         for common, group in groups
     ]
 
 
 def difference_rows(found: Iterable[Certified], training: str, against: str) -> list[dict]:
-    """Certified accuracy of `training` minus that of `against` at each radius, paired by seed."""
+    """Certified accuracy of `training` minus that of `against` at each radius, paired by seed and sample."""
     rows = []
     for size, group in by_labels(found, lambda c: c.size):
         others = {c.experiment.seed: c for c in group if c.experiment.defense == against}
         mine = [c for c in group if c.experiment.defense == training and c.experiment.seed in others]
-        if mine:
-            pairs = [(c, others[c.experiment.seed]) for c in mine]
-            interval = statistics.paired_t(*([c.flags.mean() for c in side] for side in zip(*pairs, strict=True)))
-            experiments = [c.experiment for pair in pairs for c in pair]
-            trainings = {"training": training, "against": against}
-            rows.append(row(interval, experiments, quantity="certified difference", **trainings, **size))
+        pairs = [(c, others[c.experiment.seed]) for c in mine]
+        if pairs:
+            changes = [([a.experiment, b.experiment], np.subtract(a.flags, b.flags, dtype=int), None) for a, b in pairs]
+            common = {"quantity": "certified difference", "training": training, "against": against} | size
+            rows.append(over_networks_and_samples(changes, within=(-1, 1), **common))
     return rows
 
 
