@@ -27,7 +27,7 @@ from paperlib.labels import REGIMES, SMOOTH, TRUE
 from paperlib.measures import exact, ratio
 from paperlib.theory import RandomVulnerability
 
-OUTCOMES = ("no gradient", "nothing moved", "below 3", "inside", "above 3‖g‖₀", "only the attack moved")
+OUTCOMES = ("no gradient", "nothing can change", "undetermined", "below 3", "inside", "above 3‖g‖₀")
 
 
 # ---- the statement -------------------------------------------------------------------------------------------------
@@ -138,19 +138,27 @@ def test_the_ratio_by_hand():
         ("no gradient", (0, 0), 5, 1),
         ("no gradient", (0, 0), 0, 0),
         ("no gradient", (0, 0), 1, 0),
-        ("nothing moved", (1, 0), 0, 0),
+        ("undetermined", (1, 0), 0, 0),
         ("below 3", (1, 1), 2.99, 1),
         ("inside", (1, 1), 3, 1),
         ("inside", (1, 1e-30), 6, 1),
         ("inside", (2, 0), 3, 1),
         ("above 3‖g‖₀", (2, 0), 3.01, 1),
         ("above 3‖g‖₀", (1, 1), 6.01, 1),
-        ("only the attack moved", (1, 1), 1e-9, 0),
+        ("undetermined", (1, 1), 1e-9, 0),
     ],
 )
 def test_every_outcome_can_be_reached(outcome, gradient, attack, noise):
     outcomes = planted([attack], [noise], gradient=[gradient]).outcomes
     assert [name for name, flags in outcomes.items() if flags[0]] == [outcome]
+
+
+def test_where_no_first_spike_can_change_the_gradient_alone_comes_first():
+    v = planted([0, 0, 5], [0, 0, 1], gradient=[(1, 1), (0, 0), (1, 1)])._replace(
+        still=torch.tensor([True, True, False])
+    )
+    reached = [[name for name, flags in v.outcomes.items() if flags[i]] for i in range(3)]
+    assert reached == [["nothing can change"], ["no gradient"], ["inside"]]
 
 
 amounts = st.sampled_from([0.0, 1e-12, 0.5, 1.0, 2.0, 3.0, 6.0, 7.0])
@@ -168,8 +176,8 @@ def test_the_verdict_rests_on_samples_with_a_gradient_and_a_ratio():
     # gradients (3, 1): 3‖g‖₀ = 6, 3·PN = 3·16/10 = 4.8; then one without a ratio, one with ∞, one without a gradient
     v = planted([4.8, 5, 6, 6.1, 0, 1, 1], [1, 1, 1, 1, 0, 0, 1], gradient=[(3, 1)] * 6 + [(0, 0)])
     assert {name: kept.tolist() for name, kept in v.below.items()} == {
-        "at most 3‖g‖₀": [True, True, True, False, False],
-        "at most 3·PN": [True, False, False, False, False],
+        "at most 3‖g‖₀": [True, True, True, False],
+        "at most 3·PN": [True, False, False, False],
     }
 
 
@@ -291,6 +299,13 @@ def test_the_smooth_regime_smooths_and_the_network_is_itself_again(network, tiny
     assert {neuron.path for neuron in network.neurons()} == {"fast"}
 
 
+def test_within_the_distance_to_the_nearest_threshold_nothing_moves(network, tiny):
+    samples = tiny.test.take(20)
+    near, far = measure(network, samples, radii_255=(0.02, 40.0), draws=20)
+    assert 0 < near.still.sum() < 20 and not far.still.any()
+    assert (near.reached[near.still] == 0).all()
+
+
 @pytest.mark.parametrize("radii", [[], [0], [8.0, 0.0], [-1.0]])
 def test_radii_at_which_nothing_can_be_measured_are_refused(radii):
     with pytest.raises(Refused, match="eps_255 is .* above 0" if radii else "no radius"):
@@ -317,11 +332,11 @@ def test_vulnerabilities_have_a_row_for_each_training_regime_and_radius():
         assert len(over) == 6 + 5 + 2 and len(own) == len(over) + 2 * 2
         assert all(r["seeds"] == [0, 1] and len(r["experiments"]) == 2 for r in over.values())
         assert sum(over[name]["value"] for name in OUTCOMES) == pytest.approx(1)
-    # ratios by seed 4, 2 and 16, 2: outcomes inside, below, nothing moved and above, below, nothing moved;
+    # ratios by seed 4, 2 and 16, 2: outcomes inside, below, undetermined and above, below, undetermined;
     # medians 3 and 9, their geometric mean √27
     value = {r["quantity"]: r["value"] for r in select(rows, training="vanilla", regime=TRUE, eps_255=16.0)}
     third, sixth = pytest.approx(1 / 3), pytest.approx(1 / 6)
-    assert [value[name] for name in OUTCOMES] == [0, third, third, sixth, sixth, 0]
+    assert [value[name] for name in OUTCOMES] == [0, 0, third, third, sixth, sixth]
     assert value["ratio"] == pytest.approx(27**0.5) and value["ρ_rand"] == 1
     assert value["draws that moved f_y"] == 1  # the median over samples
     assert select(rows, quantity="ratio")[0]["method"].startswith("Student t of logs")

@@ -13,7 +13,7 @@ from paperlib.labels import SMOOTH, TRUE
 from paperlib.words import radius, title
 
 KEPT = 0.95  # a bound counts as kept where it holds for at least so many samples; C2 about networks is judged by it
-ABOVE = ("above 3‖g‖₀", "only the attack moved")  # outcomes of samples beyond the upper bound
+ABOVE = ("above 3‖g‖₀",)  # outcomes of samples beyond the upper bound
 BELOW = ("below 3",)  # and beyond the lower one
 
 # captions
@@ -47,7 +47,7 @@ def table(record: dict) -> list[DataFrame]:
     linear = [r for r in record["rows"] if r["quantity"] in ("linear ratio", "upper bound", *shares)]
     return [
         pivot(linear, network, quantity, lambda r: percent(r) if r["quantity"] in shares else number(r)),
-        _by_regime(record, ["ratio"], ["inside", "above 3‖g‖₀", "below 3", "only the attack moved", "nothing moved"]),
+        _by_regime(record, ["ratio"], ["inside", "above 3‖g‖₀", "below 3", "undetermined", "nothing can change"]),
     ]
 
 

@@ -18,7 +18,9 @@ def spikes(current: Interval, time: Time, threshold: float, *, sums: Tensor) -> 
     `sums` holds the factors of the steps in each sum, rows of `Time.weights`.
     """
     of = _of_constant if current.constant else _of_changing
-    return Interval(*of(current, time, threshold, sums.to(current.low.device)))
+    ends = Interval(*of(current, time, threshold, sums.to(current.low.device)))
+    whole = time.tau in (0.0, 1.0)  # then the sums are whole numbers, and not rounded
+    return ends if whole else ends.widened(time.rounding(0) * ends.high)
 
 
 def periods(current: Interval, time: Time, threshold: float) -> tuple[Tensor, Tensor]:
@@ -42,11 +44,15 @@ def _of_constant(current: Interval, time: Time, threshold: float, sums: Tensor) 
     levels = range(1, time.T + 2)
     trains = sums.new_tensor([[float(t % period == 0) for t in range(1, time.T + 1)] for period in levels])
     by_period = sums @ trains.T  # (len(sums), T + 1)
+    possible = torch.tensor(
+        [time.tau > 0 or period in (1, time.T + 1) for period in levels]
+    )  # without memory: 1 or none
     low, high = (torch.zeros(len(sums), time.T + 1, time.T + 1, device=sums.device) for _ in range(2))
     for first in range(time.T + 1):
         for last in range(first, time.T + 1):
-            low[:, first, last] = by_period[:, first : last + 1].amin(1)
-            high[:, first, last] = by_period[:, first : last + 1].amax(1)
+            between = by_period[:, first : last + 1][:, possible[first : last + 1]]
+            if between.numel():
+                low[:, first, last], high[:, first, last] = between.amin(1), between.amax(1)
     places = (fewest - 1) * (time.T + 1) + most - 1
     return low.flatten(1)[:, places], high.flatten(1)[:, places]
 
