@@ -85,8 +85,8 @@ def evaluations(trainings, attacks, *, seeds, share=None, n=50):
     for i, training in enumerate(trainings):
         for seed in seeds:
             for attack in attacks:
-                strong = not isinstance(attack, Attack) or attack.name in ("pgd", "sparse_flips")
-                eps = 0 if attack is None else attack.eps / (200 if attack.norm == "l0" else 1)
+                strong = not isinstance(attack, Attack) or attack.name in ("pgd", "sparse_flips", "retiming")
+                eps = 0 if attack is None else attack.eps / (200 if attack.norm in ("l0", "moves") else 1)
                 loss = eps * (8 - i if strong else 1)
                 right = 0.9 - 0.02 * seed - loss if share is None else share
                 flags = np.arange(n) < round(n * min(1, max(0, right)))
@@ -302,9 +302,10 @@ def events_record(artifact, flags, eps_255, _):
         return [changed(e, **network) for e in evaluations(trainings, attacks, **flags)]
 
     if artifact == "tab-events":
-        ladder = found(FOUR, protocols.on_events(eps_counts, budgets, steps=10, flip_steps=5))
+        moved, worst_moved = protocols.in_time(budgets, budgets[0], steps=5)
+        ladder = found(FOUR, protocols.on_events(eps_counts, budgets, steps=10, flip_steps=5) + moved)
         short = {"steps": 10, "long_steps": 20, "queries": 30, "flip_steps": 5}
-        worst = found(FOUR, protocols.worst_on_events(eps_counts[0], budgets[0], **short))
+        worst = found(FOUR, [*protocols.worst_on_events(eps_counts[0], budgets[0], **short), worst_moved])
         rows = accuracy.mean_rows(ladder) + accuracy.mean_rows(worst)
         clean = [r for r in rows if r["attack"] == labels.CLEAN]
         rows += [r | {"quantity": "mean accuracy, counts cut to [0, 1]", "value": r["value"] / 2} for r in clean]

@@ -233,6 +233,7 @@ LEDGER = (
         for by, unit, against in (
             ("counts", "eps_counts", "each count attacked within ε"),
             ("flips", "flips", "whole events added and removed"),
+            ("in time", "moves", "events moved to other times"),
         )
     ),
     Claim(

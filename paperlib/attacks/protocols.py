@@ -128,6 +128,13 @@ def on_events(eps_counts: Sequence[float], flips: Sequence[int], *, steps: int, 
     return [None, *nothing, *in_counts, *whole]
 
 
+def in_time(moves: Sequence[int], strong_moves: int, *, steps: int) -> tuple[list[Attack], Ensemble]:
+    """Events moved in time: at random and by gradient, at each of `moves`; the worst case of four rules at one."""
+    found = [standard(name, k, steps=steps) for k in moves for name in ("random_retiming", "retiming")]
+    worst = [standard("retiming", strong_moves, steps=steps, rule=rule) for rule in FOUR_RULES]
+    return found, Ensemble(WORST, worst)
+
+
 def random_on_events(
     eps_counts: Sequence[float], flips: Sequence[int], factors: Sequence[int], *, steps: int, flip_steps: int
 ) -> tuple[list[Attack], list[Attack]]:

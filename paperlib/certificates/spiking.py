@@ -44,9 +44,7 @@ def _of_constant(current: Interval, time: Time, threshold: float, sums: Tensor) 
     levels = range(1, time.T + 2)
     trains = sums.new_tensor([[float(t % period == 0) for t in range(1, time.T + 1)] for period in levels])
     by_period = sums @ trains.T  # (len(sums), T + 1)
-    possible = torch.tensor(
-        [time.tau > 0 or period in (1, time.T + 1) for period in levels]
-    )  # without memory: 1 or none
+    possible = torch.tensor([time.tau > 0 or k in (1, time.T + 1) for k in levels])  # without memory at once or never
     low, high = (torch.zeros(len(sums), time.T + 1, time.T + 1, device=sums.device) for _ in range(2))
     for first in range(time.T + 1):
         for last in range(first, time.T + 1):

@@ -34,12 +34,13 @@ UNKNOWN = 2  # flag of a sample that was not attacked
 
 
 def size(experiment: AnyExperiment, attack: AnyAttack) -> dict:
-    """The radius of an attack under the label of its unit: eps_255, eps_counts or flips; 0 for clean samples.
+    """The radius of an attack under the label of its unit: eps_255, eps_counts, flips or moves; 0 for clean samples.
 
-    The units are 1/255 of an image's range, counts of a cell of a frame, and changed events.
+    The units are 1/255 of an image's range, counts of a cell of a frame, changed events, and events moved in time.
     """
     eps = 0.0 if attack is None else attack.eps
-    return {"flips": int(eps)} if attack is not None and attack.norm == "l0" else radius(experiment, eps)
+    counted = {"l0": "flips", "moves": "moves"}.get(attack.norm) if attack is not None else None
+    return {counted: int(eps)} if counted else radius(experiment, eps)
 
 
 def radius(experiment: AnyExperiment, eps: float) -> dict:
