@@ -49,10 +49,10 @@ passes: int = 0  # forward and backward passes per training image at equal cost:
 cost_seeds: int = 3  # networks of each training that are attacked, at equal epochs and at equal cost
 strong_eps_255: float = 32.0  # radius of the attack, in units of 1/255
 samples: int = 1000  # test images, clean and under PGD, with which it begins
-strong_samples: int = 60  # of these, test images that the rest of it is made on
+strong_samples: int = 100  # of these, test images that the rest of it is made on
 pgd_steps: int = 20  # its steps of PGD
 long_steps: int = 100  # its steps of APGD on each of its two losses
-queries: int = 5000  # its forward passes of Square, behind APGD
+queries: int = 2000  # its forward passes of Square, behind APGD
 device: str = "auto"  # auto, cpu, cuda or mps
 
 # %% tags=["asks"]

@@ -47,11 +47,11 @@ eps_255: float = 32.0  # radius of every attack but two, in units of 1/255
 radii_255: list[float] = [8.0, 16.0, 32.0, 48.0]  # among which the accuracy must not rise
 pgd_steps: int = 20  # steps of the PGD that is checked, each of length 2.5 ε / steps
 long_steps: int = 100  # steps of the longer PGD, of the unbounded one, and of APGD in the strongest attack
-queries: int = 5000  # forward passes of Square, alone and in the strongest attack; random search has a tenth as many
+queries: int = 2000  # forward passes of Square, alone and in the strongest attack; random search has a tenth as many
 substitute: str = "at"  # the training whose network transferred examples are made on
 scales: list[float] = [0.01, 0.1, 1.0, 10.0, 100.0]  # factors of the logits
 seeds: int = 1  # of each training the first so many networks
-samples: int = 60  # test images
+samples: int = 100  # test images
 checkpoints: list[str] = []  # folders under checkpoints/ to look at instead of the profile's networks
 device: str = "auto"  # auto, cpu, cuda or mps
 

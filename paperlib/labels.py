@@ -5,6 +5,7 @@ A row names its attack by the labels of `ATTACK`: {"attack": "pgd", "steps": 20,
 
 CLEAN = "clean"  # the attack of clean images
 WORST = "worst"  # the worst case of all attacks of a notebook
+PROTOCOL = "protocol"  # the worst case of the attacks of the paper's white-box table
 SO_FAR = "so far"  # the worst case of a rung of the ladder and all rungs below; the label `up_to` names the rung
 FOUR, WIDTHS = "four", "widths"  # values of the label `rules`: the worst case over a set of backward rules
 RANDOM_FLIPS = "random_flips"  # the attack that changes whole events at random

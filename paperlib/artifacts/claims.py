@@ -34,6 +34,7 @@ SIGNS = {SUPPORTED: "✓", NOT_SUPPORTED: "✗", INCONCLUSIVE: "?", ONE_NETWORK:
 HOLDS = {True: "holds", False: "does not hold", None: "undecided"}  # in a box
 LEVEL = 0.05  # the chance of an error that a verdict is allowed: one of its own, or with Holm's method all together
 COST = 0.05  # C1 is judged at radii where the attack costs at least so much accuracy
+CAUTION = "An order of lower bounds is no order of robustness; it depends on the scale of the weights, too."
 TIMES = f"{NOISE_FACTOR} times"
 PAPER = {  # the claims in a sentence each; an entry of `LEDGER` belongs to the one with which its id begins
     "C1": "Spiking networks withstand random noise better than attacks, even when the noise is larger.",
@@ -263,7 +264,30 @@ def _robust_difference(training: str, unit: str = "eps_255") -> Callable[[dict],
     return judge
 
 
-def _sparsity_matters(record: dict) -> tuple[str, str]:
+def _certified_difference(training: str) -> Callable[[dict], tuple[str, str]]:
+    """A judge of a training against its baseline by what is proved, at radii where either has `COST` or more of it."""
+
+    def judge(record: dict) -> tuple[str, str]:
+        rows = select(record, quantity="certified difference", training=training, against=BASELINES[training])
+        if not rows:
+            pair = f"{words.title(training)} and {words.title(BASELINES[training])}"
+            return NOT_MEASURED, f"{pair} were not compared."
+        shares = [
+            row
+            for name in (training, BASELINES[training])
+            for row in select(record, quantity="mean certified accuracy", training=name)
+        ]
+        some = [words.size(row) for row in shares if row["value"] >= COST]
+        rows = [row for row in rows if words.size(row) in some]
+        if not rows:
+            return INCONCLUSIVE, f"At no radius are {100 * COST:g} % of the images certified."
+        numbers = ", ".join(f"{points(row)} at {words.radius(row)}" for row in rows)
+        return _decide(rows), f"Certified accuracy: {numbers}. {CAUTION}"
+
+    return judge
+
+
+def _sparsity_matters(record: dict) -> tuple[str, str, float | None, str]:
     """By the participation number's rank correlation with robustness: across networks, within trainings, given l1.
 
     Supported if all three are below 0, not supported if one is above 0, else inconclusive; the intervention stands
@@ -289,7 +313,8 @@ def _sparsity_matters(record: dict) -> tuple[str, str]:
     if verdict != SUPPORTED and all(clear(row) < 0 for row in l1.values()):
         reason += " All three hold for l1: it is magnitude and not sparsity that goes with robustness here."
     intervention = told(record)
-    return verdict, reason + (f" An experiment at equal magnitude: {intervention}." if intervention else "")
+    reason += f" An experiment at equal magnitude: {intervention}." if intervention else ""
+    return verdict, reason, p_value([*number.values()], direction=-1), f"{plain(first)} across networks"
 
 
 def _each(rows: dict[str, dict]) -> str:
@@ -319,6 +344,18 @@ LEDGER = (
     Claim("C3, with AT", "AT+SR is more robust than AT.", "fig-attack-ladder", _robust_difference("at+sr")),
     *(
         Claim(
+            f"C3, certified, {kind}",
+            f"{name} can be proved robust on more images than {other}.",
+            "fig-certified",
+            _certified_difference(training),
+        )
+        for kind, training, name, other in (
+            ("alone", "sr", "SR", "vanilla training"),
+            ("with AT", "at+sr", "AT+SR", "AT"),
+        )
+    ),
+    *(
+        Claim(
             f"C4, {name}",
             f"On event data, too, {text}.",
             "fig-random-vs-adversarial-events",
@@ -337,6 +374,7 @@ LEDGER = (
         for by, unit, against in (
             ("counts", "eps_counts", "each count attacked within ε"),
             ("flips", "flips", "whole events added and removed"),
+            ("in time", "moves", "events moved to other times"),
         )
     ),
     Claim(

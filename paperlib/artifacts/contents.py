@@ -16,6 +16,7 @@ CHAPTERS = {
     },
     "Stronger attacks": {
         "fig-attack-ladder": "The worst case of ever more attacks, rung by rung; its last rung decides claim C3.",
+        "fig-certified": "The share of images that is proved robust, below what attacks leave; what SR changes of it.",
         "tab-masking-checklist": "The published signs of a masked gradient, checked one by one.",
         "tab-whitebox": "FGSM, RFGSM and PGD, each alone and as the worst case of four backward rules.",
         "tab-blackbox": "Examples made on other networks, and an attack that sees nothing but outputs.",

@@ -28,6 +28,13 @@ def curve(ax: Axes, x: list[float], rows: list[dict], colour: str, *, width: flo
     return ax
 
 
+def floors(ax: Axes, rows: list[dict]) -> Axes:
+    """A dotted line across the panel at each of `rows`, the certified accuracies of trainings at the panel's radius."""
+    for row in rows:
+        ax.axhline(100 * row["value"], color=hue(row["training"]), linewidth=1, linestyle=":")
+    return ax
+
+
 def end(rows: list[dict]) -> float:
     """The height at which a `curve` of these rows ends."""
     return 100 * rows[-1]["value"]

@@ -46,7 +46,7 @@ def table(record: dict) -> list[DataFrame]:
     linear = [r for r in record["rows"] if r["quantity"] in ("linear ratio", "upper bound", *shares)]
     return [
         pivot(linear, network, quantity, lambda r: percent(r) if r["quantity"] in shares else number(r)),
-        _by_regime(record, ["ratio"], ["inside", "above 3‖g‖₀", "below 3", "only the attack moved", "nothing moved"]),
+        _by_regime(record, ["ratio"], ["inside", "above 3‖g‖₀", "below 3", "undetermined", "nothing can change"]),
     ]
 
 
