@@ -122,7 +122,7 @@ def test_a_name_belongs_to_one_function(register):
     scope = {"__name__": mine.__module__}
     exec("def mine(network, images, labels, *, eps, bounds): return images", scope)  # the cell was run again
     register(title="Anew")(scope["mine"])
-    assert attacks.ATTACKS["mine"].function is scope["mine"] and Attack("mine", EPS).title == "Anew"
+    assert attacks.ATTACKS["mine"].function.__wrapped__ is scope["mine"] and Attack("mine", EPS).title == "Anew"
     with pytest.raises(Refused, match="There is no norm 'l1'. Allowed: linf, l2, l0, moves."):
         register(norm="l1")
 
@@ -265,6 +265,46 @@ def test_a_radius_that_is_no_length_is_refused(name, eps):
 def test_bounds_belong_to_the_data_and_have_no_default(name):
     with pytest.raises(TypeError, match="bounds"):
         attacks.ATTACKS[name].function(None, torch.rand(2, 1, 3, 3), torch.tensor([0, 1]), eps=0)
+
+
+IMAGES, CLASSES = torch.arange(18).view(2, 1, 3, 3) % 2 * 1.0, torch.tensor([0, 1])
+DOOR = {
+    "x·255": ({"images": 255 * IMAGES}, "^A pixel is 255.0; every pixel must lie from 0 to 1, the bounds.$"),
+    "NaN": ({"images": IMAGES * math.nan}, "^A pixel is nan; "),
+    "integers": ({"images": IMAGES.to(torch.uint8)}, "^images is a tensor .*uint8; .* floating-point images"),
+    "no images": ({"images": IMAGES[:0], "labels": CLASSES[:0]}, "^images is a tensor .0, 1, 3, 3.* one or more"),
+    "bounds": ({"bounds": (1, 0)}, r"^bounds is \(1, 0\); the lower one must lie below the upper one.$"),
+    "no bounds": ({"bounds": (0, math.nan)}, "^bounds is .0, nan.; "),
+}
+LABELS = {
+    "-100": ({"labels": CLASSES - 100}, "^A label is -100; labels count classes from 0.$"),
+    "beyond": ({"labels": CLASSES + 2}, "^A label is 3; the network's 3 logits fit 0 to 2.$"),
+    "too few": ({"labels": CLASSES[:1]}, "^labels is a tensor .1,. of torch.int64; it must be a tensor of 2 whole"),
+    "shares": ({"labels": CLASSES / 2}, "^labels is a tensor .2,. of torch.float32; it must be a tensor of 2 whole"),
+    "training": ({"layer": nn.BatchNorm1d(9)}, "^The network is in training mode, .* its BatchNorm1d '1' changes"),
+    "dropout": ({"layer": nn.Dropout()}, "^The network is in training mode, in which its Dropout '1' changes"),
+    "NaN logits": ({"layer": nn.Threshold(2, math.nan)}, "^The network's logits are NaN; its weights are damaged"),
+}
+
+
+def attacked(name, images=IMAGES, labels=CLASSES, bounds=(0, 1), layer=None):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), layer or nn.Identity(), nn.Linear(9, 3))
+    return attacks.ATTACKS[name].function(network, images, labels, eps=1, bounds=bounds)
+
+
+@pytest.mark.parametrize("name", attacks.ATTACKS)
+def test_the_door_of_every_attack(name):
+    """What no attack could attack is refused in a sentence; a layout or a graph that needs none changes nothing."""
+    for changes, sentence in (DOOR | ({} if attacks.ATTACKS[name].noise else LABELS)).values():
+        with pytest.raises(Refused, match=sentence):
+            attacked(name, **changes)
+    expected = attacked(name)
+    turned = IMAGES.transpose(2, 3).contiguous().transpose(2, 3)  # the same values in another order of memory
+    for images in (turned, IMAGES.clone().requires_grad_()):
+        found = attacked(name, images=images, labels=CLASSES.int())
+        assert torch.equal(found, expected) and not found.requires_grad
+    assert turned.is_contiguous() is False
 
 
 def test_a_budget_of_events_is_a_whole_number():

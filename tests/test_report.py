@@ -40,6 +40,12 @@ def folder(results, tmp_path, monkeypatch):
     return paths.RESULTS / "smoke"
 
 
+@pytest.fixture
+def alone(monkeypatch):
+    """The report has one artifact, which saves the time of the others."""
+    monkeypatch.setattr(report, "reading_order", lambda: [GONE])
+
+
 def written(folder):
     """The artifacts without a record, the text and the page."""
     gaps = report.write("smoke", "A title of its own")
@@ -110,7 +116,7 @@ def test_each_section_shows_figures_finding_tables_and_provenance(folder):
 
 
 @pytest.mark.parametrize(("clean", "words"), [(False, "changed tree"), (None, "outside git")])
-def test_the_provenance_says_what_state_the_code_was_in(folder, clean, words):
+def test_the_provenance_says_what_state_the_code_was_in(folder, alone, clean, words):
     record = records.load(folder / f"{GONE}.json")
     record["provenance"]["clean"] = clean
     records.save(record, folder / f"{GONE}.json")
@@ -360,3 +366,68 @@ def test_a_committed_report_says_that_the_run_it_was_committed_with_is_identical
     compared = comparison.of(profile, report.reading_order())
     text = (tmp_path / "results" / profile / "REPORT.md").read_text(encoding="utf-8")
     assert opening(text) == f"Beside the committed run: {compared.first_line()}" and compared.differences() == []
+
+
+# ---- whatever the records hold -----------------------------------------------------------------------------------
+
+
+def without_rows(record):
+    record["rows"] = []
+
+
+def with_other_parameters(record):
+    record["provenance"]["parameters"] = [3]
+
+
+def without_data(record):
+    record["provenance"]["data"] = {}
+
+
+def without_labels(record):
+    for number, row in enumerate(record["rows"]):
+        for name in set(row) - set(records.FIELDS):
+            del row[name]
+        row["seeds"] = [number]
+
+
+def test_a_record_that_cannot_be_shown_is_a_marked_gap(folder):
+    changes = dict(
+        zip(ARTIFACTS, 3 * [without_rows, with_other_parameters, without_data, without_labels], strict=False)
+    )
+    for artifact, change in changes.items():
+        record = made(artifact)
+        change(record)
+        records.save(record, folder / f"{artifact}.json")
+    gaps, text, html = written(folder)
+    sure = with_other_parameters, without_data  # in the others an artifact may have something to show
+    assert set(gaps) <= set(changes)
+    assert set(gaps) >= {artifact for artifact, change in changes.items() if change in sure}
+    assert text.count("**Gap.** Its record cannot be shown (") == len(gaps)
+    assert ledger(text) and "</html>" in html and "Published by others" in text
+
+
+def test_the_parts_that_are_no_artifacts_may_fail_as_well(folder, alone, tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "PUBLISHED", tmp_path)
+    (tmp_path / "numbers.csv").write_bytes(b"\xff\xfe")
+    monkeypatch.setattr(claims, "verdicts", lambda found: {}["C1"])
+    gaps, text, _ = written(folder)
+    assert gaps == []
+    assert section(text, "The claims") == "**Gap.** This part cannot be shown (KeyError: 'C1')."
+    assert section(text, "Published by others").startswith("**Gap.** This part cannot be shown (UnicodeDecodeError: ")
+
+
+def test_html_in_a_title_is_shown_and_not_obeyed(folder, alone):
+    record = made(GONE)
+    record["provenance"]["data"]["title"] = "<script>alert(1)</script>"
+    records.save(record, folder / f"{GONE}.json")
+    _, text, html = written(folder)
+    assert "<script>" in text and "<script>" not in html and "&lt;script&gt;" in html
+
+
+def test_a_profile_without_a_title_is_reported_under_its_name(folder, alone, tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "PARAMS", tmp_path / "params")
+    paths.PARAMS.mkdir()
+    (paths.PARAMS / "smoke.yml").write_text("seeds: [0]\n")
+    monkeypatch.setattr(sys, "argv", ["paperlib", "report", "--profile", "smoke"])
+    assert command_line.main() == 0
+    assert "smoke. Every number below" in (paths.RESULTS / "smoke" / "REPORT.md").read_text(encoding="utf-8")

@@ -293,12 +293,23 @@ def test_the_queries_of_the_strongest_attack_are_read_off_its_passes(store, larg
 # What is kept ------------------------------------------------------------------------------------------------------
 
 
+def sealed(content):
+    """The text of a file whose checksum is right."""
+    return json.dumps(content | {"sha256": evaluations._checksum(content)})
+
+
 def changed(**values):
-    return lambda text: json.dumps(json.loads(text) | values)
+    return lambda text: sealed(json.loads(text) | values)
 
 
 def without(name):
-    return lambda text: json.dumps({k: v for k, v in json.loads(text).items() if k != name})
+    return lambda text: sealed({k: v for k, v in json.loads(text).items() if k != name})
+
+
+def flipped(text):
+    """One bit of one flag: "0" is "1" with its last bit changed."""
+    first = text.index('"flags": "') + len('"flags": "')
+    return text[:first] + {"0": "1", "1": "0"}[text[first]] + text[first + 1 :]
 
 
 DAMAGE = {
@@ -314,7 +325,10 @@ DAMAGE = {
     "no counts": without("backward"),
     "counts that are none": changed(vanished=["a"] * 120),
     "no weights": without("weights_sha256"),
-    "of another attack": lambda text: text.replace('"steps": 4', '"steps": 5'),
+    "of another attack": lambda text: sealed(json.loads(text.replace('"steps": 4', '"steps": 5'))),
+    "one flag": flipped,
+    "one cost": lambda text: text.replace("1.0", "3.0", 1),
+    "no checksum": lambda text: json.dumps({k: v for k, v in json.loads(text).items() if k != "sha256"}),
     "other weights": changed(weights_sha256=["0" * 64]),
 }
 
@@ -329,7 +343,8 @@ def test_a_damaged_or_foreign_file_is_written_anew(store, attacked, damage):
     anew = evaluated(pgd())
     assert len(attacked) == 1 and is_evaluated(pgd())
     assert anew.flags.tolist() == expected.flags.tolist() and anew.passes.tolist() == expected.passes.tolist()
-    assert json.loads(file.read_text()) | {"seconds": 0} == good | {"seconds": 0}
+    timeless = {"seconds": 0, "sha256": 0}
+    assert json.loads(file.read_text()) | timeless == good | timeless
 
 
 def test_other_weights_of_either_network_make_its_evaluations_anew(store, attacked):

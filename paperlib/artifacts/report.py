@@ -3,8 +3,9 @@
 import csv
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import wraps
 from html import escape
 
 from markdown_it import MarkdownIt
@@ -45,12 +46,15 @@ def write(profile: str, title: str) -> list[str]:
     opening = _opening(profile)  # first, because it learns words of committed records
     for artifact in reading_order():
         try:
-            found[artifact] = records.load(folder / f"{artifact}.json")
+            record = records.load(folder / f"{artifact}.json")
+            sections.append(_section(record, profile))
+            found[artifact] = record
         except errors.Refused as problem:
             gaps.append(artifact)
             sections.append(gap(artifact, profile, str(problem)))
-        else:
-            sections.append(_section(found[artifact], profile))
+        except Exception as problem:  # a record may follow the schema and lack what its artifact shows
+            gaps.append(artifact)
+            sections.append(gap(artifact, profile, f"Its record cannot be shown ({_named(problem)})."))
     begin = f"# What was measured: profile `{profile}`\n\n{opening}"
     begin += f"{title}. Every number below is rendered from the records in this folder."
     text = "\n\n".join([begin, *front(found, profile), *sections, "## Published by others", published(found, profile)])
@@ -60,19 +64,47 @@ def write(profile: str, title: str) -> list[str]:
     return gaps
 
 
+def _named(problem: Exception) -> str:
+    """An exception in one line: "KeyError: 'title'"."""
+    return " ".join(f"{type(problem).__name__}: {problem}".split())
+
+
+def _or_gap(part: Callable[..., str]) -> Callable[..., str]:
+    """Decorator of a function that returns a part of the report: where it fails, a marked gap takes its place."""
+
+    @wraps(part)
+    def made(*given) -> str:
+        try:
+            return part(*given)
+        except Exception as problem:  # whatever the records and files hold, the rest of the report is written
+            return f"**Gap.** This part cannot be shown ({_named(problem)}).\n\n"
+
+    return made
+
+
 def front(found: Mapping[str, dict], profile: str) -> list[str]:
     """The sections before the artifacts, headings and texts; `found` maps artifacts to the records of `profile`."""
     blocks = ["## The claims", ledger(found)]
     if profile in summary.PROFILES:
-        blocks += ["## Side by side", summary.side_by_side()]
-    blocks += ["## Which number to quote", quotes.table(found, consistency.rows_in_doubt(found))]
+        blocks += ["## Side by side", _or_gap(summary.side_by_side)()]
+    blocks += ["## Which number to quote", _quotes(found)]
+    return [*blocks, "## Do the records agree?", _disagreements(found)]
+
+
+@_or_gap
+def _quotes(found: Mapping[str, dict]) -> str:
+    return quotes.table(found, consistency.rows_in_doubt(found))
+
+
+@_or_gap
+def _disagreements(found: Mapping[str, dict]) -> str:
     problems = [f"* {problem}" for problem in consistency.disagreements(found)]
-    return [*blocks, "## Do the records agree?", "\n".join(problems) if problems else AGREE]
+    return "\n".join(problems) if problems else AGREE
 
 
 def _html(text: str) -> str:
     """The report as HTML: an anchor at each section, and before the first one a list that links to all of them."""
-    markdown, entries, contents_at = MarkdownIt("commonmark").enable("table"), [], None
+    markdown, entries, contents_at = MarkdownIt("commonmark", {"html": False}).enable("table"), [], None
     tokens = markdown.parse(text)
     for i, token in enumerate(tokens):
         if token.type == "heading_open" and token.tag == "h2":
@@ -88,6 +120,7 @@ def _html(text: str) -> str:
     return f'{parts[0]}<nav aria-label="Contents"><ul>\n{listed}\n</ul></nav>\n{parts[1]}'
 
 
+@_or_gap
 def _opening(profile: str) -> str:
     """How this run compares with the committed one, or nothing without one; free of whatever differs between machines.
 
@@ -114,6 +147,7 @@ def reading_order() -> list[str]:
     return contents.order(name for name in paths.notebooks() if artifacts.source(name))
 
 
+@_or_gap
 def ledger(found: Mapping[str, dict]) -> str:
     """The verdicts on all claims as a Markdown table, and what is adjusted; `found` maps artifacts to records."""
     verdicts = claims.verdicts(found)
@@ -169,6 +203,7 @@ def _provenance(record: dict) -> str:
     ).format(**provenance(record))
 
 
+@_or_gap
 def published(found: Mapping[str, dict], profile: str) -> str:
     """A table of numbers from other papers, each with its source, and whether one of `profile` compares with it."""
     lines = [

@@ -69,7 +69,7 @@ class Experiment(_Stored):
 
     def __post_init__(self):
         networks.architecture(self.network)
-        errors.count("T", self.T)
+        errors.count("T", self.T, at_most=errors.STEPS)
         errors.unit("tau", self.tau)
         object.__setattr__(self, "tau", float(self.tau))  # 1 and 1.0 are the same experiment
         rules.build(self.rule)
