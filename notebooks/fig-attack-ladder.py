@@ -46,10 +46,10 @@ eps_255: float = 32.0  # radius of the ladder, in units of 1/255
 radii_255: list[float] = [16.0, 48.0]  # further radii, for clean images, PGD and the last rung alone
 pgd_steps: int = 20  # steps of PGD, each of length 2.5 ε / steps
 long_steps: int = 100  # steps of APGD on each of its two losses
-queries: int = 5000  # forward passes of Square, behind APGD
+queries: int = 2000  # forward passes of Square, behind APGD
 seeds: int = 3  # of each training the first so many networks
 samples: int = 1000  # test images, clean and under noise, FGSM and PGD
-strong_samples: int = 200  # of these the first so many under APGD and Square
+strong_samples: int = 100  # of these the first so many under APGD and Square
 checkpoints: list[str] = []  # folders under checkpoints/ to look at instead of the profile's networks
 device: str = "auto"  # auto, cpu, cuda or mps
 

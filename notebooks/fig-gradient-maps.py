@@ -46,11 +46,11 @@ profile: str = "laptop"  # which file under params/
 images: int = 4  # how many images are shown, the first of the test set
 eps_255: float = 32.0  # radius of the attacks, in units of 1/255
 pgd_steps: int = 20  # steps of PGD, each of length 2.5 ε / steps
-samples: int = 250  # test images measured and attacked by PGD; as many validation images match the magnitudes
-strong_samples: int = 100  # test images that the strongest attack is made on
-long_steps: int = 20  # its steps of APGD
-queries: int = 300  # its forward passes of Square, behind APGD
-matched: dict = {"exact-l1": [0.07, 0.1], "l2": [3]}  # two trainings, with weights tried for equal magnitude
+samples: int = 1000  # test images measured and attacked by PGD; as many validation images match the magnitudes
+strong_samples: int = 100  # of these, test images that the strongest attack is made on
+long_steps: int = 100  # its steps of APGD
+queries: int = 2000  # its forward passes of Square, behind APGD
+matched: dict = {"exact-l1": [0.1], "l2": [3]}  # two trainings, with weights tried for equal magnitude
 matched_seeds: list[int] = [0, 1, 2]  # a network each
 device: str = "auto"  # auto, cpu, cuda or mps
 
@@ -124,7 +124,8 @@ validation = run.data.validation.take(min(samples, len(run.data.validation)))
 on_validation = {e.key: predictors.probability_gradients(network, validation) for e, network in run.opened(trained)}
 
 # %%
-found = weak.evaluated() + strong.evaluated()
+first = weak.evaluated()
+found = first + accuracy.in_two_phases(strong.evaluated(), first)
 keys = {e.key for e in observed}
 correlations = predictors.correlation_rows(sparsity, [e for e in found if e.experiment.key in keys])
 contrast = predictors.matched_rows(on_validation, sparsity, clean.evaluated() + found, [*matched])

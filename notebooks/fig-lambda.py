@@ -53,13 +53,13 @@ others: dict = {
     "trades+sr": [0.001, 0.003],
     "l2": [1.0, 3.0, 10.0],
     "loss-l1": [0.002, 0.006],
-    "exact-l1": [0.1, 0.3, 1.0],
+    "exact-l1": [0.1, 0.3],
 }  # trainings whose weights are chosen by the same rule, with the weights
 other_seeds: list[int] = [0]  # one network each
 eps_255: float = 32.0  # radius of the attacks, in units of 1/255
 pgd_steps: int = 20  # steps of PGD, each of length 2.5 ε / steps
 long_steps: int = 100  # steps of APGD
-queries: int = 5000  # forward passes of Square, behind APGD
+queries: int = 2000  # forward passes of Square, behind APGD
 tolerance: float = 0.05  # how much clean accuracy the choice may cost
 samples: int = 500  # validation images, clean and under PGD
 strong_samples: int = 20  # of these, images under the strongest attack

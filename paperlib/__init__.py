@@ -3,9 +3,10 @@
     network = paperlib.load("laptop", "sr", seed=0)
     paperlib.judge(network, images, labels, eps=32 / 255, bounds=(0, 1))
 
-`judge` measures the robustness of any network, and `load` returns a trained one.  The parts are in the packages
-`attacks`, `data`, `networks`, `theory` and `training`.  All of them are imported on first use, so that a module without
-torch, such as `paperlib.environment`, can be imported without it.
+`judge` measures the robustness of any network, `certify` proves it for some images, and `load` returns a trained
+network.  The parts are in the packages `attacks`, `certificates`, `data`, `networks`, `theory` and `training`.  All of
+them are imported on first use, so that a module without torch, such as `paperlib.environment`, can be imported without
+it.
 
 The import settles the arithmetic of the process (see `arithmetic`), so it comes before that of numpy and torch.
 """
@@ -16,8 +17,12 @@ from paperlib import arithmetic
 
 arithmetic.settle()
 
-_FUNCTIONS = {"judge": "paperlib.measures.robustness", "load": "paperlib.profiles.selections"}
-_PACKAGES = ("attacks", "data", "networks", "theory", "training")
+_FUNCTIONS = {
+    "certify": "paperlib.certificates.certificate",
+    "judge": "paperlib.measures.robustness",
+    "load": "paperlib.profiles.selections",
+}
+_PACKAGES = ("attacks", "certificates", "data", "networks", "theory", "training")
 
 
 def __getattr__(name: str):

@@ -354,7 +354,8 @@ def site(arguments) -> None:
     from paperlib import site
     from paperlib.artifacts import summary
 
-    site.build(list(dict.fromkeys([arguments.profile, *summary.PROFILES])))
+    committed = [name for name in summary.PROFILES if (paths.RESULTS / name).is_dir()]
+    site.build(list(dict.fromkeys([arguments.profile, *committed])))
     print(f"{paths.shown(site.SITE / 'index.html')} written; a browser opens it without a server.")
 
 
@@ -374,12 +375,22 @@ def sync(arguments) -> None:
 
 
 def check(arguments) -> int:
-    """Print which headers, twins and tables of README are not up to date."""
+    """Print which headers, twins and tables of README are not up to date, and which committed numbers disagree.
+
+    A worst case that another attack undercuts is printed, and is no error: attacks may grow stronger.
+    """
+    from paperlib.artifacts import consistency, report, summary
     from paperlib.runs import twins
 
     stale = twins.stale()
     print("\n".join(stale) or "Every twin is up to date.")
-    return 1 if stale else 0
+    contradictions = []
+    for profile in summary.PROFILES:
+        found = report.found_in(profile)
+        contradictions += consistency.two_values(found)
+        for problem in consistency.disagreements(found):
+            print(f"{profile}: {problem}")
+    return 1 if stale or contradictions else 0
 
 
 def links(arguments) -> None:

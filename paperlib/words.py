@@ -7,7 +7,12 @@ attacks, so that it can be drawn where they are not registered.
 from paperlib import labels
 
 COLOUR = "#661100"  # of a training that declares no colour
-UNITS = {"eps_255": "/255", "eps_counts": " counts", "flips": " changed events"}  # label of a radius → its unit
+UNITS = {  # label of a radius → its unit
+    "eps_255": "/255",
+    "eps_counts": " counts",
+    "flips": " changed events",
+    "moves": " moved events",
+}
 
 _trainings: dict[str, dict] = {}  # name → {"title", "colour"}, in reading order
 _attacks: dict[str, str] = {}  # name → title
@@ -44,6 +49,8 @@ def attack(row: dict, prefix: str = "") -> str:
     """
     names = labels.attack(row, prefix)
     name = names["attack"]
+    if name == labels.PROTOCOL:
+        return "whole protocol"
     if name == labels.WORST:
         return "worst of all"
     if name == labels.SO_FAR:

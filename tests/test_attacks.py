@@ -102,7 +102,7 @@ def test_costs_that_cannot_be_counted_are_asked_for(register):
 
 
 def test_a_registered_attack_has_labels_a_title_and_standard_options(register):
-    assert register()(mine) is mine
+    assert register()(mine).__wrapped__ is mine
     one = standard("mine", EPS, steps=7, queries=9)
     assert (one.options, one.labels, one.title) == ({"steps": 7}, {"attack": "mine", "steps": 7}, "mine-7")
     assert (one.norm, one.declared.noise) == ("linf", False)
@@ -123,7 +123,7 @@ def test_a_name_belongs_to_one_function(register):
     exec("def mine(network, images, labels, *, eps, bounds): return images", scope)  # the cell was run again
     register(title="Anew")(scope["mine"])
     assert attacks.ATTACKS["mine"].function.__wrapped__ is scope["mine"] and Attack("mine", EPS).title == "Anew"
-    with pytest.raises(Refused, match="There is no norm 'l1'. Allowed: linf, l2, l0."):
+    with pytest.raises(Refused, match="There is no norm 'l1'. Allowed: linf, l2, l0, moves."):
         register(norm="l1")
 
 
@@ -155,10 +155,11 @@ def test_the_standard_attacks_and_their_costs(name, options, cost):
 
 def test_which_attacks_are_noise_and_what_their_radius_is_measured_in():
     assert {name for name, one in attacks.ATTACKS.items() if one.noise} == {
-        *("uniform", "sign", "random_flips", "random_search")
+        *("uniform", "sign", "random_flips", "random_search", "random_retiming")
     }
     norms = {name: Attack(name, 1).norm for name in attacks.ATTACKS}
-    assert {name for name, norm in norms.items() if norm != "linf"} == {"sparse_flips", "random_flips"}
+    assert {name for name, norm in norms.items() if norm == "moves"} == {"retiming", "random_retiming"}
+    assert {name for name, norm in norms.items() if norm not in ("linf", "moves")} == {"sparse_flips", "random_flips"}
     assert norms["sparse_flips"] == norms["random_flips"] == "l0" and Attack("fgsm", EPS, {"norm": "l2"}).norm == "l2"
 
 
@@ -240,8 +241,9 @@ def test_the_titles_of_other_rows(row, title):
 
 
 def test_a_radius_is_said_with_its_unit():
-    rows = {"eps_255": 32.0}, {"eps_counts": 0.5}, {"flips": 20}
-    assert [words.radius(row | {"steps": 3}) for row in rows] == ["32/255", "0.5 counts", "20 changed events"]
+    rows = {"eps_255": 32.0}, {"eps_counts": 0.5}, {"flips": 20}, {"moves": 7}
+    said = ["32/255", "0.5 counts", "20 changed events", "7 moved events"]
+    assert [words.radius(row | {"steps": 3}) for row in rows] == said
     assert [words.size(row | {"steps": 3}) for row in rows] == list(rows)
 
 
@@ -307,7 +309,7 @@ def test_the_door_of_every_attack(name):
 
 def test_a_budget_of_events_is_a_whole_number():
     frames, classes = torch.zeros(1, 1, 2, 2, 2), torch.tensor([0])
-    for name in ("sparse_flips", "random_flips"):
+    for name in ("sparse_flips", "random_flips", "retiming", "random_retiming"):
         with pytest.raises(Refused, match="eps is 2.5; a budget of events must be a whole number."):
             Attack(name, 2.5)
         with pytest.raises(Refused, match="eps is 2.5; a budget of events must be a whole number."):

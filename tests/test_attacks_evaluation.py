@@ -16,7 +16,7 @@ from paperlib.errors import Refused, planning
 from paperlib.theory.gradients import padded
 from paperlib.training import defenses
 
-IN_PIXELS = [name for name, declared in attacks.ATTACKS.items() if declared.norm != "l0"]
+IN_PIXELS = [name for name, declared in attacks.ATTACKS.items() if declared.norm == "linf"]
 ATTACKS = [standard(name, 0.06, steps=5, queries=40) for name in IN_PIXELS]
 PGD = standard("pgd", 0.05, steps=6)
 

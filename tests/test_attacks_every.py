@@ -45,13 +45,15 @@ VARIANTS = {  # the registered name is the first word
     "random_search sign": {"draws": 9, "law": "sign"},
     "sparse_flips": {"steps": 3},
     "random_flips": {},
+    "retiming": {"steps": 3},
+    "random_retiming": {},
 }
-FLIPS = ("sparse_flips", "random_flips")
+FLIPS = ("sparse_flips", "random_flips", "retiming", "random_retiming")  # of whole events
 IN_PIXELS = [variant for variant in VARIANTS if variant not in FLIPS]
 BY_GRADIENT = [v for v in IN_PIXELS if v.split()[0] not in ("uniform", "sign", "square", "random_search")]
 LEAVING = [  # in these a broken sample costs nothing more
     *(v for v in VARIANTS if "until broken" in v or v.split()[0] in ("apgd", "sa_pgd", "square", "random_search")),
-    *("apgd_square", "sparse_flips"),
+    *("apgd_square", "sparse_flips", "retiming"),
 ]
 AVERAGING = [name for name, declared in attacks.ATTACKS.items() if "eot" in declared.takes]
 SEEDED = [v for v in VARIANTS if "seed" in inspect.signature(attacks.ATTACKS[v.split()[0]].function).parameters]
@@ -292,7 +294,7 @@ def test_a_coupled_network_always_sees_everybody_in_place(variant, batch):
     queried = Queried(network, *batch, 3)
     run(variant, queried, *batch, batch_size=3)
     assert all(call == list(range(COUNT)) for call in network.calls)
-    assert bool(network.calls) == (variant not in ("uniform", "sign", "random_flips"))
+    assert bool(network.calls) == (variant not in ("uniform", "sign", "random_flips", "random_retiming"))
     assert queried.forward.max() == len(network.calls) or variant == "sparse_flips"  # in it nobody is in every look
     assert variant not in LEAVING or queried.forward.min() < len(network.calls)
 

@@ -488,3 +488,16 @@ def test_values_that_are_not_crossed_are_refused(bad):
 def test_a_first_phase_of_other_networks_or_fewer_samples_is_refused(wide):
     with pytest.raises(Refused, match=r"it must be \(2, N\), N of 4 or more"):
         statistics.crossed(np.ones((2, 4)), within=(0, 1), wide=wide)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=60), st.floats(0.02, 0.98))
+def test_the_score_test_rejects_the_shares_that_wilsons_interval_leaves_out(flags, share):
+    low, high = statistics.wilson(flags)[1:3]
+    if min(abs(share - low), abs(share - high)) > 1e-6:
+        assert (statistics.score_test(flags, share) > 0.05) == (low < share < high)
+
+
+def test_the_p_value_of_a_mean_over_seeds_is_that_of_students_test():
+    values = [0.1, 0.3, 0.35, -0.02]
+    assert statistics.t_interval(values).p == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
+    assert np.isnan(statistics.t_interval([0.2]).p) and np.isnan(statistics.t_interval([0.2, 0.2]).p)

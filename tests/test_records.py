@@ -375,3 +375,17 @@ def test_doubts_are_no_label():
     assert records.label(doubted) == records.label(plain)
     with pytest.raises(Refused, match="two rows"):
         build(doubted, plain)
+
+
+def test_a_p_value_is_an_optional_field_between_0_and_1_and_no_label():
+    measured = SimpleNamespace(value=0.1, low=0.0, high=0.2, over="seeds", n=3, method="t", p=0.03)
+    told = {"seeds": [0], "experiments": [], "quantity": "difference"}
+    with_p = records.row(measured, **told)
+    measured.p = float("nan")
+    without = records.row(measured, **told)
+    assert with_p["p"] == 0.03 and "p" not in without and records.label(with_p) == records.label(without)
+    with pytest.raises(Refused, match="cannot be labels"):
+        records.row(measured, **told, p=0.1)
+    assert records._fault(with_p) is None
+    for wrong in (-0.1, 1.1, None, "0.1", True):
+        assert "p is" in records._fault(with_p | {"p": wrong})

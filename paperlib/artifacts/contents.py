@@ -11,11 +11,12 @@ CHAPTERS = {
     },
     "Noise, attacks and SR": {
         "fig-random-vs-adversarial": "Accuracy under PGD against accuracy under noise that is up to four times larger.",
-        "tab-ablation": "Ten trainings side by side, at equal epochs and at equal cost: what SR adds to each.",
+        "tab-ablation": "Eleven trainings side by side, at equal epochs and at equal cost: what SR adds to each.",
         "tab-cost": "Time, memory and passes of each training, and the robustness that they buy.",
     },
     "Stronger attacks": {
         "fig-attack-ladder": "The worst case of ever more attacks, rung by rung; its last rung decides claim C3.",
+        "fig-certified": "The share of images that is proved robust, below what attacks leave; what SR changes of it.",
         "tab-masking-checklist": "The published signs of a masked gradient, checked one by one.",
         "tab-whitebox": "FGSM, RFGSM and PGD, each alone and as the worst case of four backward rules.",
         "tab-blackbox": "Examples made on other networks, and an attack that sees nothing but outputs.",

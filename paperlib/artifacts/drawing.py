@@ -13,7 +13,7 @@ NOISE = {"uniform": "#56b4e9", "sign": "#cc79a7", labels.RANDOM_FLIPS: "#117733"
 ATTACK = "#d55e00"
 GREY = ".35"
 PALE = "#8c8c8c"
-RIVALS = ("rat", "trades", "trades+sr", "l2", "loss-l1", "exact-l1")  # grey beside the paper's four trainings
+RIVALS = ("at-pgd", "rat", "trades", "trades+sr", "l2", "loss-l1", "exact-l1")  # grey beside the paper's four trainings
 # symbols of the theorem
 ADV, RAND, F_Y = r"$\rho_\mathrm{adv}$", r"$\rho_\mathrm{rand}$", "$f_y$"
 NAME_HEIGHT = 0.062  # of a name beside the end of a line, as a share of the frame's height
@@ -25,6 +25,13 @@ def curve(ax: Axes, x: list[float], rows: list[dict], colour: str, *, width: flo
     values = np.array([[100 * r["value"], 100 * bound(r, "low"), 100 * bound(r, "high")] for r in rows]).T
     ax.plot(x, values[0], color=colour, linewidth=width, marker="o", markersize=3)
     ax.fill_between(x, values[1], values[2], color=colour, alpha=0.18, linewidth=0)
+    return ax
+
+
+def floors(ax: Axes, rows: list[dict]) -> Axes:
+    """A dotted line across the panel at each of `rows`, the certified accuracies of trainings at the panel's radius."""
+    for row in rows:
+        ax.axhline(100 * row["value"], color=hue(row["training"]), linewidth=1, linestyle=":")
     return ax
 
 

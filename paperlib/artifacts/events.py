@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 NOTHING = "No training on event data was asked for"
-UNITS = {"eps_counts": "ε in counts", "flips": "changed events, k"}  # of a radius
+UNITS = {"eps_counts": "ε in counts", "flips": "changed events, k", "moves": "moved events, k"}  # of a radius
 
 
 def nothing() -> Figure:

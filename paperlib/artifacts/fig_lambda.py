@@ -47,7 +47,7 @@ def box(record: dict) -> Iterable[Line]:
     elif not same:
         numbers += f", that in use {used['value']:g}"
         numbers += f"; chosen minus in use: {', '.join(changes)}" if changes else ""
-    yield Line(same, statement, f"{numbers}.")
+    yield Line(same, statement, f"{numbers}.", of_networks=False)
     counts = broken(means, select(record, quantity="accuracy"))
     down = [f"{lam:g} ({count} of {networks})" for lam, (count, networks) in counts.items() if count]
     lost = "clean accuracy below half of the vanilla mean"

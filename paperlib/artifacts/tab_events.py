@@ -49,6 +49,9 @@ THREATS = {  # by the label of the radius
     "flips": Threat(
         "sparse_flips", labels.RANDOM_FLIPS, "Whole events", "solid: chosen by gradient; dashed: at random"
     ),
+    "moves": Threat(
+        "retiming", "random_retiming", "Events moved in time", "solid: chosen by gradient; dashed: at random"
+    ),
 }
 
 
@@ -63,21 +66,23 @@ def headline(record: dict) -> str:
 
 
 def figure(record: dict) -> Figure:
-    """Accuracy under the attacks in counts and in whole events, and what SR changes in the worst case."""
+    """Accuracy under the attacks in counts, in whole events and in time, and what SR changes in the worst case."""
     names = trainings(record)
     if not names:
         return nothing()
-    fig, axes = plt.subplots(1, 3, figsize=(11.5, 4.2), width_ratios=(4, 4, 3), layout="constrained")
-    for ax, unit in zip(axes, UNITS, strict=False):
+    fig, axes = plt.subplots(1, 4, figsize=(15, 4.2), width_ratios=(4, 4, 4, 3), layout="constrained")
+    for ax, unit in zip(axes, THREATS, strict=False):
         threat_panel(select(record, quantity="mean accuracy"), names, unit, ax)
-    axes[1].set_ylabel("")
+    for ax in axes[1:3]:
+        ax.set_ylabel("")
     worst = differences(record, attack=labels.WORST)
     lines = {
         "clean": differences(record, attack=labels.CLEAN),
         "worst case,\nin counts": [row for row in worst if "eps_counts" in row],
         "worst case,\nwhole events": [row for row in worst if "flips" in row],
+        "worst case,\nin time": [row for row in worst if "moves" in row],
     }
-    gains(axes[2], lines)
+    gains(axes[3], lines)
     return fig
 
 

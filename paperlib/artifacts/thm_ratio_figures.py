@@ -15,10 +15,11 @@ BESIDE = {"fontsize": 8, "loc": "outside right center"}  # style of a legend
 RADIUS = "ε, in 1/255"  # of the axis below a panel
 RATIO = f"{ADV}/{RAND}"
 OUTCOMES = {  # from the bottom of a bar to its top: what became of an image → its colour and the record's quantities
-    "no ratio (nothing moved)": ("#d9d9d9", ("no gradient", "nothing moved")),
+    "no ratio (nothing can change)": ("#bdbdbd", ("no gradient", "nothing can change")),
+    "undetermined (too few draws)": ("#e5e5e5", ("undetermined",)),
     "below 3": ("#882255", ("below 3",)),
     "within both bounds": ("#9ecae1", ("inside",)),
-    "above 3‖g‖₀": (ATTACK, ("above 3‖g‖₀", "only the attack moved")),
+    "above 3‖g‖₀": (ATTACK, ("above 3‖g‖₀",)),
 }
 MARKS = {"measured": ("o", "#0072b2"), "closed form": ("|", ".2"), "first order": ("|", ".2"), "3‖g‖₀": (">", ATTACK)}
 ACROSS = {"samples": "#0072b2", "networks": COLOUR}  # what a correlation is taken across

@@ -10,3 +10,4 @@ from paperlib.attacks.combined import apgd_square
 from paperlib.attacks.flips import random_flips, sparse_flips
 from paperlib.attacks.gradient import fgsm, mim, overwritten_eot, pgd, rfgsm
 from paperlib.attacks.noise import sign, uniform
+from paperlib.attacks.retiming import random_retiming, retiming

@@ -23,7 +23,8 @@ from paperlib.networks import rules
 CONTEXT = {"network", "images", "labels", "eps", "bounds", "seed", "index", "batch_size", "ascend"}
 TITLED = ("loss", "steps", "queries", "draws")  # options that a title shows
 UNUSUAL = {"restarts": 1, "eot": 1, "norm": "linf"}  # options that a title shows unless they have these values
-NORMS = ("linf", "l2", "l0")
+NORMS = ("linf", "l2", "l0", "moves")
+EVENTS = ("l0", "moves")  # norms that count events
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Declared:
     name: str
     function: Callable
     title: str
-    norm: str  # the norm of `eps` where no option sets it; "l0" counts changed events
+    norm: str  # the norm of `eps` where no option sets it; see `Attack.norm`
     noise: bool  # whether the attack only draws at random
     gradients: Callable[[dict], int] | None  # options → the most gradients that a sample costs
     queries: Callable[[dict], int] | None  # options and eps → the most passes without a gradient, except the last
@@ -69,10 +70,10 @@ def register(
     The function returns images of the same shape within `eps` and `bounds`.  It receives `seed`, `index` and
     `batch_size` if it takes them (see `core`).  Its other parameters are the options of the attack.
 
-    `title` is the name that readers see, by default `name`.  `norm` is the norm of `eps`: "linf", "l2" or "l0".
-    `noise` says that the attack only draws at random.  `gradients` and `queries` give the cost of a sample from the
-    options; an attack that declares neither, and is not noise, has its passes counted on a small network.  `standard`
-    gives the options for (eps, steps, queries); without it the options named "steps" and "queries" get these numbers.
+    `title` is the name that readers see, by default `name`.  `norm` is one of `NORMS`, which `eps` bounds.  `noise`
+    says that the attack only draws at random.  `gradients` and `queries` give the cost of a sample from the options; an
+    attack that declares neither, and is not noise, has its passes counted on a small network.  `standard` gives the
+    options for (eps, steps, queries); without it the options named "steps" and "queries" get these numbers.
     Whoever calls the function passes the door of all attacks first (`core.admitted`), which refuses what none of them
     could attack.  Refuses a name that another function has.
     """
@@ -112,7 +113,7 @@ class Attack:
         errors.number("eps", self.eps, at_least=0)
         for option in self.options:
             errors.one_of(f"option of {self.name}", option, self.declared.takes)
-        if self.norm == "l0":
+        if self.norm in EVENTS:
             whole(self.eps)
         if self.rule:
             errors.takes("A backward rule", rules.build, self.rule)
@@ -124,7 +125,7 @@ class Attack:
 
     @property
     def norm(self) -> str:
-        """The norm of `eps`: "linf", "l2", or "l0", which counts changed events."""
+        """The norm of `eps`: "linf", "l2", "l0", which counts changed events, or "moves", events moved in time."""
         return self.options.get("norm", self.declared.norm)
 
     @property

@@ -271,3 +271,8 @@ def whole(eps: float) -> int:
     if eps != int(eps):
         raise errors.Refused(f"eps is {eps}; a budget of events must be a whole number.")
     return int(eps)
+
+
+def shares(budget: int, steps: int) -> list[int]:
+    """A budget of events in `steps` parts, as equal as whole numbers can be."""
+    return [budget * step // steps - budget * (step - 1) // steps for step in range(1, steps + 1)]

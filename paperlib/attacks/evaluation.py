@@ -163,6 +163,9 @@ def _strayed(perturbed: Tensor, images: Tensor, attack: Attack, bounds: tuple[fl
     if attack.norm == "l0":
         outside |= (perturbed - images).abs() > 1 + 1e-5  # a cell changes by one event at most
         size = gradients.l0(delta, 0)
+    elif attack.norm == "moves":
+        outside |= ((perturbed - images).sum(1).abs() > 1e-5)[:, None]  # a pixel and polarity keeps its events
+        size = delta.abs().sum(1) / 2
     else:
         size = gradients.l2(delta) if attack.norm == "l2" else delta.abs().amax(1)
     return (size > attack.eps * (1 + 1e-5) + 1e-6) | outside.flatten(1).any(1) | perturbed.isnan().flatten(1).any(1)

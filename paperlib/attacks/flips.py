@@ -13,7 +13,7 @@ from torch import Tensor
 
 from paperlib import errors
 from paperlib.attacks.attack import register
-from paperlib.attacks.core import Bounds, Queried, per_sample, queried, whole
+from paperlib.attacks.core import Bounds, Queried, per_sample, queried, shares, whole
 from paperlib.theory.gradients import Network, margin
 
 
@@ -45,7 +45,7 @@ def sparse_flips(
     errors.count("steps", steps)
     x, gains = images.clone(), torch.zeros_like(images)  # gains of the changed cells, 0 elsewhere
     rows, broken = torch.arange(len(x), device=x.device), []  # samples that are still correct, and the others
-    for share in filter(None, _shares(budget, steps)):
+    for share in filter(None, shares(budget, steps)):
         logits, gradient = network.gradient(x[rows], rows, loss=lambda logits, y: -margin(logits, y))
         correct = logits.argmax(1) == labels[rows]
         broken.append(rows[~correct])
@@ -77,11 +77,6 @@ def random_flips(
         first = _first_of_each(cells)[:budget]
         frames.view(-1)[cells[first]] += sign[first]
     return x
-
-
-def _shares(budget: int, steps: int) -> list[int]:
-    """The budget in `steps` parts, as equal as whole numbers can be."""
-    return [budget * step // steps - budget * (step - 1) // steps for step in range(1, steps + 1)]
 
 
 def _feasible(x: Tensor, bounds: Bounds) -> tuple[Tensor, Tensor]:

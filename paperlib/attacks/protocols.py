@@ -13,7 +13,7 @@ import numpy as np
 from paperlib import errors
 from paperlib.attacks.attack import Attack, standard
 from paperlib.attacks.ensembles import AnyAttack, Beginning, Ensemble, Source, Transfer
-from paperlib.labels import FOUR, RANDOM_FLIPS, SO_FAR, WIDTHS, WORST
+from paperlib.labels import FOUR, PROTOCOL, RANDOM_FLIPS, SO_FAR, WIDTHS, WORST
 
 RANDOM = ("uniform", "sign")  # noise in pixels or counts
 
@@ -49,7 +49,7 @@ def released(eps_255: Sequence[float], steps: Sequence[int]) -> list[AnyAttack]:
         alone = [standard("fgsm", eps), standard("rfgsm", eps), *pgd]
         ensembles = [_by_four(one) for one in alone]
         everything = [member for ensemble in reversed(ensembles) for member in ensemble.members]
-        attacks += [*alone, *ensembles, Ensemble(WORST, sorted(everything, key=lambda member: member.gradients))]
+        attacks += [*alone, *ensembles, Ensemble(PROTOCOL, sorted(everything, key=lambda member: member.gradients))]
     return attacks
 
 
@@ -122,6 +122,13 @@ def on_events(eps_counts: Sequence[float], flips: Sequence[int], *, steps: int, 
     in_counts = [standard(name, float(eps), steps=steps) for eps in eps_counts for name in names]
     whole = [standard(name, k, steps=flip_steps) for k in flips for name in (RANDOM_FLIPS, "sparse_flips")]
     return [None, *nothing, *in_counts, *whole]
+
+
+def in_time(moves: Sequence[int], strong_moves: int, *, steps: int) -> tuple[list[Attack], Ensemble]:
+    """Events moved in time: at random and by gradient, at each of `moves`; the worst case of four rules at one."""
+    found = [standard(name, k, steps=steps) for k in moves for name in ("random_retiming", "retiming")]
+    worst = [standard("retiming", strong_moves, steps=steps, rule=rule) for rule in FOUR_RULES]
+    return found, Ensemble(WORST, worst)
 
 
 def random_on_events(

@@ -12,7 +12,7 @@ from paperlib.attacks.ensembles import labels_of
 from paperlib.data.sets import Split
 from paperlib.labels import ACROSS, WITHIN_SR, WITHIN_TRAININGS
 from paperlib.measures import statistics
-from paperlib.measures.accuracy import doubted, mean_difference_row
+from paperlib.measures.accuracy import doubted, mean_difference_row, share
 from paperlib.measures.ratio import TRUE, Vulnerabilities, measured
 from paperlib.measures.rows import BATCH, NOTHING, by_labels, median, over_seeds, row
 from paperlib.networks import Network
@@ -75,7 +75,7 @@ def _over_configurations(
         return NOTHING._replace(method="no network of this kind with gradients")
     configurations = [repr(e.experiment.labels) for e in networks]
     trainings = [e.experiment.defense for e in networks] if within else None
-    accuracies = [e.flags.mean() for e in networks]
+    accuracies = [share(e) for e in networks]
     interval = statistics.clustered_rank_correlation(sizes, accuracies, configurations, groups=trainings, given=given)
     return interval._replace(method=interval.method.replace("clusters", "configurations"), over="configurations")
 

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from paperlib import errors, records, theory
+from paperlib.certificates import still_radius
 from paperlib.data.sets import Split
-from paperlib.labels import SMOOTH, TRUE
+from paperlib.labels import KEPT, SMOOTH, TRUE
 from paperlib.measures import statistics
 from paperlib.measures.rows import BATCH, NOTHING, by_labels, mean_over_seeds, median, over_seeds, row
 from paperlib.networks.network import Network
@@ -51,6 +52,7 @@ class Vulnerabilities(NamedTuple):
     confidence: Tensor  # f_y, (N,)
     random: theory.RandomVulnerability
     adversarial: Tensor  # (N,)
+    still: Tensor | None = None  # (N,) bool: no first spike changes within the radius, so nothing can change f_y
 
     @property
     def labels(self) -> dict:
@@ -75,23 +77,28 @@ class Vulnerabilities(NamedTuple):
     def outcomes(self) -> dict[str, np.ndarray]:
         """Where each sample's ratio lies: (N,) flags by outcome, of which exactly one is set for each sample."""
         ratio, above, flat = self.ratio, self.ratio > self.upper, gradients.l1(self.gradient) == 0
+        still = torch.zeros_like(flat) if self.still is None else self.still & ~flat
+        left = ~flat & ~still
         outcomes = {
             "no gradient": flat,
-            "nothing moved": ~flat & ratio.isnan(),
-            "below 3": ~flat & (ratio < 3),
-            "inside": ~flat & (ratio >= 3) & ~above,
-            "above 3‖g‖₀": ~flat & above & ratio.isfinite(),
-            "only the attack moved": ~flat & ratio.isinf(),
+            "nothing can change": still,
+            "undetermined": left & ~ratio.isfinite(),  # neither attack nor draws, or too few draws, moved f_y
+            "below 3": left & (ratio < 3),
+            "inside": left & (ratio >= 3) & ~above,
+            "above 3‖g‖₀": left & above & ratio.isfinite(),
         }
         return {name: flags.numpy() for name, flags in outcomes.items()}
 
     @property
     def below(self) -> dict[str, np.ndarray]:
-        """Whether the ratio keeps to each bound, for samples with a gradient and a ratio: the verdict on C2."""
+        """Whether the ratio keeps to each bound, for samples with a gradient and a finite ratio: the verdict on C2.
+
+        Where the attack alone moved f_y, more draws would have moved it, too, and the ratio is not determined.
+        """
         ratio = self.ratio
-        defined = ~ratio.isnan() & (gradients.l1(self.gradient) > 0)
+        determined = ratio.isfinite() & (gradients.l1(self.gradient) > 0)
         bounds = {"at most 3‖g‖₀": self.upper, "at most 3·PN": theory.linear_ratio(self.gradient)}
-        return {name: (ratio <= bound)[defined].numpy() for name, bound in bounds.items()}
+        return {name: (ratio <= bound)[determined].numpy() for name, bound in bounds.items()}
 
     @property
     def sizes(self) -> dict[str, np.ndarray]:
@@ -126,7 +133,11 @@ def vulnerabilities(
     experiment, network = opened
     with ENTERED[regime](network):
         f, device = theory.probabilities(network), gradients.device_of(network)
-        return measured(f, experiment, samples, regime, radii_255, draws=draws, steps=steps, device=device)
+        found = measured(f, experiment, samples, regime, radii_255, draws=draws, steps=steps, device=device)
+    if regime != TRUE:
+        return found
+    radius = 255 * still_radius(network, samples.pixels())
+    return [v._replace(still=v.eps_255 < radius) for v in found]
 
 
 def measured(
@@ -161,7 +172,7 @@ def measured(
 
 
 def vulnerability_rows(found: Iterable[Vulnerabilities]) -> list[dict]:
-    """For each training, regime and radius, over seeds, where ratios lie; for each network the verdict on C2."""
+    """For each training, regime and radius, over seeds: where ratios lie, and how many keep to each bound (C2)."""
     rows = []
     for labels, group in by_labels(found, lambda v: v.labels):
         for name in group[0].outcomes:
@@ -173,10 +184,9 @@ def vulnerability_rows(found: Iterable[Vulnerabilities]) -> list[dict]:
         rows.append(over_seeds(moved, quantity="draws that moved f_y", **labels))
         correlations = [(v.experiment, v.against_confidence().value, v.against_confidence) for v in group]
         rows.append(mean_over_seeds(correlations, within=(-1, 1), quantity="ratio against confidence", **labels))
-        for v in group:
-            for name, flags in v.below.items():
-                share = statistics.wilson(flags) if len(flags) else NOTHING
-                rows.append(row(share, [v.experiment], quantity=name, **labels))
+        for name in group[0].below:
+            kept = [(v.experiment, v.below[name]) for v in group]
+            rows.append(over_seeds(kept, mark=KEPT, quantity=name, **labels))
     return rows
 
 

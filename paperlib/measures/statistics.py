@@ -38,6 +38,16 @@ def wilson(flags: ArrayLike) -> Interval:
     return Interval(k / n, float(low), float(high), n, "Wilson 95 %")
 
 
+def score_test(flags: ArrayLike, share: float) -> float:
+    """Two-sided p-value of the score test that `flags`, bool (n,), are True with probability `share`, in (0, 1).
+
+    Wilson's interval holds exactly the shares of which this is 0.05 or more.
+    """
+    flags = _flags(flags)
+    error = np.sqrt(share * (1 - share) / flags.size)
+    return float(2 * stats.norm.sf(abs(flags.mean() - share) / error))
+
+
 def paired_difference(a: ArrayLike, b: ArrayLike) -> Interval:
     """share(a) - share(b) of bool (n,) flags on the same n samples, with the interval of Bonett and Price.
 
@@ -63,8 +73,10 @@ def t_interval(values: ArrayLike) -> Interval:
     mean, n = float(values.mean()), values.size
     if n == 1:
         return Interval(mean, np.nan, np.nan, 1, "one seed: no interval", SEEDS)
-    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1) * stats.sem(values))
-    return Interval(mean, mean - half, mean + half, n, "Student t 95 % over seeds", SEEDS)
+    error = float(stats.sem(values))
+    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * error
+    p = float(2 * stats.t.sf(abs(mean) / error, n - 1)) if error > 0 else np.nan
+    return Interval(mean, mean - half, mean + half, n, "Student t 95 % over seeds", SEEDS, p)
 
 
 def geometric_interval(values: ArrayLike) -> Interval:

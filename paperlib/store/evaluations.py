@@ -34,13 +34,17 @@ UNKNOWN = 2  # flag of a sample that was not attacked
 
 
 def size(experiment: AnyExperiment, attack: AnyAttack) -> dict:
-    """The radius of an attack under the label of its unit: eps_255, eps_counts or flips; 0 for clean samples.
+    """The radius of an attack under the label of its unit: eps_255, eps_counts, flips or moves; 0 for clean samples.
 
-    The units are 1/255 of an image's range, counts of a cell of a frame, and changed events.
+    The units are 1/255 of an image's range, counts of a cell of a frame, changed events, and events moved in time.
     """
     eps = 0.0 if attack is None else attack.eps
-    if attack is not None and attack.norm == "l0":
-        return {"flips": int(eps)}
+    counted = {"l0": "flips", "moves": "moves"}.get(attack.norm) if attack is not None else None
+    return {counted: int(eps)} if counted else radius(experiment, eps)
+
+
+def radius(experiment: AnyExperiment, eps: float) -> dict:
+    """A radius in l∞ or l2 under the label of its unit: eps_255 or eps_counts."""
     return {"eps_counts": round(eps, 6)} if experiment.is_of_events else {"eps_255": round(eps * 255, 6)}
 
 
@@ -97,6 +101,21 @@ def is_evaluated(experiment: AnyExperiment, attack: AnyAttack, *, samples: int, 
     """Whether `evaluated` would neither train nor attack: the network and all flags that it needs are on disk."""
     store = _Store(experiment, samples=samples, split=split, device="cpu", progress=False)
     return checkpoints.is_trained(experiment) and store.knows(attack)
+
+
+def stored(experiment: AnyExperiment, *, split: str) -> Iterator[tuple[Attack, np.ndarray]]:
+    """Every attack on this network of which there are flags on disk, with the flags: 1 right, 0 broken, or `UNKNOWN`.
+
+    The flags, (N,), are of the first N samples of `split`, where N differs.  A sample that left its ball is `UNKNOWN`.
+    Files of other weights or of attacks that are not registered are left out.
+    """
+    for path in sorted((experiment.folder / "evaluations").glob("*.json")):
+        with suppress(OSError, ValueError, TypeError, KeyError):  # a damaged file, or an attack that is not known here
+            content = json.loads(path.read_text())
+            weights = checkpoints.description(experiment)["weights_sha256"]
+            if content["attack"] and content["split"] == split and content["weights_sha256"][0] == weights:
+                flags = np.array(["01?".index(flag) for flag in content["flags"]])
+                yield Attack(**content["attack"]), np.where(content["strayed"], UNKNOWN, flags)
 
 
 class _Store:
