@@ -351,3 +351,44 @@ def test_a_network_whose_logits_are_nan_has_no_flags(tiny, attack):
     torch.nn.init.constant_(network[1].bias, torch.nan)
     with pytest.raises(Refused, match="logits are NaN"):
         evaluation.flags(network, tiny.test, attack, correct=None if attack is None else tiny.test.labels >= 0)
+
+
+class HalfFlat(nn.Module):
+    """Logits that depend on an image only if its first pixel is bright; the other gradients are exactly 0."""
+
+    def forward(self, x):
+        x = x.flatten(1)
+        return torch.where(x[:, :1].detach() > 0.2, x[:, :3], 0 * x[:, :3])
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_the_vanished_share_is_one_of_gradients_and_not_of_passes(tiny, steps):
+    """MIM costs a forward and a backward pass a step, and a forward pass for the verdict."""
+    samples, everyone = tiny.test, torch.ones(len(tiny.test), dtype=torch.bool)
+    flat = (samples.pixels().flatten(1)[:, 0] <= 0.2).double().mean().item()
+    result = evaluation.judged(HalfFlat(), samples, Attack("mim", 1e-6, {"steps": steps}), everyone)
+    assert 0.2 < flat < 0.8 and result.vanished == pytest.approx(flat)
+    assert result.passes.tolist() == [2 * steps + 1] * len(samples)
+
+
+class Drawing(nn.Module):
+    """Keeps what it draws at each call."""
+
+    stochastic = True
+
+    def __init__(self):
+        super().__init__()
+        self.drawn = []
+
+    def forward(self, x):
+        self.drawn.append(torch.rand(()).item())
+        return x.flatten(1)[:, :3]
+
+
+def test_each_part_of_the_samples_has_draws_of_its_own(tiny, monkeypatch):
+    """They are seeded by the place of the part's first sample, so that they do not depend on the other parts."""
+    monkeypatch.setattr(evaluation, "CHUNK", 4)
+    network, samples = Drawing(), tiny.test.take(12)
+    list(evaluation.attacked(network, samples, standard("uniform", 0.1), torch.ones(12, dtype=torch.bool), seed=5))
+    expected = [torch.rand((), generator=torch.Generator().manual_seed(5 + first)).item() for first in (0, 4, 8)]
+    assert network.drawn == expected and len(set(expected)) == 3

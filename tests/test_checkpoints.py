@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ import torch
 from PIL import Image
 from test_experiments import FIRST, OTHER_SCHEDULES, VANILLA
 
-from paperlib import arithmetic, attacks, errors, networks, paths, processes, training, words
+from paperlib import arithmetic, attacks, errors, files, networks, paths, processes, training, words
 from paperlib.attacks import evaluation
 from paperlib.data import images
 from paperlib.errors import Refused
@@ -587,6 +588,24 @@ def test_two_workers_train_what_one_does_and_what_prepare_alone_registers(store,
         theirs = copy / "checkpoints" / one.key
         assert (theirs / "weights.pt").read_bytes() == (one.folder / "weights.pt").read_bytes()
         assert sorted(file.name for file in theirs.iterdir()) == KEPT
+
+
+@pytest.mark.parametrize("train", [trained, lambda one: checkpoints._train_quietly(one, "cpu", "")])
+def test_what_another_process_trains_meanwhile_is_not_trained_again(experiment, trainings, store, monkeypatch, train):
+    """While this one waits for the lock."""
+    trained(experiment)
+    finished = experiment.folder.rename(store / "theirs")
+    real = files.locked
+
+    @contextmanager
+    def waited(path):
+        with real(path):
+            shutil.copytree(finished, experiment.folder, dirs_exist_ok=True)
+            yield
+
+    monkeypatch.setattr(files, "locked", waited)
+    train(experiment)
+    assert len(trainings) == 1
 
 
 def test_where_all_is_trained_no_worker_starts(experiment, capsys, monkeypatch):
