@@ -1,5 +1,5 @@
 # The stamps of everything that is built lie under build/<profile>/.  Committed files never count as built, so a fresh
-# clone builds everything.
+# clone builds everything.  The commands write them, with the digests of what they made.
 PROFILE ?= laptop
 JOBS    ?= $(shell getconf _NPROCESSORS_ONLN)
 DEVICE  ?= auto
@@ -9,6 +9,11 @@ SHELL   := /bin/sh
 # a training step.
 export MALLOC_MMAP_THRESHOLD_ := 1000000000
 export MALLOC_TRIM_THRESHOLD_ := 4000000000
+
+# The commands end when the outermost make has ended, even if that was killed.
+ifndef COMPANION_MAKE
+export COMPANION_MAKE := $(shell echo $$PPID)
+endif
 
 .DELETE_ON_ERROR:
 .SUFFIXES:
@@ -45,7 +50,7 @@ help:  ## print this list
 	@echo "  make <artifact>   one of: $(ARTIFACTS)"
 	@echo "PROFILE=$(PROFILE) (there are: $(basename $(notdir $(wildcard params/*.yml)))), PYTHON= to use another interpreter, CACHED=1 to take the networks that are kept with the results, DEVICE= for training"
 
-reproduce: known-profile  ## rebuild everything of a profile: train, run the notebooks, draw, report
+reproduce: true-stamps  ## rebuild everything of a profile: train, run the notebooks, draw, report
 	+@if $(MORE) -q $(BUILD)/report >/dev/null 2>&1; then \
 	  echo "Nothing to do: profile $(PROFILE) is up to date. Its report is results/$(PROFILE)/REPORT.md."; \
 	else \
@@ -54,11 +59,15 @@ reproduce: known-profile  ## rebuild everything of a profile: train, run the not
 	  { [ -z "$(READY)" -o -e "$(READY)" ] && $(RUN) report --profile $(PROFILE); exit 1; }; \
 	fi
 
-$(ARTIFACTS): %: known-profile
+$(ARTIFACTS): %: true-stamps
 	+@$(MORE) $(BUILD)/$*.drawn
 
 known-profile:
 	@[ -e $(PARAMS) ] || { echo "There is no profile '$(PROFILE)'. Allowed: $(basename $(notdir $(wildcard params/*.yml)))." >&2; exit 2; }
+
+# What is gone or was changed since it was made is made again.
+true-stamps: known-profile
+	+@if [ -d $(BUILD) ] && [ -z "$(READY)" -o -e "$(READY)" ]; then $(RUN) verify --profile $(PROFILE); fi
 
 # The commands that train, execute and draw write the list of the modules that they have loaded to a .d file beside the
 # stamp, so that each is called again after a change of one of these modules.
@@ -69,22 +78,18 @@ $(BUILD)/trained: $(PARAMS) $(BASE) $(SOURCES) requirements.lock | $(READY)
 	@mkdir -p $(@D)
 	@$(if $(CACHED),$(RUN) restore --profile $(PROFILE))
 	@$(RUN) train --profile $(PROFILE) --jobs $(JOBS) --device $(DEVICE)
-	@touch $@
 
 # A notebook is executed again after a change of its source, of its parameters or of a module that it imports.
 $(BUILD)/%.done: $$(foreach source,$$(SOURCES),$$(if $$(filter $$*,$$(basename $$(notdir $$(source)))),$$(source))) $(PARAMS) $(BASE) requirements.lock | $(BUILD)/trained $(READY)
 	@rm -f $@ $@.d $(@:.done=.drawn)  # so that no older stamps are left if the run fails
 	@$(RUN) run $* --profile $(PROFILE)
-	@touch $@
 
 # A figure is drawn again after its notebook was executed, and after a change of its module or of one that this imports.
 $(BUILD)/%.drawn: $(BUILD)/%.done
 	@$(RUN) draw $* --profile $(PROFILE)
-	@touch $@
 
 $(BUILD)/report: $(DRAWN) $(wildcard paperlib/artifacts/*.py published/*.csv)
 	@$(RUN) report --profile $(PROFILE)
-	@touch $@
 
 .PRECIOUS: $(BUILD)/%.done $(BUILD)/%.drawn
 
@@ -145,4 +150,4 @@ clean:  ## remove what was built; trained networks stay
 	@.venv/bin/python -m paperlib.environment --install
 	@mv .venv/unfinished $@
 
-.PHONY: help reproduce known-profile plan compare certificate test lint bench gpu emulate lab notebooks links site clean $(ARTIFACTS)
+.PHONY: help reproduce known-profile true-stamps plan compare certificate test lint bench gpu emulate lab notebooks links site clean $(ARTIFACTS)

@@ -43,9 +43,9 @@ import paperlib  # before numpy and torch, for it settles the arithmetic
 # %% tags=["parameters"]
 profile: str = "laptop"  # which file under params/
 eps_255: list[float] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0]  # radii, in units of 1/255
-pgd_steps: int = 10  # steps of PGD, each of length 2.5 ε / steps
-seeds: int = 5  # of each training the first so many networks
-samples: int = 100  # test images
+pgd_steps: int = 20  # steps of PGD, each of length 2.5 ε / steps
+seeds: int = 3  # of each training the first so many networks
+samples: int = 200  # test images
 checkpoints: list[str] = []  # folders under checkpoints/ to look at instead of the profile's networks
 device: str = "auto"  # auto, cpu, cuda or mps
 
@@ -83,8 +83,8 @@ found = certified.certified(run.opened(networks), run.data.test.take(samples), [
 under_attack = attacked.evaluated()
 
 # %% [markdown]
-# A certified image that an attack broke would be a fault, in the proof or in the attack. So all attacks on these
-# networks that are on disk, from whatever notebook, are compared with the certificates.
+# A certified image that an attack broke would be a fault, in the proof or in the attack. So the certificates are
+# compared with all attacks on these networks that are on disk, from whatever notebook.
 
 # %%
 checks = certified.checks(found)

@@ -45,7 +45,7 @@ training: str = "vanilla"  # which of its trainings is looked at
 eps_255: list[float] = [8.0, 16.0, 32.0, 48.0]  # radii of the attack, in units of 1/255
 factors: list[int] = [1, 2, 4]  # the noise is this many times larger than the attack
 pgd_steps: int = 20  # steps of PGD, each of length 2.5 ε / steps
-samples: int = 250  # test images
+samples: int = 1000  # test images
 device: str = "auto"  # auto, cpu, cuda or mps
 
 # %% tags=["asks"]

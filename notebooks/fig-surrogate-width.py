@@ -45,9 +45,9 @@ import paperlib  # before numpy and torch, for it settles the arithmetic
 profile: str = "laptop"  # which file under params/
 eps_255: float = 32.0  # radius of every attack, in units of 1/255
 gammas: list[float] = [0.1, 0.25, 0.5, 1.0, 3.0]  # widths of the backward rules
-pgd_steps: int = 10  # steps of PGD, each of length 2.5 ε / steps
-seeds: int = 1  # of each training the first so many networks
-samples: int = 50  # test images
+pgd_steps: int = 20  # steps of PGD, each of length 2.5 ε / steps
+seeds: int = 3  # of each training the first so many networks
+samples: int = 25  # test images
 checkpoints: list[str] = []  # folders under checkpoints/ to look at instead of the profile's networks
 device: str = "auto"  # auto, cpu, cuda or mps
 

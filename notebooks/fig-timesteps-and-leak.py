@@ -53,10 +53,10 @@ network: str = ""  # another architecture than the profile's
 seeds: list[int] = [0]  # one network each
 eps_255: float = 32.0  # radius of every attack, in units of 1/255
 pgd_steps: int = 20  # steps of PGD, each of length 2.5 ε / steps
-long_steps: int = 20  # steps of APGD
-queries: int = 300  # forward passes of Square, behind APGD
-tolerance: float = 0.02  # how much clean accuracy the choice of λ may cost
-samples: int = 100  # validation images, and as many test images
+long_steps: int = 100  # steps of APGD on each of its two losses
+queries: int = 2000  # forward passes of Square, behind APGD
+tolerance: float = 0.05  # how much clean accuracy the choice of λ may cost
+samples: int = 50  # validation images, and as many test images
 device: str = "auto"  # auto, cpu, cuda or mps
 
 # %% tags=["asks"]

@@ -46,10 +46,10 @@ profile: str = "laptop"  # which file under params/
 eps_255: float = 32.0  # radius, in units of 1/255
 substitutes: list[str] = ["vanilla", "at"]  # trainings of the networks that examples are made on
 other_network: str = "conv-12-24"  # the other architecture
-pgd_steps: int = 10  # steps of PGD, each of length 2.5 ε / steps
+pgd_steps: int = 20  # steps of PGD, each of length 2.5 ε / steps
 queries: int = 1000  # forward passes of Square
-seeds: int = 1  # of each training the first so many networks
-samples: int = 50  # test images
+seeds: int = 3  # of each training the first so many networks
+samples: int = 25  # test images
 checkpoints: list[str] = []  # folders under checkpoints/ to look at instead of the profile's networks
 device: str = "auto"  # auto, cpu, cuda or mps
 

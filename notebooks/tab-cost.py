@@ -45,13 +45,14 @@ import paperlib  # before numpy and torch, for it settles the arithmetic
 profile: str = "laptop"  # which file under params/
 batch: int = 64  # training images in the step that is measured
 repeats: int = 5  # steps timed, all trainings in turn
-passes: int = 20  # forward and backward passes per training image at equal cost: AT's and exact l1's in 5 epochs
-cost_seeds: int = 1  # networks of each training that are attacked, at equal epochs and at equal cost
+passes: int = 0  # forward and backward passes per training image at equal cost: AT's and exact l1's in 5 epochs
+cost_seeds: int = 3  # networks of each training that are attacked, at equal epochs and at equal cost
 strong_eps_255: float = 32.0  # radius of the attack, in units of 1/255
-strong_samples: int = 100  # test images that it is made on
+samples: int = 1000  # test images, clean and under PGD, with which it begins
+strong_samples: int = 100  # of these, test images that the rest of it is made on
 pgd_steps: int = 20  # its steps of PGD
-long_steps: int = 20  # its steps of APGD
-queries: int = 300  # its forward passes of Square, behind APGD
+long_steps: int = 100  # its steps of APGD on each of its two losses
+queries: int = 2000  # its forward passes of Square, behind APGD
 device: str = "auto"  # auto, cpu, cuda or mps
 
 # %% tags=["asks"]
@@ -64,7 +65,7 @@ from IPython.display import Markdown
 from paperlib import artifacts, labels, runs
 from paperlib.artifacts import claims
 from paperlib.attacks import protocols
-from paperlib.measures import cost
+from paperlib.measures import accuracy, cost
 from paperlib.profiles import selections
 from paperlib.training import defenses
 
@@ -74,7 +75,10 @@ budgets = {
     labels.PASSES: selections.at_cost(run.profile, passes, cost_seeds),
 }
 strongest = protocols.strongest(strong_eps_255, steps=pgd_steps, long_steps=long_steps, queries=queries)
-strong = {budget: run.ask(networks, [None, strongest], samples=strong_samples) for budget, networks in budgets.items()}
+first = {
+    budget: run.ask(networks, [None, strongest.members[0]], samples=samples) for budget, networks in budgets.items()
+}
+strong = {budget: run.ask(networks, [strongest], samples=strong_samples) for budget, networks in budgets.items()}
 
 # %% [markdown]
 # ## What is counted, and what is timed
@@ -100,8 +104,9 @@ costs = cost.step_rows(trainings, batch=batch, repeats=repeats, device=device)
 # closest to `passes` passes per image.
 
 # %%
-budgets = {budget: request.evaluated() for budget, request in strong.items()}
-record = run.save(costs + cost.budget_rows(budgets))
+weak = {budget: request.evaluated() for budget, request in first.items()}
+both = {budget: weak[budget] + accuracy.in_two_phases(strong[budget].evaluated(), weak[budget]) for budget in budgets}
+record = run.save(costs + cost.budget_rows(both))
 artifacts.draw(record)
 
 # %% [markdown]

@@ -43,12 +43,12 @@ import paperlib  # before numpy and torch, for it settles the arithmetic
 # %% tags=["parameters"]
 profile: str = "laptop"  # which file under params/
 trainings: list[str] = ["vanilla", "sr"]  # which of its trainings, with Poisson input
-seeds: int = 1  # of each training the first so many networks
+seeds: int = 3  # of each training the first so many networks
 eps_255: float = 32.0  # radius of every attack, in units of 1/255
 draws: list[int] = [10]  # of the input, for each gradient
 pgd_steps: int = 10  # steps of PGD, each of length 2.5 ε / steps
 redraws: int = 20  # times that clean images are classified anew
-samples: int = 100  # test images
+samples: int = 50  # test images
 checkpoints: list[str] = []  # folders under checkpoints/ to look at instead of these
 device: str = "auto"  # auto, cpu, cuda or mps
 

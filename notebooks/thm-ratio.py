@@ -43,8 +43,8 @@ import paperlib  # before numpy and torch, for it settles the arithmetic
 # %% tags=["parameters"]
 profile: str = "laptop"  # which file under params/
 seeds: int = 3  # how many networks of each training
-samples: int = 250  # test images for gradients and for surviving the attack
-true_samples: int = 60  # of these, images measured with the true forward pass
+samples: int = 1000  # test images for gradients and for surviving the attack
+true_samples: int = 100  # of these, images measured with the true forward pass
 smooth_samples: int = 20  # and with the surrogate-smooth one, which is slower
 eps_255: list[float] = [0.0255, 0.255, 2.55, 16, 48]  # radii in units of 1/255
 draws: int = 32  # of noise, for each image and radius

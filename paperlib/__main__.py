@@ -9,19 +9,24 @@ import os
 import shutil
 import signal
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from paperlib import arithmetic, errors, paths
+from paperlib import arithmetic, errors, paths, processes
 
 
 def main() -> int:
     """Run one command and return its exit status.
 
-    0: it did its work; 1: something is missing or differs; 2: it refused its input; 130: it was interrupted.
+    0: it did its work; 1: something is missing or differs; 2: it refused its input; 130: it was interrupted, which a
+    termination, a closed terminal and the end of the make that called it are as well.
     """
     arguments = _parser().parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a termination is handled like an interruption
+    for ending in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):  # Windows has no SIGHUP
+        if signal.getsignal(ending) != signal.SIG_IGN:  # which nohup sets
+            signal.signal(ending, signal.default_int_handler)
+    processes.follow_make()
     try:
         if "profile" in arguments:
             from paperlib.profiles import reading
@@ -38,7 +43,9 @@ def main() -> int:
         print(problem, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nInterrupted. Finished networks, epochs and evaluations are kept; the same command goes on from there.")
+        with suppress(OSError):  # the terminal may be gone
+            kept = "Finished networks, epochs and evaluations are kept; the same command goes on from there."
+            print(f"\nInterrupted. {kept}", flush=True)
         return 130
 
 
@@ -75,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     command("run", run, artifact=True)
     command("draw", draw, artifact=True)
     command("report", report)
+    command("verify", verify)
     command("compare", compare).add_argument("--all", action="store_true", help="list every number that differs")
     command("certificate", certificate)
     of_explorer = command("export-explorer", export_explorer)
@@ -154,14 +162,16 @@ def plan(arguments) -> None:
 
 def train(arguments) -> None:
     """Train every network of a profile that is missing."""
-    from paperlib import modules, profiles
+    from paperlib import modules, profiles, stamps
     from paperlib.runs import plan
     from paperlib.store import checkpoints
 
     networks = plan.of(profiles.load(arguments.profile)).networks
     prepare = partial(plan.register, arguments.profile)  # a worker knows nothing of what the notebooks register
     checkpoints.train_all(networks, workers=arguments.jobs, device=arguments.device, prepare=prepare)
-    modules.keep(paths.BUILD / arguments.profile / "trained", drawing=False)
+    stamp = paths.BUILD / arguments.profile / "trained"
+    modules.keep(stamp, drawing=False)
+    stamps.write(stamp, [experiment.folder / "checkpoint.json" for experiment in networks])
 
 
 def import_released(arguments) -> None:
@@ -220,6 +230,7 @@ def run(arguments) -> None:
     torch is loaded by the notebook alone, which checks the profile.
     """
     sys.modules["rfc3987_syntax"] = None  # else jsonschema builds a grammar of URLs with it, which takes a second
+    from paperlib import stamps
     from paperlib.profiles import reading
     from paperlib.runs import execute
 
@@ -228,37 +239,55 @@ def run(arguments) -> None:
     try:
         execute.execute(artifact, reading.parameters_of(profile, artifact), output, origin=reading.origin(profile))
     except errors.Refused:
-        for path in (record, record.with_suffix(".csv"), record.with_suffix(".run.json")):
-            path.unlink(missing_ok=True)
-        from paperlib import artifacts  # it loads Matplotlib
+        from paperlib import artifacts, files  # it loads Matplotlib
 
-        for part in artifacts.parts(artifact) if artifacts.source(artifact) else ():
-            paths.figure(profile, artifact, part).unlink(missing_ok=True)
+        parts = artifacts.parts(artifact) if artifacts.source(artifact) else ()
+        files.remove(record, record.with_suffix(".csv"), record.with_suffix(".run.json"))
+        files.remove(*(paths.figure(profile, artifact, part) for part in parts))
         raise
+    made = (output, record, record.with_suffix(".csv"))
+    stamps.write(output.with_suffix(".done"), filter(Path.exists, made))  # not every notebook has a record
 
 
 def draw(arguments) -> None:
     """Draw an artifact's figures from its record."""
-    from paperlib import artifacts, modules, records
+    from paperlib import artifacts, modules, records, stamps
 
     profile, artifact = arguments.profile, arguments.artifact
-    path = _record(profile, artifact)
+    path, figures = _record(profile, artifact), []
     if artifacts.source(artifact) or path.exists():  # a notebook without an artifact has no module and no record
         record = records.load(path)
         for part in artifacts.parts(artifact):
-            artifacts.save(record, paths.figure(profile, artifact, part), part)
-    modules.keep(paths.BUILD / profile / f"{artifact}.drawn", drawing=True)
+            figures.append(paths.figure(profile, artifact, part))
+            artifacts.save(record, figures[-1], part)
+    stamp = paths.BUILD / profile / f"{artifact}.drawn"
+    modules.keep(stamp, drawing=True)
+    stamps.write(stamp, figures)
 
 
 def report(arguments) -> int:
     """Write REPORT.md and REPORT.html from a profile's records."""
+    from paperlib import stamps
     from paperlib.artifacts import report
     from paperlib.profiles import reading
 
-    gaps = report.write(arguments.profile, reading.content_of(arguments.profile)["title"])
+    content = reading.content_of(arguments.profile)
+    title = content.get("title", arguments.profile) if isinstance(content, dict) else arguments.profile
+    gaps = report.write(arguments.profile, title)
     ending = f", with gaps: {', '.join(gaps)}." if gaps else "."
-    print(f"{paths.shown(paths.RESULTS / arguments.profile / 'REPORT.md')} (and .html) written{ending}")
+    written = [paths.RESULTS / arguments.profile / f"REPORT.{end}" for end in ("md", "html")]
+    print(f"{paths.shown(written[0])} (and .html) written{ending}")
+    if not gaps:
+        stamps.write(paths.BUILD / arguments.profile / "report", written)
     return 1 if gaps else 0
+
+
+def verify(arguments) -> None:
+    """Remove the stamps of Make whose files are gone or have changed, so that these are made again."""
+    from paperlib import stamps
+
+    for sentence in stamps.remove_false(arguments.profile):
+        print(sentence)
 
 
 def compare(arguments) -> int:
@@ -317,7 +346,8 @@ def site(arguments) -> None:
     from paperlib import site
     from paperlib.artifacts import summary
 
-    site.build(list(dict.fromkeys([arguments.profile, *summary.PROFILES])))
+    committed = [name for name in summary.PROFILES if (paths.RESULTS / name).is_dir()]
+    site.build(list(dict.fromkeys([arguments.profile, *committed])))
     print(f"{paths.shown(site.SITE / 'index.html')} written; a browser opens it without a server.")
 
 
@@ -337,12 +367,22 @@ def sync(arguments) -> None:
 
 
 def check(arguments) -> int:
-    """Print which headers, twins and tables of README are not up to date."""
+    """Print which headers, twins and tables of README are not up to date, and which committed numbers disagree.
+
+    A worst case that another attack undercuts is printed, and is no error: attacks may grow stronger.
+    """
+    from paperlib.artifacts import consistency, report, summary
     from paperlib.runs import twins
 
     stale = twins.stale()
     print("\n".join(stale) or "Every twin is up to date.")
-    return 1 if stale else 0
+    contradictions = []
+    for profile in summary.PROFILES:
+        found = report.found_in(profile)
+        contradictions += consistency.two_values(found)
+        for problem in consistency.disagreements(found):
+            print(f"{profile}: {problem}")
+    return 1 if stale or contradictions else 0
 
 
 def links(arguments) -> None:

@@ -4,6 +4,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 class Refused(ValueError):
@@ -17,20 +18,44 @@ def one_of(what: str, given: object, allowed: Iterable) -> None:
         raise Refused(f"There is no {what} {given!r}. Allowed: {', '.join(map(str, allowed))}.")
 
 
+SINGLE = 3.4e38  # the largest number of 32 bits is a little larger
+STEPS = 10_000  # time steps of a network or a recording, at most: more are a slip, and fill any memory
+
+
 def number(what: str, given: object, *, above: float | None = None, at_least: float | None = None) -> None:
-    """Refuse `given` unless it is a finite number that is larger than `above`, or at least `at_least`."""
+    """Refuse `given` unless it is a finite number of 32 bits, larger than `above`, or at least `at_least`."""
     bound = "" if above is None else f" above {above}"
     if at_least is not None:
         bound = f" of at least {at_least}"
-    finite = isinstance(given, (int, float)) and not isinstance(given, bool) and math.isfinite(given)
+    is_number = isinstance(given, (int, float)) and not isinstance(given, bool)
+    if is_number and SINGLE < abs(given) < math.inf:
+        raise Refused(f"{what} is {given!r}; it must be a number of 32 bits, {SINGLE:g} at most.")
+    finite = is_number and math.isfinite(given)
     if not finite or (above is not None and given <= above) or (at_least is not None and given < at_least):
         raise Refused(f"{what} is {given!r}; it must be a finite number{bound}.")
 
 
-def count(what: str, given: object, *, at_least: int = 1) -> None:
-    """Refuse `given` unless it is a whole number of at least `at_least`."""
+def count(what: str, given: object, *, at_least: int = 1, at_most: int | None = None) -> None:
+    """Refuse `given` unless it is a whole number of at least `at_least`, and not above `at_most`."""
     if not isinstance(given, int) or isinstance(given, bool) or given < at_least:
         raise Refused(f"{what} is {given!r}; it must be a whole number of at least {at_least}.")
+    if at_most is not None and given > at_most:
+        raise Refused(f"{what} is {given}; it must be {at_most} at most.")
+
+
+def distinct(what: str, given: Iterable) -> None:
+    """Refuse `given` if a value occurs twice."""
+    given = list(given)
+    if twice := [value for number, value in enumerate(given) if value in given[:number]]:
+        raise Refused(f"{what} is {given}; {twice[0]!r} stands there twice.")
+
+
+def home(what: str, path: str) -> Path:
+    """`path` with a leading ~ replaced; refuses the home of a user whom the system does not know."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise Refused(f"{what} is {path!r}; the system knows no such user's home.") from None
 
 
 def unit(what: str, given: object) -> None:

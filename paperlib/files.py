@@ -1,4 +1,4 @@
-"""Files: atomic writes, strict JSON, checksums, Python modules."""
+"""Files: atomic writes, locks, strict JSON, checksums, Python modules."""
 
 import errno
 import hashlib
@@ -9,17 +9,23 @@ import os
 import re
 import sys
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+from filelock import FileLock
 
 from paperlib import paths
 from paperlib.errors import Refused
 
 
 def write_atomically(path, data: bytes) -> None:
-    """Write `data` to `path`, whole or not at all; parent folders are made.  Refused where the system cannot write."""
+    """Write `data` to `path`, whole or not at all; parent folders are made.  Refused where the system cannot write.
+
+    After a loss of power the file is there as well: its bytes are synced before it gets its name, and its folder after.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")  # os.replace is atomic within a folder
     try:
@@ -31,12 +37,72 @@ def write_atomically(path, data: bytes) -> None:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # the first error is the one to tell
+                temporary.unlink(missing_ok=True)
             raise
+        _sync(path.parent)
     except OSError as error:
-        remedy = f"free {len(data) // 1000 + 1:,} kB" if error.errno == errno.ENOSPC else "solve that"
-        advice = f"Nothing half-written was left; {remedy} and start again."
-        raise Refused(f"Could not write {paths.shown(path)}: {reason(error)}. {advice}") from error
+        raise _cannot_write(path, error, len(data)) from error
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents where they are not yet; refused where the system cannot."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+
+
+def remove(*given: Path) -> None:
+    """Remove files that may be gone already.
+
+    One that cannot be removed stays: whoever cleans up has an error to tell, which another one must not hide.
+    """
+    for path in given:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _sync(folder: Path) -> None:
+    """Make a change of names in a folder last; no more can be done on systems that do not open folders."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _cannot_write(path: Path, error: OSError, size: int = 0) -> Refused:
+    remedy = f"free {size // 1000 + 1:,} kB" if error.errno == errno.ENOSPC else "solve that"
+    advice = f"Nothing half-written was left; {remedy} and start again."
+    return Refused(f"Could not write {paths.shown(path)}: {reason(error)}. {advice}")
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """A context that only one process at a time is in: it holds the lock file `path`, whose folder is made.
+
+    In a read-only folder nobody writes, so there is nothing to lock.
+    """
+    make_folder(path.parent)
+    lock = FileLock(path)
+    try:
+        lock.acquire()
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise _cannot_write(path, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def set_aside(path: Path, fault: str, remedy: str) -> None:
+    """Rename a file that cannot be used to `*.damaged`, where it is kept, and say so on stderr."""
+    path.replace(path.with_name(f"{path.name}.damaged"))
+    kept = f"the old file is kept as {path.name}.damaged"
+    print(f"{paths.shown(path)} {fault}. {remedy}; {kept}.", file=sys.stderr)
 
 
 def sha256(data: bytes) -> str:

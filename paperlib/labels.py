@@ -5,6 +5,7 @@ A row names its attack by the labels of `ATTACK`: {"attack": "pgd", "steps": 20,
 
 CLEAN = "clean"  # the attack of clean images
 WORST = "worst"  # the worst case of all attacks of a notebook
+PROTOCOL = "protocol"  # the worst case of the attacks of the paper's white-box table
 SO_FAR = "so far"  # the worst case of a rung of the ladder and all rungs below; the label `up_to` names the rung
 FOUR, WIDTHS = "four", "widths"  # values of the label `rules`: the worst case over a set of backward rules
 RANDOM_FLIPS = "random_flips"  # the attack that changes whole events at random
@@ -16,7 +17,9 @@ ATTACK = (  # the labels that name an attack, in the order of its title
 )
 REFERENCE = "reference_"  # prefix of the labels of a second attack, with which the first is compared
 
+ACROSS = NETWORKS, WITHIN_TRAININGS, WITHIN_SR = ("networks", "within trainings", "within SR")  # of a correlation
 EPOCHS, PASSES = "equal epochs", "equal passes"  # budgets of training
+KEPT = 0.95  # a bound counts as kept where it holds for at least so many samples; C2 about networks is judged by it
 REGIMES = SMOOTH, TRUE = ("surrogate-smooth", "true forward")  # of the forward pass
 BOTH = "seeds and samples"  # value of the label `over`: an interval over networks and samples, both random
 SAMPLES = "samples"  # value of the label `over`: an interval over samples of one network

@@ -7,13 +7,14 @@
  "rows": [{"quantity": "accuracy", ...labels: training, attack, eps_255, ...,
            "value", "low", "high", "over", "method", "n", "seeds", "experiments",
            "published": null or {"value", "source"},
-           "p": two-sided p-value of the value 0,                     (only where the interval's method gives one)
+           "p": two-sided p-value of the value 0, or of the label `mark`,  (only where there is one)
            "doubts": [reason and remedy, ...]}],                     (only where a sanity check has failed)
  "arrays": {name: nested lists}}                                     (only where a figure needs them)
 
 `low` and `high` are a 95 % interval, and `over` says what it is taken over: "seeds and samples", "seeds", "samples",
-"pairs", "draws", "networks", "steps"; null where there is no interval.  NaN and infinity are stored as null.  Seconds,
-host and date differ between runs, so they are kept apart in `*.run.json`: equal numbers give equal bytes.
+"pairs", "draws", "networks", "configurations" (networks of one training and λ), "steps"; null where there is none.  NaN
+and infinity are stored as null.  Seconds, host and date differ between runs, so they are kept apart in `*.run.json`:
+equal numbers give equal bytes.
 """
 
 import csv
@@ -36,7 +37,7 @@ from paperlib.files import as_json, plain, reason, write_atomically
 SCHEMA = 3
 MEASURED = ("value", "low", "high", "over", "method", "n")
 FIELDS = (*MEASURED, "seeds", "experiments", "published")
-OPTIONAL = P, DOUBTS = "p", "doubts"  # optional fields; all keys of a row that are no fields are labels
+OPTIONAL = P, DOUBTS = ("p", "doubts")  # fields that a row may lack; all keys of a row that are no fields are labels
 TIMED = "timed"  # the label of rows that hold seconds, which differ between any two runs
 PROVENANCE = ("profile", "parameters", "data", "recipe", "arithmetic", "code", "clean", "packages", "device")
 PACKAGES = ("torch", "torchvision", "snntorch", "numpy", "scipy", "matplotlib", "seaborn", "papermill", "jupytext")
@@ -48,13 +49,14 @@ def row(interval, *, seeds, experiments, published=None, doubts=(), **labels) ->
 
     `seeds` and `experiments` (keys) say which networks were measured, `doubts` why the number may be wrong.
     """
-    if reserved := [key for key in labels if key in FIELDS]:
+    if reserved := [key for key in labels if key in (*FIELDS, P)]:
         raise Refused(f"{', '.join(reserved)} cannot be labels: every row has fields of these names.")
     fields = {field: getattr(interval, field) for field in MEASURED}
     if math.isnan(fields["low"]):
         fields["over"] = None
     fields |= {"seeds": seeds, "experiments": experiments, "published": published}
-    fields |= {P: interval.p} if math.isfinite(getattr(interval, P, math.nan)) else {}
+    if not math.isnan(p := getattr(interval, P, math.nan)):
+        fields[P] = p
     return plain(labels | fields | ({DOUBTS: list(doubts)} if doubts else {}))
 
 
@@ -102,8 +104,8 @@ def _fault(entry) -> str | None:
     rules |= dict.fromkeys(("seeds", "experiments", DOUBTS), (lambda given: isinstance(given, list), "a list"))
     rules["over"] = (lambda given: given is None or isinstance(given, str), "text or null")
     rules["method"] = (lambda given: isinstance(given, str), "text")
-    rules[P] = (lambda given: _is_number_or_null(given) and 0 <= (given or 0) <= 1, "a number from 0 to 1")
     rules["n"] = (lambda given: type(given) is int and given >= 0, "a count")
+    rules[P] = (lambda given: _is_number_or_null(given) and given is not None and 0 <= given <= 1, "between 0 and 1")
     rules["published"] = (_is_published, "null, or a dict of a number 'value' and its 'source'")
     for field, (follows, needed) in rules.items():
         if field in entry and not follows(entry[field]):

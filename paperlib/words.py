@@ -49,6 +49,8 @@ def attack(row: dict, prefix: str = "") -> str:
     """
     names = labels.attack(row, prefix)
     name = names["attack"]
+    if name == labels.PROTOCOL:
+        return "whole protocol"
     if name == labels.WORST:
         return "worst of all"
     if name == labels.SO_FAR:

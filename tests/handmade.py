@@ -19,6 +19,7 @@ from paperlib.measures import (
     exact,
     landscape,
     predictors,
+    queries,
     quotient,
     ratio,
     settings,
@@ -175,7 +176,6 @@ def attacks_record(artifact, flags, eps_255, _):
     eps, source = eps_255[-1], experiment("vanilla")
     short = {"steps": 10, "queries": 30}
     attacks = {
-        "fig-attack-ladder": [None, *protocols.rungs(eps, gammas=[0.5], long_steps=20, source=source, **short)],
         "tab-whitebox": protocols.released(eps_255, [10, 30]),
         "tab-blackbox": protocols.black_box(
             eps, sources=[source, replace(experiment("at+sr", 0.01), network="vgg11")], **short
@@ -185,6 +185,24 @@ def attacks_record(artifact, flags, eps_255, _):
     rows = accuracy.mean_rows(found) + accuracy.difference_rows(found, "sr", "vanilla")
     rows += accuracy.difference_rows(found, "at+sr", "at") + accuracy.accuracy_rows(found)
     return record(artifact, rows + accuracy.pass_rows(found))
+
+
+def ladder_record(artifact, flags, eps_255, _):
+    """In two phases, at one radius more than the ladder's; one image after another breaks while Square searches."""
+    budget = {"steps": 20, "long_steps": 20, "queries": 300}
+    noise, fgsm, pgd, apgd, worst = protocols.rungs(eps_255[-1], **budget)
+    weak, strong = [None, noise, fgsm, pgd], [apgd, worst]
+    if len(eps_255) > 1:
+        weak.append(standard("pgd", eps_255[0] / 255))
+        strong.append(protocols.strongest(eps_255[0], **budget))
+    wide = evaluations(FOUR, weak, n=100, **flags)
+    narrow = accuracy.in_two_phases(evaluations(FOUR, strong, **flags), wide)
+    found = wide + narrow
+    rows = accuracy.mean_rows(found) + accuracy.difference_rows(found, "sr", "vanilla")
+    rows += accuracy.difference_rows(found, "at+sr", "at") + accuracy.accuracy_rows(found) + accuracy.pass_rows(found)
+    spent = np.linspace(305, 5, len(narrow[0].flags))
+    searched = [replace(e, passes=e.passes + spent) for e in narrow if e.attack == worst]
+    return record(artifact, rows + queries.query_rows(searched, queries=300), strong_samples=50)
 
 
 def certified_record(artifact, flags, eps_255, _):
@@ -202,20 +220,41 @@ def certified_record(artifact, flags, eps_255, _):
 
 
 def maps_record(artifact, flags, eps_255, scale):
-    robust = evaluations([*FOUR, ("sr", LAMBDAS[1])], [standard("pgd", eps_255[-1] / 255)], **flags)
-    gradients = {e.experiment.key: gradient(e.experiment, scale) for e in robust}
-    rows = [r for e in robust for r in predictors.sparsity_rows(e.experiment, gradients[e.experiment.key])]
-    rows += predictors.correlation_rows(rows, robust) + accuracy.accuracy_rows(robust)
-    first = {e.experiment.defense: e.experiment.key for e in reversed(robust[: -len(flags["seeds"])])}
+    """Of the paper's trainings, SR at two λ, and two penalties of which the second has gradients of equal l1."""
+    attacks = [
+        standard("pgd", eps_255[-1] / 255),
+        protocols.strongest(eps_255[-1], steps=20, long_steps=20, queries=30),
+    ]
+    observed = evaluations([*FOUR, ("sr", LAMBDAS[1])], attacks, **flags)
+    trained = evaluations([RIVALS[-1], RIVALS[3]], [None, *attacks], **flags)
+    networks = {e.experiment.key: e.experiment for e in observed + trained}
+    gradients = {key: gradient(e, scale) for key, e in networks.items()}
+    rows = [r for key, e in networks.items() for r in predictors.sparsity_rows(e, gradients[key])]
+    rows += predictors.correlation_rows(rows, observed)
+    rows += predictors.matched_rows(gradients, rows, trained, ["exact-l1", "l2"])
+    rows += accuracy.accuracy_rows([e for e in observed + trained if e.attack])
+    first = {e.defense: key for key, e in reversed(networks.items()) if e.options.get("lam") != LAMBDAS[1]}
     maps = {name: records.array(gradients[first[name]][:2]) for name, _ in FOUR}
     return record(artifact, rows, {"images": np.linspace(0, 1, 32).reshape(2, 1, 4, 4).tolist(), "maps": maps})
 
 
 def lambda_record(artifact, flags, eps_255, _):
+    eps = eps_255[-1]
+    worst = protocols.strongest(eps, steps=20, long_steps=20, queries=30)
+    others = {"at+sr": [FOUR[2], *(("at+sr", lam) for lam in LAMBDAS)], "l2": [FOUR[0], RIVALS[3]]}
     swept = [FOUR[0], *(("sr", lam) for lam in LAMBDAS)]
-    found = evaluations(swept, [None, standard("pgd", eps_255[-1] / 255)], **flags)
-    rows = accuracy.mean_rows(found) + accuracy.accuracy_rows(found)
-    return record(artifact, rows + accuracy.choice_rows(found, 0.02, used=0.01))
+    found, rest = (
+        evaluations(networks, [None, standard("pgd", eps / 255), worst], **flags)
+        for networks in (swept, [*others["at+sr"], RIVALS[3]])
+    )
+    rows = accuracy.mean_rows(found) + accuracy.accuracy_rows(found) + accuracy.choice_rows(found, 0.02, used=0.01)
+    sweeps = {
+        training: [e.experiment for e in found + rest if (e.experiment.defense, e.labels.get("lam")) in networks]
+        for training, networks in others.items()
+    }
+    return record(
+        artifact, rows + accuracy.weight_rows(found + rest, sweeps, 0.02, used={"at+sr": 0.01, "l2": 3}.__getitem__)
+    )
 
 
 def widths_record(artifact, flags, eps_255, _):
@@ -451,7 +490,7 @@ MAKERS = {
     "fig-random-vs-adversarial": noise_record,
     "tab-ablation": budgets_record,
     "tab-cost": budgets_record,
-    "fig-attack-ladder": attacks_record,
+    "fig-attack-ladder": ladder_record,
     "fig-certified": certified_record,
     "tab-masking-checklist": checklist_record,
     "tab-whitebox": attacks_record,

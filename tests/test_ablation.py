@@ -1,6 +1,7 @@
 """What is said of ten trainings at equal epochs, at equal cost and of what they cost, on records made by hand."""
 
 import ast
+import re
 
 import pytest
 from handmade import PGD_20, cells, record, row
@@ -152,7 +153,27 @@ def test_both_notebooks_attack_the_same_networks_in_the_same_way():
 def test_the_attack_is_pgd_then_apgd_then_square():
     attack = protocols.strongest(32.0, steps=20, long_steps=10, queries=300)
     assert attack.title == "worst of all" and attack.eps == 32 / 255
-    assert [(m.name, m.gradients, m.queries) for m in attack.members] == [("pgd", 20, 0), ("apgd_square", 10, 300)]
+    assert [(m.name, m.gradients, m.queries) for m in attack.members] == [("pgd", 20, 0), ("apgd_square", 20, 300)]
+    on_events, _ = protocols.worst_on_events(32 / 255, 20, steps=20, long_steps=10, queries=300, flip_steps=4)
+    assert on_events == attack  # within 32/255 of a count
+
+
+STRONGEST = ("pgd_steps", "long_steps", "queries")  # its parameters
+NAMING = {
+    path.stem
+    for path in paths.NOTEBOOKS.glob("*.py")
+    if re.search(r"protocols\.(strongest|rungs|worst_on_events|checklist)\(", path.read_text(encoding="utf-8"))
+}
+
+
+@pytest.mark.parametrize("name", ["smoke", "laptop"])
+def test_the_strongest_attack_is_the_same_in_every_notebook(name):
+    assert {
+        *("fig-attack-ladder", "tab-ablation", "tab-cost", "fig-sr-variants", "fig-timesteps-and-leak"),
+        *("tab-masking-checklist", "tab-events"),
+    } == NAMING
+    given = {artifact: profiles.load(name).parameters(artifact) for artifact in NAMING}
+    assert len({tuple(parameters[key] for key in STRONGEST) for parameters in given.values()}) == 1, given
 
 
 def test_the_readers_own_training_of_the_notebook_is_measured_beside_the_others(monkeypatch):

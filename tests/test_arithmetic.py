@@ -23,7 +23,7 @@ GOLDEN = {
     "3 steps of training": "f2defbe9e71c3e71",
     "PGD-3": "6a216d652472fe39",
     "APGD-3": "9a55f62bbef334d3",
-    "Square-20": "f0d46fc5d320896b",
+    "Square-20": "d99054f9f4b7df9e",
     "SA-PGD-10 assg": "4fa3649f268d284a",
     "SA-PGD-10 pdsg": "2cceb9278e108e04",
     "numpy": "b9cd0dc937783c03",

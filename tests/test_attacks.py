@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
 from paperlib import attacks, labels, words
 from paperlib.attacks import protocols
@@ -121,7 +122,7 @@ def test_a_name_belongs_to_one_function(register):
     scope = {"__name__": mine.__module__}
     exec("def mine(network, images, labels, *, eps, bounds): return images", scope)  # the cell was run again
     register(title="Anew")(scope["mine"])
-    assert attacks.ATTACKS["mine"].function is scope["mine"] and Attack("mine", EPS).title == "Anew"
+    assert attacks.ATTACKS["mine"].function.__wrapped__ is scope["mine"] and Attack("mine", EPS).title == "Anew"
     with pytest.raises(Refused, match="There is no norm 'l1'. Allowed: linf, l2, l0, moves."):
         register(norm="l1")
 
@@ -140,7 +141,7 @@ def test_a_name_belongs_to_one_function(register):
         ("mim", {"alpha": EPS / 5, "steps": 5}, (5, 0)),
         ("apgd", {"steps": 5}, (5, 0)),
         ("sa_pgd", {"steps": 5}, (5, 0)),
-        ("apgd_square", {"steps": 5, "queries": 30}, (5, 30)),
+        ("apgd_square", {"steps": 5, "queries": 30}, (10, 30)),
         ("overwritten_eot", {"alpha": 2.5 * EPS / 5, "steps": 5, "draws": 10}, (50, 0)),
         ("square", {"queries": 30}, (0, 30)),
         ("random_search", {"draws": 30}, (0, 30)),
@@ -264,6 +265,46 @@ def test_a_radius_that_is_no_length_is_refused(name, eps):
 def test_bounds_belong_to_the_data_and_have_no_default(name):
     with pytest.raises(TypeError, match="bounds"):
         attacks.ATTACKS[name].function(None, torch.rand(2, 1, 3, 3), torch.tensor([0, 1]), eps=0)
+
+
+IMAGES, CLASSES = torch.arange(18).view(2, 1, 3, 3) % 2 * 1.0, torch.tensor([0, 1])
+DOOR = {
+    "x·255": ({"images": 255 * IMAGES}, "^A pixel is 255.0; every pixel must lie from 0 to 1, the bounds.$"),
+    "NaN": ({"images": IMAGES * math.nan}, "^A pixel is nan; "),
+    "integers": ({"images": IMAGES.to(torch.uint8)}, "^images is a tensor .*uint8; .* floating-point images"),
+    "no images": ({"images": IMAGES[:0], "labels": CLASSES[:0]}, "^images is a tensor .0, 1, 3, 3.* one or more"),
+    "bounds": ({"bounds": (1, 0)}, r"^bounds is \(1, 0\); the lower one must lie below the upper one.$"),
+    "no bounds": ({"bounds": (0, math.nan)}, "^bounds is .0, nan.; "),
+}
+LABELS = {
+    "-100": ({"labels": CLASSES - 100}, "^A label is -100; labels count classes from 0.$"),
+    "beyond": ({"labels": CLASSES + 2}, "^A label is 3; the network's 3 logits fit 0 to 2.$"),
+    "too few": ({"labels": CLASSES[:1]}, "^labels is a tensor .1,. of torch.int64; it must be a tensor of 2 whole"),
+    "shares": ({"labels": CLASSES / 2}, "^labels is a tensor .2,. of torch.float32; it must be a tensor of 2 whole"),
+    "training": ({"layer": nn.BatchNorm1d(9)}, "^The network is in training mode, .* its BatchNorm1d '1' changes"),
+    "dropout": ({"layer": nn.Dropout()}, "^The network is in training mode, in which its Dropout '1' changes"),
+    "NaN logits": ({"layer": nn.Threshold(2, math.nan)}, "^The network's logits are NaN; its weights are damaged"),
+}
+
+
+def attacked(name, images=IMAGES, labels=CLASSES, bounds=(0, 1), layer=None):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), layer or nn.Identity(), nn.Linear(9, 3))
+    return attacks.ATTACKS[name].function(network, images, labels, eps=1, bounds=bounds)
+
+
+@pytest.mark.parametrize("name", attacks.ATTACKS)
+def test_the_door_of_every_attack(name):
+    """What no attack could attack is refused in a sentence; a layout or a graph that needs none changes nothing."""
+    for changes, sentence in (DOOR | ({} if attacks.ATTACKS[name].noise else LABELS)).values():
+        with pytest.raises(Refused, match=sentence):
+            attacked(name, **changes)
+    expected = attacked(name)
+    turned = IMAGES.transpose(2, 3).contiguous().transpose(2, 3)  # the same values in another order of memory
+    for images in (turned, IMAGES.clone().requires_grad_()):
+        found = attacked(name, images=images, labels=CLASSES.int())
+        assert torch.equal(found, expected) and not found.requires_grad
+    assert turned.is_contiguous() is False
 
 
 def test_a_budget_of_events_is_a_whole_number():
@@ -399,7 +440,7 @@ PROTOCOLS = {
     "released": protocols.released([4, 8], [7, 10]),
     "widths": protocols.widths(8, [0.25, 0.5, 1, 2], steps=5),
     "rules at": protocols.rules_at(8, [0.25, 1, 2], steps=5),
-    "rungs": protocols.rungs(8, gammas=[0.25, 1.0, 2.0], source=VANILLA, **LONG),
+    "rungs": protocols.rungs(8, **LONG),
     "on events": protocols.on_events([0.5, 1], [5, 20], steps=5, flip_steps=4),
     "random on events": sum(protocols.random_on_events([0.5, 1], [5, 20], [1, 2, 4], steps=5, flip_steps=4), []),
     "worst on events": protocols.worst_on_events(0.5, 20, flip_steps=4, **LONG),
@@ -427,20 +468,21 @@ def test_no_two_attacks_of_a_protocol_share_labels_or_a_title_at_one_radius(name
             assert attack_of.setdefault(key, single) == single
 
 
-def test_the_rungs_climb_and_each_holds_those_below():
-    rungs = PROTOCOLS["rungs"]
-    for lower, upper in zip(rungs, rungs[1:], strict=False):
-        assert upper.members[: len(lower.members)] == lower.members and len(upper.members) > len(lower.members)
-    single = [member for member in rungs[-1].members if isinstance(member, Attack)]
-    assert {member.name for member in single} == {"uniform", "fgsm", "pgd", "sa_pgd", "apgd", "apgd_square"}
-    assert {member.rule.get("name") for member in single} == {
-        *(None, "sigmoid", "atan", "rate", "assg", "pdsg", "triangle", "rectangle", "exponential")
-    }
-    assert isinstance(rungs[-1].members[-1], Transfer)
-    assert [rung.title for rung in rungs] == [
-        *("uniform noise", "up to FGSM", "up to PGD-5", "up to four rules", "up to widths", "up to adaptive rules"),
-        *("up to APGD", "up to Square", "worst of all"),
+def test_the_rungs_climb_to_the_strongest_attack():
+    noise, fgsm, pgd, apgd, last = PROTOCOLS["rungs"]
+    assert last == protocols.strongest(8, **LONG) and {one.eps for one in PROTOCOLS["rungs"]} == {8 / 255}
+    assert [one.title for one in PROTOCOLS["rungs"]] == [
+        *("uniform noise", "FGSM", "PGD-5", "up to APGD", "worst of all")
     ]
+    # each breaks what the one before it breaks: it has it as a member, or begins as it does
+    assert [one.title for one in apgd.members] == ["PGD-5", "APGD-CE-9", "APGD-DLR-9"] and apgd.members[0] == pgd
+    assert [one.title for one in last.members] == ["PGD-5", "APGD-Square-9-20"] and last.members[0] == pgd
+    assert all(not one.rule for one in (*apgd.members, *last.members))
+    images, labels = torch.rand(4, 1, 5, 5), torch.zeros(4, dtype=torch.long)
+    start = replace(pgd, options=pgd.options | {"alpha": 0.0}).bind(seed=3)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(25, 3))
+    noisy = noise.bind(seed=3)(network, images, labels, bounds=(0, 1))
+    assert torch.equal(start(network, images, labels, bounds=(0, 1)), noisy)
 
 
 def test_a_protocol_refuses_what_it_cannot_compare():

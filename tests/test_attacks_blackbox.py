@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from paperlib import attacks
 from paperlib.attacks.blackbox import HALVINGS, random_search, square, window_side
 from paperlib.errors import Refused
-from paperlib.theory.gradients import in_batches
+from paperlib.theory.gradients import in_batches, margin
 
 BUDGET = {square: "queries", random_search: "draws"}
 LAWS = pytest.mark.parametrize("law", ["uniform", "sign"])
@@ -149,11 +149,36 @@ def test_windows_fall_everywhere_alike_and_either_sign_is_as_likely():
     assert up.mean() == pytest.approx(0.5, abs=4 * 0.5 / math.sqrt(400 * 5))
     changed = torch.stack([proposal != stripes for proposal in proposals]).flatten(0, 1)  # 8,000 windows of one pixel
     assert changed.flatten(1).sum(1).max() == 1
-    counts = changed.sum((0, 1)).float()  # the other sign falls on each of the 20 pixels: Binomial(8000, 1/40)
-    assert (counts - 200).abs().max() < 4.5 * math.sqrt(200)
+    counts = changed.sum((0, 1)).float()  # the other sign falls on each of the 20 pixels: Binomial(8000, 1/20)
+    assert (counts - 400).abs().max() < 4.5 * math.sqrt(400)
     # across samples and across queries the windows differ
     pixel = changed.flatten(1).view(20, 400, 20).float()
-    assert pixel.mean(0).max() < 0.5 and pixel.mean(1).max() < 0.1
+    assert pixel.mean(0).max() < 0.6 and pixel.mean(1).max() < 0.12
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_window_that_changes_nothing_is_drawn_again_until_it_does(kept):
+    images, lead, seen = torch.full((200, 1, 4, 5), 0.5), itertools.count(), []
+
+    def falling(x):
+        """Of a constant network the stripes stay the best; if `kept`, every query is better than the last."""
+        seen.append(x)
+        return constant(x) + torch.tensor([1000.0 - kept * next(lead), 0, 0])
+
+    run(square, falling, images, zeros(images), 41, p_init=0.01)
+    _, stripes, *proposals = seen
+    bests = [stripes, *proposals[:-1]] if kept else [stripes] * len(proposals)
+    idle = torch.stack([(new == best).flatten(1).all(1) for new, best in zip(proposals, bests, strict=True)])
+    assert idle.float().mean() < 0.003  # a window of one pixel that has its sign already: 1/2; eleven of them: 1/2048
+    some = run(square, falling, images[3:5], zeros(images[:2]), 41, p_init=0.01, index=torch.tensor([3, 4]))
+    assert len(seen) == 2 * 42 and all(torch.equal(a[3:5], b) for a, b in zip(seen, seen[42:], strict=False))
+    assert torch.equal(some, seen[-1] if kept else stripes[3:5])
+
+
+def test_where_no_window_can_change_anything_the_queries_are_spent():
+    images, network = pictures(3, 1, 4, 4), Linear((1, 4, 4), lead=99)
+    assert torch.equal(run(square, network, images, zeros(images), 9, eps=0.0), images)
+    assert len(network.asked) == 1 + 9
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 3), (3, 2, 2)])
@@ -326,21 +351,49 @@ def test_what_is_refused_is_refused_before_the_network_is_asked(attack, options,
 # Square from where APGD ended ----------------------------------------------------------------------------------------
 
 
-def test_square_goes_on_from_a_given_start():
-    network, images = Linear((1, 6, 6), lead=100.0), pictures(4, 1, 6, 6, margin=0.2)
-    start = images - 0.1 * torch.sign(network.w)  # the corner where the margin is lowest: nothing can be gained
-    torch.testing.assert_close(run(square, network, images, zeros(images), 40, start=start), start)
-    torch.testing.assert_close(network.asked[1], start)  # the first query, behind the look at the clean images
-    (near, *_) = run(square, network, images, zeros(images), 1, start=images + 0.5)
-    torch.testing.assert_close(near, images[0] + 0.1)  # a start outside the ball is brought into it
+OPTIONS = {"eps": 0.03, "seed": 3, "bounds": (0, 1)}
 
 
-def test_apgd_square_breaks_what_apgd_breaks_and_more(network, batch):
-    images, labels = batch
-    options = {"eps": 0.05, "seed": 3, "bounds": (0, 1)}
-    climbed = attacks.apgd(network, images, labels, steps=4, **options)
-    both = attacks.apgd_square(network, images, labels, steps=4, queries=60, **options)
-    after, before = stands(network, both, labels), stands(network, climbed, labels)
-    assert not (after & ~before).any() and (before & ~after).any()
-    assert torch.equal(both[~before], climbed[~before])  # what APGD broke is returned as it was
-    assert torch.equal(both, square(network, images, labels, queries=60, start=climbed, **options))
+@pytest.fixture
+def climbed(network, batch):
+    """The results of APGD on each of its losses."""
+    return [attacks.apgd(network, *batch, steps=4, loss=loss, **OPTIONS) for loss in ("ce", "dlr")]
+
+
+def lowest(network, xs, labels):
+    """The margin at whichever of `xs` has the lower one, (B,)."""
+    return torch.stack([margin(in_batches(network, x, None), labels) for x in xs]).amin(0)
+
+
+def test_apgd_square_breaks_what_apgd_breaks_on_either_loss_and_more(network, batch, climbed):
+    ce, dlr = climbed
+    by_ce, by_dlr = (~stands(network, x, batch[1]) for x in climbed)
+    both = attacks.apgd_square(network, *batch, steps=4, queries=60, **OPTIONS)
+    broken = ~stands(network, both, batch[1])
+    assert (by_ce | by_dlr <= broken).all() and (broken & ~by_ce & ~by_dlr).any() and (by_dlr & ~by_ce).any()
+    assert torch.equal(both[by_ce], ce[by_ce])  # what APGD broke is returned as it was
+    assert torch.equal(both[by_dlr & ~by_ce], dlr[by_dlr & ~by_ce])
+    assert (margin(in_batches(network, both, None), batch[1]) <= lowest(network, climbed, batch[1]))[~by_ce].all()
+
+
+def test_square_goes_on_from_the_better_of_the_two(network, batch, climbed):
+    left = stands(network, climbed[0], batch[1]) & stands(network, climbed[1], batch[1])
+    two = attacks.apgd_square(network, *batch, steps=4, queries=2, **OPTIONS)
+    margins = [margin(in_batches(network, x, None), batch[1]) for x in climbed]
+    better = (margins[1] < margins[0]) & left
+    assert better.any() and (left & ~better).any()
+    assert torch.equal(two[better], climbed[1][better]) and torch.equal(two[left & ~better], climbed[0][left & ~better])
+    seen = []
+    attacks.apgd_square(lambda x: seen.append(x) or network(x), *batch, steps=4, queries=3, p_init=0.25, **OPTIONS)
+    for third, best in zip(seen[-1], two[left], strict=False):  # then come windows, of 4 by 4 pixels
+        assert inside(third - best, 4) and not torch.equal(third, best)
+
+
+def test_with_two_classes_there_is_no_dlr_loss():
+    network, images = Linear((1, 6, 6), lead=9.0), pictures(4, 1, 6, 6, margin=0.2)
+    options = {"eps": 0.1, "bounds": (0, 1), "steps": 5, "queries": 7}
+    x = attacks.apgd_square(lambda x: network(x).double(), images, zeros(images), **options)
+    torch.testing.assert_close(x, images - 0.1 * torch.sign(network.w))  # the corner where the margin is lowest
+    assert len(network.asked) == 1 + 5 + 1 + 7  # the look, the gradients and the last iterate of one run, the queries
+    with pytest.raises(Refused, match="p_init is 2"):
+        attacks.apgd_square(None, images, zeros(images), **options, p_init=2)

@@ -219,7 +219,7 @@ def test_the_gradient_is_the_mean_of_as_many_draws(batch, eot):
 @pytest.mark.parametrize("eot", [0, -1, 1.0, True])
 def test_a_number_of_draws_that_cannot_be_is_refused(batch, eot):
     with pytest.raises(Refused, match="eot is .*; it must be a whole number of at least 1"):
-        attacks.pgd(Toy(), *batch, eps=0.1, bounds=(0, 1), eot=eot)
+        attacks.pgd(Toy(), *batch, eot=eot, **ANY)
 
 
 ANY = {"eps": 0.15, "bounds": (-math.inf, math.inf)}

@@ -342,3 +342,12 @@ def test_ones_own_network_with_dropout_is_judged_in_eval_mode(tiny):
     assert torch.equal(flags(network.train(), tiny.test), expected)
     with pytest.raises(Refused, match="FGSM rate brings a backward rule"):
         flags(network, tiny.test, standard("fgsm", 0.05, rule={"name": "rate"}))
+
+
+@pytest.mark.parametrize("attack", [None, attacks.standard("uniform", 0.1)], ids=["clean", "noise"])
+def test_a_network_whose_logits_are_nan_has_no_flags(tiny, attack):
+    """Class 0 would count as predicted: a third of the samples would be right."""
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
+    torch.nn.init.constant_(network[1].bias, torch.nan)
+    with pytest.raises(Refused, match="logits are NaN"):
+        evaluation.flags(network, tiny.test, attack, correct=None if attack is None else tiny.test.labels >= 0)

@@ -25,7 +25,8 @@ def checked(training="vanilla", **numbers):
     limits = {check.name.replace(" ", "_").replace(",", ""): check for check in CHECKS}
     assert set(numbers) <= set(limits)
     found = {check.name: numbers.get(name, (check.limit, None, None)) for name, check in limits.items()}
-    return [row("check", *interval, check=name, training=training) for name, interval in found.items()]
+    told = {"training": training, "attack": "fgsm"}
+    return [row("check", *interval, check=name, **told) for name, interval in found.items()]
 
 
 @pytest.mark.parametrize(
@@ -74,13 +75,13 @@ def test_the_headline_counts_what_passed_and_names_what_failed_or_else_what_is_u
     rows = checked() + checked("sr", one_step=(-0.2, -0.3, -0.1), no_gradient=(-0.01, -0.1, 0.1))
     rows += checked("at", unbounded=(0.3, 0.2, 0.4), transfer=(None, None, None))
     assert artifacts.headline(record(ARTIFACT, rows)) == (
-        "29 of 33 checks passed, but one step beats many and images survive without a bound"
+        "32 of 36 checks passed, but one step beats many and images survive without a bound"
     )
     unsure = checked() + checked("sr", no_gradient=(-0.01, -0.1, 0.1))
     assert artifacts.headline(record(ARTIFACT, unsure)) == (
-        "21 of 22 checks passed, but it is undecided whether search without gradients beats PGD"
+        "23 of 24 checks passed, but it is undecided whether search without gradients beats PGD"
     )
-    assert artifacts.headline(record(ARTIFACT, checked())) == "11 of 11 checks passed"
+    assert artifacts.headline(record(ARTIFACT, checked())) == "12 of 12 checks passed"
 
 
 def test_the_box_has_a_line_a_check_which_fails_where_one_training_does():
@@ -97,7 +98,7 @@ def test_the_table_has_every_number_and_the_matrix_every_cell():
     (head, *lines), scaled = map(table_cells, artifacts.table(found).split("\n\n"))
     assert head == ["check", "number", "passes", "vanilla", "SR", "AT", "AT+SR"]
     assert [line[:3] for line in lines] == [[c.statement, c.measured, condition(c)] for c in CHECKS]
-    assert lines[4][1:3] == ["left at ε = 255/255", "≤ 5 %"]
+    assert lines[5][1:3] == ["left at ε = 255/255", "≤ 5 %"]
     *each, ce, _ = lines
     assert all(cell.partition(":")[0] in VERDICTS and "[" in cell for line in each for cell in line[3:])
     assert ce[3].startswith("failed: -90.0 points [") and ce[3].endswith("c = 100") and ce[4:] == [""] * 3
@@ -105,7 +106,7 @@ def test_the_table_has_every_number_and_the_matrix_every_cell():
     assert [line[0] for line in scaled[1:]] == ["1", "100"]
     matrix, control = artifacts.draw(found).axes
     texts = [text.get_text() for text in matrix.texts if text.get_text()[0] in "✓✗?"]
-    assert len(texts) == len(cells(found)) == 9 * 4 + 2
+    assert len(texts) == len(cells(found)) == 10 * 4 + 2
     failed = [text for text in texts if text.startswith("✗")]
     assert len(failed) == sum(cell.verdict == FAILED for cell in cells(found)) and "✗  -90  (c = 100)" in failed
     assert [line.get_label() for line in control.lines] == ["no attack", "PGD-10, 16/255", "APGD-DLR-10, 16/255"]

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from PIL import Image
 from test_experiments import FIRST, OTHER_SCHEDULES, VANILLA
 
-from paperlib import arithmetic, attacks, errors, networks, paths, training, words
+from paperlib import arithmetic, attacks, errors, networks, paths, processes, training, words
 from paperlib.attacks import evaluation
 from paperlib.data import images
 from paperlib.errors import Refused
@@ -235,8 +236,9 @@ def test_a_loss_that_becomes_nan_leaves_no_checkpoint(experiment):
         ("weights.pt", lambda data: data[:99] + b"?" + data[100:]),
         ("weights.pt", None),
         ("checkpoint.json", lambda data: data[:100]),
+        ("checkpoint.json", lambda data: b'{"experiment": {}, "weights_sha256": 3, "data_sha256": null}'),
     ],
-    ids=["empty", "cut", "one byte", "gone", "description"],
+    ids=["empty", "cut", "one byte", "gone", "description", "shape"],
 )
 def test_a_damaged_checkpoint_is_named_set_aside_and_trained_again(experiment, trainings, capsys, file, damage):
     first, path = trained(experiment), experiment.folder / file
@@ -264,6 +266,31 @@ def put_weights(experiment, state):
     file = experiment.folder / "checkpoint.json"
     content = json.loads(file.read_text())
     file.write_text(json.dumps(content | {"weights_sha256": hashlib.sha256(data).hexdigest()}))
+
+
+class Touching:
+    """Whoever unpickles it makes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("what", ["code", "a list", "numbers"])
+def test_weights_that_are_no_tensors_are_refused_and_nothing_is_executed(experiment, tmp_path, what):
+    """Their checksum is right."""
+    trained(experiment)
+    contents = {
+        "code": {"head.weight": Touching(tmp_path / "executed")},
+        "a list": [1, 2],
+        "numbers": {"head.weight": 3},
+    }
+    put_weights(experiment, contents[what])
+    with pytest.raises(Refused, match="weights.pt holds no state dict|holds weights of another network"):
+        trained(experiment)
+    assert not (tmp_path / "executed").exists()
 
 
 def test_checkpoints_of_others_are_refused(experiment):
@@ -375,6 +402,15 @@ def test_a_folder_that_holds_no_network_is_not_opened(experiment):
     shutil.copytree(experiment.folder, experiment.folder.with_name("mine"))
     with pytest.raises(Refused, match=f"mine holds the checkpoint of {experiment.key}; rename it so"):
         checkpoints.in_folder("mine")
+    description = experiment.folder.with_name("mine") / "checkpoint.json"
+    good = description.read_text()
+    for text, sentence in (
+        ("[]", "is damaged"),
+        (good.replace('"tau"', '"mu"'), "no experiment of this version: .*mu"),
+    ):
+        description.write_text(text)
+        with pytest.raises(Refused, match=f"mine.*{sentence}"):
+            checkpoints.in_folder("mine")
 
 
 def test_networks_are_opened_one_after_another(experiment, trainings):
@@ -555,7 +591,7 @@ def test_two_workers_train_what_one_does_and_what_prepare_alone_registers(store,
 
 def test_where_all_is_trained_no_worker_starts(experiment, capsys, monkeypatch):
     trained(experiment)
-    monkeypatch.setattr(checkpoints, "ProcessPoolExecutor", lambda *_: pytest.fail("a worker was started"))
+    monkeypatch.setattr(processes, "ProcessPoolExecutor", lambda *_: pytest.fail("a worker was started"))
     capsys.readouterr()
     checkpoints.train_all([experiment], workers=2, device="cpu")
     assert capsys.readouterr().out == "1 networks: 1 trained already, 0 to train.\n"

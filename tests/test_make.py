@@ -18,10 +18,11 @@ from filelock import FileLock
 from house import PROFILE, commit, git
 from matplotlib.colors import to_hex
 
-from paperlib import artifacts, paths, records, words
+from paperlib import artifacts, paths, processes, records, words
 from paperlib.measures import doubts
 
 OURS = {"PROFILE", "PYTHON", "CACHED", "JOBS", "REPO", "MAKEFLAGS", "MFLAGS", "MAKELEVEL", "PYTHONPATH", paths.FOLDERS}
+OURS |= {processes.MAKE}
 BOOM = '\n# %%\nraise ValueError("boom")\n'
 BOTH = ("fig-lambda", "tab-mine")
 TINY = PROFILE | {
@@ -318,6 +319,24 @@ def test_what_is_committed_says_nothing_of_what_is_built(tree):
 
 EVERYTHING = ["draw fig-lambda", "draw tab-mine", "report", "run fig-lambda", "run tab-mine", "train"]
 FIGURES = ["draw fig-lambda", "draw tab-mine", "report"]
+
+
+def test_what_is_gone_or_changed_is_made_again(tree):
+    """The stamps are true as long as they match what was made: no file is ever taken for built because of its date."""
+    assert make(tree, "true-stamps").stdout == "" and would_do(tree) == []
+    figure, record = tree / "figures" / "tiny" / "tab-mine.png", tree / "results" / "tiny" / "tab-mine.json"
+    figure.write_bytes(figure.read_bytes()[:-1])
+    assert "figures/tiny/tab-mine.png has changed since build/tiny/tab-mine.drawn" in make(tree, "true-stamps").stdout
+    assert would_do(tree) == ["draw tab-mine", "report"]
+    text = record.read_text(encoding="utf-8")
+    record.write_text(text.replace('"n": 30', '"n": 31', 1), encoding="utf-8")  # as one flipped bit may do
+    make(tree, "true-stamps")
+    assert would_do(tree) == ["draw tab-mine", "report", "run tab-mine"]
+    for folder in ("results", "checkpoints"):
+        shutil.rmtree(tree / folder)
+    done = make(tree, "reproduce", "--dry-run")
+    assert "results/tiny/fig-lambda.json is gone" in done.stdout and "Nothing to do" not in done.stdout
+    assert set(re.findall(r"-m paperlib (.*?) --profile", done.stdout)) >= set(EVERYTHING)
 
 
 @pytest.mark.parametrize(

@@ -316,7 +316,24 @@ def test_the_choice_of_lambda(accuracies, expected):
         assert (chosen["quantity"], chosen["value"]) == ("chosen λ", expected) and chosen["n"] == 100
         assert (used["quantity"], used["value"]) == ("used λ", 0.007)
         assert bounds(chosen) == bounds(used) == (None, None)
-        assert "0.01" in chosen["method"] and "validation" in chosen["method"]
+        assert "within 1 points" in chosen["method"] and "validation" in chosen["method"]
+
+
+def test_the_worst_case_chooses_where_there_is_one_and_any_baseline_stands_for_0():
+    worst = protocols.strongest(16, steps=20, long_steps=20, queries=30)
+    adversarial = {"eps": 0.1, "alpha": 0.1, "steps": 1}
+    accuracies = {("at", 0.0): (95, 50, 40), ("at+sr", 0.1): (94, 70, 30), ("at+sr", 0.2): (93, 60, 45)}
+    networks = {of: experiment(of[0], **adversarial, **({"lam": of[1]} if of[1] else {})) for of in accuracies}
+    made = [
+        evaluation(networks[of], attack, right=right, n=100)
+        for of, left in accuracies.items()
+        for attack, right in zip((None, PGD, worst), left, strict=True)
+    ]
+    assert accuracy.chosen(made, 0.05, baseline="at") == 0.2
+    assert accuracy.chosen([e for e in made if e.attack is not worst], 0.05, baseline="at") == 0.1
+    rows = accuracy.weight_rows(made, {"at+sr": [*networks.values()]}, 0.05, used=lambda training: 0.1)
+    assert [(r["quantity"], r["value"]) for r in rows[-2:]] == [("chosen λ", 0.2), ("used λ", 0.1)]
+    assert {r["of"] for r in rows} == {"at+sr"} and {r["weight"] for r in rows[:-2]} == {0.0, 0.1, 0.2}
 
 
 @pytest.mark.parametrize("clean", range(60, 100, 3))

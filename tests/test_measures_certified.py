@@ -58,19 +58,19 @@ def stored(monkeypatch):
     return put
 
 
-def test_attacks_on_certified_images_are_counted_and_a_broken_one_marks_every_number_of_its_network(stored):
+def test_a_broken_certified_image_is_counted_and_marks_every_number_of_its_network(stored):
     network = experiment("sr")
     found = [Certified(network, EPS, np.array([True, True, False, True])), Certified(network, 2 * EPS, flags(1, 4))]
     right, broken, unknown = 1, 0, evaluations.UNKNOWN
     inside = standard("pgd", EPS), np.array([right, unknown, broken, right])
     stored(inside, (standard("pgd", 3 * EPS), np.zeros(4)), (standard("sparse_flips", 0), np.zeros(4)))
     (check,) = certified.checks(found)
-    assert (check.attacked, check.broken) == (3, 0)  # images 0 and 3 at the first radius, image 0 at the second
+    assert (check.certified, check.broken) == (4, 0)  # three images at the first radius and one at the second
     rows = certified.certified_rows(found)
     assert certified.doubted(rows, [check]) == rows
     stored(inside, (standard("fgsm", 1.5 * EPS), np.array([broken])))  # of one image: within the second radius alone
     (check,) = certified.checks(found)
-    assert (check.attacked, check.broken) == (4, 1)
+    assert (check.certified, check.broken) == (4, 1)
     (counted,) = certified.check_rows([check])
     assert (counted["value"], counted["n"], counted["training"]) == (1, 4, "sr")
     other = row("mean accuracy", 0.5)
@@ -128,5 +128,5 @@ def test_the_figure_shows_both_bounds_and_the_box_tells_of_the_check():
     for panel, below, above in zip(panels, (0.52, 0.56, 0.6, 0.62), (0.62, 0.66, 0.7, 0.72), strict=True):
         lines = [line.get_ydata() for line in panel.get_lines()]
         assert lines[0][0] == pytest.approx(100 * below) and lines[1][0] == pytest.approx(100 * above)
-    assert "0 of 480 attacks on certified images" in claims.finding(found)
+    assert "Of 480 certified images and radii 0 were broken" in claims.finding(found)
     assert "6 points on vanilla" in artifacts.headline(found)

@@ -56,24 +56,93 @@ def test_probability_gradients_against_one_sample_at_a_time(monkeypatch, network
     assert gradients.shape == (20, 1, 8, 8) and gradients.abs().sum() > 0
 
 
+def sizes(networks, **values):
+    """Rows of the three sizes of each network's gradient."""
+    return [
+        records.row(certain(value, 9), seeds=[e.seed], experiments=[e.key], quantity=name, **e.labels)
+        for i, e in enumerate(networks)
+        for name, value in (("participation number", values["number"][i]), ("l1", values["l1"][i]), ("l2", 1.0))
+    ]
+
+
 def test_the_correlation_pairs_each_network_with_its_own_accuracy():
     # participation numbers 1 to 5 against 0.9, 0.8, 0.6, 0.7, 0.5: Σd² = 38, r = 1 - 6·38/120 = -0.9
     nets = [experiment(t, s) for t, s in (("vanilla", 0), ("vanilla", 1), ("sr", 0), ("at", 0), ("at", 1))]
     robust = [evaluation(e, at("pgd", 32), right=r) for e, r in zip(nets, (9, 8, 6, 7, 5), strict=True)]
-    sparsity = [
-        records.row(certain(value, 9), seeds=[e.seed], experiments=[e.key], quantity=name, **e.labels)
-        for i, e in enumerate(nets)
-        for name, value in {"participation number": i + 1.0, "l1": 10.0**-i, "l2": 1.0}.items()
-    ]
+    sparsity = sizes(nets, number=range(1, 6), l1=[10.0**-i for i in range(5)])
     for order in itertools.islice(itertools.permutations(robust), 0, 120, 11):
-        by_name = {r["sparsity"]: r for r in predictors.correlation_rows(sparsity, order)}
+        rows = predictors.correlation_rows(sparsity, order)
+        by_name = {r["sparsity"]: r for r in select(rows, across="networks") if "given" not in r}
         assert by_name["participation number"]["value"] == pytest.approx(-0.9)
         assert by_name["l1"]["value"] == pytest.approx(0.9)
         assert by_name["l2"]["value"] is None  # equal for all
     entry = by_name["participation number"]
     assert (entry["quantity"], entry["attack"], entry["eps_255"]) == ("rank correlation", "pgd", 32.0)
-    assert entry["n"] == 5 and entry["low"] < -0.9 < entry["high"] < 1 and entry["over"] == "pairs"
+    assert (entry["n"], entry["low"]) == (5, None) and "fewer than 5 configurations" in entry["method"]
     assert set(entry["experiments"]) == {e.key for e in nets} and set(entry["seeds"]) == {0, 1}
+    assert only(rows, sparsity="participation number", across="networks", given="l1")["value"] is None  # same order
+    # within vanilla and within AT accuracy falls from one to the other, so r = -1; SR's single network has no pair
+    within = only([r for r in rows if "given" not in r], sparsity="participation number", across="within trainings")
+    assert within["value"] == pytest.approx(-1) and within["n"] == 4
+    alone = only([r for r in rows if "given" not in r], sparsity="participation number", across="within SR")
+    assert alone["value"] is None and alone["seeds"] == [0]
+
+
+def test_each_question_is_about_its_own_networks_and_clusters_are_configurations():
+    # a paradox: SR's networks are sparser and more robust than AT's, and within both more robust where less sparse
+    nets = [experiment(t, s, lam=lam) for t in ("sr", "l2") for lam in (0.1, 0.2, 0.3, 0.4) for s in range(3)]
+    rank = np.arange(12.0)
+    number = [*(20 + rank), *(60 + rank)]
+    right = [*(60 + 3 * rank), *(10 + 3 * rank)]
+    l1 = np.random.default_rng(0).permutation(24) + 1.0
+    robust = [evaluation(e, at("pgd", 32), right=int(r), n=100) for e, r in zip(nets, right, strict=True)]
+    rows = predictors.correlation_rows(sizes(nets, number=number, l1=l1), robust)
+    built(rows)
+    found = {r["across"]: r for r in select(rows, sparsity="participation number") if "given" not in r}
+    assert found["networks"]["value"] < -0.4
+    assert found["within trainings"]["value"] == pytest.approx(1) and found["within trainings"]["low"] > 0.5
+    assert found["within SR"]["value"] == pytest.approx(1) and found["within SR"]["n"] == 12
+    assert found["within SR"]["low"] is None  # four configurations
+    assert "8 configurations" in found["networks"]["method"] and found["networks"]["over"] == "configurations"
+    assert {r["given"] for r in select(rows, sparsity="l1") if "given" in r} == {"participation number"}
+
+
+def gradients_of(networks, l1):
+    """Gradients (3, 1, 1, 2) of each network with this l1."""
+    return {e.key: torch.full((3, 1, 1, 2), size / 2) for e, size in zip(networks, l1, strict=True)}
+
+
+def test_the_weights_of_nearest_magnitude_are_compared_by_seed():
+    # l1's norms 1, 2 and 4 at its weights, l2's 1.9 and 8: 2 and 1.9 are nearest; accuracies would say otherwise
+    nets = [experiment("exact-l1", s, lam=lam) for lam in (0.3, 0.2, 0.1) for s in (0, 1)]
+    nets += [experiment("l2", s, lam=lam) for lam in (2.0, 1.0) for s in (0, 1)]
+    size = [1, 1, 2, 2, 4, 4, 1.9, 1.9, 8, 8]
+    right = [10, 10, 9, 7, 5, 5, 4, 6, 0, 0]
+    evaluations = [evaluation(e, a, right=r) for a in (None, at("pgd", 32)) for e, r in zip(nets, right, strict=True)]
+    sparsity = sizes(nets, number=[10, 10, 20, 30, 40, 40, 80, 60, 9, 9], l1=size)
+    rows = predictors.matched_rows(gradients_of(nets, size), sparsity, evaluations, ["exact-l1", "l2"])
+    built(rows)
+    assert {(r["training"], r["lam"], r["against"], r["against_lam"]) for r in rows} == {("exact-l1", 0.2, "l2", 2.0)}
+    ratios = {r["sparsity"]: r["value"] for r in select(rows, quantity="matched ratio")}
+    # participation numbers 20/80 and 30/60: their geometric mean is √(1/8)
+    assert ratios == {"l1": pytest.approx(2 / 1.9), "participation number": pytest.approx(0.125**0.5), "l2": 1.0}
+    clean, pgd = select(rows, quantity="matched difference")
+    assert clean["attack"] == "clean" and pgd["attack"] == "pgd"
+    assert pgd["value"] == pytest.approx((0.9 - 0.4 + 0.7 - 0.6) / 2) and pgd["seeds"] == [0, 1]
+    others = predictors.matched_rows(gradients_of(nets[4:], size[4:]), sparsity, evaluations, ["exact-l1", "l2"])
+    assert {r["lam"] for r in others} == {0.1}  # of the networks with gradients alone
+    turned = predictors.matched_rows(gradients_of(nets, size), sparsity, evaluations, ["l2", "exact-l1"])
+    assert only(turned, attack="pgd")["value"] == pytest.approx(-pgd["value"])
+
+
+def test_without_gradients_seeds_or_trainings_nothing_is_matched():
+    nets = [experiment("exact-l1", 0), experiment("l2", 0), experiment("l2", 1, lam=5.0)]
+    evaluations = [evaluation(e) for e in nets]
+    sparsity = sizes(nets, number=[1, 1, 1], l1=[1, 1, 1])
+    for l1, trainings in (([0, 1, 1], ["exact-l1", "l2"]), ([1, 0, 1], ["exact-l1", "l2"]), ([1, 1, 1], [])):
+        assert predictors.matched_rows(gradients_of(nets, l1), sparsity, evaluations, trainings) == []
+    with pytest.raises(Refused, match="matched names sr; it must name two trainings, or none"):
+        predictors.matched_rows({}, sparsity, evaluations, ["sr"])
 
 
 # ---- predictors ----------------------------------------------------------------------------------------------------

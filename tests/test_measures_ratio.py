@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from measures_by_hand import (
     SEEDS,
+    anova,
     bounds,
     built,
     doubles,
@@ -172,13 +173,14 @@ def test_every_sample_has_exactly_one_outcome(samples):
     assert (sum(flags.astype(int) for flags in outcomes.values()) == 1).all()
 
 
-def test_the_verdict_rests_on_samples_with_a_gradient_and_a_ratio():
+def test_the_verdict_rests_on_samples_with_a_gradient_and_a_finite_ratio():
     # gradients (3, 1): 3‖g‖₀ = 6, 3·PN = 3·16/10 = 4.8; then one without a ratio, one with ∞, one without a gradient
     v = planted([4.8, 5, 6, 6.1, 0, 1, 1], [1, 1, 1, 1, 0, 0, 1], gradient=[(3, 1)] * 6 + [(0, 0)])
     assert {name: kept.tolist() for name, kept in v.below.items()} == {
         "at most 3‖g‖₀": [True, True, True, False],
         "at most 3·PN": [True, False, False, False],
     }
+    assert v.outcomes["undetermined"].tolist() == [False] * 4 + [True] * 2 + [False]  # the last has no gradient
 
 
 def test_sizes_by_hand_are_the_finite_ones():
@@ -329,7 +331,8 @@ def test_vulnerabilities_have_a_row_for_each_training_regime_and_radius():
     for training, regime, eps in labels:
         own = select(rows, training=training, regime=regime, eps_255=eps)
         over = {r["quantity"]: r for r in own if not r["quantity"].startswith("at most")}
-        assert len(over) == 6 + 5 + 2 and len(own) == len(over) + 2 * 2
+        assert len(over) == 6 + 5 + 1 + 1 and len(own) == len(over) + 2
+        assert all(r["seeds"] == [0, 1] for r in own)
         assert all(r["seeds"] == [0, 1] and len(r["experiments"]) == 2 for r in over.values())
         assert sum(over[name]["value"] for name in OUTCOMES) == pytest.approx(1)
     # ratios by seed 4, 2 and 16, 2: outcomes inside, below, undetermined and above, below, undetermined;
@@ -343,12 +346,39 @@ def test_vulnerabilities_have_a_row_for_each_training_regime_and_radius():
     built(rows)
 
 
-def test_the_verdicts_rows_stand_per_network_with_wilsons_interval():
-    kept = planted([6, 5, 4, 9, 0], [1, 1, 1, 1, 0], of=SEEDS[1])
-    nothing = planted([0, 0], [0, 0], of=SEEDS[2])
-    rows = ratio.vulnerability_rows([kept, nothing])
-    for quantity in ("at most 3‖g‖₀", "at most 3·PN"):  # equal magnitudes: 6 both
-        one, none = select(rows, quantity=quantity)
+BOUNDS = ("at most 3‖g‖₀", "at most 3·PN")  # equal where the magnitudes are: 6 for two pixels
+
+
+def test_the_verdicts_rows_are_the_mean_share_over_seeds_with_the_p_value_of_the_mark():
+    shares = [planted([6, 5, 4, 9, 0], [1, 1, 1, 1, 0], of=SEEDS[1]), planted([6, 5], [1, 1], of=SEEDS[2])]
+    rows = ratio.vulnerability_rows(shares)
+    for quantity in BOUNDS:
+        one = only(rows, quantity=quantity)
+        assert (one["seeds"], one["value"], one["n"], one["mark"]) == ([1, 2], 0.875, 2, 0.95)
+        # shares 0.75 and 1: t of their distance to 0.95, -0.2 and 0.05, mean -0.075, error 0.125, one degree of freedom
+        assert one["p"] == pytest.approx(1 - 2 / np.pi * np.arctan(0.6))
+    built(rows)
+
+
+def test_networks_with_ratios_of_different_images_that_all_keep_the_bound_have_the_interval_of_the_images():
+    kept = [planted([6] * n, [1] * n, of=of) for n, of in ((100, SEEDS[1]), (80, SEEDS[2]))]
+    one = only(ratio.vulnerability_rows(kept), quantity=BOUNDS[0])
+    assert (one["seeds"], one["value"], one["n"], one["method"]) == ([1, 2], 1.0, 80, "Wilson 95 %")
+    assert one["low"] > 0.95 and one["p"] < 0.05  # n / (n + z²) = 0.954 with 80 images, and 0.940 with 60
+    shares = [planted([6] * n, [1] * n, of=of) for n, of in zip((60, 61), SEEDS[1:3], strict=True)]
+    few = only(ratio.vulnerability_rows(shares), quantity=BOUNDS[0])
+    assert few["low"] < 0.95 and few["p"] > 0.05
+    same = only(ratio.vulnerability_rows([planted([6] * 60, [1] * 60, of=of) for of in SEEDS[1:3]]), quantity=BOUNDS[0])
+    assert (same["low"], same["high"]) == pytest.approx(anova([[1] * 60] * 2, 0, 1)[1:]) and same[
+        "over"
+    ] == "seeds and samples"
+
+
+def test_a_single_network_has_wilsons_interval_and_one_without_a_ratio_none():
+    rows = ratio.vulnerability_rows([planted([6, 5, 4, 9, 0], [1, 1, 1, 1, 0], of=SEEDS[1])])
+    nothing = ratio.vulnerability_rows([planted([0, 0], [0, 0], of=SEEDS[2])])
+    for quantity in BOUNDS:
+        one, none = only(rows, quantity=quantity), only(nothing, quantity=quantity)
         assert (one["seeds"], one["value"], one["n"], one["method"]) == ([1], 0.75, 4, "Wilson 95 %")
         assert bounds(one) == pytest.approx((0.30064, 0.95442), abs=2e-5)
         assert (none["seeds"], none["value"], none["n"]) == ([2], None, 0)

@@ -5,11 +5,11 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
-import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from measures_by_hand import anova
+from scipy import stats
 
 from paperlib.errors import Refused
 from paperlib.measures import statistics
@@ -207,6 +207,118 @@ def test_rank_correlation_shrinks_with_n():
     assert widths == sorted(widths, reverse=True)
 
 
+# ---- rank correlations of clustered pairs ------------------------------------------------------------------------
+
+
+def in_clusters(rng, *, clusters=10, size=4, shared=0.9):
+    """Numbers (clusters · size,) of which the pairs of a cluster share most, and the cluster of each."""
+    names = np.repeat(np.arange(clusters), size)
+    own = rng.normal(size=clusters * size)
+    return math.sqrt(shared) * rng.normal(size=clusters)[names] + math.sqrt(1 - shared) * own, names
+
+
+def simpson(rng):
+    """Trainings whose sparsities and accuracies fall together, and in which neither depends on the other."""
+    training = np.repeat(np.arange(4), 10)
+    configuration = np.repeat(np.arange(20), 2)
+    return -6.0 * training + rng.normal(size=40), 6.0 * training + rng.normal(size=40), configuration, training
+
+
+def test_without_groups_it_is_spearmans_r_of_scipy_with_ties_and_all():
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 6, (2, 30)).astype(float)
+    interval = statistics.clustered_rank_correlation(x, y, np.arange(30) // 3)
+    assert interval.value == pytest.approx(stats.spearmanr(x, y).statistic)
+    assert (interval.n, interval.over) == (30, "clusters") and "10 clusters" in interval.method
+
+
+def test_a_resample_is_the_correlation_of_the_pairs_written_out():
+    # the slow way: pairs repeated as often as their cluster was drawn, ranked by scipy
+    rng = np.random.default_rng(1)
+    (x, names), (y, _) = in_clusters(rng), in_clusters(rng)
+    y = y.round()
+    drawn = np.random.default_rng(0).multinomial(10, np.full(10, 0.1), statistics.RESAMPLES)[:200]
+    slow = [stats.spearmanr(*np.repeat([x, y], times[names], axis=1)).statistic for times in drawn]
+    fast = statistics._rank_correlations(x, y, None, names * 0, drawn[:, names].T)
+    np.testing.assert_allclose(fast, slow, atol=1e-12)
+
+
+def test_its_interval_and_p_follow_the_formula():
+    rng = np.random.default_rng(2)
+    x, names = in_clusters(rng)
+    y = -x + in_clusters(rng)[0]
+    interval = statistics.clustered_rank_correlation(x, y, names)
+    resampled = []
+    for draw in np.random.default_rng(9).integers(0, 10, (1000, 10)):  # other resamples than its own
+        pairs = np.concatenate([np.flatnonzero(names == name) for name in draw])
+        resampled.append(stats.spearmanr(x[pairs], y[pairs]).statistic)
+    spread = np.arctanh(resampled).std(ddof=1)
+    centre = math.atanh(stats.spearmanr(x, y).statistic)
+    ends = np.tanh([centre - 2.262157 * spread, centre + 2.262157 * spread])  # t(0.975, 9)
+    assert bounds(interval) == pytest.approx(ends, abs=0.03)
+    assert interval.p == pytest.approx(2 * stats.t.sf(abs(centre) / spread, 9), rel=0.5)
+    assert (interval.p < 0.05) == (interval.low > 0 or interval.high < 0)
+
+
+def test_within_groups_it_is_the_weighted_mean_of_the_groups_own_correlations():
+    # without ties the squares of ranks / (n + 1) about 1/2 add up to n (n - 1) / (12 (n + 1)) in each group
+    rng = np.random.default_rng(3)
+    group = np.repeat([0, 1, 2, 3], [12, 5, 7, 1])  # the last says nothing
+    x, y = rng.normal(size=(2, 25))
+    interval = statistics.clustered_rank_correlation(x, y, np.arange(25), groups=group)
+    own = [
+        (n * (n - 1) / (n + 1), stats.spearmanr(x[group == g], y[group == g]).statistic)
+        for g, n in enumerate([12, 5, 7])
+    ]
+    assert interval.value == pytest.approx(sum(w * r for w, r in own) / sum(w for w, _ in own))
+    assert interval.n == 24 and "24 clusters" in interval.method
+
+
+def test_simpsons_paradox_is_seen_through():
+    found = []
+    for seed in range(20):
+        x, y, configuration, training = simpson(np.random.default_rng(seed))
+        across = statistics.clustered_rank_correlation(x, y, configuration)
+        assert across.value < -0.85 and across.high < 0
+        found.append(statistics.clustered_rank_correlation(x, y, configuration, groups=training))
+    assert abs(np.mean([w.value for w in found])) < 0.15
+    assert np.mean([w.low <= 0 <= w.high for w in found]) >= 0.85
+
+
+def test_the_partial_correlation_is_that_of_residuals():
+    # the classic identity: correlate what least squares leave of the ranks of x and y after those of z
+    rng = np.random.default_rng(4)
+    z = rng.normal(size=30)
+    x, y = z + rng.normal(size=30), -z + rng.normal(size=30)
+    ranks = [stats.rankdata(values) for values in (x, y, z)]
+    design = np.column_stack([np.ones(30), ranks[2]])
+    left = [values - design @ np.linalg.lstsq(design, values, rcond=None)[0] for values in ranks[:2]]
+    interval = statistics.clustered_rank_correlation(x, y, np.arange(30) // 3, given=z)
+    assert interval.value == pytest.approx(np.corrcoef(*left)[0, 1])
+    assert abs(interval.value) < abs(stats.spearmanr(x, y).statistic) - 0.2  # z made most of it
+
+
+def test_clusters_of_like_pairs_widen_the_interval_and_it_covers():
+    # the pairs are independent between clusters and neither depends on the other: r is 0
+    rng, found, naive = np.random.default_rng(5), [], []
+    for _ in range(200):
+        (x, names), (y, _) = in_clusters(rng, shared=0.95), in_clusters(rng, shared=0.95)
+        found.append(statistics.clustered_rank_correlation(x, y, names))
+        naive.append(statistics.rank_correlation(x, y))
+    assert np.mean([i.low <= 0 <= i.high for i in found]) >= 0.9
+    assert np.mean([i.low <= 0 <= i.high for i in naive]) < 0.8  # as if 40 pairs were 40 trials
+
+
+def test_one_perfect_order_is_no_certainty_and_too_few_clusters_have_no_interval():
+    perfect = statistics.clustered_rank_correlation(range(10), range(10), range(10))
+    assert perfect.value == 1 and 0.8 < perfect.low < 1 and perfect.high == 1 and perfect.p < 0.01
+    few = statistics.clustered_rank_correlation(range(8), range(8), np.arange(8) // 2)
+    assert few.value == 1 and math.isnan(few.low) and few.method == "fewer than 5 clusters: no interval"
+    for y, held in (([1] * 8, None), (range(8), range(8))):
+        none = statistics.clustered_rank_correlation(range(8), y, range(8), given=held)
+        assert math.isnan(none.value) and none.method.startswith("constant or determined input")
+
+
 # ---- bootstrap ---------------------------------------------------------------------------------------------------
 
 
@@ -281,7 +393,7 @@ def test_two_phases_by_hand_have_the_variance_of_two_disjoint_sets_of_samples():
     rest = np.array([1, 1, 1, 1, 0, 0, 1, 1, 0, 1]) * 2 / 3  # and 2/3 of the others, with a 0 and a 1
     variance = own.var(ddof=1) / 6 + rest.var(ddof=1) / 10
     freedom = variance**2 / ((own.var(ddof=1) / 6) ** 2 / 5 + (rest.var(ddof=1) / 10) ** 2 / 9)
-    half = scipy.stats.t.ppf(0.975, freedom) * variance**0.5
+    half = stats.t.ppf(0.975, freedom) * variance**0.5
     centre = own.mean() + rest.mean()
     assert bounds(interval) == pytest.approx([max(centre - half, 0), min(centre + half, 1)])
 
@@ -376,3 +488,16 @@ def test_values_that_are_not_crossed_are_refused(bad):
 def test_a_first_phase_of_other_networks_or_fewer_samples_is_refused(wide):
     with pytest.raises(Refused, match=r"it must be \(2, N\), N of 4 or more"):
         statistics.crossed(np.ones((2, 4)), within=(0, 1), wide=wide)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=60), st.floats(0.02, 0.98))
+def test_the_score_test_rejects_the_shares_that_wilsons_interval_leaves_out(flags, share):
+    low, high = statistics.wilson(flags)[1:3]
+    if min(abs(share - low), abs(share - high)) > 1e-6:
+        assert (statistics.score_test(flags, share) > 0.05) == (low < share < high)
+
+
+def test_the_p_value_of_a_mean_over_seeds_is_that_of_students_test():
+    values = [0.1, 0.3, 0.35, -0.02]
+    assert statistics.t_interval(values).p == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
+    assert np.isnan(statistics.t_interval([0.2]).p) and np.isnan(statistics.t_interval([0.2, 0.2]).p)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from measures_by_hand import anova, at, bounds, built, evaluation, experiment, flags, images, only, opened, select
 
-from paperlib import profiles
+from paperlib import profiles, words
 from paperlib.attacks import evaluation as judging
 from paperlib.attacks import protocols
 from paperlib.attacks.attack import Attack
@@ -46,12 +46,17 @@ def listed(source=None):
     return protocols.checklist(32.0, [16.0, 32.0, 48.0], steps=10, long_steps=50, queries=30, source=source)
 
 
-ROLES = ("gradient", "longer", "one_step", "square", "random", "transfer", "unbounded")
-LEFT = (40, 38, 60, 50, 90, 80, 0, 70, 10)  # in the order of `ROLES`, then at the smallest and largest radius
+WEAKER = ("one step", "no gradient", "transfer", "random search")  # checks
+TRANSFER = "PGD-10 made on vanilla, conv-2-4"
+ROLES = ("gradient", "longer", "one_step", "square", "random", "transfer", "unbounded", "strongest")
+LEFT = (40, 38, 60, 50, 90, 80, 0, 30, 70, 10)  # in the order of `ROLES`, then at the smallest and largest radius
 
 
 def checked(left=LEFT, vanished=0.0, passes=None):
-    """Rows by check and smaller radius of one network, of which the attacks leave so many samples or these flags."""
+    """Rows of one network, of which the attacks leave so many samples or these flags.
+
+    By check and smaller radius; those of the check "strongest" by the title of the attack that is compared.
+    """
     e, checks = experiment("sr"), listed()
     attacks = [*(getattr(checks, role) for role in ROLES), checks.radii[0], checks.radii[2]]
     passes = np.full(N, 2.0) if passes is None else passes
@@ -59,7 +64,7 @@ def checked(left=LEFT, vanished=0.0, passes=None):
     made = [replace(one, vanished=vanished) if one.attack == checks.one_step else one for one in made]
     rows = checklist_rows(made, {e.key: checks})
     built(rows)
-    return {(r["check"], r.get("from_255")): r for r in rows}
+    return {(r["check"], words.attack(r) if r["check"] == "strongest" else r.get("from_255")): r for r in rows}
 
 
 def test_the_checks_are_differences_and_shares_by_hand():
@@ -67,9 +72,11 @@ def test_the_checks_are_differences_and_shares_by_hand():
     values = {"one step": 0.2, "no gradient": 0.1, "transfer": 0.4, "random search": 0.5, "unbounded": 0.0}
     values |= {"more steps": 0.02, "converged": 0.02, "zero gradient": 0.0}
     wanted = {(name, None): value for name, value in values.items()} | {("radius", 16.0): 0.3, ("radius", 32.0): 0.3}
+    above = {"PGD-10": 0.1, "PGD-50": 0.08, "FGSM": 0.3, "Square-30": 0.2, "Random search-3": 0.6, TRANSFER: 0.5}
+    wanted |= {("strongest", title): value for title, value in above.items()}
     assert {key: r["value"] for key, r in rows.items()} == pytest.approx(wanted)
     assert {(r["quantity"], r["training"], r["n"], *r["seeds"]) for r in rows.values()} == {("check", "sr", N, 0)}
-    named = {check: (r["attack"], r["eps_255"]) for (check, _), r in rows.items()}
+    named = {check: (r["attack"], r["eps_255"]) for (check, _), r in rows.items() if check != "strongest"}
     assert named == {
         "one step": ("fgsm", 32),
         "no gradient": ("square", 32),
@@ -90,13 +97,14 @@ def test_the_checks_are_differences_and_shares_by_hand():
 @pytest.mark.parametrize(
     ("attack", "checks"),
     [
-        ("gradient", {"one step", "no gradient", "transfer", "random search", "more steps", "converged", 16.0, 32.0}),
-        ("longer", {"more steps", "converged"}),
-        ("one_step", {"one step"}),
-        ("square", {"no gradient"}),
-        ("random", {"random search"}),
-        ("transfer", {"transfer"}),
+        ("gradient", {*WEAKER, "more steps", "converged", 16.0, 32.0, "PGD-10"}),
+        ("longer", {"more steps", "converged", "PGD-50"}),
+        ("one_step", {"one step", "FGSM"}),
+        ("square", {"no gradient", "Square-30"}),
+        ("random", {"random search", "Random search-3"}),
+        ("transfer", {"transfer", TRANSFER}),
         ("unbounded", {"unbounded"}),
+        ("strongest", {"PGD-10", "PGD-50", "FGSM", "Square-30", "Random search-3", TRANSFER}),
         ("smallest radius", {16.0}),
         ("largest radius", {32.0}),
     ],
@@ -123,7 +131,7 @@ def test_networks_of_one_training_are_pooled_and_each_is_compared_by_its_own_lis
         evaluation(e, attack, 10 * i, N, passes=passes) for i, e in enumerate(nets) for attack in lists[e.key].attacks
     ]
     rows = checklist_rows(made, lists)
-    assert len(rows) == 2 * (8 + 2)
+    assert len(rows) == 2 * (8 + 2 + 6)
     assert {(r["training"], r["n"], *r["seeds"]) for r in rows} == {("vanilla", 2 * N, 0, 1), ("sr", 2 * N, 0, 1)}
     assert {r["training"]: r["value"] for r in select(rows, check="unbounded")} == {"vanilla": 0.05, "sr": 0.25}
 
@@ -266,8 +274,8 @@ def test_differences_are_those_of_a_slow_count_on_the_same_samples():
     vanilla, first, other = right.values()
     pairs = {("vanilla", FIRST): (first, vanilla), ("vanilla", OTHER): (other, vanilla)}
     pairs |= {("the first", OTHER): (other, first)}
-    for (against, words), (a, b) in pairs.items():
-        r = only(rows, quantity="difference", against=against, attack="worst", **form(words))
+    for (against, changes), (a, b) in pairs.items():
+        r = only(rows, quantity="difference", against=against, attack="worst", **form(changes))
         assert (r["value"], r["low"], r["high"]) == pytest.approx(anova([a * 1 - b * 1], -1, 1))
         assert (r["n"], r["seeds"], r["over"]) == (N, [0], "samples")
     assert not select(rows, quantity="difference", against="the first", **form(FIRST))

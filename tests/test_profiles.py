@@ -133,7 +133,9 @@ def test_its_plan_holds_once_each_network_that_a_notebook_asks_for_and_its_cost_
     asked += profile.experiments("vanilla", seeds=given["seeds"])
     asked += selections.sweep(profile, given["lambdas"], given["seeds"])
     assert {e.key for e in selections.swept(profile)} == {e.key for e in asked if not e.is_of_events}
-    given = of["fig-attack-ladder"]
+    given = of["fig-gradient-maps"]
+    asked += selections.matched(profile, given["matched"], given["matched_seeds"])
+    given = of["tab-masking-checklist"]
     asked += [selections.substitute(profile, given["substitute"], e) for e in selections.first(profile, given["seeds"])]
     given = of["tab-blackbox"]
     for training in given["substitutes"]:
@@ -318,6 +320,21 @@ TAKES = KEYS.replace("network, notebooks", "imports, network, notebooks, rivals"
         (changed("imports", to=[3]), "an entry of imports is 3; it must be text."),
         *((changed("imports", to=[f]), f"names {f!r}; there is no such Python file") for f in ("no.py", "README.md")),
         *((text, "is not YAML") for text in ("title: [", "a: b: c")),
+        ("title: one\ntitle: two", "the key 'title' stands there twice"),
+        (yaml.safe_dump(GOOD) + "\nnotebooks: {}", "the key 'notebooks' stands there twice"),
+        (changed("trainings", 3, to={}), "the key 3 must be text"),
+        ("? [a, b]\n: 3", "the key ['a', 'b'] must be text"),
+        ("[" * 5000, "is nested too deeply"),
+        ("!!python/object/apply:os.system ['touch executed']", "is not YAML"),
+        (changed("seeds", to=[0, 0, 1]), "seeds is [0, 0, 1]; 0 stands there twice."),
+        (changed("schedule", "lr", to=1e300), "lr is 1e+300; it must be a number of 32 bits, 3.4e+38 at most."),
+        (changed("schedule", "lr", to=10**400), "it must be a number of 32 bits"),
+        (changed("network", "T", to=10**9), "T is 1000000000; it must be 10000 at most."),
+        (
+            changed("notebooks", "fig-lambda", to={"seeds": [1, 1]}),
+            "fig-lambda: seeds is [1, 1]; 1 stands there twice.",
+        ),
+        (changed("imports", to=["~nosuchuser/x.py"]), "the system knows no such user's home."),
         *((text, f"the profile lacks {KEYS}.") for text in ("- a list", "")),
     ],
     ids=lambda given: given if isinstance(given, str) else "",
@@ -481,7 +498,7 @@ def test_a_written_profile_is_the_papers_with_imported_networks(released):
     assert released.network == paper.network | {"name": "wrn16"}
     assert (released.data, released.schedule) == ({"name": "cifar100"}, paper.schedule)
     assert "wrn16" in released.title and "vanilla, sr" in released.title
-    only = {"fig-lambda": {"lambdas": [], "seeds": [42]}, "fig-attack-ladder": {"substitute": "vanilla"}}
+    only = {"fig-lambda": {"lambdas": [], "seeds": [42]}}
     only |= {"tab-blackbox": {"substitutes": []}, "tab-poisson-eot": {"trainings": []}}
     only |= {"tab-masking-checklist": {"substitute": "vanilla"}, "fig-timesteps-and-leak": {"lambdas": []}}
     only |= {"fig-sr-variants": {"variants": []}}
@@ -588,6 +605,16 @@ def test_a_weight_is_the_lambda_that_the_profile_says(contested):
     weights = {name: contested.weight(name) for name in ("sr", "at+sr", "l2")}
     assert weights == {"sr": 0.01, "at+sr": 0.01, "l2": 3}
     assert all(contested.weight(name) != contested.weight(name) for name in ("vanilla", "at", "rat", "trades"))  # NaN
+
+
+def test_trainings_are_matched_at_each_weight_and_seed_unless_the_profile_lacks_one(contested):
+    found = selections.matched(contested, {"l2": [0.5, 2], "sr": [0.1]}, [8, 9])
+    assert [(e.defense, e.options["lam"], e.seed) for e in found] == [
+        *(("l2", lam, seed) for lam in (0.5, 2) for seed in (8, 9)),
+        *(("sr", 0.1, seed) for seed in (8, 9)),
+    ]
+    assert selections.matched(contested, {}, [8]) == []
+    assert selections.matched(replace(contested, rivals={}), {"l2": [0.5], "sr": [0.1]}, [8]) == []
 
 
 def test_any_training_is_swept_and_the_costliest_come_first(contested):

@@ -6,12 +6,15 @@ import hashlib
 import json
 import math
 import os
+import stat
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from filelock import FileLock, Timeout
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -223,11 +226,72 @@ def test_a_write_that_the_system_breaks_off_half_way(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+def test_in_a_read_only_folder_the_reason_is_told_and_the_clean_up_hides_nothing(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("builtins.open", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(
+        Refused, match="^Could not write .*a.json: read-only file system. Nothing half-written was left"
+    ):
+        files.write_atomically(tmp_path / "a.json", b"text")
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(Refused, match="^Could not write .*new: read-only file system"):
+        files.make_folder(tmp_path / "new")
+    files.remove(tmp_path / "a.json")
+
+
+def test_a_file_and_then_its_folder_are_synced(tmp_path, monkeypatch):
+    """Else the name may be lost with the power, or come without the bytes."""
+    synced, real = [], os.fsync
+
+    def fsync(handle):
+        synced.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file")
+        assert (tmp_path / "a.json").exists() == (synced[-1] == "folder")
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    files.write_atomically(tmp_path / "a.json", b"text")
+    assert synced == ["file", "folder"]
+
+
+def test_a_lock_is_for_one_and_in_a_read_only_folder_there_is_none(tmp_path, monkeypatch):
+    path = tmp_path / "new" / ".lock"
+    with files.locked(path), pytest.raises(Timeout):
+        FileLock(path, timeout=0).acquire()
+    FileLock(path, timeout=0).acquire()  # it is free again
+
+    def refuse(code):
+        def acquire(self):
+            raise OSError(code, os.strerror(code))
+
+        return acquire
+
+    monkeypatch.setattr(FileLock, "acquire", refuse(errno.EROFS))
+    with files.locked(path):
+        entered = True
+    assert entered
+    monkeypatch.setattr(FileLock, "acquire", refuse(errno.ENOSPC))
+    with pytest.raises(Refused, match="^Could not write .*lock: no space left on device"), files.locked(path):
+        pytest.fail("it went on without a lock")
+
+
 def test_a_folder_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "results").write_text("a file")
     with pytest.raises(Refused, match="Could not write .*tab.json"):
         files.write_atomically(tmp_path / "results" / "tab.json", b"new")
     assert (tmp_path / "results").read_text() == "a file"
+
+
+def test_a_table_that_cannot_be_written_leaves_no_newer_record_beside_it(tmp_path, full_disk):
+    """The table comes first: a record says that both are there."""
+    path = tmp_path / "tab.json"
+    records.save(build(row(0.5)), path)
+    old = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    with full_disk("tab.csv"), pytest.raises(Refused, match="tab.csv"):
+        records.save(build(row(0.55)), path)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == old
 
 
 def test_a_record_that_fails_its_check_is_not_written(tmp_path):
@@ -311,3 +375,17 @@ def test_doubts_are_no_label():
     assert records.label(doubted) == records.label(plain)
     with pytest.raises(Refused, match="two rows"):
         build(doubted, plain)
+
+
+def test_a_p_value_is_an_optional_field_between_0_and_1_and_no_label():
+    measured = SimpleNamespace(value=0.1, low=0.0, high=0.2, over="seeds", n=3, method="t", p=0.03)
+    told = {"seeds": [0], "experiments": [], "quantity": "difference"}
+    with_p = records.row(measured, **told)
+    measured.p = float("nan")
+    without = records.row(measured, **told)
+    assert with_p["p"] == 0.03 and "p" not in without and records.label(with_p) == records.label(without)
+    with pytest.raises(Refused, match="cannot be labels"):
+        records.row(measured, **told, p=0.1)
+    assert records._fault(with_p) is None
+    for wrong in (-0.1, 1.1, None, "0.1", True):
+        assert "p is" in records._fault(with_p | {"p": wrong})

@@ -407,6 +407,51 @@ def test_every_fault_is_listed_and_nothing_else(state, faults, said):
     assert message.startswith("This is no released wrn16 for cifar10: ") and message.count(";") == len(said) - 1
 
 
+BAD = {
+    "NaN": lambda v: v * math.nan,
+    "infinite": lambda v: v / 0,
+    "complex": lambda v: v.to(torch.complex64),
+    "whole": lambda v: v.to(torch.int32),
+    "bool": lambda v: v > 0,
+    "sparse": lambda v: v.to_sparse(),
+    "meta": lambda v: v.to("meta"),
+    "quantised": lambda v: torch.quantize_per_tensor(v, 0.1, 0, torch.qint8),
+}
+
+
+def test_values_that_are_no_weights_are_refused(state):
+    for change in BAD.values():
+        message = refused(state | {"fc.weight": change(state["fc.weight"] + 1)})
+        assert message.startswith("This is no released wrn16 for cifar10: fc.weight ") and message.count(";") <= 1
+    assert "bn1.running_var holds a variance below 0" in refused(state | {"bn1.running_var": -state["bn1.running_var"]})
+    counted = {"bn1.num_batches_tracked": torch.tensor(1.0)}
+    assert "bn1.num_batches_tracked is of torch.float32 instead of torch.int64" in refused(state | counted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_of_16_bits_become_float32(state, dtype):
+    half = {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}
+    widened = {k: v.float() if v.is_floating_point() else v for k, v in half.items()}
+    assert same(released.load(half, "wrn16", "cifar10"), released.load(widened, "wrn16", "cifar10"))
+
+
+def test_no_byte_of_a_file_gives_more_than_a_sentence(tmp_path):
+    """A file gives a state dict, or one sentence."""
+    file, rng = tmp_path / "changed.pth", np.random.RandomState(0)
+    torch.save({"fc.weight": torch.ones(2, 3), "fc.bias": torch.zeros(2)}, file)
+    whole, sentences = file.read_bytes(), 0
+    for _ in range(200):
+        changed = bytearray(whole)
+        for place in rng.randint(len(whole), size=3):
+            changed[place] = rng.randint(256)
+        file.write_bytes(changed)
+        try:
+            assert isinstance(released._read(file), dict)
+        except Refused as problem:
+            sentences += "\n" not in str(problem)
+    assert sentences > 20
+
+
 def test_no_fault_is_missed_in_a_whole_other_network(state):
     other = layout("vgg11").state_dict()
     message = refused(other)

@@ -33,6 +33,17 @@ def files(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
+def test_samples_that_are_not_there_are_refused_before_anything_is_trained(folders):
+    run = begin("thm-ratio", namespace())
+    networks, there = run.profile.experiments("vanilla"), len(run.data.test)
+    for samples, sentence in ((0, "samples is 0; it must be a whole number"), (there + 1, f"mnist5k has {there}.")):
+        with pytest.raises(Refused, match=sentence):
+            run.ask(networks, [None], samples=samples)
+    with pytest.raises(Refused, match="There is no split 'train'. Allowed: test, validation."):
+        run.ask(networks, [None], samples=1, split="train")
+    assert run.ask(networks, [None], samples=there).samples == there and run.ask(networks).samples == 0
+
+
 # ---- parameters and folders --------------------------------------------------------------------------------------
 
 

@@ -263,16 +263,14 @@ def test_a_beginning_of_a_run_leaves_and_costs_what_it_would_alone(store, attack
 
 
 @pytest.mark.parametrize("eps", [0.03, 0.06, 0.1, 0.2])
-@pytest.mark.parametrize("kind", ["four rules", "rungs"])
+@pytest.mark.parametrize("kind", ["four rules", "widths"])
 def test_the_work_shrinks_with_what_is_left(store, larger, kind, eps):
     steps = 20
     if kind == "four rules":
         fgsm = standard("fgsm", eps)  # first, as in every protocol: what breaks at once costs next to nothing
         members = [fgsm, *(pgd(eps, steps=steps, rule=rule) for rule in protocols.FOUR_RULES)]
     else:
-        rungs = protocols.rungs(255 * eps, steps=steps, gammas=[0.5, 1, 2], long_steps=steps, queries=20, source=SOURCE)
-        members = [one for one in rungs[-1].members if isinstance(one, Attack) and one.name == "pgd"]
-        members = [one for one in members if one.rule.get("name") != "pdsg"]  # all of one length, none coupled
+        members = [pgd(eps, steps=steps), *protocols.widths(255 * eps, [0.5, 1, 2], steps=steps)]
     worst = evaluated(Ensemble("worst", members), samples=SAMPLES)
     exhaustive = SAMPLES * sum(2 * one.gradients + 1 for one in members)  # no sample ever stops; and one last look
     one = replace(members[-1], options={k: v for k, v in members[-1].options.items() if k != "until_broken"})
@@ -282,15 +280,36 @@ def test_the_work_shrinks_with_what_is_left(store, larger, kind, eps):
     assert share <= (0.2 if accuracy <= 0.05 else accuracy + 0.1), (share, accuracy)
 
 
+def test_the_queries_of_the_strongest_attack_are_read_off_its_passes(store, larger):
+    apgd, strongest = protocols.rungs(255 * 0.06, steps=3, long_steps=4, queries=40)[-2:]
+    before, after = evaluated(apgd, samples=SAMPLES), evaluated(strongest, samples=SAMPLES)
+    spent, by_square = protocols.queries_spent(strongest, after.passes), before.flags & ~after.flags
+    assert after.flags.any() and by_square.any() and (~before.flags & (after.passes > 1)).any()
+    assert set(spent[after.flags]) == {40} and set(spent[~before.flags]) == {0}
+    # the first two queries are images that did not break; a shorter search would have its own windows
+    assert spent[by_square].min() >= 3 and spent[by_square].max() <= 40 and len(set(spent[by_square])) > 1
+
+
 # What is kept ------------------------------------------------------------------------------------------------------
 
 
+def sealed(content):
+    """The text of a file whose checksum is right."""
+    return json.dumps(content | {"sha256": evaluations._checksum(content)})
+
+
 def changed(**values):
-    return lambda text: json.dumps(json.loads(text) | values)
+    return lambda text: sealed(json.loads(text) | values)
 
 
 def without(name):
-    return lambda text: json.dumps({k: v for k, v in json.loads(text).items() if k != name})
+    return lambda text: sealed({k: v for k, v in json.loads(text).items() if k != name})
+
+
+def flipped(text):
+    """One bit of one flag: "0" is "1" with its last bit changed."""
+    first = text.index('"flags": "') + len('"flags": "')
+    return text[:first] + {"0": "1", "1": "0"}[text[first]] + text[first + 1 :]
 
 
 DAMAGE = {
@@ -306,7 +325,10 @@ DAMAGE = {
     "no counts": without("backward"),
     "counts that are none": changed(vanished=["a"] * 120),
     "no weights": without("weights_sha256"),
-    "of another attack": lambda text: text.replace('"steps": 4', '"steps": 5'),
+    "of another attack": lambda text: sealed(json.loads(text.replace('"steps": 4', '"steps": 5'))),
+    "one flag": flipped,
+    "one cost": lambda text: text.replace("1.0", "3.0", 1),
+    "no checksum": lambda text: json.dumps({k: v for k, v in json.loads(text).items() if k != "sha256"}),
     "other weights": changed(weights_sha256=["0" * 64]),
 }
 
@@ -321,7 +343,8 @@ def test_a_damaged_or_foreign_file_is_written_anew(store, attacked, damage):
     anew = evaluated(pgd())
     assert len(attacked) == 1 and is_evaluated(pgd())
     assert anew.flags.tolist() == expected.flags.tolist() and anew.passes.tolist() == expected.passes.tolist()
-    assert json.loads(file.read_text()) | {"seconds": 0} == good | {"seconds": 0}
+    timeless = {"seconds": 0, "sha256": 0}
+    assert json.loads(file.read_text()) | timeless == good | timeless
 
 
 def test_other_weights_of_either_network_make_its_evaluations_anew(store, attacked):
@@ -435,8 +458,8 @@ def test_an_interrupted_ensemble_goes_on_where_it_was(store, attacked, monkeypat
 
 @pytest.mark.parametrize("eps_255", [6, 12])
 def test_the_worst_case_leaves_no_more_than_autoattack_does(store, larger, eps_255):
-    rungs = protocols.rungs(eps_255, steps=10, gammas=[0.5, 1.0, 2.0], long_steps=20, queries=100, source=SOURCE)
-    ours, network = evaluated(rungs[-1]), trained(MAIN)
+    ours = evaluated(protocols.strongest(eps_255, steps=10, long_steps=20, queries=300))
+    network = trained(MAIN)
     x, y = larger.test.take(120).pixels(), larger.test.take(120).labels
     # AutoAttack's four, but for APGD's targeted loss, which needs a fourth class
     eps = eps_255 / 255

@@ -201,9 +201,9 @@ def assert_looks_right(found):
 @pytest.mark.parametrize("artifact", sorted({claim.artifact for claim in claims.LEDGER}))
 def test_with_one_seed_nothing_about_networks_is_decided(artifact):
     found = made(artifact, seeds=(4,))
-    for claim, verdict, _ in (claims.judged(c, found) for c in claims.LEDGER if c.artifact == artifact):
-        if claim.id != "C2, the networks":  # judged per network, over its samples
-            assert verdict == (claims.SUPPORTED if claim.id == "C2, the statement" else claims.INCONCLUSIVE)
+    for claim in (claim for claim in claims.LEDGER if claim.artifact == artifact):
+        expected = claims.SUPPORTED if claim.id == "C2, the statement" else claims.ONE_NETWORK
+        assert claims.judged(claim, found).verdict == expected
 
 
 OWN = ["tab-ablation", "tab-cost", "fig-attack-ladder", "tab-masking-checklist", "tab-whitebox", "tab-blackbox"]
@@ -319,7 +319,9 @@ def test_differences_have_the_interval_that_there_is():
         assert attacked[4] == pytest.approx(100 * rows[0]["value"]) and attacked[5] == single
         assert attacked[0] == (PALE if single else hue(training))
         shown = differences(found, **wanted)
-        assert shown == (paired if single else rows) and all(r["low"] is not None for r in shown)
+        assert shown == rows and all(r["low"] is not None for r in shown)
+        assert [r["over"] for r in rows] == ["samples" if single else "seeds and samples"]
+        assert not single or [r["value"] for r in rows] == [r["value"] for r in paired]
 
 
 def test_equal_cost_is_drawn_under_both_budgets_with_its_passes():
@@ -420,11 +422,33 @@ def test_noise_is_drawn_at_the_epsilon_whose_multiple_it_is():
 
 def test_the_maps_say_the_sizes_of_what_they_show():
     found = made("fig-gradient-maps")
-    names = [panel.get_xlabel() for panel in artifacts.draw(found).axes]
+    names = [panel.get_xlabel() for panel in artifacts.draw(found, "maps").axes]
     g = np.array(found["arrays"]["maps"]["sr"][1])
     l1, l2 = np.abs(g).sum(), math.sqrt((g**2).sum())
     assert f"l1 {l1:.2g}, l2 {l2:.1g}\nPN {l1**2 / l2**2:.0f}" in names
     assert sum(name.startswith("l1 0, l2 0\n") for name in names) == 4  # the first image's vanish everywhere
+
+
+def test_the_figure_of_c5_has_a_dot_a_network_a_mean_a_configuration_and_the_correlations_of_its_rows():
+    found = made("fig-gradient-maps")
+    by_number, _, forest, pair = artifacts.draw(found).axes
+    small, large = ([line for line in by_number.lines if line.get_markersize() == size] for size in (3, 8))
+    assert len(small) == len(large) == 7 and {len(line.get_xdata()) for line in small} == {3}
+    hollow = {to_hex(line.get_color()) for line in large if to_hex(line.get_markerfacecolor()) == "#ffffff"}
+    assert hollow == {hue("exact-l1"), hue("l2")}  # no correlation counts them
+    rows = select(found, quantity="participation number", training="sr", lam=0.1)
+    centre = np.exp(np.mean([math.log(r["value"]) for r in rows]))
+    assert any(line.get_xdata()[0] == pytest.approx(centre) for line in large if line.get_color() == hue("sr"))
+    for container, size in zip(forest.containers, ("participation number", "l1"), strict=True):
+        drawn = dict(zip(map(round, container[0].get_ydata()), container[0].get_xdata(), strict=True))
+        rows = [r for r in select(found, quantity="rank correlation", sparsity=size) if r["attack"] == labels.WORST]
+        wanted = {(r["across"], "given" in r): r["value"] for r in rows}
+        assert drawn[0] == wanted["networks", False] and drawn[1] == wanted["within trainings", False]
+        assert drawn[2] == wanted["within SR", False] and drawn[3] == wanted["networks", True]
+    differences = select(found, quantity="matched difference")
+    assert [t.get_text() for t in pair.get_yticklabels()] == ["clean", "PGD-20", "worst of all"]
+    assert [c[0].get_xdata()[0] for c in pair.containers] == pytest.approx([100 * r["value"] for r in differences])
+    assert "exact l1 (λ = 0.1) against exact l2 (λ = 1)" in pair.get_title()
 
 
 def test_the_landscape_is_drawn_on_the_same_scale_for_all_and_says_which_line_is_which():
@@ -592,9 +616,8 @@ def test_the_mean_quotient_is_drawn_from_the_h_at_which_images_move():
 
 
 def test_gains_of_one_network_have_the_interval_over_images():
-    """The paired difference; the difference over seeds has none."""
     found = made("fig-attack-ladder", seeds=(4,))
-    panel = artifacts.draw(found).axes[1]
+    panel = artifacts.draw(found).axes[2]
     reach = [bars[0].get_segments() for _, _, bars in panel.containers]
     assert len(reach) == 2 and all(np.ptp(segment[:, 0]) > 0 for segments in reach for segment in segments[1:])
 
@@ -616,7 +639,7 @@ def test_the_tables_of_the_ablation_hold_every_mean_and_every_difference():
     means, differences, weak, weak_differences = map(cells, artifacts.table(found).split("\n\n"))
     assert means[0] == ["training", "interval over", "clean", "PGD-20, 8/255", "PGD-20, 16/255"]
     assert weak[0][2:5] == ["uniform noise, 8/255", "sign noise, 8/255", "FGSM, 8/255"] and len(weak[0]) == 2 + 6
-    over = ["3 seeds"] * 4 + ["50 images"] * 6
+    over = ["3 networks and 50 images"] * 4 + ["50 images of one network"] * 6
     assert [line[:2] for line in means[1:]] == [[title(name), n] for name, n in zip(TEN, over, strict=True)]
     for training, (_, *line), (_, *others) in zip(TEN, means[1:], weak[1:], strict=True):
         rows = select(found, quantity="mean accuracy", training=training, budget=None)
@@ -627,9 +650,9 @@ def test_the_tables_of_the_ablation_hold_every_mean_and_every_difference():
     by_name = {line[0]: line for line in differences[1:]}
     wanted = {"training": "sr", "eps_255": 16, "budget": None} | PGD_20
     (sr,) = select(found, quantity="difference", against="vanilla", **wanted)
-    assert by_name["SR - vanilla"][1] == "3 seeds" and by_name["SR - vanilla"][-1] == points(sr)
-    (l2,) = select(found, quantity="paired difference", against="l2", **wanted)
-    assert by_name["SR - exact l2"][1] == "50 images" and by_name["SR - exact l2"][-1] == points(l2)
+    assert by_name["SR - vanilla"][1] == "3 networks and 50 images" and by_name["SR - vanilla"][-1] == points(sr)
+    (l2,) = select(found, quantity="difference", against="l2", **wanted)
+    assert by_name["SR - exact l2"][1] == "50 images of one network" and by_name["SR - exact l2"][-1] == points(l2)
 
 
 @pytest.mark.parametrize(("artifact", "part"), [("tab-ablation", "equal-cost"), ("tab-cost", "")])
@@ -665,13 +688,18 @@ def test_the_table_of_noise_puts_each_multiple_beside_the_attack():
 
 def test_the_table_of_the_maps_keeps_the_sweep_apart_from_the_trainings():
     found = made("fig-gradient-maps")
-    head, *lines = cells(artifacts.table(found))
-    assert head[:2] == ["training", "networks"] and [line[1] for line in lines] == ["3"] * 5
-    assert {line[0] for line in lines} == {"vanilla", "SR, λ = 0.01", "SR, λ = 0.1", "AT", "AT+SR, λ = 0.01"}
+    means, correlations = artifacts.table(found).split("\n\n")
+    head, *lines = cells(means)
+    assert head[:2] == ["training", "networks"] and [line[1] for line in lines] == ["3"] * 7
+    names = {"vanilla", "SR, λ = 0.01", "SR, λ = 0.1", "AT", "AT+SR, λ = 0.01"}
+    assert {line[0] for line in lines} == names | {"exact l1, λ = 0.1", "exact l2, λ = 1"}
     rows = select(found, quantity="l1", training="sr", lam=0.1)
     (line,) = (line for line in lines if line[0] == "SR, λ = 0.1")
     assert float(line[head.index("median l1")]) == pytest.approx(np.mean([r["value"] for r in rows]), rel=0.01)
     assert line[head.index("zero gradient")].endswith("%")
+    head, *lines = cells(correlations)
+    assert head == ["size", "held", "across", "networks", "PGD-20, 16/255", "worst of all, 16/255"]
+    assert len(lines) == 3 * 5 and ["participation number", "l1", "within SR", "6"] in [line[:4] for line in lines]
 
 
 def test_the_table_of_ratios_has_a_line_a_network_and_one_a_regime_training_and_radius():
@@ -717,7 +745,7 @@ def test_the_box_says_of_each_statement_whether_it_holds():
     def box(artifact):
         found = made(artifact)
         lines = list(artifacts.module(artifact).box(found))
-        assert all(statement in claims.finding(found) for _, statement, _ in lines)
+        assert all(line.statement in claims.finding(found) for line in lines)
         return {line.statement: line.holds for line in lines}
 
     ratio = box("thm-ratio")

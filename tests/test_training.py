@@ -3,7 +3,6 @@
 import copy
 import hashlib
 import math
-import pickle
 import re
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -212,26 +211,31 @@ def test_two_interruptions_do_no_more_harm_than_one_and_what_is_finished_is_not_
     ],
     ids=["empty", "half", "first bit", "one bit of a weight"],
 )
-def test_a_damaged_state_is_refused_by_name_in_one_sentence(tiny, fresh, tmp_path, damage):
-    network, state = fresh(), tmp_path / "state.pt"
-    train(network, tiny, state=state)
+def test_a_damaged_state_is_set_aside_and_the_training_starts_anew(tiny, fresh, tmp_path, damage, capsys):
+    network, anew, state = fresh(), fresh(), tmp_path / "state.pt"
+    _, steps = train(network, tiny, state=state)
     data = state.read_bytes()
     state.write_bytes(damage(data, network.head.weight.detach().numpy().tobytes()))
-    assert state.read_bytes() != data
-    with pytest.raises(Refused, match="state.pt is damaged. Delete it") as refusal:
-        train(fresh(), tiny, state=state)
-    assert "\n" not in str(refusal.value)
-    assert "weights_only" not in str(refusal.value)  # torch's own text advises to load it unsafely
-    state.unlink()
-    train(fresh(), tiny, state=state)
+    damaged = state.read_bytes()
+    assert damaged != data
+    assert train(anew, tiny, state=state)[1] == steps > 0 and same(anew, network)
+    assert state.with_name("state.pt.damaged").read_bytes() == damaged
+    said = capsys.readouterr().err
+    assert said.endswith("state.pt is damaged. This training starts anew; the old file is kept as state.pt.damaged.\n")
+    assert said.count("\n") == 1 and "weights_only" not in said  # torch's own text advises to load it unsafely
 
 
-def test_a_state_holds_no_code_and_is_of_the_same_network(tiny, fresh, tmp_path):
-    state, code = tmp_path / "state.pt", training.to_bytes({"network": print})
-    state.write_bytes(hashlib.sha256(code).digest() + code)
-    with pytest.raises((Refused, pickle.UnpicklingError)):
-        train(fresh(), tiny, state=state)
-    state.unlink()
+@pytest.mark.parametrize("content", [{"network": print}, {"network": {}}, [1]], ids=["code", "too little", "a list"])
+def test_a_state_of_other_content_is_damaged(tiny, fresh, tmp_path, content):
+    """Its checksum is right; nothing in it is executed."""
+    state, data = tmp_path / "state.pt", training.to_bytes(content)
+    state.write_bytes(hashlib.sha256(data).digest() + data)
+    assert loop._resume(loop.Step(fresh(), None, SCHEDULE), state, "cpu") == ([], None)
+    assert [file.name for file in tmp_path.iterdir()] == ["state.pt.damaged"]
+
+
+def test_a_state_of_another_network_is_refused(tiny, fresh, tmp_path):
+    state = tmp_path / "state.pt"
     train(fresh(), tiny, state=state)
     with pytest.raises(Refused, match="state.pt belongs to another network: .*Missing key"):
         train(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)), tiny, state=state)

@@ -73,7 +73,7 @@ def study(judged=None, chosen=None):
         (
             {(FOURTH, 0.03): (95, 40, 31)},
             {},
-            "No single change of SR's penalty matters clearly; the largest: h = 0.1, +1 points",
+            "No single change of SR's penalty matters clearly, the largest is h = 0.1, +1 points",
         ),
     ],
 )
@@ -265,6 +265,11 @@ def test_no_name_in_the_trade_off_lies_on_another_or_on_a_dot(clean, pairs):
 
 
 def test_the_table_of_lambda_has_vanilla_as_zero():
-    lines = cells(artifacts.table(made("fig-lambda")))
-    assert lines[0] == ["λ", "clean", "PGD-20, 16/255"]
+    lines, others = map(cells, artifacts.table(made("fig-lambda")).split("\n\n"))
+    assert lines[0] == ["λ", "clean", "PGD-20, 16/255", "worst of all, 16/255"]
     assert [line[0] for line in lines[1:]] == ["0 (vanilla)", "0.01", "0.1"]
+    assert [line[:2] for line in others] == [
+        ["training", "weight"],
+        *(["AT+SR", weight] for weight in ("0 (AT)", "0.01", "0.1")),
+        *(["exact l2", weight] for weight in ("0 (vanilla)", "1")),
+    ]

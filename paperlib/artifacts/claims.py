@@ -1,20 +1,38 @@
 """The paper's claims and the verdict of the records on each, by rules that were fixed before the numbers.
 
 A claim is *supported* where the 95 % interval lies on the claimed side of 0 at every radius that the claim is about,
-*not supported* where it lies on the other side at one of them, and *inconclusive* otherwise.
+*not supported* where it lies on the other side at one of them, and *inconclusive* otherwise.  Where an interval rests
+on one network of each training there is no verdict but the mark *one network*.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from paperlib import artifacts, labels, words
-from paperlib.artifacts.reading import BASELINES, NOISE_FACTOR, clear, known, plain, points, select, under, where
-from paperlib.artifacts.thm_ratio import KEPT, within_bounds
+from paperlib.artifacts.fig_gradient_maps import MAGNITUDE, SPARSITY, correlation, told
+from paperlib.artifacts.reading import (
+    BASELINES,
+    NOISE_FACTOR,
+    all_above,
+    clear,
+    known,
+    listed,
+    of_one_network,
+    one_network,
+    plain,
+    points,
+    select,
+    under,
+    where,
+)
+from paperlib.artifacts.thm_ratio import within_bounds
+from paperlib.labels import KEPT
 
 SUPPORTED, NOT_SUPPORTED = "supported", "not supported"
-INCONCLUSIVE, NOT_MEASURED = "inconclusive at this scale", "not measured"
-SIGNS = {SUPPORTED: "✓", NOT_SUPPORTED: "✗", INCONCLUSIVE: "?", NOT_MEASURED: "–"}
+INCONCLUSIVE, ONE_NETWORK, NOT_MEASURED = "inconclusive at this scale", "one network", "not measured"
+SIGNS = {SUPPORTED: "✓", NOT_SUPPORTED: "✗", INCONCLUSIVE: "?", ONE_NETWORK: "①", NOT_MEASURED: "–"}
 HOLDS = {True: "holds", False: "does not hold", None: "undecided"}  # in a box
+LEVEL = 0.05  # the chance of an error that a verdict is allowed: one of its own, or with Holm's method all together
 COST = 0.05  # C1 is judged at radii where the attack costs at least so much accuracy
 CAUTION = "An order of lower bounds is no order of robustness; it depends on the scale of the weights, too."
 TIMES = f"{NOISE_FACTOR} times"
@@ -33,7 +51,7 @@ class Claim(NamedTuple):
     id: str
     statement: str
     artifact: str
-    judge: Callable[[dict], tuple[str, str]]  # record → verdict and reason
+    judge: Callable[[dict], tuple]  # record → verdict and reason; then, where it has them, p-value and main number
 
 
 class Verdict(NamedTuple):
@@ -42,18 +60,76 @@ class Verdict(NamedTuple):
     claim: Claim
     verdict: str
     reason: str
+    p: float | None = None  # see `p_value`; None: the claim has no p-value
+    main: str = ""  # the number at the middle radius, for a table; empty where `reason` is short enough
+    holm: float | None = None  # the same adjusted for all claims of the profile that have one
+
+    @property
+    def adjusted(self) -> str | None:
+        """The verdict after Holm's adjustment; None where there is no adjusted p-value."""
+        if self.holm is None:
+            return None
+        stands = self.holm < LEVEL or self.verdict not in (SUPPORTED, NOT_SUPPORTED)
+        return self.verdict if stands else INCONCLUSIVE
 
 
 def verdicts(records: Mapping[str, dict]) -> list[Verdict]:
     """A verdict for each line of the ledger; `records` maps artifacts to records, and may lack some."""
-    return [judged(claim, records.get(claim.artifact)) for claim in LEDGER]
+    found = [judged(claim, records.get(claim.artifact)) for claim in LEDGER]
+    adjusted = iter(holm([verdict.p for verdict in found if verdict.p is not None]))
+    return [verdict if verdict.p is None else verdict._replace(holm=next(adjusted)) for verdict in found]
 
 
 def judged(claim: Claim, record: dict | None) -> Verdict:
-    """The verdict of a record, or "not measured" where there is none."""
+    """The verdict of a record, or "not measured" where there is none; alone, so without Holm's adjustment."""
     if record is None:
         return Verdict(claim, NOT_MEASURED, f"{claim.artifact} has no record in this profile.")
     return Verdict(claim, *claim.judge(record))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values (1979, Scand. J. Stat. 6:65), in the order of `p`.
+
+    Of m, the smallest is multiplied by m, the next by m - 1 and so on; none is below the one before it or above 1.
+    """
+    adjusted, least = [0.0] * len(p), 0.0
+    for rank, i in enumerate(sorted(range(len(p)), key=p.__getitem__)):
+        least = max(least, min(1.0, (len(p) - rank) * p[i]))
+        adjusted[i] = least
+    return adjusted
+
+
+def multiplicity(found: Sequence[Verdict]) -> str:
+    """What 95 % for each of so many verdicts means, what Holm's adjustment does, and which verdicts have none."""
+    family = [verdict for verdict in found if verdict.p is not None]
+    unjudged = ONE_NETWORK, NOT_MEASURED
+    outside = [verdict.claim.id for verdict in found if verdict.p is None and verdict.verdict not in unjudged]
+    without = f"These have no p-value and stand outside: {'; '.join(outside)}." if outside else ""
+    if not family:
+        return "No verdict has a p-value, so none is adjusted."
+    turned = [verdict.claim.id for verdict in family if verdict.adjusted != verdict.verdict]
+    text = (
+        f"An interval of 95 % misses the truth in {100 * LEVEL:g} % of all runs. Were nothing there, then of "
+        f"{len(family)} verdicts that rest on one interval each {LEVEL * len(family):.1f} would be supported or not "
+        f"supported by chance, on average; a claim that needs several intervals is supported less often so, and "
+        f"more often not supported. Holm's method makes the p-values larger, until the chance of even one such error "
+        f"among all {len(family)} is at most {100 * LEVEL:g} %; a verdict stands where its p-value is then below "
+        f"{LEVEL:g}. "
+    )
+    text += f"It takes back: {'; '.join(turned)}. " if turned else "Here it takes back no verdict. "
+    return (text + without).strip()
+
+
+def p_value(rows: Sequence[dict], direction: int = 1) -> float | None:
+    """The two-sided p-value of a claim that needs all `rows` on the side `direction` of 0; None where a row has none.
+
+    It is the largest of its rows' (the intersection-union test).  A claim is not supported already where one row lies
+    on the other side: it is then the smallest p-value of such rows times the number of rows (Bonferroni).
+    """
+    if not rows or any(row.get("p") is None or of_one_network(row) for row in rows):
+        return None
+    against = [row["p"] for row in rows if clear(row) == -direction]
+    return min(1.0, len(rows) * min(against)) if against else max(row["p"] for row in rows)
 
 
 def _decide(rows: list[dict], direction: int = 1) -> str:
@@ -61,29 +137,41 @@ def _decide(rows: list[dict], direction: int = 1) -> str:
     sides = [clear(row) * direction for row in rows]
     if -1 in sides:
         return NOT_SUPPORTED
+    if any(map(of_one_network, rows)):
+        return ONE_NETWORK
     return SUPPORTED if sides and 0 not in sides else INCONCLUSIVE
 
 
 def finding(record: dict) -> str:
     """Markdown: headline and caption, the verdicts on the artifact's claims, the box of statements."""
     blocks = [f"**{artifacts.headline(record)}** ({artifacts.caption(record)})"]
-    own = [judged(claim, record) for claim in LEDGER if claim.artifact == record["artifact"]]
-    if own:
-        lines = [f"* {claim.id}: {claim.statement} **{text.capitalize()}.** {reason}" for claim, text, reason in own]
+    if own := [judged(claim, record) for claim in LEDGER if claim.artifact == record["artifact"]]:
+        lines = [f"* {v.claim.id}: {v.claim.statement} **{v.verdict.capitalize()}.** {v.reason}" for v in own]
         blocks.append("\n".join(lines))
-    if box := getattr(artifacts.module(record["artifact"]), "box", None):
-        lines = [f"| **{HOLDS[holds]}** | {statement} | {numbers} |" for holds, statement, numbers in box(record)]
+    if hasattr(artifacts.module(record["artifact"]), "box"):
+        lines = [f"| **{word}** | {statement} | {numbers} |" for word, statement, numbers in statements(record)]
         blocks.append("\n".join(["| | statement | measured |", "|---|---|---|", *lines]))
     return "\n\n".join(blocks)
+
+
+def statements(record: dict) -> Iterable[tuple[str, str, str]]:
+    """The box of an artifact, line by line: a word of `HOLDS`, the statement, its numbers; nothing without a box.
+
+    Where the record has one network of each training, a line about networks has the word `ONE_NETWORK` instead.
+    """
+    single = bool(one_network(record["rows"]))
+    for line in getattr(artifacts.module(record["artifact"]), "box", lambda record: ())(record):
+        word = ONE_NETWORK if single and line.of_networks else HOLDS[line.holds]
+        yield word, line.statement, line.numbers
 
 
 # ---- the judges --------------------------------------------------------------------------------------------------
 
 
-def _against_noise(law: str, attack: str = "pgd", **wanted: str) -> Callable[[dict], tuple[str, str]]:
+def _against_noise(law: str, attack: str = "pgd", **wanted: str) -> Callable[[dict], tuple]:
     """A judge of noise of that law against that attack, by the rows that have the labels `wanted`."""
 
-    def judge(record: dict) -> tuple[str, str]:
+    def judge(record: dict) -> tuple:
         means = select(record, quantity="mean accuracy", **wanted)
         if not means:
             return NOT_MEASURED, "No network of this training was asked for."
@@ -96,9 +184,32 @@ def _against_noise(law: str, attack: str = "pgd", **wanted: str) -> Callable[[di
         if not rows:
             return NOT_MEASURED, f"No noise was {NOISE_FACTOR} times larger than an attack that costs anything."
         numbers = ", ".join(f"{points(row)} at {words.radius(row)}" for row in rows)
-        return _decide(rows), f"Accuracy under the noise minus accuracy under the attack: {numbers}."
+        reason = f"Accuracy under the noise minus accuracy under the attack: {numbers}."
+        at_same_radii = [
+            row for row in select(record, quantity="mean gap", noise=law, **wanted) if words.size(row) in costly
+        ]
+        return _decide(rows), f"{reason} {_turn(at_same_radii)}".strip(), p_value(rows), _main(rows)
 
     return judge
+
+
+def _main(rows: list[dict]) -> str:
+    """The difference at the middle radius, of an even number the lower one."""
+    middle = rows[(len(rows) - 1) // 2]
+    return f"{points(middle)} at {words.radius(middle)}"
+
+
+def _turn(gaps: list[dict]) -> str:
+    """At which multiples of the attack's size the noise is clearly the milder at every radius, and where that ends."""
+    if any(map(of_one_network, gaps)):
+        return ""
+    factors = sorted({row["factor"] for row in gaps})
+    end = next((k for k in factors if not all_above(where(gaps, factor=k))), None)
+    milder = [f"{k:g}" for k in factors if end is None or k < end]
+    if not milder:
+        return f"Already at {end:g} times the attack's size the noise is not clearly the milder at each of these radii."
+    text = f"At each of these radii the noise is clearly the milder at {listed(milder)} times the attack's size"
+    return f"{text}, no longer at {end:g} times." if end else f"{text}, the largest that was measured."
 
 
 def _within_bounds(record: dict) -> tuple[str, str]:
@@ -107,21 +218,28 @@ def _within_bounds(record: dict) -> tuple[str, str]:
     return {True: SUPPORTED, False: NOT_SUPPORTED, None: INCONCLUSIVE}[holds], reason
 
 
-def _on_networks(record: dict) -> tuple[str, str]:
-    """By the share of samples at most at the bound, of each network and radius: its interval against `KEPT`."""
-    rows = [r for r in select(record, quantity="at most 3‖g‖₀", regime=labels.TRUE) if r["low"] is not None]
+def _on_networks(record: dict) -> tuple:
+    """By the share of images at most at the bound, of each training and radius: its interval against `KEPT`."""
+    of_true = select(record, regime=labels.TRUE)
+    rows = [row for row in where(of_true, quantity="at most 3‖g‖₀") if row["low"] is not None]
     if not rows:
         return INCONCLUSIVE, "No sample has a ratio with the true forward pass."
-    verdict = _decide([row | {end: row[end] - KEPT for end in ("low", "high")} for row in rows])
     ranges = []
     for eps in dict.fromkeys(row["eps_255"] for row in rows):
-        networks = where(rows, eps_255=eps)
-        tighter = known(select(record, quantity="at most 3·PN", regime=labels.TRUE, eps_255=eps))
-        ranges.append(f"{_range(networks)} ({_range(tighter)}) at {eps:g}/255")
-    return verdict, (
-        f"Share of images at most at the bound, from the lowest to the highest of {len(networks)} networks, in "
-        f"brackets at most at the tighter 3·PN: {', '.join(ranges)}. The mark is {100 * KEPT:g} %."
+        tighter = known(where(of_true, quantity="at most 3·PN", eps_255=eps))
+        ranges.append(f"{_range(where(rows, eps_255=eps))} ({_range(tighter)}) at {eps:g}/255")
+    reason = (
+        f"Share of images at most at the bound, from the lowest to the highest training, in brackets at most at the "
+        f"tighter 3·PN: {', '.join(ranges)}. The mark is {100 * KEPT:g} %."
     )
+    if left_out := [row for row in known(where(of_true, quantity="undetermined")) if row["value"]]:
+        most = max(left_out, key=lambda row: row["value"])
+        reason += (
+            f" Undetermined, because no draw of noise changed the output, and left out: up to "
+            f"{100 * most['value']:.0f} % of the images ({words.title(most['training'])}, {words.radius(most)})."
+        )
+    above = [row | {end: row[end] - KEPT for end in ("low", "high")} for row in rows]
+    return _decide(above), reason, p_value(above), ranges[(len(ranges) - 1) // 2]
 
 
 def _range(rows: list[dict]) -> str:
@@ -129,10 +247,10 @@ def _range(rows: list[dict]) -> str:
     return f"{min(shares):.0f} to {max(shares):.0f} %"
 
 
-def _robust_difference(training: str, unit: str = "eps_255") -> Callable[[dict], tuple[str, str]]:
+def _robust_difference(training: str, unit: str = "eps_255") -> Callable[[dict], tuple]:
     """A judge of a training against its baseline, by the worst case of all attacks whose radius has that unit."""
 
-    def judge(record: dict) -> tuple[str, str]:
+    def judge(record: dict) -> tuple:
         rows = select(record, quantity="difference", training=training, against=BASELINES[training])
         strongest = [row for row in under(rows, labels.WORST) if unit in row]
         if not strongest:
@@ -140,7 +258,8 @@ def _robust_difference(training: str, unit: str = "eps_255") -> Callable[[dict],
             return NOT_MEASURED, f"{pair} were not compared."
         (clean,) = under(rows, labels.CLEAN)
         numbers = ", ".join(f"{points(row)} at {words.radius(row)}" for row in strongest)
-        return _decide(strongest), f"Under the worst case of all attacks: {numbers}; clean accuracy: {points(clean)}."
+        reason = f"Under the worst case of all attacks: {numbers}; clean accuracy: {points(clean)}."
+        return _decide(strongest), reason, p_value(strongest), _main(strongest)
 
     return judge
 
@@ -168,16 +287,38 @@ def _certified_difference(training: str) -> Callable[[dict], tuple[str, str]]:
     return judge
 
 
-def _sparsity_matters(record: dict) -> tuple[str, str]:
-    """By the rank correlation of the participation number with accuracy under attack, over networks."""
-    by_name = {r["sparsity"]: r for r in select(record, quantity="rank correlation")}
-    number, l1 = by_name["participation number"], by_name["l1"]
-    verdict = _decide([number], direction=-1)
-    reason = f"Rank correlation with accuracy under {words.attack(number)} at {words.radius(number)} over "
-    reason += f"{number['n']} networks: participation number {plain(number)}, l1 {plain(l1)}."
-    if verdict != SUPPORTED and clear(l1) < 0:
-        reason += " Only the second holds: it is magnitude and not sparsity that goes with robustness here."
-    return verdict, reason + " A correlation over networks of four trainings; it does not say what causes what."
+def _sparsity_matters(record: dict) -> tuple[str, str, float | None, str]:
+    """By the participation number's rank correlation with robustness: across networks, within trainings, given l1.
+
+    Supported if all three are below 0, not supported if one is above 0, else inconclusive; the intervention stands
+    beside.
+    """
+    number = {
+        "across networks": correlation(record, SPARSITY, labels.NETWORKS),
+        "within trainings": correlation(record, SPARSITY, labels.WITHIN_TRAININGS),
+        "at a given l1": correlation(record, SPARSITY, labels.NETWORKS, given=True),
+    }
+    l1 = {
+        "across networks": correlation(record, MAGNITUDE, labels.NETWORKS),
+        "within trainings": correlation(record, MAGNITUDE, labels.WITHIN_TRAININGS),
+        "at a given participation number": correlation(record, MAGNITUDE, labels.NETWORKS, given=True),
+    }
+    verdict = _decide([*number.values()], direction=-1)
+    first = number["across networks"]
+    reason = f"Rank correlation with accuracy under {words.attack(first)} at {words.radius(first)} over {first['n']} "
+    reason += f"networks: of the participation number {_each(number)}; of l1 {_each(l1)}."
+    for side, text in ((0, "Undecided"), (1, "Against the claim")):
+        names = [name for name, row in number.items() if clear(row) == side]
+        reason += f" {text}: {listed(names)}." if names else ""
+    if verdict != SUPPORTED and all(clear(row) < 0 for row in l1.values()):
+        reason += " All three hold for l1: it is magnitude and not sparsity that goes with robustness here."
+    intervention = told(record)
+    reason += f" An experiment at equal magnitude: {intervention}." if intervention else ""
+    return verdict, reason, p_value([*number.values()], direction=-1), f"{plain(first)} across networks"
+
+
+def _each(rows: dict[str, dict]) -> str:
+    return ", ".join(f"{plain(row)} {name}" for name, row in rows.items())
 
 
 EVENT_NOISE = (  # name, what C4 says of it, law of the noise, attack

@@ -244,11 +244,10 @@ def said(record: dict) -> dict[tuple[str, str], Said]:
 
     Refuses a record without the rows that its verdicts and statements rest on.
     """
-    box = getattr(artifacts.module(record["artifact"]), "box", lambda record: [])
     try:
         own = [claims.judged(claim, record) for claim in claims.LEDGER if claim.artifact == record["artifact"]]
-        found = {("verdict", f"{claim.id} ({claim.statement})"): Said(text, reason) for claim, text, reason in own}
-        lines = {("statement", line.statement): Said(claims.HOLDS[line.holds], line.numbers) for line in box(record)}
+        found = {("verdict", f"{v.claim.id} ({v.claim.statement})"): Said(v.verdict, v.reason) for v in own}
+        lines = {("statement", text): Said(word, numbers) for word, text, numbers in claims.statements(record)}
         return found | lines
     except Exception as problem:  # whatever a judge stumbles over in rows that are not those it expects
         why = f"{type(problem).__name__}: {problem}"

@@ -85,12 +85,12 @@ def table(record: dict) -> list[DataFrame]:
 def box(record: dict) -> list[Line]:
     """Whether every certified image withstood every attack within its radius."""
     rows = select(record, quantity="certified images broken")
-    attacked, broken = sum(row["n"] for row in rows), sum(row["value"] for row in rows)
+    certified, broken = sum(row["n"] for row in rows), sum(row["value"] for row in rows)
     return [
         Line(
-            broken == 0 if attacked else None,
+            broken == 0 if certified else None,
             "No attack breaks a certified image.",
-            f"{broken:,.0f} of {attacked:,} attacks on certified images, all that are on disk, succeeded.",
+            f"Of {certified:,} certified images and radii {broken:,.0f} were broken by an attack that is on disk.",
         )
     ]
 

@@ -1,5 +1,6 @@
 """Validation accuracy against the weight λ of a training's penalty."""
 
+import math
 from collections.abc import Iterable
 
 import matplotlib.pyplot as plt
@@ -9,7 +10,7 @@ from pandas import DataFrame
 
 from paperlib import labels
 from paperlib.artifacts.drawing import ATTACK, curve, end, name_dots, name_ends, shares, whiskers
-from paperlib.artifacts.reading import Line, one_network, percent, same_attack, select, under
+from paperlib.artifacts.reading import Line, one_network, percent, same_attack, select, under, where
 from paperlib.artifacts.tabulating import attack_at, pivot
 from paperlib.words import attack, hue, radius, title
 
@@ -20,9 +21,9 @@ caption = "{data}, {samples} validation images, {seeds}"
 
 def headline(record: dict) -> str:
     """The λ that validation data choose, and the one in use."""
-    (chosen,), (used,) = select(record, quantity="chosen λ"), select(record, quantity="used λ")
+    (chosen,), (used,) = select(record, quantity="chosen λ", of=None), select(record, quantity="used λ", of=None)
     training = title(record["provenance"]["parameters"]["training"])
-    note = one_network(select(record, quantity="mean accuracy"))
+    note = one_network(select(record, quantity="mean accuracy", of=None))
     if used["value"] is None:
         return f"Of the λ that were trained here, validation data choose {chosen['value']:g} for {training}{note}"
     if chosen["value"] == used["value"]:
@@ -31,9 +32,10 @@ def headline(record: dict) -> str:
 
 
 def box(record: dict) -> Iterable[Line]:
-    """Two lines: whether the λ in use is the chosen one, with the differences; whether networks broke down."""
-    (chosen,), (used,) = select(record, quantity="chosen λ"), select(record, quantity="used λ")
-    means, training = select(record, quantity="mean accuracy"), title(record["provenance"]["parameters"]["training"])
+    """Whether the λ in use is the chosen one, whether networks broke down, then the weights of other trainings."""
+    (chosen,), (used,) = select(record, quantity="chosen λ", of=None), select(record, quantity="used λ", of=None)
+    means = select(record, quantity="mean accuracy", of=None)
+    training = title(record["provenance"]["parameters"]["training"])
     statement = f"The λ in use for {training} is the one that validation data choose."
     there, before = ([row for row in means if weight(row) == lam["value"]] for lam in (chosen, used))
     pairs = [(row, other) for row in there for other in same_attack(before, row)]
@@ -45,12 +47,18 @@ def box(record: dict) -> Iterable[Line]:
     elif not same:
         numbers += f", that in use {used['value']:g}"
         numbers += f"; chosen minus in use: {', '.join(changes)}" if changes else ""
-    yield Line(same, statement, f"{numbers}.")
+    yield Line(same, statement, f"{numbers}.", of_networks=False)
     counts = broken(means, select(record, quantity="accuracy"))
     down = [f"{lam:g} ({count} of {networks})" for lam, (count, networks) in counts.items() if count]
     lost = "clean accuracy below half of the vanilla mean"
     at = f"λ = {', '.join(down)}" if down else "none"
     yield Line(not down, "No network broke down.", f"With {lost}: {at}.")
+    for choice in (row for row in select(record, quantity="chosen λ") if "of" in row):
+        (in_use,) = select(record, quantity="used λ", of=choice["of"])
+        statement = f"The weight in use for {title(choice['of'])} is the one that validation data choose."
+        agree = None if in_use["value"] is None else choice["value"] == in_use["value"]
+        numbers = f"Chosen {choice['value']:g}, in use {in_use['value'] or math.nan:g}"
+        yield Line(agree, statement, f"{numbers}{one_network([choice])}.")
 
 
 def figure(record: dict) -> Figure:
@@ -58,21 +66,29 @@ def figure(record: dict) -> Figure:
     fig, (left, right) = plt.subplots(1, 2, figsize=(10.4, 4.2), width_ratios=(5, 4), layout="constrained")
     left.set_title("Accuracy against λ")
     right.set_title("Robust against clean accuracy; numbers are λ")
-    (chosen,), (used,) = select(record, quantity="chosen λ"), select(record, quantity="used λ")
+    (chosen,), (used,) = select(record, quantity="chosen λ", of=None), select(record, quantity="used λ", of=None)
     marks = {used["value"]: USED, chosen["value"]: CHOSEN}  # where they agree, "chosen"
     training = record["provenance"]["parameters"]["training"]
-    means, networks = select(record, quantity="mean accuracy"), select(record, quantity="accuracy")
+    means, networks = select(record, quantity="mean accuracy", of=None), select(record, quantity="accuracy")
     curves = by_weight(means)
     sweep_panel(curves, networks, marks, training, left)
     down = [lam for lam, (count, _) in broken(means, networks).items() if count]
-    trade_off_panel(curves[0], curves[1], down, marks, training, right)
+    trade_off_panel(curves[0], curves[-1], down, marks, training, right)
     return fig
 
 
 def table(record: dict) -> list[DataFrame]:
-    """A line for each λ: mean accuracy, clean and attacked."""
+    """A line for each λ: mean accuracy, clean and attacked; then so for the weights of the other trainings."""
     means = select(record, quantity="mean accuracy")
-    return [pivot(means, lambda r: {"λ": f"{weight(r):g}" if weight(r) else "0 (vanilla)"}, attack_at, percent)]
+    own, others = where(means, of=None), [row for row in means if "of" in row]
+    tables = [pivot(own, lambda r: {"λ": f"{weight(r):g}" if weight(r) else "0 (vanilla)"}, attack_at, percent)]
+    if others:
+        tables.append(pivot(others, lambda r: {"training": title(r["of"]), "weight": _weight(r)}, attack_at, percent))
+    return tables
+
+
+def _weight(row: dict) -> str:
+    return f"{row['weight']:g}" if row["weight"] else f"0 ({title(row['training'])})"
 
 
 def weight(row: dict) -> float:

@@ -62,7 +62,7 @@ def headline(record: dict) -> str:
     change = f"{part}, {whole(widest)} points in the worst case{one_network(single)}"
     if decided:
         return f"What matters most in SR's penalty: {change}"
-    return f"No single change of SR's penalty matters clearly; the largest: {change}"
+    return f"No single change of SR's penalty matters clearly, the largest is {change}"
 
 
 def box(record: dict) -> Iterator[Line]:

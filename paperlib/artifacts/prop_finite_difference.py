@@ -83,6 +83,7 @@ def box(record: dict) -> Iterable[Line]:
             costs[figures.QUICK] < costs[figures.EXACT],
             f"The quotient costs less {resource} than double back-propagation.",
             f"{costs[figures.QUICK]:.1f} times that of a step without penalty, against {costs[figures.EXACT]:.1f}.",
+            of_networks=False,
         )
 
 

@@ -29,6 +29,7 @@ class Line(NamedTuple):
     holds: bool | None
     statement: str
     numbers: str
+    of_networks: bool = True  # False: mathematics, a cost or a setting, on which another training has no influence
 
 
 # ---- rows --------------------------------------------------------------------------------------------------------
@@ -73,13 +74,17 @@ def differences(record: dict, **wanted) -> list[dict]:
 
 
 def clear(row: dict) -> int:
-    """The side of 0 on which the whole interval lies, 1 or -1; 0 where it holds 0 or is over samples alone.
-
-    Over samples alone it says nothing of other networks that are trained alike, so it decides nothing about a training.
-    """
-    if row["low"] is None or row["low"] <= 0 <= row["high"] or row["over"] == labels.SAMPLES:
-        return 0
+    """The side of 0 on which the whole interval lies, 1 or -1; 0 where it holds 0 or decides nothing."""
+    if of_one_network(row):
+        return 0  # an interval over the images of one network says nothing of another training
+    if row["low"] is None or row["low"] == row["high"] or row["low"] <= 0 <= row["high"]:
+        return 0  # in an interval without width the seeds agree by chance: the mean is not known exactly
     return 1 if row["low"] > 0 else -1
+
+
+def of_one_network(row: dict) -> bool:
+    """Whether a row rests on one network of each training: its interval is over samples, or it has one seed."""
+    return row["over"] == labels.SAMPLES or len(set(row["seeds"])) < 2
 
 
 def all_above(rows: Iterable[dict]) -> bool | None:

@@ -2,13 +2,23 @@
 
 import csv
 import os
+import re
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import wraps
 from html import escape
 
 from markdown_it import MarkdownIt
 
-from paperlib import artifacts, errors, files, paths, records
-from paperlib.artifacts import claims, comparison, contents
+from paperlib import artifacts, errors, files, paths, records, words
+from paperlib.artifacts import claims, comparison, consistency, contents, quotes, summary
+from paperlib.artifacts.reading import percent, select
+from paperlib.profiles import reading as profiles
 
+AGREE = (
+    "They do: no accuracy of the same networks within the same radius lies below the worst case by more than chance "
+    "explains, and no quantity has two values."
+)
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{title}</title>
@@ -36,24 +46,65 @@ def write(profile: str, title: str) -> list[str]:
     opening = _opening(profile)  # first, because it learns words of committed records
     for artifact in reading_order():
         try:
-            found[artifact] = records.load(folder / f"{artifact}.json")
+            record = records.load(folder / f"{artifact}.json")
+            sections.append(_section(record, profile))
+            found[artifact] = record
         except errors.Refused as problem:
             gaps.append(artifact)
             sections.append(gap(artifact, profile, str(problem)))
-        else:
-            sections.append(_section(found[artifact], profile))
+        except Exception as problem:  # a record may follow the schema and lack what its artifact shows
+            gaps.append(artifact)
+            sections.append(gap(artifact, profile, f"Its record cannot be shown ({_named(problem)})."))
     begin = f"# What was measured: profile `{profile}`\n\n{opening}"
     begin += f"{title}. Every number below is rendered from the records in this folder."
-    text = "\n\n".join([begin, "## The claims", ledger(found), *sections, "## Published by others", published()])
+    text = "\n\n".join([begin, *front(found, profile), *sections, "## Published by others", published(found, profile)])
     files.write_atomically(folder / "REPORT.md", (text + "\n").encode())
     page = PAGE.format(title=f"Companion report, profile {profile}", body=_html(text))
     files.write_atomically(folder / "REPORT.html", page.encode())
     return gaps
 
 
+def _named(problem: Exception) -> str:
+    """An exception in one line: "KeyError: 'title'"."""
+    return " ".join(f"{type(problem).__name__}: {problem}".split())
+
+
+def _or_gap(part: Callable[..., str]) -> Callable[..., str]:
+    """Decorator of a function that returns a part of the report: where it fails, a marked gap takes its place."""
+
+    @wraps(part)
+    def made(*given) -> str:
+        try:
+            return part(*given)
+        except Exception as problem:  # whatever the records and files hold, the rest of the report is written
+            return f"**Gap.** This part cannot be shown ({_named(problem)}).\n\n"
+
+    return made
+
+
+def front(found: Mapping[str, dict], profile: str) -> list[str]:
+    """The sections before the artifacts, headings and texts; `found` maps artifacts to the records of `profile`."""
+    blocks = ["## The claims", ledger(found)]
+    if profile in summary.PROFILES:
+        blocks += ["## Side by side", _or_gap(summary.side_by_side)()]
+    blocks += ["## Which number to quote", _quotes(found)]
+    return [*blocks, "## Do the records agree?", _disagreements(found)]
+
+
+@_or_gap
+def _quotes(found: Mapping[str, dict]) -> str:
+    return quotes.table(found, consistency.rows_in_doubt(found))
+
+
+@_or_gap
+def _disagreements(found: Mapping[str, dict]) -> str:
+    problems = [f"* {problem}" for problem in consistency.disagreements(found)]
+    return "\n".join(problems) if problems else AGREE
+
+
 def _html(text: str) -> str:
     """The report as HTML: an anchor at each section, and before the first one a list that links to all of them."""
-    markdown, entries, contents_at = MarkdownIt("commonmark").enable("table"), [], None
+    markdown, entries, contents_at = MarkdownIt("commonmark", {"html": False}).enable("table"), [], None
     tokens = markdown.parse(text)
     for i, token in enumerate(tokens):
         if token.type == "heading_open" and token.tag == "h2":
@@ -69,6 +120,7 @@ def _html(text: str) -> str:
     return f'{parts[0]}<nav aria-label="Contents"><ul>\n{listed}\n</ul></nav>\n{parts[1]}'
 
 
+@_or_gap
 def _opening(profile: str) -> str:
     """How this run compares with the committed one, or nothing without one; free of whatever differs between machines.
 
@@ -81,17 +133,29 @@ def _opening(profile: str) -> str:
     return f"Beside the committed run: {compared.first_line()}{hint}\n\n"
 
 
+def found_in(profile: str) -> dict[str, dict]:
+    """Artifact → record of a profile, in reading order, without those that are missing or damaged."""
+    found = {}
+    for artifact in reading_order():
+        with suppress(errors.Refused):
+            found[artifact] = records.load(paths.RESULTS / profile / f"{artifact}.json")
+    return found
+
+
 def reading_order() -> list[str]:
     """Every artifact that has a notebook, in the order of `contents`."""
     return contents.order(name for name in paths.notebooks() if artifacts.source(name))
 
 
-def ledger(artifact_records: dict[str, dict]) -> str:
-    """The verdicts on all claims as a Markdown table; `artifact_records` maps artifacts to records."""
-    lines = ["| claim | what it says | verdict | what was measured |", "|---|---|---|---|"]
-    for claim, verdict, reason in claims.verdicts(artifact_records):
-        lines.append(f"| {claim.id} | {claim.statement} | **{verdict}** | {reason} |")
-    return "\n".join(lines)
+@_or_gap
+def ledger(found: Mapping[str, dict]) -> str:
+    """The verdicts on all claims as a Markdown table, and what is adjusted; `found` maps artifacts to records."""
+    verdicts = claims.verdicts(found)
+    lines = ["| claim | what it says | verdict | after Holm | what was measured |", "|---|---|---|---|---|"]
+    for one in verdicts:
+        after = "–" if one.holm is None else f"{one.adjusted}, p = {one.holm:.2g}"
+        lines.append(f"| {one.claim.id} | {one.claim.statement} | **{one.verdict}** | {after} | {one.reason} |")
+    return "\n".join(lines) + f"\n\n{claims.multiplicity(verdicts)}"
 
 
 def gap(artifact: str, profile: str, reason: str) -> str:
@@ -139,12 +203,44 @@ def _provenance(record: dict) -> str:
     ).format(**provenance(record))
 
 
-def published() -> str:
-    """A table of numbers from other papers, on other networks and data, each with its source."""
-    lines = ["Not measured here, and on other networks and data than the tables above; each with its source.", ""]
-    lines += ["| data | network | training | attack | ε | value, % | source |", "|---|---|---|---|---|---|---|"]
+@_or_gap
+def published(found: Mapping[str, dict], profile: str) -> str:
+    """A table of numbers from other papers, each with its source, and whether one of `profile` compares with it."""
+    lines = [
+        "Numbers of the paper's method that other papers report; no other number with a source that can be opened is "
+        "known here. The last column says which of ours is comparable, or what parts the two.",
+        "",
+        "| data | network | training | attack | ε | value, % | source | ours |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     with (paths.PUBLISHED / "numbers.csv").open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
-            cells = (row[name] for name in ("data", "network", "training", "attack", "eps", "value", "source"))
-            lines.append(f"| {' | '.join(cells)} |")
+            cells = [row[name] for name in ("data", "network", "training", "attack", "eps", "value", "source")]
+            lines.append(f"| {' | '.join([*cells, _comparable(row, found.get(row['artifact']), profile)])} |")
     return "\n".join(lines)
+
+
+def _comparable(row: dict, record: dict | None, profile: str) -> str:
+    """Our number beside a published one where data, network, attack and radius are the same; else what differs."""
+    if record is None:
+        return "not measured"
+    title, network = record["provenance"]["data"]["title"], network_of(profile)
+    reasons = [] if re.search(rf"{row['data']}\b", title) else [f"data: {title}"]
+    reasons += [] if network.startswith(row["network"]) else [f"network: {network or 'not known'}"]
+    means = select(record, quantity="mean accuracy", budget=None)
+    own = [mean for mean in means if words.title(mean["training"]) == row["training"]]
+    radius = row["eps"].removesuffix("/255")
+    there = [mean for mean in own if words.attack(mean) == row["attack"] and f"{mean['eps_255']:g}" == radius]
+    if not radius:
+        reasons.append("its radius is not reported")
+    elif not there:
+        reasons.append(f"attack: no {row['attack']} at {row['eps']} on {row['training']}")
+    return f"not comparable ({'; '.join(reasons)})" if reasons else f"comparable: {percent(there[0])}"
+
+
+def network_of(profile: str) -> str:
+    """The network of a profile as the published table names it: "VGG-11, T = 8"; empty where none is given."""
+    content = profiles.content_of(profile)
+    given = content.get("network", {}) if isinstance(content, dict) else {}
+    name = {"vgg11": "VGG-11", "wrn16": "WRN-16"}.get(given.get("name"), given.get("name"))
+    return f"{name}, T = {given.get('T')}" if name else ""

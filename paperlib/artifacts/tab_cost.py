@@ -90,7 +90,8 @@ def box(record: dict) -> Iterable[Line]:
             dearer = any(bound(sr, "low") > bound(rival, "high") for rival in rivals)
             statement = f"A step of SR takes {less} than one of double back-propagation."
             numbers = ", ".join(map(times, (sr, *rivals)))
-            yield Line(True if cheaper else False if dearer else None, statement, f"{numbers} a vanilla step")
+            holds = True if cheaper else False if dearer else None
+            yield Line(holds, statement, f"{numbers} a vanilla step", of_networks=False)
 
 
 def relative(record: dict, what: str) -> list[dict]:

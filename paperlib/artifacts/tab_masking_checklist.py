@@ -74,6 +74,12 @@ CHECKS = (
         "random search - PGD",
     ),
     Check(
+        "strongest",
+        "No attack here beats the strongest one",
+        "another attack beats the strongest one",
+        "any - worst of all",
+    ),
+    Check(
         "unbounded",
         "Without a bound hardly an image survives",
         "images survive without a bound",
@@ -138,7 +144,9 @@ def number(row: dict) -> str:
 
 
 def place(row: dict) -> str:
-    """What tells a row of a check from its others: "from 8 to 16/255", "c = 100"; empty where there are no others."""
+    """What tells a row of a check from its others: "from 8 to 16/255", "c = 100", "FGSM"; else empty."""
+    if row["check"] == "strongest":
+        return attack(row)
     if "from_255" in row:
         return f"from {row['from_255']:g} to {row['eps_255']:g}/255"
     return f"c = {row['scale']:g}" if "scale" in row else ""

@@ -16,7 +16,7 @@ table = by_attack
 
 def headline(record: dict) -> str:
     """The accuracy of SR and of vanilla training under the whole protocol at the largest radius."""
-    rows = under(select(record, quantity="mean accuracy"), labels.WORST)
+    rows = under(select(record, quantity="mean accuracy"), labels.PROTOCOL)
     rows = [row for name in ("sr", "vanilla") for row in where(rows, training=name)]
     if not rows:
         return "No network of SR or vanilla training was attacked"
@@ -44,7 +44,7 @@ def bars(rows: list[dict], names: list[str], ax: Axes) -> Axes:
     """Bars at one radius for each attack by four backward rules (pale: by the network's own), and the worst of all."""
     width = 0.8 / len(names)
     for i, training in enumerate(names):
-        four, worst = under_four(where(rows, training=training)), under(rows, labels.WORST, training=training)
+        four, worst = under_four(where(rows, training=training)), under(rows, labels.PROTOCOL, training=training)
         pairs = [(by_own_rule(rows, row), row) for row in four] + [(row, row) for row in worst]
         for x, (alone, strongest) in enumerate(pairs):
             place, height = x + (i - (len(names) - 1) / 2) * width, 100 * strongest["value"]

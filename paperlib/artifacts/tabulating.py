@@ -76,8 +76,8 @@ def by_attack(record: dict) -> list[pd.DataFrame]:
     ]
 
 
-def with_passes(record: dict) -> pd.DataFrame:
-    """A line for each attack: the mean accuracy of each training and the passes that the attack cost."""
+def with_passes(record: dict, head: Words = attack) -> pd.DataFrame:
+    """A line for each attack, named by `head`: each training's mean accuracy and the passes that the attack cost."""
     passes = select(record, quantity="mean passes")
 
     def cell(row: dict) -> str:
@@ -85,7 +85,7 @@ def with_passes(record: dict) -> pd.DataFrame:
         count = f"{cost['value']:.0f}"
         return f"{percent(row)}, {count} {'pass' if count == '1' else 'passes'}"
 
-    return pivot(select(record, quantity="mean accuracy"), lambda r: {"": attack(r)}, training, cell)
+    return pivot(select(record, quantity="mean accuracy"), lambda r: {"": head(r)}, training, cell)
 
 
 def contrasted(record: dict) -> list[pd.DataFrame]:

@@ -18,7 +18,17 @@ from torch import Tensor
 
 from paperlib import errors
 from paperlib.attacks.attack import register
-from paperlib.attacks.core import Ball, Bounds, another, over, over_mean, per_sample, queried, uniform_noise
+from paperlib.attacks.core import (
+    Ball,
+    Bounds,
+    Queried,
+    another,
+    over,
+    over_mean,
+    per_sample,
+    queried,
+    uniform_noise,
+)
 from paperlib.theory.gradients import Network, cross_entropy, margin
 
 
@@ -65,6 +75,28 @@ def apgd(
     errors.count("steps", steps)
     errors.count("restarts", restarts)
     errors.one_of("loss", loss, LOSSES)
+    rows = network.correct(images).nonzero().squeeze(1)
+    x, _ = ascended(network, ball, rows, steps=steps, loss=loss, restarts=restarts, eot=eot, seed=seed, index=index)
+    return x
+
+
+def ascended(
+    network: Queried,
+    ball: Ball,
+    rows: Tensor,
+    *,
+    steps: int,
+    loss: str,
+    restarts: int = 1,
+    eot: int = 1,
+    seed: int = 0,
+    index: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The results of `apgd` on the samples `rows` (n,), and those of `rows` that it did not break.
+
+    The results are (B, ...), unchanged images for samples that are not in `rows`.  Arguments are those of `apgd`.
+    """
+    images, labels = ball.images, network.labels
 
     def evaluate(x: Tensor, rows: Tensor, *, last: bool) -> tuple[Tensor, Tensor, Tensor]:
         """The loss (n,), its gradient (n, ...), zeros after the last step, and which samples are misclassified (n,)."""
@@ -75,12 +107,11 @@ def apgd(
         return LOSSES[loss](logits, labels[rows]).to(x), gradient, logits.argmax(1) != labels[rows]
 
     x, highest = images.clone(), images.new_full((len(images),), -math.inf)
-    rows = network.correct(images).nonzero().squeeze(1)
     reviews = {0, *checkpoints(steps)}
     for restart in range(restarts):
         if not len(rows):
             break
-        climb = _Climb(rows, ball.start(another(seed, restart), index)[rows], 2 * eps)
+        climb = _Climb(rows, ball.start(another(seed, restart), index)[rows], 2 * ball.eps)
         for k in range(steps + 1):
             value, gradient, broken = evaluate(climb.x, climb.rows, last=k == steps)
             climb.record(value, gradient)
@@ -94,7 +125,7 @@ def apgd(
         rows = climb.rows
         better = climb.highest > highest[rows]
         x[rows[better]], highest[rows[better]] = climb.best[better], climb.highest[better]
-    return x
+    return x, rows
 
 
 @register("sa_pgd", title="SA-PGD", gradients=lambda options: options["steps"] * options["eot"])

@@ -10,17 +10,17 @@ import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, wraps
 
 import torch
 from torch import Tensor, nn
 
 from paperlib import errors, words
-from paperlib.attacks.core import Queried, whole
+from paperlib.attacks.core import Queried, admitted, whole
 from paperlib.networks import rules
 
 # Parameters of an attack function that are not options: the caller sets them, or no parameter file can hold them.
-CONTEXT = {"network", "images", "labels", "eps", "bounds", "seed", "index", "batch_size", "ascend", "start"}
+CONTEXT = {"network", "images", "labels", "eps", "bounds", "seed", "index", "batch_size", "ascend"}
 TITLED = ("loss", "steps", "queries", "draws")  # options that a title shows
 UNUSUAL = {"restarts": 1, "eot": 1, "norm": "linf"}  # options that a title shows unless they have these values
 NORMS = ("linf", "l2", "l0", "moves")
@@ -74,11 +74,19 @@ def register(
     says that the attack only draws at random.  `gradients` and `queries` give the cost of a sample from the options; an
     attack that declares neither, and is not noise, has its passes counted on a small network.  `standard` gives the
     options for (eps, steps, queries); without it the options named "steps" and "queries" get these numbers.
-    Refuses a name that another function has.
+    Whoever calls the function passes the door of all attacks first (`core.admitted`), which refuses what none of them
+    could attack.  Refuses a name that another function has.
     """
     errors.one_of("norm", norm, NORMS)
 
-    def remember(function: Callable) -> Callable:
+    def remember(attack: Callable) -> Callable:
+        @wraps(attack)
+        def function(network: Callable | None, images: Tensor, labels: Tensor | None, **options) -> Tensor:
+            if "bounds" in options and not isinstance(network, Queried):  # whoever counts its passes has looked at it
+                images, whole_numbers = admitted(network, images, None if noise else labels, options["bounds"])
+                labels = labels if noise else whole_numbers
+            return attack(network, images, labels, **options)
+
         errors.registered_once("attack", name, getattr(ATTACKS.get(name), "function", None), function)
         ATTACKS[name] = Declared(name, function, title or name, norm, noise, gradients, queries, standard)
         words.learn({"attacks": {name: title or name}})

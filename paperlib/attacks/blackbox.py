@@ -8,7 +8,7 @@ samples.  Arguments that cannot be used are refused (`errors.Refused`).
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from paperlib.attacks.core import Ball, Bounds, Queried, another, queried, sign_
 from paperlib.theory.gradients import Network, margin
 
 LAWS = {"uniform": uniform_noise, "sign": sign_noise}
+REDRAWS = 10  # of a window that changes nothing: all idle once in 2,000 queries where each is with probability 1/2
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of 10,000 queries: when Square halves its share p
 
 
@@ -33,38 +34,77 @@ def square(
     bounds: Bounds,
     queries: int = 5000,
     p_init: float = 0.8,
-    start: Tensor | None = None,
     seed: int = 0,
     index: Tensor | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
     """Random search that sets square windows to corners of the l∞ ball (Andriushchenko et al., arXiv 1912.00049).
 
-    The first query is `start` (B, C, H, W) or, by default, vertical stripes: ±ε for each column and channel.  Every
-    further query sets a random window of the best image so far to ±ε for each channel, and is kept if the margin falls.
-    The window covers a share `p_init` of the image at first and shrinks as `window_side` says.  A sample stops at its
-    first misclassified query.  A sample whose image is misclassified is returned unchanged; the forward pass that finds
-    this out is not among the `queries`.  In event frames (B, T, C, H, W) each channel of each frame is a channel.
+    The first query is vertical stripes: ±ε for each column and channel.  Every further query sets a random window of
+    the best image so far to ±ε for each channel, and is kept if the margin falls.  The window covers a share `p_init`
+    of the image at first and shrinks as `window_side` says.  A window that changes nothing is drawn again, at most
+    `REDRAWS` times; after that the query is spent on it.
+
+    A sample stops at its first misclassified query.  A sample whose image is misclassified is returned unchanged; the
+    forward pass that finds this out is not among the `queries`.  In event frames (B, T, C, H, W) each channel of each
+    frame is a channel.
     """
     ball = Ball(images, eps, bounds)
     network = queried(network, images, labels, batch_size)
+    check_square(queries, p_init)
+    rows = network.correct(images).nonzero().squeeze(1)
+    return searched(network, ball, rows, queries=queries, p_init=p_init, seed=seed, index=index)
+
+
+def check_square(queries: int, p_init: float) -> None:
+    """Refuses options that Square cannot use."""
     errors.count("queries", queries)
     errors.number("p_init", p_init, above=0)
     errors.unit("p_init", p_init)
+
+
+def searched(
+    network: Queried,
+    ball: Ball,
+    rows: Tensor,
+    *,
+    queries: int,
+    p_init: float,
+    starts: Sequence[Tensor] = (),
+    seed: int = 0,
+    index: Tensor | None = None,
+) -> Tensor:
+    """The results of `square` on the samples `rows` (n,), (B, ...); other samples are unchanged.
+
+    The first queries are `starts`, images (B, ...) within the ball, in place of the stripes; the search goes on from
+    the one of the lowest margin.  Other arguments are those of `square`.
+    """
+    images, eps = ball.images, ball.eps
     *channels, height, width = images.shape[1:]
     streams = [np.random.default_rng((seed, i)) for i in _numbers(images, index).tolist()]  # one a sample
 
-    def propose(query: int, x: Tensor, rows: Tensor) -> Tensor:
-        chosen = [streams[row] for row in rows.tolist()]
-        if query == 0 and start is not None:
-            return start[rows]
-        if query == 0:
-            return images[rows] + eps * _signs(chosen, *channels, 1, width).to(images)
-        side = window_side(query, queries, p_init, height, width)
-        window = _windows(chosen, side, height, width).view(-1, *[1] * len(channels), height, width).to(x.device)
-        return torch.where(window, images[rows] + eps * _signs(chosen, *channels, 1, 1).to(images), x)
+    def windowed(x: Tensor, rows: Tensor, side: int) -> Tensor:
+        """`x` (n, ...) with a random window at a corner of the ball."""
+        drawn = _uniform([streams[row] for row in rows.tolist()], 2 + math.prod(channels))
+        window = _windows(drawn[:, :2], side, height, width).view(-1, *[1] * len(channels), height, width).to(x.device)
+        signs = _signs(drawn[:, 2:]).view(-1, *channels, 1, 1).to(images)
+        return ball.project(torch.where(window, images[rows] + eps * signs, x), rows)
 
-    rows = network.correct(images).nonzero().squeeze(1)
+    def propose(query: int, x: Tensor, rows: Tensor) -> Tensor:
+        if query < len(starts):
+            return starts[query][rows]
+        if query == 0:
+            drawn = _uniform([streams[row] for row in rows.tolist()], *channels, 1, width)
+            return ball.project(images[rows] + eps * _signs(drawn).to(images), rows)
+        side = window_side(query, queries, p_init, height, width)
+        proposal = windowed(x, rows, side)
+        for _ in range(REDRAWS):
+            idle = (proposal == x).flatten(1).all(1).nonzero().squeeze(1)
+            if not len(idle):
+                break
+            proposal[idle] = windowed(x[idle], rows[idle], side)
+        return proposal
+
     return _search(network, ball, propose, queries, rows)
 
 
@@ -100,7 +140,7 @@ def random_search(
     numbers = _numbers(images, index)
 
     def propose(draw: int, x: Tensor, rows: Tensor) -> Tensor:
-        return images[rows] + eps * LAWS[law](images[rows], another(seed, draw), numbers[rows])
+        return ball.project(images[rows] + eps * LAWS[law](images[rows], another(seed, draw), numbers[rows]), rows)
 
     everyone = torch.arange(len(images), device=images.device)
     return _search(queried(network, images, labels, batch_size), ball, propose, draws, everyone)
@@ -127,8 +167,8 @@ def _search(
 ) -> Tensor:
     """The best of up to `tries` proposals for each of the samples `rows`; a sample stops once it is misclassified.
 
-    `propose(k, x, rows)` maps `x`, the best images so far of `rows`, to new ones, which are then projected onto the
-    ball.  The first proposal is kept whatever its margin, a later one if the margin falls or the sample breaks.
+    `propose(k, x, rows)` maps `x`, the best images so far of `rows`, to new ones within the ball.  The first
+    proposal is kept whatever its margin, a later one if the margin falls or the sample breaks.
     Returns all images, (B, ...); those of samples not in `rows` are unchanged.
     """
     x = ball.images.clone()
@@ -136,7 +176,7 @@ def _search(
     for k in range(tries):
         if not len(rows):
             break
-        proposal = ball.project(propose(k, x[rows], rows), rows)
+        proposal = propose(k, x[rows], rows)
         logits, labels = network.logits(proposal, rows), network.labels[rows]
         margins, broken = margin(logits, labels).to(x), logits.argmax(1) != labels
         better = (margins < lowest[rows]) | broken  # a tie of two logits may change the argmax but not the margin
@@ -155,14 +195,14 @@ def _uniform(streams: list[np.random.Generator], *shape: int) -> np.ndarray:
     return np.stack([stream.random(shape) for stream in streams])
 
 
-def _signs(streams: list[np.random.Generator], *shape: int) -> Tensor:
-    """-1 or 1 with probability 1/2 each, the next draws of every stream, (n, *shape)."""
-    return torch.from_numpy(np.where(_uniform(streams, *shape) < 0.5, -1.0, 1.0))
+def _signs(drawn: np.ndarray) -> Tensor:
+    """-1 or 1 for each of `drawn`, which are below 1/2 or not."""
+    return torch.from_numpy(np.where(drawn < 0.5, -1.0, 1.0))
 
 
-def _windows(streams: list[np.random.Generator], side: int, height: int, width: int) -> Tensor:
-    """A square at a random place within the image, for every stream: (n, H, W) bool, True inside."""
-    top, left = np.split(_uniform(streams, 2), 2, axis=1)
+def _windows(drawn: np.ndarray, side: int, height: int, width: int) -> Tensor:
+    """For each of `drawn` (n, 2), in [0, 1), the square within the image that it selects: (n, H, W) bool."""
+    top, left = np.split(drawn, 2, axis=1)
     rows, columns = (_spans(start, side, length) for start, length in ((top, height), (left, width)))
     return torch.from_numpy(rows[:, :, None] & columns[:, None, :])
 

@@ -5,13 +5,16 @@ from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from paperlib import errors
 from paperlib.theory import gradients
 from paperlib.theory.gradients import Loss, Network, cross_entropy, in_batches, loss_gradient
 
 Bounds = tuple[float, float]
+MOVING = (_BatchNorm, _DropoutNd)  # modules that a pass in training mode changes, or that draw in it
 
 
 class Ball:
@@ -114,6 +117,7 @@ class Queried:
         self.shown = images.clone()  # what a coupled network was shown last
         self.forward, self.backward = torch.zeros(len(images)), torch.zeros(len(images))  # passes of each sample
         self.vanished = torch.zeros(len(images))  # gradients of each sample that were exactly 0
+        self.is_usable = False  # whether the first logits have been looked at
 
     @property
     def coupled(self) -> bool:
@@ -124,7 +128,7 @@ class Queried:
         """Logits (n, K) of `x` (n, ...) in place of the samples `rows`, without a graph."""
         batch, _, batch_size, chosen = self._batch(x, rows)
         _count(self.forward, rows, 1)
-        return in_batches(self.network, batch, batch_size)[chosen]
+        return self._usable(in_batches(self.network, batch, batch_size))[chosen]
 
     def correct(self, x: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
         """Whether each of `x` (n, ...) is classified correctly, (n,) bool."""
@@ -140,7 +144,11 @@ class Queried:
         """
         errors.count("eot", eot)
         batch, labels, batch_size, chosen = self._batch(x, rows)
-        logits, gradient = loss_gradient(self.network, batch, labels, batch_size, loss)
+
+        def first(z: Tensor, y: Tensor) -> Tensor:
+            return loss(self._usable(z), y)
+
+        logits, gradient = loss_gradient(self.network, batch, labels, batch_size, first)
         with self._frozen():
             for draw in range(2, eot + 1):  # a running mean: equal draws leave it unchanged, to the bit
                 z, g = loss_gradient(self.network, batch, labels, batch_size, loss)
@@ -151,6 +159,13 @@ class Queried:
         _count(self.vanished, rows, eot * (gradient == 0).flatten(1).all(1).cpu())
         return logits, gradient
 
+    def _usable(self, logits: Tensor) -> Tensor:
+        """`logits` (n, K); the first ones are looked at (see `refuse_unusable`)."""
+        if not self.is_usable:
+            refuse_unusable(logits.detach(), self.labels)
+            self.is_usable = True
+        return logits
+
     def _frozen(self) -> AbstractContextManager:
         """A context in which a backward rule with memory does not update it, so that it updates once a step."""
         return self.network.frozen() if hasattr(self.network, "frozen") else nullcontext()
@@ -160,7 +175,7 @@ class Queried:
 
         Which samples `images` stand for is unknown, so the passes are shared evenly among all samples.
         """
-        logits = self.network(images)
+        logits = self._usable(self.network(images))
         share = len(images) / len(self.forward)
         self.forward += share
         if logits.requires_grad:
@@ -181,6 +196,55 @@ class Queried:
 
 def _count(passes: Tensor, rows: Tensor | slice, more: Tensor | float) -> None:
     passes[rows.cpu() if isinstance(rows, Tensor) else rows] += more
+
+
+def admitted(
+    network: Network | None, images: Tensor, labels: Tensor | None, bounds: Bounds
+) -> tuple[Tensor, Tensor | None]:
+    """Images (B, ...) and labels (B,) as attacks need them: contiguous, outside any graph, labels as int64.
+
+    This is the one door of all attacks (see `attack.register`).  Refuses an empty batch, images that are not of
+    floating point or not within `bounds` (NaN never is), bounds in the wrong order, labels that are no whole numbers
+    from 0, and a network with a BatchNorm or a dropout in training mode, which each pass would change.  `network` and
+    `labels` may be None where an attack only draws at random.  Labels beyond the classes, and logits that are NaN, are
+    refused by `Queried` at the first pass.
+    """
+    if not isinstance(images, Tensor) or not images.is_floating_point() or images.dim() < 2 or not len(images):
+        needed = "a tensor of one or more floating-point images (B, ...)"
+        raise errors.Refused(f"images is {shown(images)}; it must be {needed}.")
+    if not bounds[0] < bounds[1]:
+        raise errors.Refused(f"bounds is {tuple(bounds)}; the lower one must lie below the upper one.")
+    outside = images[~((images >= bounds[0]) & (images <= bounds[1]))]
+    if len(outside):
+        rule = f"every pixel must lie from {bounds[0]} to {bounds[1]}, the bounds"
+        raise errors.Refused(f"A pixel is {outside[0].item()}; {rule}.")
+    if labels is not None:
+        whole_numbers = isinstance(labels, Tensor) and not (labels.is_floating_point() or labels.is_complex())
+        if not whole_numbers or labels.shape != (len(images),):
+            raise errors.Refused(f"labels is {shown(labels)}; it must be a tensor of {len(images)} whole numbers.")
+        if (labels < 0).any():
+            raise errors.Refused(f"A label is {labels.min().item()}; labels count classes from 0.")
+        labels = labels.long()
+    for name, module in network.named_modules() if isinstance(network, nn.Module) else ():
+        if module.training and isinstance(module, MOVING):
+            part = f"its {type(module).__name__} {name!r} changes with each pass"
+            raise errors.Refused(f"The network is in training mode, in which {part}; call network.eval() first.")
+    return images.detach().contiguous(), labels
+
+
+def shown(value: object) -> str:
+    """A value as error messages name it: shape and type of a tensor, or the type of anything else."""
+    tensor = isinstance(value, Tensor)
+    return f"a tensor {tuple(value.shape)} of {value.dtype}" if tensor else f"a {type(value).__name__}"
+
+
+def refuse_unusable(logits: Tensor, labels: Tensor) -> None:
+    """Refuse logits (B, K) that are NaN, and labels (B,) that are not below K: no flag would mean anything."""
+    if logits.isnan().any():
+        raise errors.Refused("The network's logits are NaN; its weights are damaged, or its training diverged.")
+    if (labels >= logits.shape[1]).any():
+        classes = f"the network's {logits.shape[1]} logits fit 0 to {logits.shape[1] - 1}"
+        raise errors.Refused(f"A label is {labels.max().item()}; {classes}.")
 
 
 def queried(network: Network, images: Tensor, labels: Tensor, batch_size: int | None) -> Queried:

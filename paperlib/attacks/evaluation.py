@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from paperlib import errors
 from paperlib.attacks.attack import Attack
-from paperlib.attacks.core import Queried
+from paperlib.attacks.core import Queried, refuse_unusable
 from paperlib.attacks.ensembles import AnyAttack
 from paperlib.data import sets
 from paperlib.data.sets import Split
@@ -65,7 +65,7 @@ def flags(
     if correct is None:
         x, y = _prepared(network, samples)
         with chance(seed):
-            correct = (in_batches(network, x, batch_size).argmax(1) == y).cpu()
+            correct = _right(in_batches(network, x, batch_size), y).cpu()
     if attack is None:
         return correct
     result = judged(network, samples, attack, correct, source=source, seed=seed, batch_size=batch_size)
@@ -118,7 +118,8 @@ def attacked(
     neighbours in `samples`, all of which are attacked if one is wanted.  Draws inside a network are seeded with `seed`
     and the place of the batch's first sample.
 
-    Refuses images outside the samples' bounds, labels outside 0..K-1, and to run while a notebook is planned.
+    Refuses images outside the samples' bounds, labels outside 0..K-1, logits that are NaN, and to run while a notebook
+    is planned.
     """
     errors.refuse_while_planning("attacks")
     x, y = _prepared(network, samples)
@@ -136,7 +137,7 @@ def attacked(
         queried = Queried(maker, images, labels, batch_size)
         with chance(seed + int(rows[0])):
             perturbed = perturb(queried, images, labels, bounds=samples.bounds).detach()
-            right = in_batches(network, perturbed, None if together else batch_size).argmax(1) == labels
+            right = _right(in_batches(network, perturbed, None if together else batch_size), labels)
         strayed = _strayed(perturbed, images, attack, samples.bounds)
         yield Outcome(rows, right.cpu(), queried.forward + 1, queried.backward, queried.vanished, strayed.cpu())
 
@@ -147,6 +148,12 @@ def _prepared(network: nn.Module, samples: Split) -> tuple[Tensor, Tensor]:
     x, y, device = samples.pixels(), samples.labels, device_of(network)
     sets.check(x, y, bounds=samples.bounds, num_classes=samples.num_classes)
     return x.to(device), y.to(device)
+
+
+def _right(logits: Tensor, labels: Tensor) -> Tensor:
+    """Whether each sample is classified correctly, (B,) bool; refuses logits (B, K) that are NaN, as no class is."""
+    refuse_unusable(logits, labels)
+    return logits.argmax(1) == labels
 
 
 def _strayed(perturbed: Tensor, images: Tensor, attack: Attack, bounds: tuple[float, float]) -> Tensor:

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
+
 from paperlib import errors
 from paperlib.attacks.attack import Attack, standard
 from paperlib.attacks.ensembles import AnyAttack, Beginning, Ensemble, Source, Transfer
-from paperlib.labels import FOUR, RANDOM_FLIPS, SO_FAR, WIDTHS, WORST
+from paperlib.labels import FOUR, PROTOCOL, RANDOM_FLIPS, SO_FAR, WIDTHS, WORST
 
 RANDOM = ("uniform", "sign")  # noise in pixels or counts
 
@@ -47,7 +49,7 @@ def released(eps_255: Sequence[float], steps: Sequence[int]) -> list[AnyAttack]:
         alone = [standard("fgsm", eps), standard("rfgsm", eps), *pgd]
         ensembles = [_by_four(one) for one in alone]
         everything = [member for ensemble in reversed(ensembles) for member in ensemble.members]
-        attacks += [*alone, *ensembles, Ensemble(WORST, sorted(everything, key=lambda member: member.gradients))]
+        attacks += [*alone, *ensembles, Ensemble(PROTOCOL, sorted(everything, key=lambda member: member.gradients))]
     return attacks
 
 
@@ -69,50 +71,44 @@ def rules_at(eps_255: float, gammas: Sequence[float], *, steps: int) -> list[Any
     return [None, *plain, *others, *swept, Ensemble("pgd", swept, {"rules": WIDTHS})]
 
 
-def rungs(
-    eps_255: float, *, steps: int, gammas: Sequence[float], long_steps: int, queries: int, source: Source
-) -> list[Ensemble]:
-    """A ladder of attacks from the weakest to the strongest; each rung is the worst case of it and all rungs below.
+def rungs(eps_255: float, *, steps: int, long_steps: int, queries: int) -> list[Attack | Ensemble]:
+    """A ladder of attacks from the weakest to the strongest; the last one is `strongest`.
 
-    `steps` is the number of steps of PGD, `long_steps` that of SA-PGD and APGD.  `queries` is that of Square, which
-    starts from APGD's result.  `source` is the network on which transferred examples are made.
+    Uniform noise, FGSM and PGD stand alone.  The next is the worst case of PGD and of APGD on both losses, and the last
+    adds Square.  Noise is where PGD starts, and APGD is what Square starts from, so each of these rungs breaks all that
+    the one before it breaks; FGSM is no part of PGD.
     """
     eps = eps_255 / 255
-
-    def pgd(rule: dict) -> Attack:
-        return standard("pgd", eps, steps=steps, rule=rule)
-
-    climbed: list[Attack | Transfer] = []  # the members of all rungs so far
-    ensembles = []
-    for title, members in (
-        ("uniform noise", [standard("uniform", eps)]),
-        ("FGSM", [standard("fgsm", eps)]),
-        (pgd({}).title, [pgd({})]),
-        ("four rules", [pgd(rule) for rule in FOUR_RULES[1:]]),
-        ("widths", widths(eps_255, gammas, steps=steps)),
-        ("adaptive rules", [
-            standard("sa_pgd", eps, steps=long_steps, rule={"name": "assg"}),
-            standard("pgd", eps, steps=steps, rule={"name": "pdsg"}),
-        ]),
-        ("APGD", [Attack("apgd", eps, {"steps": long_steps, "loss": loss}) for loss in ("ce", "dlr")]),
-        ("Square", [standard("apgd_square", eps, steps=long_steps, queries=queries)]),
-        ("transfer", [Transfer(transferable(eps_255, steps=steps), source)]),
-    ):  # fmt: skip
-        climbed += members
-        ensembles.append(Ensemble(SO_FAR, tuple(climbed), {"up_to": title}))
-    first, *others, last = ensembles
-    return [replace(first, name="uniform", more={}), *others, replace(last, name=WORST, more={})]
+    noise, one_step, pgd = (standard(name, eps, steps=steps) for name in ("uniform", "fgsm", "pgd"))
+    apgd = [Attack("apgd", eps, {"steps": long_steps, "loss": loss}) for loss in ("ce", "dlr")]
+    last = strongest(eps_255, steps=steps, long_steps=long_steps, queries=queries)
+    return [noise, one_step, pgd, Ensemble(SO_FAR, (pgd, *apgd), {"up_to": "APGD"}), last]
 
 
 def strongest(eps_255: float, *, steps: int, long_steps: int, queries: int) -> Ensemble:
-    """The worst case of PGD with `steps` steps and APGD with `long_steps`, followed by Square from APGD's result.
+    """The worst case that decides: PGD with `steps` steps, then APGD-Square.
 
-    It is cheap enough for many networks.  Square finds examples where the gradients of SR mislead PGD
-    (`tab-masking-checklist`).
+    APGD-Square is APGD with `long_steps` steps on the cross-entropy and on the DLR loss, and Square with `queries`
+    queries from the better of their results.  Square finds examples where the gradients of SR mislead PGD
+    (`tab-masking-checklist`).  Other backward rules are no part of it (`tab-whitebox`, `fig-surrogate-width`).
     """
-    eps = eps_255 / 255
+    return _strongest(eps_255 / 255, steps=steps, long_steps=long_steps, queries=queries)
+
+
+def _strongest(eps: float, *, steps: int, long_steps: int, queries: int) -> Ensemble:
+    """`strongest` at a radius in the units of the samples."""
     members = (standard("pgd", eps, steps=steps), standard("apgd_square", eps, steps=long_steps, queries=queries))
     return Ensemble(WORST, members)
+
+
+def queries_spent(attack: Ensemble, passes: np.ndarray) -> np.ndarray:
+    """How many of the queries of `strongest` each sample cost, from its `passes`, (N,) as in an `Evaluation`.
+
+    0 for a sample that broke earlier.  Before Square a sample costs a forward and a backward pass for each gradient,
+    and 5 forward passes: the result of PGD, the clean image, the last iterate of each of the two runs of APGD, and the
+    result of Square.
+    """
+    return np.maximum(passes - 2 * attack.gradients - 5, 0)
 
 
 def on_events(eps_counts: Sequence[float], flips: Sequence[int], *, steps: int, flip_steps: int) -> list[Attack | None]:
@@ -157,15 +153,11 @@ def worst_on_events(
 ) -> list[Ensemble]:
     """The worst case within `eps_counts` of each count, and the worst case within `flips` changed events.
 
-    The first is that of PGD by four rules, SA-PGD by ASSG, and APGD followed by Square.  The second is that of sparse
-    flips by four rules.
+    The first is `strongest`, with its radius in counts.  The second is that of sparse flips by four rules.
     """
-    eps = float(eps_counts)
-    within = [standard("pgd", eps, steps=steps, rule=rule) for rule in FOUR_RULES]
-    within.append(standard("sa_pgd", eps, steps=long_steps, rule={"name": "assg"}))
-    within.append(standard("apgd_square", eps, steps=long_steps, queries=queries))
+    within = _strongest(float(eps_counts), steps=steps, long_steps=long_steps, queries=queries)
     changed = [standard("sparse_flips", flips, steps=flip_steps, rule=rule) for rule in FOUR_RULES]
-    return [Ensemble(WORST, within), Ensemble(WORST, changed)]
+    return [within, Ensemble(WORST, changed)]
 
 
 def transferable(eps_255: float, *, steps: int, rule: dict | None = None) -> Attack:
@@ -197,6 +189,7 @@ class Checklist(NamedTuple):
     random: Attack  # random search with a tenth of Square's queries as draws
     transfer: Transfer
     unbounded: Attack
+    strongest: Ensemble  # the worst case that no other attack may beat
     radii: tuple[Attack, ...]  # PGD from the smallest radius to the largest, `gradient` among them
 
     @property
@@ -226,6 +219,7 @@ def checklist(
         random=standard("random_search", eps, queries=max(1, queries // 10)),
         transfer=Transfer(transferable(eps_255, steps=steps), source),
         unbounded=standard("pgd", 1.0, steps=long_steps),
+        strongest=strongest(eps_255, steps=steps, long_steps=long_steps, queries=queries),
         radii=tuple(standard("pgd", e / 255, steps=steps) for e in radii),
     )
 
@@ -257,8 +251,8 @@ def of_budget(budget: str, eps: float, *, num_classes: int, has_rules: bool) -> 
     "quick": uniform noise, FGSM, PGD-20 and Square-200.
     "standard" adds sign noise, APGD-100 on both losses and PGD-20 by the three other rules of `FOUR_RULES`; Square has
     1000 queries.
-    "full" adds PGD-20 by rules of other widths, PGD-100, SA-PGD by ASSG, PGD-20 by PDSG, and Square from APGD's result;
-    Square has 5000 queries.
+    "full" adds PGD-20 by rules of other widths, PGD-100, SA-PGD by ASSG, PGD-20 by PDSG, and APGD-Square, which makes
+    the worst case at least as strong as `strongest`; Square has 5000 queries.
 
     The DLR loss needs three classes, and backward rules need a network that takes them (`has_rules`); attacks that the
     network does not allow are left out.  Refuses a budget that is not in `BUDGETS`.

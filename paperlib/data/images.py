@@ -15,7 +15,7 @@ from torch import Tensor
 from paperlib import paths
 from paperlib.data import sets
 from paperlib.data.sets import ImageSet, Outline, Source, register
-from paperlib.errors import Refused, one_of
+from paperlib.errors import Refused, home, one_of
 
 FOLDER = "folder:"  # before the path of a folder of images
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".pgm", ".ppm")
@@ -147,7 +147,7 @@ def _download(reader: type, missing: Path, remedy: str) -> None:
 
 
 def _folder(path: str) -> Source:
-    root = paths.ROOT / Path(path).expanduser()
+    root = paths.ROOT / home("The folder of images", path)
     if (root / "train").is_dir() and (root / "test").is_dir():
         train, test = _class_files(root / "train"), _class_files(root / "test")
     else:

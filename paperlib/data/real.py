@@ -69,7 +69,7 @@ def source(name: str, T: int) -> Source:
     refuses recordings that are damaged, empty or out of order, and events outside the sensor, by file and place.
     """
     kind = KINDS[name]
-    folder = Path(os.environ.get(FOLDER, paths.DATA)).expanduser()
+    folder = errors.home(FOLDER, os.environ.get(FOLDER, str(paths.DATA)))
     parts = [_on_disk(kind, folder, options) for options in kind.parts]
     if not any(map(len, parts)):
         parts = [_downloaded(kind, folder, options) for options in kind.parts]

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import numpy as np
 
-from paperlib import errors, files, paths
+from paperlib import errors, files
 
 DTYPE = np.dtype([("x", np.int16), ("y", np.int16), ("t", np.int64), ("p", bool)])  # t in microseconds; p: ON
 SLICES = ("time", "number")
@@ -59,18 +59,25 @@ def packed(counts: np.ndarray) -> np.ndarray:
 
 
 def arrays(path: Path, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The arrays in the file `path`, an .npz; a missing file is written first, from the arrays that `make` returns."""
-    if not path.exists():
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **make())
-        files.write_atomically(path, buffer.getvalue())
-    try:
-        with zipfile.ZipFile(path) as archive:  # it compares checksums only where an entry is read to its end
-            entries = {name.removesuffix(".npy"): archive.read(name) for name in archive.namelist()}
-        return {name: np.load(io.BytesIO(entry), allow_pickle=False) for name, entry in entries.items()}
-    except Exception as problem:  # on damaged bytes readers raise many types
-        damage = f"damaged ({type(problem).__name__})"
-        raise errors.Refused(f"{paths.shown(path)} is {damage}; delete it, and it is made again.") from None
+    """The arrays in the file `path`, an .npz; a missing file is written first, from the arrays that `make` returns.
+
+    A damaged file is kept as `*.damaged`, and made again.
+    """
+    if path.exists():
+        try:
+            return _read(path)
+        except Exception as problem:  # on damaged bytes readers raise many types
+            files.set_aside(path, f"is damaged ({type(problem).__name__})", "It is made again")
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **make())
+    files.write_atomically(path, buffer.getvalue())
+    return _read(path)
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    with zipfile.ZipFile(path) as archive:  # it compares checksums only where an entry is read to its end
+        entries = {name.removesuffix(".npy"): archive.read(name) for name in archive.namelist()}
+    return {name: np.load(io.BytesIO(entry), allow_pickle=False) for name, entry in entries.items()}
 
 
 def code(*modules: ModuleType) -> str:

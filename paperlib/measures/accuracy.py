@@ -1,7 +1,7 @@
 """Rows of accuracies, of their differences and gaps, of passes, of the noise's energy, and the choice of λ."""
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -11,7 +11,7 @@ import numpy as np
 from paperlib.attacks.attack import Attack
 from paperlib.attacks.ensembles import AnyAttack, labels_of, members
 from paperlib.data.sets import Split
-from paperlib.labels import CLEAN, REFERENCE
+from paperlib.labels import CLEAN, REFERENCE, WORST
 from paperlib.measures import statistics
 from paperlib.measures.doubts import doubts, union
 from paperlib.measures.rows import Flagged, by_labels, certain, mean_over_seeds, over_networks_and_samples, row
@@ -173,26 +173,69 @@ def energy_rows(samples: Split, radii: Sequence[Attack]) -> list[dict]:
     return rows
 
 
-def chosen(evaluations: Iterable[Evaluation], tolerance: float) -> float:
-    """The λ of the highest mean accuracy under attack that loses at most `tolerance` of the clean accuracy at λ = 0."""
-    clean: dict[float, float] = {}  # mean accuracies by λ
-    attacked: dict[float, float] = {}
-    for labels, group in by_labels(evaluations, lambda e: e.labels):
-        means = clean if labels["attack"] == CLEAN else attacked
-        means[labels.get("lam", 0.0)] = float(np.mean([e.flags.mean() for e in group]))
+def chosen(evaluations: Iterable[Evaluation], tolerance: float, *, baseline: str = "vanilla") -> float:
+    """The weight with which a training is most robust, of those that cost at most `tolerance` of clean accuracy.
+
+    `evaluations` are clean and under attack on validation data, of one training with several weights and of `baseline`,
+    which stands for the weight 0 and from which the cost is measured.  Of several attacks the worst case decides.
+    Accuracies are means over the networks of a weight.
+    """
+    shares: dict[str, dict[float, list[float]]] = {}  # by attack and weight, one for each network
+    for e in evaluations:
+        by_weight = shares.setdefault(labels_of(e.attack)["attack"], {})
+        by_weight.setdefault(_weight(e.experiment, baseline), []).append(share(e))
+    means = {attack: {at: np.mean(values) for at, values in own.items()} for attack, own in shares.items()}
+    clean = means.pop(CLEAN)
+    (attacked,) = [means[WORST]] if WORST in means else means.values()
     # rounded, as shares are no binary fractions
-    allowed = [lam for lam, accuracy in clean.items() if round(clean[0.0] - accuracy, 9) <= tolerance]
-    return max(allowed, key=lambda lam: attacked[lam])
+    allowed = [at for at, accuracy in clean.items() if round(clean[0.0] - accuracy, 9) <= tolerance]
+    return max(allowed, key=lambda at: attacked[at])
 
 
-def choice_rows(evaluations: Sequence[Evaluation], tolerance: float, *, used: float) -> list[dict]:
-    """The λ that validation data choose (see `chosen`), then the one that the profile uses."""
+def share(e: Evaluation) -> float:
+    """The share of samples that are still classified correctly, estimated from both phases if there are two."""
+    return statistics.crossed([e.flags], within=(0, 1), wide=None if e.wide is None else [e.wide]).value
+
+
+def choice_rows(
+    evaluations: Sequence[Evaluation], tolerance: float, *, used: float, baseline: str = "vanilla"
+) -> list[dict]:
+    """The weight that validation data choose (see `chosen`), then the one that the profile uses."""
     n, experiments = len(evaluations[0].flags), [e.experiment for e in evaluations]
-    rule = f"best under attack within {tolerance:g} of clean accuracy, on validation data"
+    rule = f"most robust within {100 * tolerance:g} points of clean accuracy, on validation data"
     return [
-        row(certain(chosen(evaluations, tolerance), n, rule), experiments, quantity="chosen λ"),
+        row(certain(chosen(evaluations, tolerance, baseline=baseline), n, rule), experiments, quantity="chosen λ"),
         row(certain(used, n, "set in the profile"), experiments, quantity="used λ"),
     ]
+
+
+def weight_rows(
+    evaluations: Iterable[Evaluation],
+    sweeps: Mapping[str, Sequence[Experiment]],
+    tolerance: float,
+    *,
+    used: Callable[[str], float],
+) -> list[dict]:
+    """For each training of `sweeps`: the accuracies with each weight, the weight chosen and the one that is `used`.
+
+    `sweeps` holds the networks of a training, those of its baseline first (see `chosen`), on validation data.
+    """
+    rows = []
+    evaluations = list(evaluations)
+    for training, networks in sweeps.items():
+        baseline, keys = networks[0].defense, {e.key for e in networks}
+        own = [e for e in evaluations if e.experiment.key in keys]
+        weights = [(_weight(e.experiment, baseline), e) for e in own]
+        for at, group in by_labels(weights, lambda pair: {"weight": pair[0]}):
+            rows += [entry | at | {"of": training} for entry in mean_rows(e for _, e in group)]
+        choice = choice_rows(own, tolerance, used=used(training), baseline=baseline)
+        rows += [entry | {"of": training} for entry in choice]
+    return rows
+
+
+def _weight(experiment: Experiment, baseline: str) -> float:
+    """The weight of a network's penalty; the networks of `baseline` stand for 0."""
+    return 0.0 if experiment.defense == baseline else experiment.weight
 
 
 def apart(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from paperlib import errors
 from paperlib.attacks import evaluation
 from paperlib.attacks.attack import Attack, standard
-from paperlib.attacks.ensembles import Transfer, labels_of
+from paperlib.attacks.ensembles import Ensemble, Transfer, labels_of
 from paperlib.attacks.protocols import Checklist
 from paperlib.data.sets import Split
 from paperlib.measures import statistics
@@ -19,6 +19,8 @@ from paperlib.store.experiment import Opened
 
 # Attacks that must not break more than PGD does: names of the checks → fields of `Checklist`.
 WEAKER = {"one step": "one_step", "no gradient": "square", "transfer": "transfer", "random search": "random"}
+# Attacks of which none may break more than the strongest one does.
+NOT_STRONGER = ("gradient", "longer", *WEAKER.values())
 
 
 class Scaled(nn.Module):
@@ -35,7 +37,8 @@ class Scaled(nn.Module):
 
 
 def checklist_rows(evaluations: Iterable[Evaluation], lists: Mapping[str, Checklist]) -> list[dict]:
-    """One row for each training and check; for "radius" one for each two neighbouring radii.
+    """One row for each training and check; for "radius" one for each two neighbouring radii, for "strongest" one for
+    each attack that is compared with the strongest one.
 
     `lists` maps experiment keys to checklists.  A difference is accuracy under one attack minus accuracy under another.
     The images of all networks of a training are pooled.  "zero gradient" is of the gradients at the images themselves.
@@ -61,6 +64,7 @@ def _training_rows(evaluations: list[Evaluation], lists: Mapping[str, Checklist]
         return statistics.paired_difference(flags[role], flags[reference])
 
     rows = [check_row(check, role, difference(role, "gradient")) for check, role in WEAKER.items()]
+    rows += [check_row("strongest", role, difference(role, "strongest")) for role in NOT_STRONGER]
     rows.append(check_row("unbounded", "unbounded", statistics.wilson(flags["unbounded"])))
     for smaller, larger in itertools.pairwise(role for role in first if isinstance(role, float)):
         rows.append(check_row("radius", larger, difference(smaller, larger), from_255=smaller))
@@ -71,7 +75,7 @@ def _training_rows(evaluations: list[Evaluation], lists: Mapping[str, Checklist]
     return [*rows, check_row("zero gradient", "one_step", vanished)]
 
 
-def _by_role(checklist: Checklist) -> dict[str | float, Attack | Transfer]:
+def _by_role(checklist: Checklist) -> dict[str | float, Attack | Transfer | Ensemble]:
     """The attacks of a checklist: by the name of their field, and PGD at several radii by the radius in 1/255."""
     roles = checklist._asdict()
     radii = roles.pop("radii")

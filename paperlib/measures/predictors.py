@@ -1,14 +1,18 @@
 """Rows of the input gradient's size and sparsity, and of what these predict of robustness (claim C5)."""
 
-from collections.abc import Callable, Iterable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from paperlib import errors, theory
+from paperlib.attacks.ensembles import labels_of
 from paperlib.data.sets import Split
+from paperlib.labels import ACROSS, WITHIN_SR, WITHIN_TRAININGS
 from paperlib.measures import statistics
+from paperlib.measures.accuracy import doubted, mean_difference_row, share
 from paperlib.measures.ratio import TRUE, Vulnerabilities, measured
 from paperlib.measures.rows import BATCH, NOTHING, by_labels, median, over_seeds, row
 from paperlib.networks import Network
@@ -42,16 +46,97 @@ def sparsity_rows(experiment: Experiment, gradient: Tensor) -> list[dict]:
     return [*rows, row(zero, [experiment], quantity="zero gradient", **experiment.labels)]
 
 
-def correlation_rows(sparsity: list[dict], evaluations: Sequence[Evaluation]) -> list[dict]:
-    """Spearman's r over networks of each sparsity, by `sparsity_rows`, and the accuracy under one attack (C5)."""
-    by_network, rows = {e.experiment.key: e for e in evaluations}, []
-    for name in SPARSITIES:
-        known = [r for r in sparsity if r["quantity"] == name and r["value"] is not None]
-        judged = [by_network[r["experiments"][0]] for r in known]
-        pairs = [(r["value"], e.flags.mean()) for r, e in zip(known, judged, strict=True)]
-        labels = {"quantity": "rank correlation", "sparsity": name} | evaluations[0].attack.labels | evaluations[0].size
-        rows.append(row(_rank_correlation(pairs), [e.experiment for e in judged], **labels))
+def correlation_rows(sparsity: list[dict], evaluations: Iterable[Evaluation]) -> list[dict]:
+    """Spearman's r over networks of each sparsity, by `sparsity_rows`, and the accuracy under each attack (C5).
+
+    The label "across" says of which networks: all, those of each training among themselves, or those of SR alone, which
+    differ by λ and seed.  With the label "given", l1 or the participation number, that size is held: a partial
+    correlation.  Networks that differ by their seed alone are one configuration, and intervals are over configurations.
+    """
+    sizes = {(r["quantity"], r["experiments"][0]): r["value"] for r in sparsity if r["value"] is not None}
+    rows = []
+    for attack, group in by_labels(evaluations, lambda e: labels_of(e.attack) | e.size):
+        for across in ACROSS:
+            chosen = [e for e in group if across != WITHIN_SR or e.experiment.defense == "sr"]
+            for names in (*((name,) for name in SPARSITIES), *itertools.permutations(("participation number", "l1"))):
+                known = [e for e in chosen if all((name, e.experiment.key) in sizes for name in names)]
+                columns = [[sizes[name, e.experiment.key] for e in known] for name in names]
+                own = {"sparsity": names[0], "across": across} | ({"given": names[1]} if names[1:] else {})
+                interval = _over_configurations(known, *columns, within=across == WITHIN_TRAININGS)
+                rows.append(row(interval, [e.experiment for e in known], quantity="rank correlation", **own, **attack))
     return rows
+
+
+def _over_configurations(
+    networks: list[Evaluation], sizes: list[float], given: list[float] | None = None, *, within: bool
+) -> statistics.Interval:
+    """The correlation of `sizes` with the accuracies of `networks`, `given` other sizes, `within` trainings or not."""
+    if not networks:
+        return NOTHING._replace(method="no network of this kind with gradients")
+    configurations = [repr(e.experiment.labels) for e in networks]
+    trainings = [e.experiment.defense for e in networks] if within else None
+    accuracies = [share(e) for e in networks]
+    interval = statistics.clustered_rank_correlation(sizes, accuracies, configurations, groups=trainings, given=given)
+    return interval._replace(method=interval.method.replace("clusters", "configurations"), over="configurations")
+
+
+def matched_rows(
+    gradient: Mapping[str, Tensor],
+    sparsity: list[dict],
+    evaluations: Sequence[Evaluation],
+    trainings: Sequence[str],
+) -> list[dict]:
+    """Two trainings at weights of about equal ‖g‖₁: ratios of their sizes and differences of their accuracies (C5).
+
+    `gradient` maps the keys of the networks to choose from to ∇ₓ f_y, (N, ...), on images that decide nothing else.  Of
+    the weights of the two `trainings` those are taken at which the medians of l1, as geometric means over the seeds
+    that both have, are nearest.  "matched ratio" is a size of the first training, by `sparsity_rows`, over that of the
+    second, and "matched difference" is the accuracy of the first less that of the second, paired by seed and sample.
+    There are no rows without trainings, nor where no two weights have a seed and gradients in common.
+
+    Refuses a number of trainings other than two and none.
+    """
+    if not trainings:
+        return []
+    if len(trainings) != 2:
+        raise errors.Refused(f"matched names {', '.join(trainings)}; it must name two trainings, or none.")
+    networks = {e.experiment.key: e.experiment for e in evaluations if e.experiment.key in gradient}
+    pairs = _matched(gradient, networks.values(), *trainings)
+    if not pairs:
+        return []
+    both = [e for pair in pairs for e in pair]
+    sizes = {(r["quantity"], r["experiments"][0]): r["value"] for r in sparsity}
+    (a, b), *_ = pairs
+    names = a.labels | {"against": b.defense, "against_lam": b.options["lam"]}
+    rows = []
+    for name in SPARSITIES:
+        ratios = statistics.geometric_interval([sizes[name, a.key] / sizes[name, b.key] for a, b in pairs])
+        rows.append(row(ratios, both, quantity="matched ratio", sparsity=name, **names))
+    for attack, group in by_labels(doubted(evaluations), lambda d: labels_of(d.evaluation.attack) | d.evaluation.size):
+        own = {d.experiment.key: d for d in group}
+        attacked = [(own[a.key], own[b.key]) for a, b in pairs]
+        rows.append(mean_difference_row(attacked, quantity="matched difference", **names, **attack))
+    return rows
+
+
+def _matched(
+    gradient: Mapping[str, Tensor], networks: Iterable[Experiment], first: str, second: str
+) -> list[tuple[Experiment, Experiment]]:
+    """A network of each of two trainings for every seed, at the weights of the nearest l1; none where l1 vanishes."""
+    weights = {first: [], second: []}  # for each weight the networks by seed
+    for labels, group in by_labels(networks, lambda e: e.labels):
+        if labels["training"] in weights:
+            weights[labels["training"]].append({e.seed: e for e in group})
+    nearest, matched = np.inf, []
+    for a, b in itertools.product(weights[first], weights[second]):
+        pairs = [(a[seed], b[seed]) for seed in a if seed in b]
+        medians = np.array([[float(gradients.l1(gradient[e.key]).median()) for e in pair] for pair in pairs])
+        if not medians.size or not medians.all():
+            continue
+        distance = abs(np.diff(np.log(medians)).mean())
+        if distance < nearest:
+            nearest, matched = distance, pairs
+    return matched
 
 
 def sparsities(thresholds: Sequence[float]) -> dict[str, Callable[[Tensor], Tensor]]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from paperlib import errors, records, theory
 from paperlib.certificates import still_radius
 from paperlib.data.sets import Split
-from paperlib.labels import SMOOTH, TRUE
+from paperlib.labels import KEPT, SMOOTH, TRUE
 from paperlib.measures import statistics
 from paperlib.measures.rows import BATCH, NOTHING, by_labels, mean_over_seeds, median, over_seeds, row
 from paperlib.networks.network import Network
@@ -96,9 +96,9 @@ class Vulnerabilities(NamedTuple):
         Where the attack alone moved f_y, more draws would have moved it, too, and the ratio is not determined.
         """
         ratio = self.ratio
-        defined = ratio.isfinite() & (gradients.l1(self.gradient) > 0)
+        determined = ratio.isfinite() & (gradients.l1(self.gradient) > 0)
         bounds = {"at most 3‖g‖₀": self.upper, "at most 3·PN": theory.linear_ratio(self.gradient)}
-        return {name: (ratio <= bound)[defined].numpy() for name, bound in bounds.items()}
+        return {name: (ratio <= bound)[determined].numpy() for name, bound in bounds.items()}
 
     @property
     def sizes(self) -> dict[str, np.ndarray]:
@@ -172,7 +172,7 @@ def measured(
 
 
 def vulnerability_rows(found: Iterable[Vulnerabilities]) -> list[dict]:
-    """For each training, regime and radius, over seeds, where ratios lie; for each network the verdict on C2."""
+    """For each training, regime and radius, over seeds: where ratios lie, and how many keep to each bound (C2)."""
     rows = []
     for labels, group in by_labels(found, lambda v: v.labels):
         for name in group[0].outcomes:
@@ -184,10 +184,9 @@ def vulnerability_rows(found: Iterable[Vulnerabilities]) -> list[dict]:
         rows.append(over_seeds(moved, quantity="draws that moved f_y", **labels))
         correlations = [(v.experiment, v.against_confidence().value, v.against_confidence) for v in group]
         rows.append(mean_over_seeds(correlations, within=(-1, 1), quantity="ratio against confidence", **labels))
-        for v in group:
-            for name, flags in v.below.items():
-                share = statistics.wilson(flags) if len(flags) else NOTHING
-                rows.append(row(share, [v.experiment], quantity=name, **labels))
+        for name in group[0].below:
+            kept = [(v.experiment, v.below[name]) for v in group]
+            rows.append(over_seeds(kept, mark=KEPT, quantity=name, **labels))
     return rows
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from paperlib import errors
 from paperlib.attacks import evaluation, protocols
+from paperlib.attacks.core import shown
 from paperlib.certificates import certify
 from paperlib.data import sets
 from paperlib.measures import statistics
@@ -133,13 +134,13 @@ def _samples(
 ) -> sets.Split:
     """Images and labels as a split on the CPU, with bounds and number of classes; refuses what `judge` refuses."""
     if not isinstance(network, nn.Module):
-        raise errors.Refused(f"network is {_shown(network)}; it must be a torch.nn.Module.")
+        raise errors.Refused(f"network is {shown(network)}; it must be a torch.nn.Module.")
     if network.training:
         raise errors.Refused("The network is in training mode; put it in eval mode first: network.eval().")
     if not isinstance(images, Tensor) or not images.is_floating_point() or images.dim() < 2 or not len(images):
-        raise errors.Refused(f"images is {_shown(images)}; it must be a tensor of floating-point images (N, ...).")
+        raise errors.Refused(f"images is {shown(images)}; it must be a tensor of floating-point images (N, ...).")
     if not isinstance(labels, Tensor) or labels.shape != (len(images),) or labels.is_floating_point():
-        raise errors.Refused(f"labels is {_shown(labels)}; it must be a tensor of {len(images)} whole numbers.")
+        raise errors.Refused(f"labels is {shown(labels)}; it must be a tensor of {len(images)} whole numbers.")
     if not bounds[0] < bounds[1]:
         raise errors.Refused(f"bounds is {bounds}; the lower one must lie below the upper one.")
     images, labels = images.detach().float().cpu(), labels.long().cpu()
@@ -149,7 +150,7 @@ def _samples(
         logits = network(few)
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(few) or logits.shape[1] < 2:
         raise errors.Refused(
-            f"The network returned {_shown(logits)} for {len(few)} images; it must return logits, a tensor "
+            f"The network returned {shown(logits)} for {len(few)} images; it must return logits, a tensor "
             f"({len(few)}, K) with K classes."
         )
     classes = logits.shape[1]
@@ -159,9 +160,3 @@ def _samples(
     if len(outside):
         raise errors.Refused(f"A label is {outside[0].item()}; the network's {classes} logits fit 0 to {classes - 1}.")
     return sets.Split(images, labels, torch.arange(len(labels)), one=1, bounds=bounds, num_classes=classes)
-
-
-def _shown(value: object) -> str:
-    """A value as error messages name it: shape and type of a tensor, or the type of anything else."""
-    tensor = isinstance(value, Tensor)
-    return f"a tensor {tuple(value.shape)} of {value.dtype}" if tensor else f"a {type(value).__name__}"

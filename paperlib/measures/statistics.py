@@ -26,7 +26,7 @@ class Interval(NamedTuple):
     high: float
     n: int
     method: str
-    over: str = SAMPLES  # what the interval is taken over: "samples", "seeds", `labels.BOTH`, "pairs", "draws", ...
+    over: str = SAMPLES  # what the interval is taken over; `records` lists the values
     p: float = float("nan")  # two-sided p-value of the value 0; NaN where there is none
 
 
@@ -36,6 +36,16 @@ def wilson(flags: ArrayLike) -> Interval:
     k, n = int(flags.sum()), flags.size
     low, high = stats.binomtest(k, n).proportion_ci(LEVEL, method="wilson")
     return Interval(k / n, float(low), float(high), n, "Wilson 95 %")
+
+
+def score_test(flags: ArrayLike, share: float) -> float:
+    """Two-sided p-value of the score test that `flags`, bool (n,), are True with probability `share`, in (0, 1).
+
+    Wilson's interval holds exactly the shares of which this is 0.05 or more.
+    """
+    flags = _flags(flags)
+    error = np.sqrt(share * (1 - share) / flags.size)
+    return float(2 * stats.norm.sf(abs(flags.mean() - share) / error))
 
 
 def paired_difference(a: ArrayLike, b: ArrayLike) -> Interval:
@@ -63,8 +73,10 @@ def t_interval(values: ArrayLike) -> Interval:
     mean, n = float(values.mean()), values.size
     if n == 1:
         return Interval(mean, np.nan, np.nan, 1, "one seed: no interval", SEEDS)
-    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1) * stats.sem(values))
-    return Interval(mean, mean - half, mean + half, n, "Student t 95 % over seeds", SEEDS)
+    error = float(stats.sem(values))
+    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * error
+    p = float(2 * stats.t.sf(abs(mean) / error, n - 1)) if error > 0 else np.nan
+    return Interval(mean, mean - half, mean + half, n, "Student t 95 % over seeds", SEEDS, p)
 
 
 def geometric_interval(values: ArrayLike) -> Interval:
@@ -72,9 +84,9 @@ def geometric_interval(values: ArrayLike) -> Interval:
     values = _values(values)
     if bad := int((values <= 0).sum()):
         raise Refused(f"{bad} of {values.size} values are not above 0; they have no logarithm.")
-    value, low, high, n, method, over, _ = t_interval(np.log(values))
-    ends = np.exp([value, low, high]).tolist()
-    return Interval(*ends, n, method.replace("Student t", "Student t of logs"), over)
+    logs = t_interval(np.log(values))
+    method = logs.method.replace("Student t", "Student t of logs")
+    return Interval(*np.exp(logs[:3]).tolist(), logs.n, method, logs.over)
 
 
 def crossed(
@@ -211,3 +223,84 @@ def _discordant(a: ArrayLike, b: ArrayLike) -> tuple[int, int, int]:
     """How often only a is True, how often only b, and n."""
     a, b = _paired(_flags(a), _flags(b))
     return int((a & ~b).sum()), int((b & ~a).sum()), a.size
+
+
+# ---- rank correlations of clustered pairs ------------------------------------------------------------------------
+
+RESAMPLES = 1999
+CLUSTERS = 5  # fewer allow no interval
+
+
+def clustered_rank_correlation(
+    x: ArrayLike, y: ArrayLike, clusters: ArrayLike, *, groups: ArrayLike | None = None, given: ArrayLike | None = None
+) -> Interval:
+    """Spearman's r of the pairs (x, y), each (n,), of which those with one entry of `clusters`, (n,), belong together.
+
+    With `groups`, (n,), it is the correlation within groups: ranks are taken inside each group and divided by the
+    group's size + 1, from which their mean is 1/2 in every group; then all pairs are correlated.  Without ties this is
+    the mean of the groups' own r with weights n(n - 1)/(n + 1) (blocks of ranks: Taylor 1987, Biometrics 43:409).  A
+    group of one pair says nothing and is left out.
+
+    With `given` = z, (n,), it is the partial correlation (r_xy - r_xz r_yz) / √((1 - r_xz²)(1 - r_yz²)) of the ranks.
+
+    The interval is tanh(atanh r ± t s): s is the standard deviation of atanh r over resamples of whole clusters, and t
+    is Student's with as many degrees of freedom as clusters, less 1.  In simulations of 5 to 10 clusters of 3 to 5
+    pairs it covers the true value in 94 to 99 of 100 cases; the percentiles of the same resamples do in 85 to 97.
+    Fewer than `CLUSTERS` clusters allow no interval.
+    """
+    x, y = _paired(_values(x), _values(y))
+    z = x if given is None else _paired(x, _values(given))[1]
+    cluster = np.unique(np.asarray(clusters), return_inverse=True)[1]
+    group = np.zeros(x.size, int) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
+    _paired(x, cluster), _paired(x, group)
+    kept = np.bincount(group)[group] > 1
+    x, y, z, cluster, group = (values[kept] for values in (x, y, z, cluster, group))
+    members = cluster[:, None] == np.unique(cluster)  # (n, clusters)
+    n, count = members.shape
+
+    def correlations(weights: np.ndarray) -> np.ndarray:
+        return _rank_correlations(x, y, None if given is None else z, group, weights)
+
+    (r,) = correlations(np.ones((n, 1)))
+    if np.isnan(r):
+        return Interval(np.nan, np.nan, np.nan, n, "constant or determined input: no rank correlation")
+    if count < CLUSTERS:
+        return Interval(float(r), np.nan, np.nan, n, f"fewer than {CLUSTERS} clusters: no interval")
+    drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), RESAMPLES)
+    almost = 1 - 12 / (n**3 - n)  # as in `rank_correlation`
+    centre, resampled = (
+        np.arctanh(np.clip(values, -almost, almost)) for values in (r, correlations(members.astype(float) @ drawn.T))
+    )
+    spread = np.nanstd(resampled, ddof=1)
+    if spread < 1e-9:  # all resamples have one perfect order: as `rank_correlation` of so many pairs as clusters
+        spread = np.sqrt((1 + r**2 / 2) / (count - 3))
+    half = stats.t.ppf((1 + LEVEL) / 2, count - 1) * spread
+    low, high = min(r, np.tanh(centre - half)), max(r, np.tanh(centre + half))
+    p = 2 * stats.t.sf(abs(centre) / spread, count - 1)
+    method = f"95 % from {RESAMPLES} resamples of {count} clusters, Student t of atanh r"
+    return Interval(float(r), float(low), float(high), n, method, "clusters", float(p))
+
+
+def _rank_correlations(
+    x: np.ndarray, y: np.ndarray, z: np.ndarray | None, group: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """r of the pairs within `group`, given z unless it is None, each pair repeated `weights` times: (n, k) → (k,)."""
+    same = group[:, None] == group
+    sizes = same @ weights + 1
+
+    def centred(values: np.ndarray) -> np.ndarray:  # ranks in (0, 1) less 1/2, (n, k)
+        below, equal = same & (values < values[:, None]), same & (values == values[:, None])
+        return (below @ weights + (equal @ weights + 1) / 2) / sizes - 0.5
+
+    def correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        products, squares = (weights * a * b).sum(0), (weights * a**2).sum(0) * (weights * b**2).sum(0)
+        return np.divide(products, np.sqrt(squares), out=np.full(len(squares), np.nan), where=squares > 1e-18)
+
+    a, b = centred(x), centred(y)
+    r = correlation(a, b)
+    if z is not None:
+        c = centred(z)
+        r_az, r_bz = correlation(a, c), correlation(b, c)
+        rest = (1 - r_az**2) * (1 - r_bz**2)
+        r = np.divide(r - r_az * r_bz, np.sqrt(np.abs(rest)), out=np.full(len(r), np.nan), where=rest > 1e-12)
+    return np.clip(r, -1, 1)

@@ -57,7 +57,7 @@ def load(name: str) -> Profile:
 
 def _execute(path: Path, file: str) -> None:
     """Execute a file of `imports`, given relative to the project or as an absolute path, once in a process."""
-    source = paths.ROOT / Path(file).expanduser()
+    source = paths.ROOT / errors.home(f"params/{path.name}: an entry of imports", file)
     if source.suffix != ".py" or not source.is_file():
         raise errors.Refused(f"params/{path.name}: imports names {file!r}; there is no such Python file.")
     name = f"paperlib.imported.{files.sha256(str(source.resolve()).encode())[:8]}"
@@ -89,6 +89,10 @@ def _check(path: Path, profile: Profile) -> None:
             _same_keys(path, part, options, {"imported", "dataset"}, {"h", "lam", "preset"})
     if not profile.seeds:
         raise errors.Refused(f"{profile.origin}: seeds is empty; there must be one at least.")
+    try:
+        errors.distinct("seeds", profile.seeds)
+    except errors.Refused as problem:
+        raise _named(profile, problem) from None
     if missing := NEEDED - set(profile.trainings):
         raise errors.Refused(
             f"{profile.origin}: trainings lacks {', '.join(sorted(missing))}, which the claims compare."

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from paperlib.errors import Refused, one_of
+from paperlib.errors import Refused, distinct, one_of
 
 TYPES = ("int", "float", "str", "bool", "list[int]", "list[float]", "list[str]", "dict")
 FORM = "name: type = value  # what it means"
@@ -31,10 +31,18 @@ class Parameter(NamedTuple):
 
 
 def cells(text: str) -> Iterator[tuple[list[str], str]]:
-    """The cells of a text in jupytext's percent format, in order: the tags and the text with its `# %%` line."""
+    """The cells of a text in jupytext's percent format, in order: the tags and the text with its `# %%` line.
+
+    Refuses tags that are no list of texts.
+    """
     for cell in re.split(r"^(?=# %%)", text, flags=re.MULTILINE)[1:]:
-        tags = re.search(r"tags=(\[.*?\])", cell.partition("\n")[0])
-        yield ast.literal_eval(tags[1]) if tags else [], cell
+        line = cell.partition("\n")[0]
+        tags = re.search(r"tags=(\[.*?\])", line)
+        try:
+            names = ast.literal_eval(tags[1]) if tags or "tags=" in line else []
+        except (TypeError, SyntaxError, ValueError):
+            raise Refused(f"The line {line!r} of a notebook has tags that are no list of texts.") from None
+        yield names, cell
 
 
 def declared(source: Path) -> dict[str, Parameter]:
@@ -87,6 +95,8 @@ def check(notebook: str, declared: dict[str, Parameter], given: dict[str, Any], 
         value = given.get(name, default)
         try:
             values[name] = _converted(kind, value)
+            if name == "seeds" and isinstance(value, list):
+                distinct(f"{prefix}notebook {notebook}: seeds", value)
         except (TypeError, OverflowError):
             message = f"{prefix}notebook {notebook} takes {name}: {kind} ({text}), not {value!r}."
             raise Refused(message) from None

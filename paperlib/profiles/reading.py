@@ -78,10 +78,24 @@ def _with_base(path: Path, content: dict) -> dict:
     return merged
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML without what is lost silently or breaks later: a key that stands twice, or is no text."""
+
+    def construct_mapping(self, node, deep=False):
+        names = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for number, name in enumerate(names):
+            if not isinstance(name, str) or name in names[:number]:
+                fault = "stands there twice" if isinstance(name, str) else "must be text"
+                raise yaml.constructor.ConstructorError(None, None, f"the key {name!r} {fault}", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def read(path: Path) -> Any:
-    """The content of a YAML file; refuses what is not YAML."""
+    """The content of a YAML file; refuses what is not YAML, and keys that stand twice or are no text."""
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except RecursionError:
+        raise errors.Refused(f"params/{path.name} is nested too deeply.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as problem:
         raise errors.Refused(f"params/{path.name} is not YAML: {' '.join(str(problem).split())}.") from None
 

@@ -9,7 +9,7 @@ from paperlib.networks import Network
 from paperlib.profiles import files
 from paperlib.profiles.profile import Profile
 from paperlib.store import checkpoints
-from paperlib.store.experiment import AnyExperiment, Experiment, Imported
+from paperlib.store.experiment import WEIGHTS, AnyExperiment, Experiment, Imported
 from paperlib.training import defenses, regularizers
 from paperlib.training.loop import passes as passes_of
 
@@ -107,9 +107,29 @@ def at_cost(profile: Profile, passes: int, seeds: int) -> list[Experiment]:
 # ---- sweeps ------------------------------------------------------------------------------------------------------
 
 
-def sweep(profile: Profile, lambdas: list[float], seeds: list[int], training: str = "sr") -> list[Experiment]:
-    """The networks of a training at each λ with each seed."""
-    return [e for lam in lambdas for e in profile.experiments(training, seeds=seeds, lam=lam)]
+def sweep(profile: Profile, weights: list[float], seeds: list[int], training: str = "sr") -> list[Experiment]:
+    """The networks of a training with each weight of its penalty, λ or β, with each seed."""
+    given = (profile.trainings | profile.rivals).get(training, {})
+    name = next((name for name in WEIGHTS if name in given), WEIGHTS[0])
+    return [e for weight in weights for e in profile.experiments(training, seeds=seeds, **{name: weight})]
+
+
+def sweeps(profile: Profile, weights: dict[str, list[float]], seeds: list[int]) -> dict[str, list[Experiment]]:
+    """For each training of `weights` the networks of the same training without the penalty, then those of its sweep.
+
+    Trainings that the profile does not have are left out.
+    """
+    known = profile.trainings | profile.rivals
+    return {
+        training: profile.experiments(baseline(training), seeds=seeds) + sweep(profile, values, seeds, training)
+        for training, values in weights.items()
+        if training in known and baseline(training) in known
+    }
+
+
+def baseline(training: str) -> str:
+    """The same training without the penalty that is weighed: "at" of "at+sr", "vanilla" of "sr" and "l2"."""
+    return training.removesuffix("+sr") if training.endswith("+sr") else "vanilla"
 
 
 def swept(profile: Profile) -> list[AnyExperiment]:
@@ -119,6 +139,13 @@ def swept(profile: Profile) -> list[AnyExperiment]:
     experiments += profile.experiments("vanilla", seeds=parameters["seeds"])
     experiments += sweep(profile, parameters["lambdas"], parameters["seeds"], parameters["training"])
     return once(experiments)
+
+
+def matched(profile: Profile, weights: dict[str, list[float]], seeds: list[int]) -> list[Experiment]:
+    """The networks of each training at each of its weights λ with each seed; none if the profile lacks a training."""
+    if not weights.keys() <= (profile.trainings | profile.rivals).keys():
+        return []
+    return [e for training, lambdas in weights.items() for e in sweep(profile, lambdas, seeds, training)]
 
 
 def variants(

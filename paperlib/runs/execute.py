@@ -20,7 +20,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from paperlib import paths
 from paperlib.errors import Refused, one_of
-from paperlib.files import write_atomically
+from paperlib.files import make_folder, remove, write_atomically
 from paperlib.profiles import parameters
 from paperlib.runs import twins
 
@@ -48,8 +48,8 @@ def execute(
     source, output = paths.notebook(artifact), output.absolute()
     parameters.check(artifact, parameters.declared(source), given, origin=origin)
     running, failed = output.with_name(f".{output.stem}.running.ipynb"), output.with_suffix(".failed.ipynb")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.unlink(missing_ok=True)
+    make_folder(output.parent)
+    remove(output)
     started = time.monotonic()
 
     def say(line: str) -> None:
@@ -71,6 +71,7 @@ def execute(
                 progress_bar=False,
                 kernel_manager_class=_Kernel,
                 record_timing=False,
+                start_timeout=600,  # seconds; on a busy machine 60, the default, are not always enough
                 stdout_file=stdout,
                 stderr_file=stderr,
             )
@@ -91,9 +92,9 @@ def execute(
             raise Refused(f"{paths.shown(source)}: the cell {cell!r} failed: {last_line}. Evidence: {evidence}.")
         notebook.cells.pop()
         write_atomically(output, twins.render(_reproducible(notebook)).encode())
-        failed.unlink(missing_ok=True)
+        remove(failed)
     finally:
-        running.unlink(missing_ok=True)
+        remove(running)
     say(f"{paths.shown(output)} made in {time.monotonic() - started:.0f} s")
     return output
 

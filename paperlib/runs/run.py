@@ -69,7 +69,15 @@ class Run:
         """Name networks, and attacks on the first `samples` samples of `split`, for the plan.  Nothing is computed.
 
         `attacks` may hold None for clean samples; or it is a function that gives each network its own attacks.
+        Refuses no samples, and, before anything is trained, more than there are (the plan names all such parameters).
         """
+        if attacks:
+            errors.one_of("split", split, ("test", "validation"))
+            errors.count("samples", samples)
+            there = None if errors.is_planning() else datasets.available(self.profile.data, split)
+            if there is not None and samples > there:
+                name = self.profile.data["name"]
+                raise errors.Refused(f"{self.artifact} asks for {samples} {split} samples; {name} has {there}.")
         request = Request(list(networks), attacks, samples, split, self.device)
         self.requests.append(request)
         return request

@@ -4,7 +4,7 @@ from html import escape
 
 from paperlib import labels, words
 from paperlib.artifacts import budgets
-from paperlib.artifacts.fig_attack_ladder import rung_name
+from paperlib.artifacts.fig_attack_ladder import on_ladder, rung_name
 from paperlib.artifacts.reading import same_attack, select, trainings, under, where
 from paperlib.site.shown import Shown
 from paperlib.site.sortable import Cell, share, table
@@ -48,18 +48,21 @@ def _contest(record: dict) -> str:
 
 
 def _ladder(record: dict) -> str:
-    """A line for each rung, the weakest first: accuracy of each training, and the passes that it cost so far."""
-    means, passes = (select(record, quantity=quantity) for quantity in ("mean accuracy", "mean passes"))
+    """A line for each rung, the weakest first: accuracy of each training, and the passes that it cost."""
+    means, passes = (on_ladder(record, quantity) for quantity in ("mean accuracy", "mean passes"))
     names = trainings(record)
     lines = []
     for i, rung in enumerate(where(means, training=names[0])):
         cells = [next(iter(where(same_attack(means, rung), training=name)), None) for name in names]
         costs = [row["value"] for row in same_attack(passes, rung)]
         lines.append([Cell(escape(rung_name(rung)), i), _count(sum(costs) / len(costs)), *map(share, cells)])
-    heads = ["attack<small>with all before it</small>", "passes an image<small>mean over trainings</small>"]
+    heads = [
+        "attack<small>APGD and Square with all before them</small>",
+        "passes an image<small>mean over trainings</small>",
+    ]
     heads += [escape(words.title(name)) for name in names]
     provenance, last = record["provenance"], under(means, labels.WORST)[0]
-    caption = f"The worst case so far at {words.radius(last)}, {provenance['data']['title']}, "
+    caption = f"Ever stronger attacks at {words.radius(last)}, {provenance['data']['title']}, "
     caption += f"{provenance['parameters']['samples']} test images, {_sample(last)}"
     return table(caption, heads, lines)
 

@@ -32,8 +32,8 @@ def index(one: Shown) -> str:
         f"* [{twins.title(name)}]({name}.md): {artifacts.headline(record)}" for name, record in one.records.items()
     ]
     tree = "\n".join(["```{toctree}", ":hidden:", "", *report.reading_order(), "```"])
-    blocks = [begin, "## The claims", report.ledger(one.records), "## Figures and tables", "\n".join(lines), tree]
-    return "\n\n".join([*blocks, "## Published by others", report.published()])
+    blocks = [begin, *report.front(one.records, one.name), "## Figures and tables", "\n".join(lines), tree]
+    return "\n\n".join([*blocks, "## Published by others", report.published(one.records, one.name)])
 
 
 def gallery(one: Shown) -> str:

@@ -5,7 +5,7 @@ import subprocess
 from dataclasses import dataclass
 from functools import cached_property
 
-from paperlib import errors, paths, records
+from paperlib import paths
 from paperlib.artifacts import claims, report
 from paperlib.profiles import reading
 
@@ -19,13 +19,7 @@ class Shown:
     @cached_property
     def records(self) -> dict[str, dict]:
         """Artifact → record, in reading order; an artifact whose record is missing or damaged is left out."""
-        found = {}
-        for artifact in report.reading_order():
-            try:
-                found[artifact] = records.load(paths.RESULTS / self.name / f"{artifact}.json")
-            except errors.Refused:
-                continue
-        return found
+        return report.found_in(self.name)
 
     @cached_property
     def title(self) -> str:

@@ -11,6 +11,7 @@ KINDS = {  # verdict → its class in site.css
     claims.SUPPORTED: "holds",
     claims.NOT_SUPPORTED: "fails",
     claims.INCONCLUSIVE: "open",
+    claims.ONE_NETWORK: "gap",
     claims.NOT_MEASURED: "gap",
 }
 
@@ -25,9 +26,10 @@ def board(shown: list[Shown]) -> str:
     legend = " ".join(
         f'<span class="{kind}">{claims.SIGNS[word]} {escape(word)}</span>' for word, kind in KINDS.items()
     )
+    holm = "Beside a sign in brackets: what Holm's adjustment for so many verdicts leaves, where it differs."
     return _raw(
         f'<table class="board"><thead><tr><th scope="col">The paper says</th>{head}</tr></thead>'
-        f'<tbody>{"".join(lines)}</tbody></table><p class="legend">{legend}</p>'
+        f'<tbody>{"".join(lines)}</tbody></table><p class="legend">{legend} <small>{escape(holm)}</small></p>'
     )
 
 
@@ -66,7 +68,9 @@ def _of(claim: str, one: Shown) -> list[claims.Verdict]:
 
 def _chip(verdict: claims.Verdict, one: Shown) -> str:
     _, _, part = verdict.claim.id.partition(", ")
-    shown = chip(verdict.verdict, part or "over networks")
+    changed = verdict.adjusted not in (None, verdict.verdict)
+    after = f" ({claims.SIGNS[verdict.adjusted]})" if changed else ""
+    shown = chip(verdict.verdict, (part or "over networks") + after)
     return f'<a href="#{anchor(verdict.claim)}" title="{escape(verdict.claim.statement)}">{shown}</a>'
 
 
@@ -89,9 +93,10 @@ def _panel(verdict: claims.Verdict, one: Shown) -> str:
         ways = ways[1:]
     listed = "".join(f'<li><a href="{href}">{text}</a></li>' for text, href in ways)
     kind = KINDS[verdict.verdict]
+    after = f" After Holm: {verdict.adjusted}, p = {verdict.holm:.2g}." if verdict.adjusted else ""
     return (
         f'<div class="panel {kind}"><p class="data">{escape(one.short)}</p><p>{chip(verdict.verdict)}</p>'
-        f'<p class="reason">{escape(verdict.reason)}</p><ul class="ways">{listed}</ul></div>'
+        f'<p class="reason">{escape(verdict.reason)}{after}</p><ul class="ways">{listed}</ul></div>'
     )
 
 

@@ -7,18 +7,17 @@ checkpoints/<key>/state.pt                         an unfinished training, after
 
 import io
 import json
+import pickle
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import active_children, get_context
+from functools import partial
 from pathlib import Path
 from threading import RLock
 
 import torch
-from filelock import FileLock
 from tqdm import tqdm
 
-from paperlib import arithmetic, errors, files, paths
+from paperlib import arithmetic, errors, files, paths, processes
 from paperlib.data import datasets
 from paperlib.networks.network import Network
 from paperlib.store import released
@@ -58,8 +57,7 @@ def trained(experiment: AnyExperiment, *, device: str = "auto", progress: bool =
     """
     errors.refuse_while_planning("trains")
     device, folder = resolve(device), experiment.folder
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):  # two processes may need the same network at once
+    with files.locked(folder / ".lock"):  # two processes may need the same network at once
         if not is_trained(experiment):
             _train(experiment, device, progress)
         try:
@@ -85,10 +83,13 @@ def in_folder(name: str) -> AnyExperiment:
     folder = paths.CHECKPOINTS / name
     if not (folder / "checkpoint.json").exists():
         raise errors.Refused(f"{paths.shown(folder)} holds no checkpoint.json; name a folder there that does.")
-    content = {"arithmetic": arithmetic.NATIVE} | json.loads((folder / "checkpoint.json").read_text())["experiment"]
-    if "schedule" in content:
-        content["schedule"] = Schedule(**content["schedule"])
-    experiment = Imported(**content) if "sha256" in content else Experiment(**content)
+    content = {"arithmetic": arithmetic.NATIVE} | _described(folder)["experiment"]
+    try:
+        if "schedule" in content:
+            content["schedule"] = Schedule(**content["schedule"])
+        experiment = Imported(**content) if "sha256" in content else Experiment(**content)
+    except TypeError as problem:  # fields that are missing, or of a newer version
+        raise errors.Refused(f"{paths.shown(folder)} describes no experiment of this version: {problem}.") from None
     if experiment.key != name:
         raise errors.Refused(f"{paths.shown(folder)} holds the checkpoint of {experiment.key}; rename it so.")
     return experiment
@@ -113,7 +114,8 @@ def train_all(
 ) -> None:
     """Train the missing networks in `workers` parallel processes of one thread each; a line an epoch on stderr.
 
-    Each process first calls `prepare`, which may register a user's own trainings, networks and data sets.
+    Each process first calls `prepare`, which may register a user's own trainings, networks and data sets.  One network
+    that cannot be trained stops no other (see `processes.run`); complete epochs are kept.
     """
     errors.refuse_while_planning("trains")
     device, missing = resolve(device), [e for e in experiments if not is_trained(e)]
@@ -122,17 +124,8 @@ def train_all(
         _refuse_imported(experiment)
     if not missing:
         return
-    context = get_context("spawn")  # torch may deadlock in a forked process
-    with ProcessPoolExecutor(min(workers, len(missing)), context, _start_worker, (prepare,)) as pool:
-        jobs = [pool.submit(_train_quietly, e, device, f"[{i}/{len(missing)}]") for i, e in enumerate(missing, 1)]
-        try:
-            for job in as_completed(jobs):
-                job.result()
-        except BaseException:
-            for worker in active_children():  # they would finish their networks otherwise; complete epochs are kept
-                worker.terminate()
-            pool.shutdown(cancel_futures=True)
-            raise
+    jobs = {f"[{i}/{len(missing)}] {e}": (e, device, f"[{i}/{len(missing)}]") for i, e in enumerate(missing, 1)}
+    processes.run(_train_quietly, jobs, workers=workers, prepare=partial(_start_worker, prepare))
 
 
 def copy_networks(experiments: Iterable[Experiment], source: Path, target: Path) -> int:
@@ -174,7 +167,7 @@ def _train(experiment: AnyExperiment, device: str, progress: bool, tag: str = ""
     except errors.Refused as problem:
         raise errors.Refused(f"{experiment}: {problem}") from None
     _keep(experiment, network, data_sha256=data.sha256)
-    state.unlink(missing_ok=True)
+    files.remove(state)
 
 
 def _peak(row: dict) -> str:
@@ -184,7 +177,6 @@ def _peak(row: dict) -> str:
 def _keep(experiment: AnyExperiment, network: Network, *, data_sha256: str | None) -> None:
     weights = loop.to_bytes({name: value.cpu() for name, value in network.state_dict().items()})
     content = {"experiment": experiment.content, "weights_sha256": files.sha256(weights), "data_sha256": data_sha256}
-    experiment.folder.mkdir(parents=True, exist_ok=True)
     files.write_atomically(experiment.folder / "weights.pt", weights)
     files.write_atomically(experiment.folder / "checkpoint.json", json.dumps(content, indent=1).encode())
 
@@ -197,17 +189,26 @@ def _start_worker(prepare: Callable[[], object] | None) -> None:
 
 
 def _train_quietly(experiment: Experiment, device: str, tag: str) -> None:
-    with FileLock(experiment.folder / ".lock"):
+    with files.locked(experiment.folder / ".lock"):
         if not is_trained(experiment):
             _train(experiment, device, progress=False, tag=tag)
 
 
 def description(experiment: AnyExperiment) -> dict:
     """The content of a trained network's checkpoint.json."""
+    return _described(experiment.folder)
+
+
+def _described(folder: Path) -> dict:
+    """The content of a folder's checkpoint.json, which names the experiment and the checksums; or `Damaged`."""
     try:
-        return json.loads((experiment.folder / "checkpoint.json").read_text())
-    except ValueError:
-        raise Damaged(f"{paths.shown(experiment.folder)}: checkpoint.json is damaged.") from None
+        content = json.loads((folder / "checkpoint.json").read_text())
+        kinds = {"experiment": dict, "weights_sha256": str, "data_sha256": str | None}
+        if all(isinstance(content[name], kind) for name, kind in kinds.items()):
+            return content
+    except (ValueError, TypeError, KeyError):
+        pass
+    raise Damaged(f"{paths.shown(folder)}: checkpoint.json is damaged.")
 
 
 def _load(experiment: AnyExperiment, device: str) -> Network:
@@ -227,4 +228,7 @@ def _load(experiment: AnyExperiment, device: str) -> Network:
     except RuntimeError as problem:
         reason = " ".join(str(problem).split())
         raise errors.Refused(f"{shown} holds weights of another network than {experiment.network}: {reason}") from None
+    except (pickle.UnpicklingError, TypeError, AttributeError):
+        kind = "no state dict, or one with more than tensors"
+        raise errors.Refused(f"{shown}: weights.pt holds {kind}; nothing in it was executed.") from None
     return network.to(device).eval()

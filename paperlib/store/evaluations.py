@@ -1,6 +1,7 @@
 """Evaluations on disk: which samples each attack broke, and at what cost.
 
-checkpoints/<key>/evaluations/<hash>.json      one attack; a character a sample: 1 right, 0 broken, ? not attacked
+checkpoints/<key>/evaluations/<hash>.json      one attack; a character a sample: 1 right, 0 broken, ? not attacked;
+                                               and the SHA-256 of all that, for one changed bit may change a table
 
 No sample is attacked twice by the same attack.  A member of an ensemble is made on the survivors of the earlier members
 only, flags that are on disk are read, and a `Beginning` is read off the file of its whole run.
@@ -16,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
 from tqdm import tqdm
 
 from paperlib import arithmetic, errors, files
@@ -168,8 +168,7 @@ class _Store:
         if isinstance(attack, Beginning):
             return _cut(self._known(attack.whole, wanted), attack.options["steps"])
         path = self._path(attack)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_suffix(".lock")):  # two notebooks may need the same flags at once
+        with files.locked(path.with_suffix(".lock")):  # two notebooks may need the same flags at once
             known = self._kept(attack)
             missing = wanted & (known["flags"] == UNKNOWN)
             if not missing.any():
@@ -208,13 +207,16 @@ class _Store:
     def _kept(self, attack: Attack | Transfer | None) -> dict[str, np.ndarray]:
         """Each of `FIELDS`, (N,), and "seconds", from the file of one attack.
 
-        All flags are `UNKNOWN` if there is no file, if it is damaged, or if it is of other weights.
+        All flags are `UNKNOWN` if there is no file, if it is damaged, or if it is of other weights.  A file without a
+        checksum, as older versions wrote, counts as damaged.
         """
         if isinstance(attack, Beginning):
             return _cut(self._kept(attack.whole), attack.options["steps"])
         n = self.subset["samples"]
         with suppress(OSError, ValueError, TypeError, KeyError):  # no file yet, or a damaged one, which is replaced
             content = json.loads(self._path(attack).read_text())
+            if content["sha256"] != _checksum(content):
+                raise ValueError
             flags = np.array(["01?".index(flag) for flag in content["flags"]])
             known = {name: np.array(content[name], dtype=float) for name in FIELDS[1:]} | {"flags": flags}
             known["seconds"] = np.array(float(content["seconds"]))
@@ -229,7 +231,8 @@ class _Store:
         """Write the file of one attack."""
         flags = "".join("01?"[flag] for flag in known["flags"])
         values = {name: values.tolist() for name, values in known.items()} | {"flags": flags}
-        content = self._spec(attack) | {"weights_sha256": self._weights(attack)} | values
+        content = files.plain(self._spec(attack) | {"weights_sha256": self._weights(attack)} | values)
+        content |= {"sha256": _checksum(content)}
         files.write_atomically(self._path(attack), files.as_json(content).encode())
 
     def _weights(self, attack: Attack | Transfer | None) -> list[str]:
@@ -245,6 +248,12 @@ class _Store:
 
     def _path(self, attack: Attack | Transfer | None) -> Path:
         return self.experiment.folder / "evaluations" / f"{files.hashed(self._spec(attack))}.json"
+
+
+def _checksum(content: dict) -> str:
+    """The SHA-256 of an evaluation's content, in types of JSON, without the checksum itself."""
+    others = {name: value for name, value in content.items() if name != "sha256"}
+    return files.sha256(json.dumps(others, sort_keys=True).encode())
 
 
 def _cut(known: dict[str, np.ndarray], steps: int) -> dict[str, np.ndarray]:

@@ -14,6 +14,7 @@ from paperlib.store import released
 from paperlib.training import defenses
 from paperlib.training.loop import Schedule
 
+WEIGHTS = ("lam", "beta")  # options of a training that weigh its penalty
 RECIPE = 3  # raised whenever a change of the code changes numbers; tests/test_recipe.py compares losses to notice it
 LATER = {  # newer fields, which at these values are in no key, for so were all networks before
     "detach_reset": False,
@@ -68,7 +69,7 @@ class Experiment(_Stored):
 
     def __post_init__(self):
         networks.architecture(self.network)
-        errors.count("T", self.T)
+        errors.count("T", self.T, at_most=errors.STEPS)
         errors.unit("tau", self.tau)
         object.__setattr__(self, "tau", float(self.tau))  # 1 and 1.0 are the same experiment
         rules.build(self.rule)
@@ -80,6 +81,11 @@ class Experiment(_Stored):
         object.__setattr__(self, "detach_reset", bool(self.detach_reset))  # 1 and True as well
         networks.refuse_time(self.network, self.T, self.tau, self.detach_reset)
         refuse_misfit(self.data, self.network, self.T)
+
+    @property
+    def weight(self) -> float:
+        """The weight of the training's penalty, the first of `WEIGHTS` among its options; 0 where it has none."""
+        return next((float(self.options[name]) for name in WEIGHTS if name in self.options), 0.0)
 
     @property
     def labels(self) -> dict:

@@ -1,6 +1,5 @@
 """Checkpoints of the released code, whose layout sections 2 and 4 of the paper notes describe, as our networks."""
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,8 +18,9 @@ DATASETS = {"cifar10": (10, *images.CIFAR10), "cifar100": (100, *images.CIFAR100
 def load(source: str | Path | Mapping[str, Tensor], network: str, dataset: str) -> Network:
     """The network of a released checkpoint, a file or a state dict, in eval mode: images in [0, 1] → logits.
 
-    `network` is one of `NAMES`, `dataset` one of `DATASETS`.  Weights keep their precision.  Refuses a file that is no
-    state dict, and entries that are missing, unknown or of another shape, all in one sentence.
+    `network` is one of `NAMES`, `dataset` one of `DATASETS`.  Weights keep their precision, those of 16 bits become
+    float32.  Refuses a file that is no state dict, and entries that are missing, unknown, of another shape, sparse,
+    quantised or without values, not of floating point, not finite, and variances below 0, all in one sentence.
     """
     ours = empty(network, dataset)
     modules = architectures.WideBlock, nn.Conv2d, nn.BatchNorm2d, nn.Linear
@@ -40,9 +40,12 @@ def load(source: str | Path | Mapping[str, Tensor], network: str, dataset: str) 
             problems.append(f"{key} is a {type(given).__name__} and no tensor")
         elif key in state and given.shape != shape:
             problems.append(f"{key} of shape {tuple(given.shape)} instead of {tuple(shape)}")
+        elif key in state and (fault := _fault(key, given)):
+            problems.append(f"{key} {fault}")
     if problems:
         raise errors.Refused(f"This is no released {network} for {dataset}: {'; '.join(problems)}.")
-    ours.to(next((value.dtype for value in state.values() if value.is_floating_point()), torch.float32))
+    wide = {value.dtype for value in state.values()} & {torch.float64}
+    ours.to(torch.float64 if wide else torch.float32)
     ours.load_state_dict({key: state[theirs] for theirs, (key, _) in expected.items()})
     return ours.eval()
 
@@ -55,12 +58,25 @@ def empty(network: str, dataset: str) -> Network:
     return build(network, in_channels=3, image_size=32, num_classes=classes, T=T, mean=mean, std=std)
 
 
+def _fault(key: str, given: Tensor) -> str:
+    """What is wrong with the values of an entry; "" if nothing is."""
+    if given.layout != torch.strided or given.is_quantized or given.is_meta:
+        return f"is no plain tensor of numbers but {given.layout} on {given.device} of {given.dtype}"
+    if key.endswith("num_batches_tracked"):
+        return "" if given.dtype == torch.int64 else f"is of {given.dtype} instead of torch.int64"
+    if not given.is_floating_point():
+        return f"is of {given.dtype}; it must be of floating point"
+    if not given.isfinite().all():
+        return "holds a value that is not finite"
+    return "holds a variance below 0" if key.endswith("running_var") and (given < 0).any() else ""
+
+
 def _read(path: Path) -> Mapping[str, Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise errors.Refused(f"There is no file {path}.") from None
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as problem:
+    except Exception as problem:  # on damaged bytes torch raises many types
         raise errors.Refused(f"{path} is no PyTorch state dict ({type(problem).__name__} on reading it).") from None
     if not isinstance(state, Mapping):
         raise errors.Refused(f"{path} holds a {type(state).__name__}; it must be a state dict.")

@@ -102,7 +102,8 @@ def epochs(
     training resumes from it and yields the rows of earlier epochs again; it is written after every epoch.
     Where the schedule selects an epoch, a row also holds the validation accuracy under attack (`ATTACKED`) and
     best_epoch, the first best so far, whose weights the network has in the end.
-    Refuses a loss that is not finite, training images that do not fill a batch, and another network's `state`.
+    Refuses a loss that is not finite, training images that do not fill a batch, and another network's `state`; after a
+    damaged `state`, which is kept as `*.damaged`, the training starts anew.
     """
     errors.refuse_while_planning("trains")
     step = Step(network.to(device), defense, schedule)
@@ -161,21 +162,29 @@ def to_bytes(content: object) -> bytes:
 
 
 def _resume(step: Step, state: Path | None, device: str) -> tuple[list[dict], dict | None]:
-    """Load `state`, if there is one.  Returns the rows of finished epochs, and the best with its weights or None."""
+    """Load `state`, if there is one.  Returns the rows of finished epochs, and the best with its weights or None.
+
+    A damaged one is set aside as `*.damaged`.
+    """
     if state is None or not state.exists():
         return [], None
-    content = state.read_bytes()
-    digest, data = content[:32], content[32:]
-    if hashlib.sha256(data).digest() != digest:
-        raise errors.Refused(f"{paths.shown(state)} is damaged. Delete it; this training then starts anew.")
-    content = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+    read = state.read_bytes()
+    digest, data = read[:32], read[32:]
     try:
-        step.network.load_state_dict(content["network"])
+        if hashlib.sha256(data).digest() != digest:
+            raise ValueError
+        content = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+        weights, moments, history = (content[name] for name in ("network", "optimiser", "history"))
+    except Exception:  # on damaged bytes torch raises many types
+        files.set_aside(state, "is damaged", "This training starts anew")
+        return [], None
+    try:
+        step.network.load_state_dict(weights)
     except RuntimeError as problem:
         reason = " ".join(str(problem).split())
         raise errors.Refused(f"{paths.shown(state)} belongs to another network: {reason}") from None
-    step.optimiser.load_state_dict(content["optimiser"])
-    return content["history"], content.get("best")
+    step.optimiser.load_state_dict(moments)
+    return history, content.get("best")
 
 
 def _finite(losses: list[Tensor], epoch: int, step: int, lr: float) -> float:
