@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from paperlib import paths, profiles, words
+from paperlib import paths, profiles, records, words
+from paperlib.artifacts import summary
 from paperlib.errors import Refused
 from paperlib.profiles import parameters, selections
 from paperlib.runs import plan
@@ -124,6 +125,18 @@ def test_it_gives_every_notebook_its_parameters_and_can_find_the_lambda_in_use(n
     for training, weights in profile.parameters("fig-lambda")["others"].items():
         if training in profile.trainings | profile.rivals:
             assert profile.weight(training) in weights
+
+
+@pytest.mark.parametrize("name", summary.PROFILES)
+def test_the_weights_in_use_are_those_that_validation_data_chose(name):
+    """Of every profile whose record of fig-lambda is committed; that of laptop is."""
+    path = paths.RESULTS / name / "fig-lambda.json"
+    if not path.exists() and name != "laptop":
+        pytest.skip(f"{name} has no record of fig-lambda yet")
+    record, profile = records.load(path), profiles.load(name)
+    swept = record["provenance"]["parameters"]["training"]
+    chosen = {row.get("of", swept): row["value"] for row in record["rows"] if row["quantity"] == "chosen λ"}
+    assert chosen and chosen == {training: profile.weight(training) for training in chosen}
 
 
 @pytest.mark.parametrize("name", ALL)
