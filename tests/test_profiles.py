@@ -642,6 +642,7 @@ def test_any_training_is_swept_and_the_costliest_come_first(contested):
         (lam, "l2", seed) for lam in (0.5, 2) for seed in (8, 9)
     ]
     assert selections.sweep(contested, [0.5], [8]) == contested.experiments("sr", seeds=[8], lam=0.5)
+    assert selections.sweep(contested, [3.0], [4], "l2") == contested.experiments("l2", seeds=[4])  # the file says 3
     with pytest.raises(Refused, match="'lam'"):
         selections.sweep(contested, [0.5], [8], "vanilla")
     titles = [f"{name}, seed {s}" for name in ("at+sr, λ = 0.01", "at", "sr, λ = 0.01", "vanilla") for s in (4, 5, 6)]
