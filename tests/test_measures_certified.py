@@ -13,6 +13,7 @@ from paperlib.attacks.attack import standard
 from paperlib.certificates import certify
 from paperlib.measures import certified
 from paperlib.measures.certified import Certified, Check
+from paperlib.measures.doubts import CONTRADICTED
 from paperlib.store import checkpoints, evaluations
 
 EPS = 8 / 255
@@ -74,7 +75,7 @@ def test_a_broken_certified_image_is_counted_and_marks_every_number_of_its_netwo
     assert (counted["value"], counted["n"], counted["training"]) == (1, 4, "sr")
     other = row("mean accuracy", 0.5)
     marked = certified.doubted([*rows, other], [check, Check(experiment("at"), 5, 0)])
-    assert [entry.get("doubts") for entry in marked] == [[certified.CONTRADICTED]] * 2 + [None]
+    assert [entry.get("doubts") for entry in marked] == [[CONTRADICTED]] * 2 + [None]
 
 
 def test_stored_reads_flags_of_these_weights_and_leaves_strayed_samples_unknown(tmp_path, monkeypatch):

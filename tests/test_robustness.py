@@ -14,9 +14,10 @@ from torch import nn
 import paperlib
 from paperlib import networks, paths
 from paperlib.attacks import evaluation, protocols
+from paperlib.certificates import Certificate
 from paperlib.data.sets import Split
 from paperlib.errors import Refused
-from paperlib.measures import doubts
+from paperlib.measures import doubts, robustness
 from paperlib.store import checkpoints
 
 EPS = 0.1
@@ -103,6 +104,28 @@ def test_the_worst_case_counts_the_images_that_survive_every_attack(kind, budget
         assert row["accuracy"] == standing.double().mean()
         assert (row["low"], row["high"]) == wilson(row["accuracy"], N)
     assert (robustness.eps, robustness.n) == (EPS, N)
+    if kind == "spiking":
+        certified = paperlib.certify(judged, images, labels, eps=EPS, bounds=(0, 1)).certified
+        assert robustness.certified.value == certified.double().mean() <= robustness.worst_case
+        assert f"whatever the attack: {100 * robustness.certified.value:.1f} % [" in str(robustness)
+    else:
+        assert robustness.certified is None and "Certified: not available. network is a " in str(robustness)
+
+
+@pytest.mark.parametrize(
+    ("flags", "tried", "survived", "said"),
+    [
+        ([True, False], [True, True], [True, True], "50.0 % [9.5, 90.5]."),
+        ([True, False], [True, False], [True, True], "50.0 % [9.5, 90.5]; 1 images were not tried in time."),
+        ([True, False], [True, True], [False, True], f"50.0 % [9.5, 90.5] †; {doubts.CONTRADICTED}."),
+    ],
+)
+def test_the_floor_tells_of_a_limit_of_time_and_of_a_contradiction(monkeypatch, flags, tried, survived, said):
+    found = Certificate(torch.tensor(flags), torch.tensor(tried))
+    monkeypatch.setattr(robustness, "certify", lambda *args, **kwargs: found)
+    split = Split(torch.zeros(2, 1, 2, 2), torch.zeros(2, dtype=int), torch.arange(2), one=1, bounds=(0, 1))
+    proved = robustness._proved(None, split, EPS, np.array(survived))
+    assert robustness.Robustness(1.0, 1.0, EPS, 2, [], *proved).floor == f"Certified, whatever the attack: {said}"
 
 
 def test_of_a_linear_network_with_two_classes_the_worst_case_is_exact():
@@ -260,9 +283,9 @@ def test_load_gives_the_network_that_is_kept_with_the_results_and_trains_nothing
 @pytest.mark.parametrize(
     ("profile", "training", "seed", "sentence"),
     [
-        ("laptop", "sr", 5, "There is no seed in params/laptop.yml 5. Allowed: 0, 1, 2, 3, 4."),
+        ("laptop", "sr", 5, "There is no seed in params/laptop.yml 5. Allowed: 0, 1, 2."),
         ("laptop", "madry", 0, "There is no training in params/laptop.yml 'madry'. Allowed: vanilla, sr, "),
-        ("desktop", "sr", 0, "There is no profile 'desktop'. Allowed: cifar, laptop, paper, "),
+        ("desktop", "sr", 0, "There is no profile 'desktop'. Allowed: cifar, fashion, laptop, paper, "),
     ],
 )
 def test_load_refuses_what_is_not_in_a_profile(profile, training, seed, sentence):
@@ -275,7 +298,7 @@ def test_the_package_imports_neither_torch_nor_numpy_until_something_is_used():
     code = "import sys, paperlib; print(sorted({'torch', 'numpy'} & set(sys.modules)), 'judge' in dir(paperlib))"
     ran = subprocess.run([sys.executable, "-c", code], cwd=paths.ROOT, check=True, capture_output=True, text=True)
     assert ran.stdout == "[] True\n"
-    for name in ("attacks", "data", "networks", "theory", "training"):
+    for name in ("attacks", "certificates", "data", "networks", "theory", "training"):
         assert paperlib.__getattr__(name).__name__ == f"paperlib.{name}" and name in dir(paperlib)
     with pytest.raises(AttributeError, match="module 'paperlib' has no attribute 'jugde'"):
         paperlib.jugde  # noqa: B018

@@ -9,12 +9,11 @@ import torch
 from paperlib import errors
 from paperlib.certificates import certify
 from paperlib.data.sets import Split
-from paperlib.measures.doubts import union
+from paperlib.measures.doubts import CONTRADICTED, union
 from paperlib.measures.rows import by_labels, certain, over_networks_and_samples, row
 from paperlib.store import evaluations
 from paperlib.store.experiment import AnyExperiment, Opened
 
-CONTRADICTED = "an attack broke a certified image, so that one of the two is wrong; please report it as a fault"
 WITHIN = ("linf", "l2")  # norms whose ball lies within the ball of l∞
 
 

@@ -20,6 +20,7 @@ NOISE = "noise of the same size breaks more; its gradients mislead: take other b
 BLIND = "an attack that sees no gradient breaks more; its gradients mislead: take other backward rules or more steps"
 ONE_STEP = "a single step breaks more; shorten its steps, or take another backward rule"
 SMALLER = "a smaller radius breaks more; give it more steps or restarts"
+CONTRADICTED = "an attack broke a certified image, so that one of the two is wrong; please report it as a fault"
 SHORTER = "fewer steps break more; give it restarts, or shorten its steps"
 
 

@@ -10,10 +10,13 @@ from torch import Tensor, nn
 from paperlib import errors
 from paperlib.attacks import evaluation, protocols
 from paperlib.attacks.core import shown
+from paperlib.certificates import certify
 from paperlib.data import sets
 from paperlib.measures import statistics
-from paperlib.measures.doubts import doubts
+from paperlib.measures.doubts import CONTRADICTED, doubts
 from paperlib.theory.gradients import device_of
+
+PATIENCE = 60.0  # seconds that certificates may take
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,8 @@ class Robustness:
     eps: float  # radius of the attacks in l∞, in the units of the images
     n: int  # images
     rows: list[dict]  # "clean", each attack, "worst of all"; keys: attack, accuracy, low, high, passes, doubts
+    certified: statistics.Interval | None  # share of the images that no attack within eps can break, by proof
+    proof: str  # what there is to say of the proof, or why there is none
 
     @property
     def table(self) -> pd.DataFrame:
@@ -44,13 +49,22 @@ class Robustness:
         """The reasons to doubt a number, each with a remedy; mostly none."""
         return [f"† {row['attack']}: {reason}." for row in self.rows for reason in row["doubts"]]
 
+    @property
+    def floor(self) -> str:
+        """The certified share in a sentence, the floor below the worst case, or why it is not available."""
+        if self.certified is None:
+            return f"Certified: not available. {self.proof}"
+        value, low, high = (100 * end for end in self.certified[:3])
+        return f"Certified, whatever the attack: {value:.1f} % [{low:.1f}, {high:.1f}]{self.proof}."
+
     def __str__(self) -> str:
-        return "\n".join([f"{self.n} images, eps = {self.eps:.4g}", self.table.to_string(index=False), *self.doubts])
+        table = self.table.to_string(index=False)
+        return "\n".join([f"{self.n} images, eps = {self.eps:.4g}", table, self.floor, *self.doubts])
 
     def _repr_markdown_(self) -> str:
         """The same for Jupyter."""
         table = self.table.to_markdown(index=False, disable_numparse=True)  # digits as they are
-        return "\n\n".join([f"{self.n} images, ε = {self.eps:.4g}", table, *self.doubts])
+        return "\n\n".join([f"{self.n} images, ε = {self.eps:.4g}", table, self.floor, *self.doubts])
 
 
 def judge(
@@ -73,6 +87,9 @@ def judge(
     are classified correctly under all attacks.  Intervals are Wilson's, 95 %, over images; they say nothing about other
     trainings of the same network.  Passes are forward and backward, on average over all images.
 
+    Below the attacks stands what is certified, for networks that have certificates (see `certificates.certify`), within
+    at most a minute.
+
     A network that draws at random should say so by an attribute `stochastic`; then each attack is made on all images.
     One with a context manager `backward_rule` is attacked by other backward rules as well (see `networks.Network`).
 
@@ -94,7 +111,22 @@ def judge(
         share = statistics.wilson(result.flags)
         accuracy = {"accuracy": share.value, "low": share.low, "high": share.high}
         rows.append({"attack": title} | accuracy | {"passes": float(np.mean(result.passes)), "doubts": why})
-    return Robustness(rows[0]["accuracy"], rows[-1]["accuracy"], eps, len(samples), rows)
+    proved = _proved(network, samples, eps, survived)
+    return Robustness(rows[0]["accuracy"], rows[-1]["accuracy"], eps, len(samples), rows, *proved)
+
+
+def _proved(
+    network: nn.Module, samples: sets.Split, eps: float, survived: np.ndarray
+) -> tuple[statistics.Interval | None, str]:
+    """The certified share with remarks, or why there is no certificate.  `survived` are the flags of all attacks."""
+    try:
+        found = certify(network, samples.pixels(), samples.labels, eps=eps, bounds=samples.bounds, seconds=PATIENCE)
+    except errors.Refused as why:
+        return None, str(why)
+    flags, untried = found.certified.numpy(), int((~found.tried).sum())
+    remarks = [f"; {untried} images were not tried in time"] if untried else []
+    remarks += [f" †; {CONTRADICTED}"] if (flags & ~survived).any() else []
+    return statistics.wilson(flags), "".join(remarks)
 
 
 def _samples(
