@@ -1,9 +1,21 @@
 # The stamps of everything that is built lie under build/<profile>/.  Committed files never count as built, so a fresh
 # clone builds everything.  The commands write them, with the digests of what they made.
 PROFILE ?= laptop
-JOBS    ?= $(shell getconf _NPROCESSORS_ONLN)
 DEVICE  ?= auto
 SHELL   := /bin/sh
+ifndef JOBS
+JOBS    := $(shell getconf _NPROCESSORS_ONLN)
+endif
+
+# What a user gives is never expanded, and reaches a shell in quotes, by $(call quoted,NAME).
+$(foreach name,JOBS DEVICE REPO OUT IMAGES MINUTES,$(eval override $(name) := $$(value $(name))))
+quoted = '$(subst ','\'',$(value $1))'
+
+# PROFILE is the name of one of the files under params/, or empty.
+PROFILES := $(basename $(notdir $(wildcard params/*.yml)))
+GIVEN    := $(value PROFILE)
+equal     = $(and $(findstring $1,$2),$(findstring $2,$1))
+override PROFILE := $(strip $(foreach name,$(PROFILES),$(if $(call equal,$(name),$(GIVEN)),$(name))))
 
 # Otherwise glibc returns the memory of every large tensor to the system and asks for it again, which takes a seventh of
 # a training step.
@@ -42,13 +54,13 @@ ARTIFACTS := $(LONGEST) $(filter-out $(LONGEST),$(NAMES))
 DRAWN    := $(ARTIFACTS:%=$(BUILD)/%.drawn)
 
 # Inside `make -jN` the jobserver distributes the cores.
-SHARED    = $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(JOBS))
+SHARED    = $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(call quoted,JOBS))
 MORE      = $(MAKE) --no-print-directory PROFILE=$(PROFILE)
 
 help:  ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 	@echo "  make <artifact>   one of: $(ARTIFACTS)"
-	@echo "PROFILE=$(PROFILE) (there are: $(basename $(notdir $(wildcard params/*.yml)))), PYTHON= to use another interpreter, CACHED=1 to take the networks that are kept with the results, DEVICE= for training"
+	@echo "PROFILE=$(PROFILE) (there are: $(PROFILES)), PYTHON= to use another interpreter, CACHED=1 to take the networks that are kept with the results, DEVICE= for training"
 
 reproduce: true-stamps  ## rebuild everything of a profile: train, run the notebooks, draw, report
 	+@if $(MORE) -q $(BUILD)/report >/dev/null 2>&1; then \
@@ -63,7 +75,7 @@ $(ARTIFACTS): %: true-stamps
 	+@$(MORE) $(BUILD)/$*.drawn
 
 known-profile:
-	@[ -e $(PARAMS) ] || { echo "There is no profile '$(PROFILE)'. Allowed: $(basename $(notdir $(wildcard params/*.yml)))." >&2; exit 2; }
+	@[ "$(PROFILE)" ] || { printf "There is no profile '%s'. Allowed: $(PROFILES).\n" $(call quoted,GIVEN) >&2; exit 2; }
 
 # What is gone or was changed since it was made is made again.
 true-stamps: known-profile
@@ -77,7 +89,7 @@ true-stamps: known-profile
 $(BUILD)/trained: $(PARAMS) $(BASE) $(SOURCES) requirements.lock | $(READY)
 	@mkdir -p $(@D)
 	@$(if $(CACHED),$(RUN) restore --profile $(PROFILE))
-	@$(RUN) train --profile $(PROFILE) --jobs $(JOBS) --device $(DEVICE)
+	@$(RUN) train --profile $(PROFILE) --jobs $(call quoted,JOBS) --device $(call quoted,DEVICE)
 
 # A notebook is executed again after a change of its source, of its parameters or of a module that it imports.
 $(BUILD)/%.done: $$(foreach source,$$(SOURCES),$$(if $$(filter $$*,$$(basename $$(notdir $$(source)))),$$(source))) $(PARAMS) $(BASE) requirements.lock | $(BUILD)/trained $(READY)
@@ -94,7 +106,7 @@ $(BUILD)/report: $(DRAWN) $(wildcard paperlib/artifacts/*.py published/*.csv)
 .PRECIOUS: $(BUILD)/%.done $(BUILD)/%.drawn
 
 plan: known-profile $(READY)  ## list the missing trainings and evaluations of a profile, with their time on this machine
-	@$(RUN) plan --profile $(PROFILE) --device $(DEVICE)
+	@$(RUN) plan --profile $(PROFILE) --device $(call quoted,DEVICE)
 
 compare: known-profile $(READY)  ## compare this run with the committed one; ALL=1 lists every number that differs
 	@$(RUN) compare --profile $(PROFILE) $(if $(ALL),--all)
@@ -115,8 +127,8 @@ bench: $(READY)  ## compare a training step's time and memory with two other imp
 	  COMPANION_ARITHMETIC=native $(PYTHON) benchmarks/accuracy.py)
 
 gpu: $(READY)  ## on a machine with a GPU: check the neuron, time steps, train for MINUTES=10, judge, and report (IMAGES=, OUT=)
-	@COMPANION_ARITHMETIC=native $(PYTHON) benchmarks/gpu.py --out $(or $(OUT),build/gpu) --minutes $(or $(MINUTES),10) \
-	  $(if $(IMAGES),--images $(IMAGES)) $(if $(filter cpu,$(DEVICE)),--device cpu --tiny) $(PARTS)
+	@COMPANION_ARITHMETIC=native $(PYTHON) benchmarks/gpu.py --out $(if $(OUT),$(call quoted,OUT),build/gpu) --minutes $(if $(MINUTES),$(call quoted,MINUTES),10) \
+	  $(if $(IMAGES),--images $(call quoted,IMAGES)) $(if $(filter cpu,$(DEVICE)),--device cpu --tiny) $(PARTS)
 
 emulate: $(READY)  ## compute the same few steps on emulated processors of two makers, and compare (needs qemu-user)
 	@$(PYTHON) benchmarks/emulate.py
@@ -130,7 +142,7 @@ notebooks: $(READY)  ## copy the outputs of the profile laptop to the committed 
 	@$(RUN) keep --profile laptop
 
 links: $(READY)  ## replace the address of the public repository by REPO=owner/name
-	@$(RUN) links "$(REPO)"
+	@$(RUN) links $(call quoted,REPO)
 
 site: known-profile $(READY)  ## write the site of all notebooks, verdicts and records to build/site, from what is committed
 	@$(RUN) site --profile $(PROFILE)

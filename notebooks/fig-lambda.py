@@ -53,7 +53,7 @@ others: dict = {
     "trades+sr": [0.001, 0.003],
     "l2": [1.0, 3.0, 10.0],
     "loss-l1": [0.002, 0.006],
-    "exact-l1": [0.1, 0.3, 1.0],
+    "exact-l1": [0.1, 0.3],
 }  # trainings whose weights are chosen by the same rule, with the weights
 other_seeds: list[int] = [0]  # one network each
 eps_255: float = 32.0  # radius of the attacks, in units of 1/255

@@ -35,8 +35,8 @@ import paperlib  # before numpy and torch, for it settles the arithmetic
 # **The paper** replaces the gradient's norm by a difference of two passes, so that training needs no double
 # back-propagation. Later work reports that SR takes three times as long as its own method even so (MPPD-TV, ICLR 2026).
 #
-# **You will see** for ten trainings what one step takes, in passes, arithmetic, seconds and memory, and its accuracy in
-# the worst case when all have had the same number of passes instead of epochs. At the end, how to add a training of
+# **You will see** for eleven trainings what one step takes, in passes, arithmetic, seconds and memory, and accuracy in
+# the worst case, at equal epochs and with `passes` above 0 at equal passes too. At the end, how to add a training of
 # your own by one function.
 #
 # **Time:** 2 minutes on trained networks, 6 from nothing on two cores.

@@ -22,6 +22,8 @@ def main() -> int:
     0: it did its work; 1: something is missing or differs; 2: it refused its input; 130: it was interrupted, which a
     termination, a closed terminal and the end of the make that called it are as well.
     """
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # a terminal of ASCII alone shows λ as ?
     arguments = _parser().parse_args()
     for ending in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):  # Windows has no SIGHUP
         if signal.getsignal(ending) != signal.SIG_IGN:  # which nohup sets
@@ -213,14 +215,20 @@ def restore(arguments) -> None:
 
 
 def keep(arguments) -> None:
-    """Copy a profile's trained networks to its results, where they can be committed."""
+    """Copy a profile's trained networks to its results, where they can be committed.
+
+    Networks there that the plan does not name are removed; those that are not trained here stay.
+    """
     from paperlib import profiles
     from paperlib.runs import plan
     from paperlib.store import checkpoints
 
     target = paths.RESULTS / arguments.profile / "networks"
     planned = plan.of(profiles.load(arguments.profile)).networks
-    shutil.rmtree(target, ignore_errors=True)  # else networks of an older plan would stay
+    kept_elsewhere = {one.key for one in planned if not checkpoints.is_trained(one)}
+    for folder in target.glob("*"):
+        if folder.name not in kept_elsewhere:
+            shutil.rmtree(folder)
     print(f"{checkpoints.copy_networks(planned, paths.CHECKPOINTS, target)} of {len(planned)} networks kept.")
 
 

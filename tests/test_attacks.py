@@ -102,7 +102,7 @@ def test_costs_that_cannot_be_counted_are_asked_for(register):
 
 
 def test_a_registered_attack_has_labels_a_title_and_standard_options(register):
-    assert register()(mine) is mine
+    assert register()(mine).__wrapped__ is mine
     one = standard("mine", EPS, steps=7, queries=9)
     assert (one.options, one.labels, one.title) == ({"steps": 7}, {"attack": "mine", "steps": 7}, "mine-7")
     assert (one.norm, one.declared.noise) == ("linf", False)

@@ -1,6 +1,7 @@
 """The command line: exit codes, one sentence instead of a traceback."""
 
 import hashlib
+import io
 import os
 import shutil
 import subprocess
@@ -135,6 +136,17 @@ def test_an_interruption_says_that_work_is_kept(call, house, monkeypatch):
     assert code == 130 and "goes on from there" in out and err == ""
 
 
+def test_where_only_ascii_can_be_shown_the_rest_is_a_question_mark(house, monkeypatch):
+    house.profile()
+    monkeypatch.setattr(sys, "argv", ["paperlib", "plan", "--profile", "tiny"])
+    monkeypatch.setattr(command_line, "plan", lambda arguments: print("sr, λ = 0.1"))
+    command_line.plan.__doc__ = "A command."
+    monkeypatch.setattr(sys, "stdout", shown := io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    assert command_line.main() == 0
+    shown.flush()
+    assert shown.buffer.getvalue() == b"sr, ? = 0.1\n"
+
+
 # ---- plan, restore and keep --------------------------------------------------------------------------------------
 
 
@@ -221,6 +233,12 @@ def test_networks_are_kept_and_restored_and_never_overwritten(call, house):
     assert call("restore", "--profile", "tiny")[:2] == (0, "1 of 4 networks restored.\n")
     assert (paths.CHECKPOINTS / first.key / "weights.pt").read_bytes() == b"one"
     assert (paths.CHECKPOINTS / second.key / "weights.pt").read_bytes() == b"mine"
+    (kept / "of an older plan").mkdir()
+    assert call("keep", "--profile", "tiny")[:2] == (0, "2 of 4 networks kept.\n")
+    assert (kept / second.key / "weights.pt").read_bytes() == b"mine"  # which is newer
+    shutil.rmtree(paths.CHECKPOINTS)
+    assert call("keep", "--profile", "tiny")[:2] == (0, "0 of 4 networks kept.\n")  # here nothing is trained
+    assert sorted(folder.name for folder in kept.iterdir()) == sorted([first.key, second.key])
 
 
 # ---- networks of the released code -------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import pytest
 from handmade import PGD_20, cells, made, record, row
 
 from paperlib import labels
-from paperlib.artifacts import consistency, quotes, report
+from paperlib.artifacts import consistency, quotes, report, summary
 
 WORST = {"attack": labels.WORST}
 SQUARE = {"attack": "square", "queries": 5000}
@@ -59,6 +59,11 @@ def test_an_attack_that_undercuts_the_worst_case_beyond_chance_is_found_and_both
 )
 def test_what_says_nothing_of_the_worst_case_is_left_alone(other):
     assert consistency.disagreements(ladder(other)) == []
+
+
+@pytest.mark.parametrize("profile", summary.PROFILES)
+def test_no_quantity_has_two_values_in_the_committed_records(profile):
+    assert consistency.two_values(report.found_in(profile)) == []
 
 
 def test_validation_images_are_others():

@@ -246,6 +246,23 @@ def test_the_cost_of_every_profile_can_be_printed(profile):
     )
 
 
+@pytest.mark.parametrize(
+    "given", ["a; touch hacked", "$(shell touch hacked)", "`touch hacked`", "it's", "tiny|cifar", "%"]
+)
+def test_what_a_user_gives_is_never_a_command(tmp_path, given):
+    shutil.copy(paths.ROOT / "Makefile", tmp_path)
+    (tmp_path / "params").mkdir()
+    for name in ("tiny", "cifar", "laptop"):
+        (tmp_path / "params" / f"{name}.yml").touch()
+    refused = run(["make", "plan", f"PROFILE={given}"], tmp_path)
+    assert refused.returncode == 2 and refused.stdout == ""
+    assert refused.stderr.splitlines()[0] == f"There is no profile '{given}'. Allowed: cifar laptop tiny."
+    done = run(["make", "plan", f"DEVICE={given}", "PYTHON=echo", "PROFILE=tiny"], tmp_path)
+    assert done.stdout == f"-m paperlib plan --profile tiny --device {given}\n"
+    assert run(["make", "links", f"REPO={given}", "PYTHON=echo"], tmp_path).stdout == f"-m paperlib links {given}\n"
+    assert not (tmp_path / "hacked").exists()
+
+
 # ---- building ----------------------------------------------------------------------------------------------------
 
 

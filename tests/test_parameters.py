@@ -171,6 +171,6 @@ def test_the_cell_can_be_run_again_in_an_open_notebook(cell, namespace):
 
 
 def test_tags_that_are_no_list_are_refused():
-    for tags in ('["parameters', "[parameters]", "3", '["a", ]]'):
+    for tags in ('["parameters', "[parameters]", "3"):
         with pytest.raises(Refused, match="has tags that are no list of texts"):
-            list(parameters.cells(f"# %% tags={tags}\nx: int = 3  # a number\n")) and pytest.fail(tags)
+            list(parameters.cells(f"# %% tags={tags}\nx: int = 3  # a number\n"))

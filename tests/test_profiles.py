@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from paperlib import paths, profiles, words
+from paperlib import paths, profiles, records, words
+from paperlib.artifacts import summary
 from paperlib.errors import Refused
 from paperlib.profiles import parameters, selections
 from paperlib.runs import plan
@@ -121,7 +122,21 @@ def test_it_gives_every_notebook_its_parameters_and_can_find_the_lambda_in_use(n
         assert values["profile"] == name
         assert list(values) == list(parameters.declared(paths.notebook(artifact)))
     assert profile.trainings["sr"]["lam"] in profile.parameters("fig-lambda")["lambdas"]
-    assert profile.trainings["sr"]["lam"] == profile.trainings["at+sr"]["lam"]
+    for training, weights in profile.parameters("fig-lambda")["others"].items():
+        if training in profile.trainings | profile.rivals:
+            assert profile.weight(training) in weights
+
+
+@pytest.mark.parametrize("name", summary.PROFILES)
+def test_the_weights_in_use_are_those_that_validation_data_chose(name):
+    """Of every profile whose record of fig-lambda is committed; that of laptop is."""
+    path = paths.RESULTS / name / "fig-lambda.json"
+    if not path.exists() and name != "laptop":
+        pytest.skip(f"{name} has no record of fig-lambda yet")
+    record, profile = records.load(path), profiles.load(name)
+    swept = record["provenance"]["parameters"]["training"]
+    chosen = {row.get("of", swept): row["value"] for row in record["rows"] if row["quantity"] == "chosen λ"}
+    assert chosen and chosen == {training: profile.weight(training) for training in chosen}
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -133,6 +148,10 @@ def test_its_plan_holds_once_each_network_that_a_notebook_asks_for_and_its_cost_
     asked += profile.experiments("vanilla", seeds=given["seeds"])
     asked += selections.sweep(profile, given["lambdas"], given["seeds"])
     assert {e.key for e in selections.swept(profile)} == {e.key for e in asked if not e.is_of_events}
+    for training, weights in given["others"].items():
+        if training in profile.trainings | profile.rivals:
+            asked += selections.sweep(profile, weights, given["other_seeds"], training)
+            asked += profile.experiments(selections.baseline(training), seeds=given["other_seeds"])
     given = of["fig-gradient-maps"]
     asked += selections.matched(profile, given["matched"], given["matched_seeds"])
     given = of["tab-masking-checklist"]
@@ -356,7 +375,7 @@ def test_a_negative_radius_of_a_notebook_is_refused_before_anything_is_trained(p
 
 def test_a_good_file_of_ones_own_needs_no_notebook_overrides(params):
     params(changed("notebooks", to={}))
-    assert profiles.load("mine").parameters("thm-ratio")["samples"] == 250
+    assert profiles.load("mine").parameters("thm-ratio")["samples"] == 1000
     assert refused("nope") == "There is no profile 'nope'. Allowed: mine."
 
 
@@ -375,7 +394,7 @@ def test_a_profile_adds_to_the_tables_of_its_base_and_replaces_other_entries_who
     assert list(mine.trainings)[-1] == "l2" and [e.seed for e in mine.experiments("l2")] == [7]
     assert mine.rivals == {"exact-l1": {"lam": 1}, "loss-l1": {"lam": 0.1}}
     assert mine.parameters("tab-ablation")["samples"] == 60
-    assert mine.parameters("fig-lambda")["lambdas"] == [0.001, 0.003, 0.006, 0.01, 0.02, 0.03, 0.06]  # nor its lambdas
+    assert mine.parameters("fig-lambda")["lambdas"] == [0.003, 0.01, 0.03, 0.06]  # nor its lambdas
     assert (mine.data, mine.schedule, mine.cost) == (good.data, good.schedule, good.cost)
     assert (good.seeds, good.network["T"], good.trainings) == ([0, 1], 2, GOOD["trainings"])
 
@@ -498,7 +517,7 @@ def test_a_written_profile_is_the_papers_with_imported_networks(released):
     assert released.network == paper.network | {"name": "wrn16"}
     assert (released.data, released.schedule) == ({"name": "cifar100"}, paper.schedule)
     assert "wrn16" in released.title and "vanilla, sr" in released.title
-    only = {"fig-lambda": {"lambdas": [], "seeds": [42]}}
+    only = {"fig-lambda": {"lambdas": [], "seeds": [42], "others": {}}}
     only |= {"tab-blackbox": {"substitutes": []}, "tab-poisson-eot": {"trainings": []}}
     only |= {"tab-masking-checklist": {"substitute": "vanilla"}, "fig-timesteps-and-leak": {"lambdas": []}}
     only |= {"fig-sr-variants": {"variants": []}}
@@ -623,6 +642,7 @@ def test_any_training_is_swept_and_the_costliest_come_first(contested):
         (lam, "l2", seed) for lam in (0.5, 2) for seed in (8, 9)
     ]
     assert selections.sweep(contested, [0.5], [8]) == contested.experiments("sr", seeds=[8], lam=0.5)
+    assert selections.sweep(contested, [3.0], [4], "l2") == contested.experiments("l2", seeds=[4])  # the file says 3
     with pytest.raises(Refused, match="'lam'"):
         selections.sweep(contested, [0.5], [8], "vanilla")
     titles = [f"{name}, seed {s}" for name in ("at+sr, λ = 0.01", "at", "sr, λ = 0.01", "vanilla") for s in (4, 5, 6)]
@@ -650,9 +670,11 @@ def test_a_budget_is_shared_out_by_the_passes_of_each_options(contested):
 
 
 def test_at_equal_cost_each_training_takes_the_epochs_that_come_closest(laptop):
-    # passes of a step: vanilla 2, SR 5, AT 4, AT+SR 7, RAT 4, TRADES 7, TRADES+SR 10, l2 4, loss l1 5, exact l1 4
+    # passes of a step: vanilla 2, SR 5, AT 4, AT of PGD 16, AT+SR 7, RAT 4, TRADES 7, TRADES+SR 10, l2 4, loss l1 5,
+    # exact l1 4
     epochs = {e.defense: e.schedule.epochs for e in selections.at_cost(laptop, 25, 1)}
-    expected = {"vanilla": 12, "sr": 5, "at": 6, "at+sr": 4, "rat": 6, "trades": 4}  # 12.5 and 2.5 go to the even
+    expected = {"vanilla": 12, "sr": 5, "at": 6, "at+sr": 4, "rat": 6, "trades": 4, "at-pgd": 2}
+    # 12.5 and 2.5 go to the even
     assert epochs == expected | {"trades+sr": 2, "l2": 6, "loss-l1": 5, "exact-l1": 6}
     assert selections.at_cost(laptop, 0, 1) == []
     assert {e.schedule.epochs for e in selections.at_cost(laptop, 1, 1)} == {1}

@@ -25,6 +25,7 @@ DEFENSES = {  # training: defense, options, the mean losses of two epochs
     "exact l1": ("exact-l1", {"lam": 0.5}, 3.14158190, 2.65038717),
     "exact l2": ("l2", {"lam": 5.0}, 2.78851059, 2.54545912),
     "AT": ("at", PGD, 2.57292751, 2.47781450),
+    "AT of PGD": ("at-pgd", PGD, 2.57292751, 2.47781450),  # AT's, with as many steps
     "AT+SR": ("at+sr", PGD | {"lam": 0.05}, 4.30882726, 3.89860032),
     "RAT": ("rat", PGD | {"beta": 0.05}, 2.54009132, 2.41638034),
     "TRADES": ("trades", PGD, 2.42768367, 2.33756611),

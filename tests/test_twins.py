@@ -195,7 +195,9 @@ def test_links_rewrites_the_address_everywhere(notebook):
     assert twins.links("jane/snn.sparse") == []
 
 
-@pytest.mark.parametrize("repo", ["", "jane", "https://github.com/jane/x", "jane/x/y", "jane/x y"])
+@pytest.mark.parametrize(
+    "repo", ["", "jane", "https://github.com/jane/x", "jane/x/y", "jane/x y", "../..", "jane/..", "-jane/x", "jäne/x"]
+)
 def test_links_refuses_what_is_no_owner_and_name(repo):
     with pytest.raises(Refused, match="it must be owner/name"):
         twins.links(repo)

@@ -11,7 +11,7 @@ CHAPTERS = {
     },
     "Noise, attacks and SR": {
         "fig-random-vs-adversarial": "Accuracy under PGD against accuracy under noise that is up to four times larger.",
-        "tab-ablation": "Ten trainings side by side, at equal epochs and at equal cost: what SR adds to each.",
+        "tab-ablation": "Eleven trainings side by side, at equal epochs and at equal cost: what SR adds to each.",
         "tab-cost": "Time, memory and passes of each training, and the robustness that they buy.",
     },
     "Stronger attacks": {

@@ -13,7 +13,7 @@ NOISE = {"uniform": "#56b4e9", "sign": "#cc79a7", labels.RANDOM_FLIPS: "#117733"
 ATTACK = "#d55e00"
 GREY = ".35"
 PALE = "#8c8c8c"
-RIVALS = ("rat", "trades", "trades+sr", "l2", "loss-l1", "exact-l1")  # grey beside the paper's four trainings
+RIVALS = ("at-pgd", "rat", "trades", "trades+sr", "l2", "loss-l1", "exact-l1")  # grey beside the paper's four trainings
 # symbols of the theorem
 ADV, RAND, F_Y = r"$\rho_\mathrm{adv}$", r"$\rho_\mathrm{rand}$", "$f_y$"
 NAME_HEIGHT = 0.062  # of a name beside the end of a line, as a share of the frame's height

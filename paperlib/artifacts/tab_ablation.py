@@ -1,4 +1,4 @@
-"""Ten trainings under PGD at equal epochs, and in the worst case at equal cost."""
+"""Eleven trainings under PGD at equal epochs, and in the worst case at equal cost."""
 
 from collections.abc import Iterable
 

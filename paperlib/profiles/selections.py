@@ -111,7 +111,9 @@ def sweep(profile: Profile, weights: list[float], seeds: list[int], training: st
     """The networks of a training with each weight of its penalty, λ or β, with each seed."""
     given = (profile.trainings | profile.rivals).get(training, {})
     name = next((name for name in WEIGHTS if name in given), WEIGHTS[0])
-    return [e for weight in weights for e in profile.experiments(training, seeds=seeds, **{name: weight})]
+    own = given.get(name)  # 3 and 3.0 are one weight, and as the file writes it, it is in the key of the file's network
+    values = [own if weight == own else weight for weight in weights]
+    return [e for value in values for e in profile.experiments(training, seeds=seeds, **{name: value})]
 
 
 def sweeps(profile: Profile, weights: dict[str, list[float]], seeds: list[int]) -> dict[str, list[Experiment]]:

@@ -110,7 +110,8 @@ class _Kernel(AsyncKernelManager):
             "OMP_NUM_THREADS": "1",  # two processes with two threads each are many times slower on two cores
             "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         }
-        quiet = ["--log-level=ERROR"]  # else every kernel warns that its connection is not encrypted
+        # Else every kernel warns that its connection is not encrypted, and an interrupted one shows where it was.
+        quiet = ["--log-level=CRITICAL"]
         return KernelSpec(**get_kernel_dict(quiet) | {"env": env})
 
 

@@ -178,7 +178,7 @@ def links(repo: str) -> list[Path]:
 
     Returns the files that were written.
     """
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+    if not re.fullmatch(r"[a-z\d][a-z\d-]*/(?!\.+$)[\w.-]+", repo, re.ASCII | re.IGNORECASE):
         raise Refused(f"REPO is {repo!r}; it must be owner/name, as in jane/sparse-gradients-companion.")
     old = re.escape(environment.repository().removeprefix("https://github.com/"))
     address = re.compile(rf"(?<=github\.com/){old}(?![\w-])")

@@ -194,6 +194,15 @@ def at(*, eps: float, alpha: float, steps: int, random_start: bool = True, rule:
     return AT(eps, alpha, steps, random_start, rule or {})
 
 
+@register("at-pgd", title="AT of PGD", colour="#ddcc77")
+def at_pgd(*, eps: float, alpha: float, steps: int = 7, rule: dict | None = None) -> AT:
+    """AT whose examples take several steps (Madry et al., arXiv 1706.06083): what AT+SR has to hold against.
+
+    An AT of one step may owe what SR adds to the weakness of its examples.
+    """
+    return AT(eps, alpha, steps, rule=rule or {})
+
+
 @register("at+sr", title="AT+SR", colour="#009e73")
 def at_sr(*, eps: float, alpha: float, steps: int, random_start: bool = True, rule: dict | None = None, **sr) -> AT:
     """Cross-entropy and SR penalty, both on adversarial examples.  `sr` are the options of "sr"."""
