@@ -121,7 +121,8 @@ def test_every_page_is_there(site):
     there = {path.relative_to(site).as_posix() for path in site.rglob("*.html")}
     wanted = {f"notebooks/{path.stem}.html" for path in paths.NOTEBOOKS.glob("*.ipynb")} | set(KINDS.values())
     wanted |= {f"results/{profile}/{name}.html" for profile in PROFILES for name in report.reading_order()}
-    wanted |= {f"api/{name}.html" for name in ("index", "attacks", "data", "networks", "theory", "training")}
+    packages = ("attacks", "certificates", "data", "networks", "theory", "training")
+    wanted |= {f"api/{name}.html" for name in ("index", *packages)}
     assert wanted <= there and not wanted & {name for name in there if (site / name).stat().st_size < 5000}
 
 

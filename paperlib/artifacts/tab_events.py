@@ -70,11 +70,14 @@ def figure(record: dict) -> Figure:
     names = trainings(record)
     if not names:
         return nothing()
-    fig, axes = plt.subplots(1, 4, figsize=(15, 4.2), width_ratios=(4, 4, 4, 3), layout="constrained")
-    for ax, unit in zip(axes, THREATS, strict=False):
-        threat_panel(select(record, quantity="mean accuracy"), names, unit, ax)
-    for ax in axes[1:3]:
-        ax.set_ylabel("")
+    rows = select(record, quantity="mean accuracy")
+    units = [unit for unit in THREATS if any(unit in row for row in rows)]
+    widths = [4] * len(units) + [3]
+    fig, axes = plt.subplots(1, len(widths), figsize=(sum(widths), 4.2), width_ratios=widths, layout="constrained")
+    for ax, unit in zip(axes, units, strict=False):
+        threat_panel(rows, names, unit, ax)
+        if ax is not axes[0]:
+            ax.set_ylabel("")
     worst = differences(record, attack=labels.WORST)
     lines = {
         "clean": differences(record, attack=labels.CLEAN),
@@ -82,7 +85,7 @@ def figure(record: dict) -> Figure:
         "worst case,\nwhole events": [row for row in worst if "flips" in row],
         "worst case,\nin time": [row for row in worst if "moves" in row],
     }
-    gains(axes[3], lines)
+    gains(axes[-1], lines)
     return fig
 
 

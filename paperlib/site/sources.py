@@ -14,7 +14,7 @@ DOCS = paths.ROOT / "docs"
 EXPLORER = "explorer.html"
 BENCHMARKS = "benchmarks/README.md"
 COPIED = (".json", ".csv")  # of the files in results/
-SCIENCE = ("theory", "attacks", "training", "networks", "data")  # packages that the API describes
+SCIENCE = ("theory", "attacks", "certificates", "training", "networks", "data")  # packages that the API describes
 
 
 def write(folder: Path, profiles: list[str]) -> None:
