@@ -63,7 +63,7 @@ def test_the_defaults_of_a_notebook_are_the_laptops_own(folders):
 
 
 def test_with_any_others_it_goes_to_a_folder_of_its_own_which_is_printed(folders, capsys):
-    run = begin("tab-ablation", namespace("tab-ablation", samples=59, pgd_steps=2))
+    run = begin("tab-ablation", namespace("tab-ablation", samples=59, pgd_steps=1))
     folder = run.record_path.parent
     assert folder.parent == folders / "build" / "own" and run.record_path.name == "tab-ablation.json"
     assert capsys.readouterr().out == (

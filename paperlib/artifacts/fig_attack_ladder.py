@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from pandas import DataFrame
 
 from paperlib import labels, words
-from paperlib.artifacts.drawing import curve, end, gains, name_ends, shares
+from paperlib.artifacts.drawing import curve, end, floors, gains, name_ends, shares
 from paperlib.artifacts.reading import (
     BASELINES,
     Line,
@@ -42,12 +42,13 @@ def headline(record: dict) -> str:
 
 
 def figure(record: dict) -> Figure:
-    """Left, every rung; in the middle, the last rung against its queries; right, what SR changes."""
+    """Left, all rungs and the certified floors; middle, the last rung against its queries; right, what SR changes."""
     widths = {"width_ratios": (5, 3, 2.2), "layout": "constrained"}
     fig, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 4.8), **widths)
     means, passes = (on_ladder(record, quantity) for quantity in ("mean accuracy", "mean passes"))
     groups = {name: where(means, training=name) for name in trainings(record)}
     ladder(groups, passes, left)
+    floors(left, select(record, quantity="mean certified accuracy", **words.size(means[-1])))
     against_queries(record, middle).set_ylim(left.get_ylim())
     rungs = next(iter(groups.values()))
     pairs = differences(record)
