@@ -50,7 +50,7 @@ samples: int = 1000  # test images measured and attacked by PGD; as many validat
 strong_samples: int = 100  # of these, test images that the strongest attack is made on
 long_steps: int = 100  # its steps of APGD
 queries: int = 2000  # its forward passes of Square, behind APGD
-matched: dict = {"exact-l1": [0.1], "l2": [3]}  # two trainings, with weights tried for equal magnitude
+matched: dict = {"sr": [0.03], "l2": [10]}  # two trainings, with weights tried for equal magnitude
 matched_seeds: list[int] = [0, 1, 2]  # a network each
 device: str = "auto"  # auto, cpu, cuda or mps
 
@@ -113,11 +113,12 @@ artifacts.draw(run.record(sparsity, arrays), "maps")
 # attack.
 #
 # ## What if the magnitude is set equal?
-# No correlation over networks that happened to be trained says what causes what. So here two trainings differ in the
-# norm of their penalty alone: λ·‖∇f_y‖₁, which favours sparse gradients, and λ·‖∇f_y‖₂, which does not. Of the weights
-# that were tried, those two are compared at which ‖g‖₁ is most nearly equal on validation images. What remains between
-# them is the participation number, and whatever else the choice of norm changes: ‖g‖₁ is that of a probability, which
-# is flat where a network is sure of its class, so equal medians do not mean that the logits are equally steep.
+# No correlation over networks that happened to be trained says what causes what. So here two trainings are compared whose
+# penalties have different norms: SR's, which is an l1 norm and favours sparse gradients, and λ·‖∇f_y‖₂, which does not.
+# Of the weights that were tried, those two are compared at which ‖g‖₁ is most nearly equal on validation images. What
+# remains between them is the participation number, and whatever else the two penalties change: ‖g‖₁ is that of a
+# probability, which is flat where a network is sure of its class, so equal medians do not mean that the logits are
+# equally steep.
 
 # %%
 validation = run.data.validation.take(min(samples, len(run.data.validation)))

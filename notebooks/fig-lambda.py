@@ -48,10 +48,10 @@ training: str = "sr"  # whose weight is swept: any training or rival with a weig
 lambdas: list[float] = [0.003, 0.01, 0.03, 0.06]  # its weights; vanilla networks stand for 0
 seeds: list[int] = [0, 1, 2]  # one network each
 others: dict = {
-    "at+sr": [0.003, 0.01, 0.03],
+    "at+sr": [0.003, 0.01],
     "trades": [1.0, 6.0],
     "trades+sr": [0.001, 0.003],
-    "l2": [1.0, 3.0, 10.0],
+    "l2": [3.0, 10.0],
     "loss-l1": [0.002, 0.006],
     "exact-l1": [0.1, 0.3],
 }  # trainings whose weights are chosen by the same rule, with the weights
