@@ -113,8 +113,8 @@ artifacts.draw(run.record(sparsity, arrays), "maps")
 # attack.
 #
 # ## What if the magnitude is set equal?
-# No correlation over networks that happened to be trained says what causes what. So here two trainings are compared whose
-# penalties have different norms: SR's, which is an l1 norm and favours sparse gradients, and λ·‖∇f_y‖₂, which does not.
+# No correlation over networks that happened to be trained says what causes what. So here two trainings are compared
+# whose penalties have different norms: SR's, an l1 norm, which favours sparse gradients, and λ·‖∇f_y‖₂, which does not.
 # Of the weights that were tried, those two are compared at which ‖g‖₁ is most nearly equal on validation images. What
 # remains between them is the participation number, and whatever else the two penalties change: ‖g‖₁ is that of a
 # probability, which is flat where a network is sure of its class, so equal medians do not mean that the logits are
