@@ -56,7 +56,7 @@ pgd_steps: int = 20  # steps of PGD, each of length 2.5 ε / steps
 long_steps: int = 100  # steps of APGD on each of its two losses
 queries: int = 2000  # forward passes of Square, behind APGD
 tolerance: float = 0.05  # how much clean accuracy the choice of λ may cost
-samples: int = 50  # validation images, and as many test images
+samples: int = 20  # validation images, and as many test images
 device: str = "auto"  # auto, cpu, cuda or mps
 
 # %% tags=["asks"]

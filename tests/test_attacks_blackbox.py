@@ -231,7 +231,7 @@ def test_who_broke_has_left_with_what_broke_it_and_more_tries_break_more(network
     assert flags[0].sum() > flags[-1].sum()
 
 
-def test_square_breaks_more_than_chance_and_about_as_much_as_that_of_torchattacks(network, batch):
+def test_square_breaks_more_than_chance_and_as_much_as_that_of_torchattacks_or_more(network, batch):
     for queries, eps in ((20, 0.1), (100, 0.05)):
         ours, theirs = [], []
         for seed in range(4):
@@ -240,8 +240,9 @@ def test_square_breaks_more_than_chance_and_about_as_much_as_that_of_torchattack
             # their queries do not count the stripes
             x = torchattacks.Square(network, eps=eps, n_queries=queries - 1, seed=seed)(*batch)
             theirs.append(stands(network, x, batch[1]).sum().item())
-        # of 60 samples; four seeds of one side spread by about 2, so the difference of their means by about 1.4
-        assert sum(ours) / 4 == pytest.approx(sum(theirs) / 4, abs=4)
+        # of 60 samples; four seeds of one side spread by about 2, so the difference of their means by about 1.4; theirs
+        # spends queries on windows that change nothing
+        assert sum(theirs) / 4 - 12 < sum(ours) / 4 < sum(theirs) / 4 + 4
         for law in ("uniform", "sign"):
             by_chance = run(random_search, network, *batch, queries, eps=eps, law=law)
             assert 0 < max(ours) < stands(network, by_chance, batch[1]).sum()

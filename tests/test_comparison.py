@@ -21,7 +21,7 @@ from paperlib.errors import Refused
 
 TOP = paths.ROOT
 LADDER, ABLATION, TIMED = "fig-attack-ladder", "tab-ablation", "tab-cost"
-VERDICTS, STATEMENTS = 14, 62  # the lines of the ledger, and of the boxes of these records
+VERDICTS, STATEMENTS = 18, 74  # the lines of the ledger, and of the boxes of these records
 ALL = f"{STATEMENTS} of {STATEMENTS} statements equal"
 
 
@@ -190,7 +190,7 @@ def test_a_verdict_that_turned_is_shown_with_both_numbers_and_fails(folder, call
     commit_again(folder)
     rows = change(folder, LADDER, moved_to(-0.3, -0.1), quantity="difference", training="sr", attack=labels.WORST)
     code, out, err = call("compare")
-    assert (code, err) == (1, "") and out[0].startswith(f"13 of 14 verdicts equal, {ALL}, ")
+    assert (code, err) == (1, "") and out[0].startswith(f"17 of 18 verdicts equal, {ALL}, ")
     (line,) = (line for line in out if ", verdict " in line)
     assert line.startswith(
         f"{LADDER}, verdict C3, alone (SR is more robust than vanilla training.): mine not supported ("
@@ -209,7 +209,7 @@ def test_a_statement_that_turned_is_shown_and_does_not_fail(folder, call):
     change(folder, ABLATION, moved_to(-0.3, -0.1), **difference)
     code, out, _ = call("compare")
     assert code == 0 and out[0].startswith(
-        f"14 of 14 verdicts equal, {STATEMENTS - 1} of {STATEMENTS} statements equal, "
+        f"18 of 18 verdicts equal, {STATEMENTS - 1} of {STATEMENTS} statements equal, "
     )
     (line,) = (line for line in out if ", statement " in line)
     assert "SR is more robust than vanilla under PGD-20 at every radius.: mine does not hold (" in line
@@ -309,7 +309,7 @@ def test_a_record_of_mine_that_cannot_be_read_is_one_line_and_never_equal(folder
     numbers = before.partition(" numbers identical")[0].split()[-1]
     figures = before.partition(" figures identical")[0].split()[-1]
     lost = f"{int(numbers.replace(',', '')) - total:,} of {numbers} numbers identical"
-    assert out[0].startswith(f"12 of 14 verdicts equal, {ALL}, {lost}, {int(figures) - 1} of {figures}")
+    assert out[0].startswith(f"16 of 18 verdicts equal, {ALL}, {lost}, {int(figures) - 1} of {figures}")
 
 
 def test_a_record_without_the_rows_of_a_verdict_is_one_line_as_well(folder, call):
@@ -318,7 +318,7 @@ def test_a_record_without_the_rows_of_a_verdict_is_one_line_as_well(folder, call
     code, out, err = call("compare")
     (line,) = (line for line in out if line.startswith("fig-gradient-maps"))
     assert "need rows that are not in the record (KeyError: " in line and (code, err) == (1, "")
-    assert out[0].startswith("13 of 14 verdicts equal, ")
+    assert out[0].startswith("17 of 18 verdicts equal, ")
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]"])
@@ -333,7 +333,7 @@ def test_an_artifact_without_a_committed_record_is_one_line_and_not_counted(fold
     (line,) = (line for line in out if line.startswith(f"{LADDER}: "))
     assert ("no committed record" in line) if content is None else ("the committed record cannot be compared: " in line)
     left = int(before.replace(",", "")) - total
-    assert code == 0 and out[0].startswith(f"12 of 12 verdicts equal, {ALL}, {left:,} of {left:,} ")
+    assert code == 0 and out[0].startswith(f"16 of 16 verdicts equal, {ALL}, {left:,} of {left:,} ")
 
 
 def test_an_artifact_without_a_record_in_either_run_is_not_spoken_of(folder, call):
