@@ -31,7 +31,12 @@ GOLDEN = {
     "JPEG": "63a555dd93e7c200",
     "figure": "d6214cb1343009fc",
 }
-AVX512 = {"3 steps of training": "81b0f0ec9a76cafd", "numpy": "195e2089dec3ddc6"}
+AVX512 = {
+    "3 steps of training": "81b0f0ec9a76cafd",
+    "SA-PGD-10 assg": "a63da8a9afe388e5",
+    "SA-PGD-10 pdsg": "b24eaa637f9a7fb7",
+    "numpy": "195e2089dec3ddc6",
+}
 
 
 def python(code: str, **variables: str | None) -> subprocess.CompletedProcess:
