@@ -104,7 +104,7 @@ def compared(row, what, notebook):
 differences = {"quantity": "difference", "eps_255": 32.0}
 (alone,) = reading.select(ladder, **differences, attack="worst", training="sr", against="vanilla")
 (added,) = reading.select(ladder, **differences, attack="worst", training="at+sr", against="at")
-(instead,) = reading.select(ablation, **differences, attack="pgd", training="sr", against="at")
+(instead,) = reading.select(ablation, **differences, attack="pgd", training="sr", against="at", budget=None)
 plt.show()
 Markdown(
     "\n".join(
