@@ -53,13 +53,13 @@ def below_worst(records: Mapping[str, dict]) -> list[Pair]:
 
 
 def two_values(records: Mapping[str, dict]) -> list[Pair]:
-    """Accuracies of the same networks under the same attack on equally many images that differ between two records."""
+    """Accuracies of the same networks under the same attack, of as many images by one method, that differ."""
     first: dict[str, Place] = {}
     pairs: dict[str, Pair] = {}
     for place in _accuracies(records):
         row = place.row
-        if row["quantity"] == "accuracy" or row["over"] == "samples":  # elsewhere n may be a number of networks
-            key = [labels.attack(row), words.size(row), sorted(row["experiments"]), row["n"]]
+        if row["over"] in (labels.SAMPLES, labels.BOTH):  # elsewhere n may be a number of networks
+            key = [labels.attack(row), words.size(row), sorted(row["experiments"]), row["n"], row["method"]]
             one = first.setdefault(json.dumps(key, sort_keys=True), place)
             if abs(one.row["value"] - row["value"]) > ROUNDING:
                 pairs.setdefault(f"{one} {place}", (one, place))
