@@ -31,7 +31,7 @@ TINY = PROFILE | {
     "network": PROFILE["network"] | {"name": "conv-2-2", "T": 1},
     "schedule": PROFILE["schedule"] | {"epochs": 1, "batch_size": 20},
     "seeds": [0],
-    "notebooks": {"fig-lambda": {"samples": 20, "pgd_steps": 1, "seeds": [0], "lambdas": [0.01]}},
+    "notebooks": {"fig-lambda": {"samples": 20, "pgd_steps": 1, "seeds": [0], "lambdas": [0.01], "others": {}}},
 }
 MODULE = '''\
 """What a training of mine keeps under attacks of mine."""
@@ -306,7 +306,7 @@ def test_the_plan_costs_what_a_users_notebook_registers(tree):
     """It is given by path here.  What was built is all that was planned."""
     command = [sys.executable, "-m", "paperlib", "plan", "mine/tab-mine.py", "--profile", "tiny", "--device", "cpu"]
     done = run(command, tree)
-    assert done.stdout.splitlines() == ["tiny: sixty digits.", "  3 of 3 networks and 7 of 7 evaluations are there."]
+    assert done.stdout.splitlines() == ["tiny: sixty digits.", "  3 of 3 networks and 9 of 9 evaluations are there."]
     assert len(list((tree / "checkpoints").glob("*/evaluations/*.json"))) == 7
     shutil.rmtree(tree / "checkpoints")
     lines = run(command, tree).stdout.splitlines()

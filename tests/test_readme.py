@@ -86,10 +86,15 @@ def test_the_table_of_verdicts_is_that_of_the_records():
     board = TEXT.split("<!-- verdicts -->\n")[1].split("<!-- /verdicts -->")[0]
     assert board == summary.found()
     for profile in summary.PROFILES:
-        report = (ROOT / "results" / profile / "REPORT.md").read_text(encoding="utf-8")
+        path = ROOT / "results" / profile / "REPORT.md"
+        if not path.exists():
+            assert profile == "fashion"  # not run yet
+            continue
+        report = path.read_text(encoding="utf-8")
         for claim in claims.LEDGER:  # the report says the same in words
             (verdict,) = re.findall(rf"^\| {re.escape(claim.id)} \|.*?\| \*\*(.+?)\*\* \|", report, flags=re.MULTILINE)
             part = claim.id.partition(", ")[2]
             line = next(line for line in board.splitlines() if line.startswith(f"| **{claim.id[:2]}**"))
             cell = line.split(" | ")[1 + [*summary.PROFILES].index(profile)].removesuffix(" |")
-            assert f"{claims.SIGNS[verdict]} {part}".strip() in cell.split("<br>")
+            shown = [text.partition(" (")[0] for text in cell.split("<br>")]  # in brackets what Holm leaves
+            assert f"{claims.SIGNS[verdict]} {part}".strip() in shown

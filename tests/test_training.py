@@ -498,6 +498,7 @@ PASSES = [  # training, options, (forward, backward)
     ("rat", ONE, (2, 2)),
     ("trades", ONE, (4, 3)),  # the target, a step, x and x′; back in the step and through x and x′
     ("trades", SEVEN, (10, 9)),
+    ("at-pgd", SEVEN, (8, 8)),
     ("trades+sr", ONE | {"lam": 1}, (5, 5)),
     ("trades+sr", SEVEN | {"lam": 1}, (11, 11)),
 ]
