@@ -317,7 +317,7 @@ def test_the_plan_costs_what_a_users_notebook_registers(tree):
         *("evaluate 1 networks, clean, 30 test images", "evaluate 1 networks, Lazy walk-3 at 255/255, 30 test images"),
         "evaluate 1 networks, Negative at 255/255, 30 test images",
     }
-    assert len(listed) == 3 + 3 + 2 and re.fullmatch(r"In all \d+ s on cpu, by steps timed just now\.", lines[-1])
+    assert len(listed) == 3 + 3 + 3 and re.fullmatch(r"In all \d+ s on cpu, by steps timed just now\.", lines[-1])
 
 
 def test_the_second_time_there_is_nothing_to_do(tree):
