@@ -1,5 +1,6 @@
 """Rows of certified accuracy by hand, the comparison with attacks on disk, and the claims that they decide."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -88,8 +89,11 @@ def test_stored_reads_flags_of_these_weights_and_leaves_strayed_samples_unknown(
     file = {"attack": attack, "split": "test", "weights_sha256": ["abc"], "flags": "10?1", "strayed": [0, 0, 0, 1.0]}
     changes = {"weights_sha256": ["old"]}, {"split": "validation"}, {"attack": None}, {"attack": attack | {"name": "?"}}
     for number, change in enumerate([{}, *changes]):
-        (folder / f"{number}.json").write_text(json.dumps(file | change))
+        content = file | change
+        digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        (folder / f"{number}.json").write_text(json.dumps(content | {"sha256": digest}))
     (folder / "damaged.json").write_text("{")
+    (folder / "flipped.json").write_text((folder / "0.json").read_text().replace("10?1", "00?1"))  # a changed flag
     ((found, flags_),) = evaluations.stored(network, split="test")
     assert (found.name, found.eps, found.options) == ("pgd", EPS, {"steps": 3})
     assert flags_.tolist() == [1, 0, evaluations.UNKNOWN, evaluations.UNKNOWN]

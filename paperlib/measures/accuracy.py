@@ -14,7 +14,7 @@ from paperlib.data.sets import Split
 from paperlib.labels import CLEAN, REFERENCE, WORST
 from paperlib.measures import statistics
 from paperlib.measures.doubts import doubts, union
-from paperlib.measures.rows import Flagged, by_labels, certain, mean_over_seeds, over_networks_and_samples, row
+from paperlib.measures.rows import Flagged, by_labels, by_seed, certain, mean_over_seeds, over_networks_and_samples, row
 from paperlib.store.evaluations import Evaluation
 from paperlib.store.experiment import AnyExperiment, Experiment
 from paperlib.theory import gradients
@@ -89,10 +89,7 @@ def difference_rows(evaluations: Iterable[Evaluation], training: str, against: s
     means, pairs = [], []
     attacks = by_labels(doubted(evaluations), lambda item: labels_of(item.evaluation.attack) | item.evaluation.size)
     for attack, group in attacks:
-        others = {item.experiment.seed: item for item in group if item.experiment.defense == against}
-        mine = [item for item in group if item.experiment.defense == training]
-        matched = [(item, others[item.experiment.seed]) for item in mine if item.experiment.seed in others]
-        if matched:
+        if matched := by_seed(group, training, against):
             labels = {"training": training, "against": against} | attack
             means.append(mean_difference_row(matched, quantity="difference", **labels))
             pairs += [_pair_row(*pair, quantity="paired difference", **labels) for pair in matched]
@@ -194,7 +191,7 @@ def chosen(evaluations: Iterable[Evaluation], tolerance: float, *, baseline: str
 
 def share(e: Evaluation) -> float:
     """The share of samples that are still classified correctly, estimated from both phases if there are two."""
-    return statistics.crossed([e.flags], within=(0, 1), wide=None if e.wide is None else [e.wide]).value
+    return statistics.two_phase_mean(e.flags, e.flags if e.wide is None else e.wide)
 
 
 def choice_rows(

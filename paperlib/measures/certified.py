@@ -10,7 +10,7 @@ from paperlib import errors
 from paperlib.certificates import certify
 from paperlib.data.sets import Split
 from paperlib.measures.doubts import CONTRADICTED, union
-from paperlib.measures.rows import by_labels, certain, over_networks_and_samples, row
+from paperlib.measures.rows import by_labels, by_seed, certain, over_networks_and_samples, row
 from paperlib.store import evaluations
 from paperlib.store.experiment import AnyExperiment, Opened
 
@@ -68,10 +68,7 @@ def difference_rows(found: Iterable[Certified], training: str, against: str) -> 
     """Certified accuracy of `training` minus that of `against` at each radius, paired by seed and sample."""
     rows = []
     for size, group in by_labels(found, lambda c: c.size):
-        others = {c.experiment.seed: c for c in group if c.experiment.defense == against}
-        mine = [c for c in group if c.experiment.defense == training and c.experiment.seed in others]
-        pairs = [(c, others[c.experiment.seed]) for c in mine]
-        if pairs:
+        if pairs := by_seed(group, training, against):
             changes = [([a.experiment, b.experiment], np.subtract(a.flags, b.flags, dtype=int), None) for a, b in pairs]
             common = {"quantity": "certified difference", "training": training, "against": against} | size
             rows.append(over_networks_and_samples(changes, within=(-1, 1), **common))

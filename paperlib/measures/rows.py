@@ -46,6 +46,14 @@ def by_labels(items: Iterable[T], labels: Callable[[T], dict]) -> list[tuple[dic
     return list(groups.values())
 
 
+def by_seed(items: Iterable[T], training: str, against: str) -> list[tuple[T, T]]:
+    """Pairs of `items`, which have an `experiment`: one of `training` and one of `against`, of the same seed."""
+    items = list(items)
+    others = {item.experiment.seed: item for item in items if item.experiment.defense == against}
+    mine = [item for item in items if item.experiment.defense == training]
+    return [(item, others[item.experiment.seed]) for item in mine if item.experiment.seed in others]
+
+
 def over_networks_and_samples(
     networks: Sequence[Flagged],
     *,

@@ -114,7 +114,7 @@ def crossed(
     if len(wide) != S or n > N:
         raise Refused(f"wide has shape {wide.shape}; with values of {(S, n)} it must be ({S}, N), N of {n} or more.")
     rest, middle, half = 1 - n / N, sum(within) / 2, (within[1] - within[0]) / 2
-    estimate = float(wide.mean() - (wide[:, :n] - values).mean())
+    estimate = two_phase_mean(values, wide)
     # The estimate as a sum over two disjoint sets of samples, each as (weight, values (S, ...), middle of the values)
     parts = [(1.0, values - rest * wide[:, :n], middle * (1 - rest)), (rest, wide[:, n:], middle)]
     networks, variances = np.zeros(S), []  # of each network's mean; of samples and of the rest, with their freedoms
@@ -138,6 +138,12 @@ def crossed(
     method += f", two phases, the first of {N} samples" if rest else ""
     p = float(2 * t.sf(abs(centre - null) / deviation))
     return Interval(estimate, low, high, n, method, BOTH if S > 1 else SAMPLES, p)
+
+
+def two_phase_mean(values: np.ndarray, wide: np.ndarray) -> float:
+    """mean(wide) - mean(wide[..., :n] - values), the estimate of `crossed`; `values` are (..., n), `wide` (..., N)."""
+    values, wide = values.astype(float), wide.astype(float)
+    return float(wide.mean() - (wide[..., : values.shape[-1]] - values).mean())
 
 
 def rank_correlation(x: ArrayLike, y: ArrayLike) -> Interval:

@@ -5,7 +5,7 @@ from typing import Any
 
 from paperlib import errors
 from paperlib.profiles import reading
-from paperlib.store.experiment import WEIGHTS, AnyExperiment, Experiment, Imported
+from paperlib.store.experiment import AnyExperiment, Experiment, Imported, weight_name
 from paperlib.training.loop import Schedule
 
 # The fields of a schedule, and whether a file must give them.
@@ -101,7 +101,7 @@ class Profile:
     def weight(self, training: str) -> float:
         """The weight λ or β of a training or rival in this profile; NaN if it has none or is not in the profile."""
         options = (self.trainings | self.rivals).get(training, {})
-        return next((options[name] for name in WEIGHTS if name in options), float("nan"))
+        return options.get(weight_name(options), float("nan"))
 
 
 def _in_range(options: dict) -> dict:

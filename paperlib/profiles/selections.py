@@ -9,7 +9,7 @@ from paperlib.networks import Network
 from paperlib.profiles import files
 from paperlib.profiles.profile import Profile
 from paperlib.store import checkpoints
-from paperlib.store.experiment import WEIGHTS, AnyExperiment, Experiment, Imported
+from paperlib.store.experiment import WEIGHTS, AnyExperiment, Experiment, Imported, weight_name
 from paperlib.training import defenses, regularizers
 from paperlib.training.loop import passes as passes_of
 
@@ -110,7 +110,7 @@ def at_cost(profile: Profile, passes: int, seeds: int) -> list[Experiment]:
 def sweep(profile: Profile, weights: list[float], seeds: list[int], training: str = "sr") -> list[Experiment]:
     """The networks of a training with each weight of its penalty, λ or β, with each seed."""
     given = (profile.trainings | profile.rivals).get(training, {})
-    name = next((name for name in WEIGHTS if name in given), WEIGHTS[0])
+    name = weight_name(given) or WEIGHTS[0]
     own = given.get(name)  # 3 and 3.0 are one weight, and as the file writes it, it is in the key of the file's network
     values = [own if weight == own else weight for weight in weights]
     return [e for value in values for e in profile.experiments(training, seeds=seeds, **{name: value})]

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from paperlib import arithmetic, errors, files
+from paperlib import arithmetic, errors, files, paths
 from paperlib.attacks import evaluation
 from paperlib.attacks.attack import Attack
 from paperlib.attacks.ensembles import AnyAttack, Beginning, Transfer, labels_of, members
@@ -109,12 +109,11 @@ def stored(experiment: AnyExperiment, *, split: str) -> Iterator[tuple[Attack, n
     The flags, (N,), are of the first N samples of `split`, where N differs.  A sample that left its ball is `UNKNOWN`.
     Files of other weights or of attacks that are not registered are left out.
     """
+    weights = checkpoints.description(experiment)["weights_sha256"]
     for path in sorted((experiment.folder / "evaluations").glob("*.json")):
         with suppress(OSError, ValueError, TypeError, KeyError):  # a damaged file, or an attack that is not known here
-            content = json.loads(path.read_text())
-            weights = checkpoints.description(experiment)["weights_sha256"]
+            content, flags = _read(path)
             if content["attack"] and content["split"] == split and content["weights_sha256"][0] == weights:
-                flags = np.array(["01?".index(flag) for flag in content["flags"]])
                 yield Attack(**content["attack"]), np.where(content["strayed"], UNKNOWN, flags)
 
 
@@ -214,10 +213,7 @@ class _Store:
             return _cut(self._kept(attack.whole), attack.options["steps"])
         n = self.subset["samples"]
         with suppress(OSError, ValueError, TypeError, KeyError):  # no file yet, or a damaged one, which is replaced
-            content = json.loads(self._path(attack).read_text())
-            if content["sha256"] != _checksum(content):
-                raise ValueError
-            flags = np.array(["01?".index(flag) for flag in content["flags"]])
+            content, flags = _read(self._path(attack))
             known = {name: np.array(content[name], dtype=float) for name in FIELDS[1:]} | {"flags": flags}
             known["seconds"] = np.array(float(content["seconds"]))
             complete = all(known[name].shape == (n,) for name in FIELDS)
@@ -248,6 +244,14 @@ class _Store:
 
     def _path(self, attack: Attack | Transfer | None) -> Path:
         return self.experiment.folder / "evaluations" / f"{files.hashed(self._spec(attack))}.json"
+
+
+def _read(path: Path) -> tuple[dict, np.ndarray]:
+    """The content of one attack's file, and its flags (N,); a damaged file raises ValueError, TypeError or KeyError."""
+    content = json.loads(path.read_text())
+    if content["sha256"] != _checksum(content):
+        raise ValueError(f"{paths.shown(path)} has another checksum")
+    return content, np.array(["01?".index(flag) for flag in content["flags"]])
 
 
 def _checksum(content: dict) -> str:

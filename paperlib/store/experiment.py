@@ -85,7 +85,8 @@ class Experiment(_Stored):
     @property
     def weight(self) -> float:
         """The weight of the training's penalty, the first of `WEIGHTS` among its options; 0 where it has none."""
-        return next((float(self.options[name]) for name in WEIGHTS if name in self.options), 0.0)
+        name = weight_name(self.options)
+        return float(self.options[name]) if name else 0.0
 
     @property
     def labels(self) -> dict:
@@ -138,6 +139,11 @@ class Opened(NamedTuple):
 
     experiment: AnyExperiment
     network: Network
+
+
+def weight_name(options: dict) -> str | None:
+    """The option of a training that weighs its penalty, the first of `WEIGHTS` among `options`; None without one."""
+    return next((name for name in WEIGHTS if name in options), None)
 
 
 def refuse_misfit(data: dict, network: str, T: int) -> None:
