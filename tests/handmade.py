@@ -1,5 +1,6 @@
 """Records made by hand: rows around given numbers, and for each artifact the record that its notebook would make."""
 
+import copy
 import math
 from dataclasses import replace
 from functools import cache
@@ -117,14 +118,17 @@ def gradient(of, scale):
 # ---- the record of each artifact ---------------------------------------------------------------------------------
 
 
-@cache
 def made(artifact, *, seeds=(0, 1, 2), share=None, eps_255=(8, 16), scale=1.0):
-    """The record that the artifact's notebook would make, from hand-made flags and gradients.
+    """The record that the artifact's notebook would make, from hand-made flags and gradients, as the caller's own.
 
-    `share` fixes every accuracy, `scale` multiplies every gradient.  Do not change what is returned: it is kept.
+    `share` fixes every accuracy, `scale` multiplies every gradient.
     """
-    flags = {"seeds": seeds, "share": share}
-    return MAKERS[artifact](artifact, flags, eps_255, scale)
+    return copy.deepcopy(_made(artifact, seeds, share, eps_255, scale))
+
+
+@cache
+def _made(artifact, seeds, share, eps_255, scale):
+    return MAKERS[artifact](artifact, {"seeds": seeds, "share": share}, eps_255, scale)
 
 
 def noise_record(artifact, flags, eps_255, _):

@@ -39,7 +39,7 @@ TEN = [name for name, _ in FOUR + RIVALS]
 
 def without_intervals(artifact):
     """Every bound null, as with one seed, but that of Monte Carlo."""
-    found = copy.deepcopy(made(artifact))
+    found = made(artifact)
     for row in found["rows"]:
         if row["quantity"] != "measured":
             row["low"] = row["high"] = row["over"] = None
@@ -212,7 +212,7 @@ OWN += ["fig-gradient-maps", "thm-ratio"]
 
 @pytest.mark.parametrize("artifact", OWN)
 def test_a_training_of_the_readers_own_is_shown_under_its_own_name(artifact):
-    found = copy.deepcopy(made(artifact))
+    found = made(artifact)
     rows = [r for r in found["rows"] if r.get("training") == "vanilla" and "scale" not in r]
     found["rows"] += [r | {"training": "mine"} for r in rows]
     arrays = found.get("arrays", {})
@@ -468,7 +468,7 @@ def test_the_landscape_is_drawn_on_the_same_scale_for_all_and_says_which_line_is
 
 
 def test_the_landscape_says_where_a_random_direction_leads_up_as_far_as_the_attacks():
-    found = copy.deepcopy(made("fig-landscape"))
+    found = made("fig-landscape")
     higher = "The attack's direction raises the loss more than a random one"
     assert artifacts.headline(found) == f"{higher} in every training (one network each)"
     for row in select(found, quantity="loss", training="sr", t_255=48.0):
@@ -547,7 +547,7 @@ def test_the_bars_of_the_energy_end_at_its_estimate():
 
 
 def test_what_is_said_of_spikes_turns_with_the_ratios():
-    found = copy.deepcopy(made("fig-spikes"))
+    found = made("fig-spikes")
     box = artifacts.module("fig-spikes").box
     # twice as many in every seed, to the digit: an interval without width decides nothing; SR spikes more than vanilla
     assert [line.holds for line in box(found)] == [None, None, None, False, False]
@@ -729,7 +729,7 @@ def test_the_table_of_the_landscape_has_a_line_a_training():
 
 
 def test_a_doubted_number_is_marked_and_the_reason_stands_once_below_the_tables():
-    found = copy.deepcopy(made("tab-whitebox"))
+    found = made("tab-whitebox")
     rows = select(found, quantity="mean accuracy", attack="fgsm")
     for row in rows:
         row["doubts"] = ["its gradients mislead; take Square"]
