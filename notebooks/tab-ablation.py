@@ -129,7 +129,7 @@ artifacts.draw(record, "equal-cost")
 # The best of eleven trainings is chosen after looking at the numbers; this choice alone favours it a little.
 #
 # ## The tables
-# First the mean accuracy over seeds with its 95 % t interval (for a rival's single network an interval over images),
+# First the mean accuracy with its 95 % interval over seeds and images (for a rival's single network over its images),
 # then the differences, clean and under PGD; the same under noise and FGSM; and both budgets.
 
 # %%

@@ -84,8 +84,8 @@ artifacts.draw(record)
 
 # %% [markdown]
 # ## The table
-# Mean accuracy over seeds with its 95 % t interval, then what SR changes. Few seeds give wide intervals; the record
-# also holds every network's own accuracy and the paired differences on the same images, with McNemar's test.
+# Mean accuracy with its 95 % interval over seeds and images, then what SR changes. Few seeds give wide intervals; the
+# record also holds every network's own accuracy and the paired differences on the same images, with McNemar's test.
 
 # %%
 Markdown(artifacts.table(record))

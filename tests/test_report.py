@@ -179,7 +179,7 @@ def test_the_profiles_stand_side_by_side(beside, folder):
     for line, one in zip(lines, verdicts, strict=True):
         assert line[1] == f"**{one.verdict}**<br>{one.main or one.reason}" and line[3] == "not measured"
     by_id = {line[0].partition(":")[0]: line for line in lines}
-    assert by_id["C3, alone"][2] == "**not supported**<br>-20.0 points [-30.0, -10.0] at 16/255"
+    assert by_id["C3, alone"][2] == "**not supported**<br>-20.0 points [-30.0, -10.0] at 8/255"
     assert by_id["C2, the statement"][2] == "not measured"  # its record is damaged
 
 

@@ -195,8 +195,14 @@ def _against_noise(law: str, attack: str = "pgd", **wanted: str) -> Callable[[di
 
 def _main(rows: list[dict]) -> str:
     """The difference at the middle radius, of an even number the lower one."""
-    middle = rows[(len(rows) - 1) // 2]
+    (middle,) = _middle(rows, 1)
     return f"{points(middle)} at {words.radius(middle)}"
+
+
+def _middle(rows: list[dict], count: int) -> list[dict]:
+    """The `count` rows in the middle, or all if there are fewer; the lower ones where there are two middles."""
+    first = max(len(rows) - count, 0) // 2
+    return rows[first : first + count]
 
 
 def _turn(gaps: list[dict]) -> str:
@@ -252,7 +258,7 @@ def _robust_difference(training: str, unit: str = "eps_255") -> Callable[[dict],
 
     def judge(record: dict) -> tuple:
         rows = select(record, quantity="difference", training=training, against=BASELINES[training])
-        strongest = [row for row in under(rows, labels.WORST) if unit in row]
+        strongest = sorted((row for row in under(rows, labels.WORST) if unit in row), key=lambda row: row[unit])
         if not strongest:
             pair = f"{words.title(training)} and {words.title(BASELINES[training])}"
             return NOT_MEASURED, f"{pair} were not compared."
@@ -264,25 +270,17 @@ def _robust_difference(training: str, unit: str = "eps_255") -> Callable[[dict],
     return judge
 
 
-def _certified_difference(training: str) -> Callable[[dict], tuple[str, str]]:
-    """A judge of a training against its baseline by what is proved, at radii where either has `COST` or more of it."""
+def _certified_difference(training: str) -> Callable[[dict], tuple]:
+    """A judge of a training against its baseline by what is proved, at the middle three of the radii."""
 
-    def judge(record: dict) -> tuple[str, str]:
+    def judge(record: dict) -> tuple:
         rows = select(record, quantity="certified difference", training=training, against=BASELINES[training])
         if not rows:
             pair = f"{words.title(training)} and {words.title(BASELINES[training])}"
             return NOT_MEASURED, f"{pair} were not compared."
-        shares = [
-            row
-            for name in (training, BASELINES[training])
-            for row in select(record, quantity="mean certified accuracy", training=name)
-        ]
-        some = [words.size(row) for row in shares if row["value"] >= COST]
-        rows = [row for row in rows if words.size(row) in some]
-        if not rows:
-            return INCONCLUSIVE, f"At no radius are {100 * COST:g} % of the images certified."
+        rows = _middle(sorted(rows, key=lambda row: row["eps_255"]), 3)
         numbers = ", ".join(f"{points(row)} at {words.radius(row)}" for row in rows)
-        return _decide(rows), f"Certified accuracy: {numbers}. {CAUTION}"
+        return _decide(rows), f"Certified accuracy: {numbers}. {CAUTION}", p_value(rows), _main(rows)
 
     return judge
 

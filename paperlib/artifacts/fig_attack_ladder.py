@@ -108,7 +108,9 @@ def ladder(groups: dict[str, list[dict]], passes: list[dict], ax: Axes) -> Axes:
         ends.append((end(rows), title(training), hue(training)))
     ax.set_xticks(places, [_tick(rung, same_attack(passes, rung)) for rung in rows], fontsize=7.5)
     shares(ax, [row for rows in groups.values() for row in rows]).set_xlim(-0.3, len(rows) - 0.9)
-    ax.set_xlabel("APGD and Square with what comes before them; below a name its passes per image", fontsize=8)
+    ax.set_xlabel(
+        "APGD and Square with what comes before them; below a name its passes per image; dotted: certified", fontsize=8
+    )
     return name_ends(ax, ends)
 
 

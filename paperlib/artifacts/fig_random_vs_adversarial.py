@@ -11,7 +11,7 @@ from paperlib.artifacts.reading import IMAGES, one_network, percent, same_attack
 from paperlib.artifacts.tabulating import pivot
 from paperlib.words import attack, radius
 
-caption = IMAGES
+caption = f"{IMAGES}, one draw of noise an image"
 
 
 def headline(record: dict) -> str:

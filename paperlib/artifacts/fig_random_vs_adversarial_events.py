@@ -12,7 +12,7 @@ from paperlib.artifacts.reading import one_network, percent, points, same_attack
 from paperlib.artifacts.tabulating import pivot
 from paperlib.words import attack, hue, radius, size, title
 
-caption = "{data}, {samples} test recordings, {seeds}"
+caption = "{data}, {samples} test recordings, {seeds}, one draw of noise a recording"
 
 
 def headline(record: dict) -> str:

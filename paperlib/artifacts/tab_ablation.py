@@ -14,8 +14,8 @@ from paperlib.artifacts.tabulating import against, attack_at, pivot
 from paperlib.words import attack, radius, title
 
 caption = (
-    "{data}, {samples} test images, {seeds} ({rival_seeds} for rivals), 95 % intervals over seeds (with caps: over the "
-    "images of one network)"
+    "{data}, {samples} test images, {seeds} ({rival_seeds} for rivals), 95 % intervals over seeds and images (with "
+    "caps: over the images of one network)"
 )
 
 
