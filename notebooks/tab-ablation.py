@@ -62,21 +62,20 @@ from IPython.display import Markdown
 from paperlib import artifacts, labels, runs
 from paperlib.artifacts import claims
 from paperlib.attacks import protocols
-from paperlib.measures import accuracy, cost
+from paperlib.measures import accuracy, cost, learning
 from paperlib.profiles import selections
 
 run = runs.begin("tab-ablation", globals())
 ladder = protocols.ladder(eps_255, steps=pgd_steps)
-everyone = run.ask(selections.contest(run.profile, rival_seeds), ladder, samples=samples)
+networks = selections.contest(run.profile, rival_seeds)
+everyone = run.ask(networks, ladder, samples=samples)
 budgets = {
     labels.EPOCHS: selections.at_epochs(run.profile, cost_seeds),
     labels.PASSES: selections.at_cost(run.profile, passes, cost_seeds),
 }
 strongest = protocols.strongest(strong_eps_255, steps=pgd_steps, long_steps=long_steps, queries=queries)
-first = {
-    budget: run.ask(networks, [None, strongest.members[0]], samples=samples) for budget, networks in budgets.items()
-}
-strong = {budget: run.ask(networks, [strongest], samples=strong_samples) for budget, networks in budgets.items()}
+first = {budget: run.ask(some, [None, strongest.members[0]], samples=samples) for budget, some in budgets.items()}
+strong = {budget: run.ask(some, [strongest], samples=strong_samples) for budget, some in budgets.items()}
 
 # %% [markdown]
 # * **SR** adds to the cross-entropy λ·mean ((p(x + h·d) - p(x))/h)², p the two-class probability of the true class
@@ -122,12 +121,21 @@ artifacts.draw(run.record(rows))
 # %%
 weak = {budget: request.evaluated() for budget, request in first.items()}
 both = {budget: weak[budget] + accuracy.in_two_phases(strong[budget].evaluated(), weak[budget]) for budget in budgets}
-record = run.save(rows + cost.budget_rows(both))
+record = run.save(rows + cost.budget_rows(both) + learning.rows(networks))
 artifacts.draw(record, "equal-cost")
 
 # %% [markdown]
 # The best of eleven trainings is chosen after looking at the numbers; this choice alone favours it a little.
 #
+# ## Epoch by epoch
+# Are the networks trained until they stop gaining? The learning rate falls to 0 in the last epoch, so a curve that is
+# flat at its end may rise again with a longer schedule. Everywhere the network of the last epoch is shown: to choose an
+# epoch by its robustness would take attacks on validation images after each.
+
+# %%
+artifacts.draw(record, "learning")
+
+# %% [markdown]
 # ## The tables
 # First the mean accuracy with its 95 % interval over seeds and images (for a rival's single network over its images),
 # then the differences, clean and under PGD; the same under noise and FGSM; and both budgets.

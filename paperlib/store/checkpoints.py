@@ -199,6 +199,12 @@ def description(experiment: AnyExperiment) -> dict:
     return _described(experiment.folder)
 
 
+def history(experiment: AnyExperiment) -> list[dict]:
+    """A row for each epoch of a training (see `loop.epochs`), so far as it has come; empty where none is kept."""
+    path = experiment.folder / "history.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
 def _described(folder: Path) -> dict:
     """The content of a folder's checkpoint.json, which names the experiment and the checksums; or `Damaged`."""
     try:
