@@ -47,9 +47,9 @@ radii_255: list[float] = [16.0, 48.0]  # further radii, for clean images, PGD an
 pgd_steps: int = 20  # steps of PGD, each of length 2.5 ε / steps
 long_steps: int = 100  # steps of APGD on each of its two losses
 queries: int = 2000  # forward passes of Square, behind APGD
-seeds: int = 3  # of each training the first so many networks
+seeds: int = 10  # of each training the first so many networks
 samples: int = 1000  # test images, clean and under noise, FGSM and PGD
-strong_samples: int = 100  # of these the first so many under APGD and Square
+strong_samples: int = 50  # of these the first so many under APGD and Square
 checkpoints: list[str] = []  # folders under checkpoints/ to look at instead of the profile's networks
 device: str = "auto"  # auto, cpu, cuda or mps
 

@@ -44,7 +44,7 @@ import paperlib  # before numpy and torch, for it settles the arithmetic
 profile: str = "laptop"  # which file under params/
 eps_255: list[float] = [2.0, 4.0, 8.0, 16.0, 32.0]  # radii, in units of 1/255
 pgd_steps: int = 20  # steps of PGD, each of length 2.5 ε / steps
-seeds: int = 3  # of each training the first so many networks
+seeds: int = 10  # of each training the first so many networks
 samples: int = 200  # test images
 checkpoints: list[str] = []  # folders under checkpoints/ to look at instead of the profile's networks
 device: str = "auto"  # auto, cpu, cuda or mps

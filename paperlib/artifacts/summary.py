@@ -80,7 +80,7 @@ def _beside_the_paper(claim: str, verdicts: Mapping[str, list[claims.Verdict]]) 
     for profile, found in verdicts.items():
         own = [verdict for verdict in found if verdict.claim.id.startswith(claim)]
         for word in dict.fromkeys(verdict.verdict for verdict in own):
-            parts = [v.claim.id.partition(", ")[2].replace(", ", " in ") for v in own if v.verdict == word]
+            parts = [v.claim.id.partition(", ")[2].replace(", ", " ") for v in own if v.verdict == word]
             which = f" ({listed(parts)})" if len(parts) < len(own) else ""
             by_word.setdefault(word, []).append(PROFILES[profile] + which)
     openings = {
