@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import rendering
 
-from paperlib import arithmetic, attacks, files, networks, profiles
+from paperlib import arithmetic, attacks, executors, files, networks, profiles
 from paperlib.data import datasets
 from paperlib.errors import Refused
 from paperlib.measures import statistics
@@ -48,7 +48,7 @@ def measured(name: str, seeds: Sequence[int]) -> dict:
     attack = attacks.standard("pgd", eps / 255, steps=parameters["pgd_steps"])
     sr = profile.experiments("sr", seeds=list(seeds))
     groups = {precision: [replace(e, precision=precision) for e in sr] for precision in networks.PRECISIONS}
-    checkpoints.train_all([e for group in groups.values() for e in group], workers=os.cpu_count())
+    checkpoints.train_all([e for group in groups.values() for e in group], executor=executors.local(os.cpu_count()))
     lines = []
     for title, one in (("clean", None), (f"{attack.title} at {eps:g}/255", attack)):
         accuracy = {

@@ -30,7 +30,7 @@ from bench import exponent, in_turns, ratio, spread
 from rendering import PGD, SR, table
 from steps import CASES, VARIANTS, Case, Limit, Subject
 
-from paperlib import arithmetic, errors, files, paths, profiles
+from paperlib import arithmetic, errors, executors, files, paths, profiles
 from paperlib.networks import rules
 from paperlib.networks.neurons import LIF, NormedLIF
 from paperlib.store import checkpoints
@@ -266,7 +266,8 @@ def train(given: argparse.Namespace) -> dict:
     """The four trainings side by side, for as many epochs as the minutes allow."""
     experiments, rows = _experiments(given), []
     started = time.perf_counter()
-    checkpoints.train_all(experiments, workers=len(experiments) if given.device == "cuda" else 1, device=given.device)
+    executor = executors.local(len(experiments) if given.device == "cuda" else 1)
+    checkpoints.train_all(experiments, executor=executor, device=given.device)
     for experiment in experiments:
         *_, last = map(json.loads, (experiment.folder / "history.jsonl").read_text().splitlines())
         rows.append({"training": experiment.defense, "key": experiment.key} | last)

@@ -13,7 +13,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from paperlib import arithmetic, errors, paths, processes
+from paperlib import arithmetic, errors, executors, paths, processes
 
 
 def main() -> int:
@@ -170,7 +170,7 @@ def train(arguments) -> None:
 
     networks = plan.of(profiles.load(arguments.profile)).networks
     prepare = partial(plan.register, arguments.profile)  # a worker knows nothing of what the notebooks register
-    checkpoints.train_all(networks, workers=arguments.jobs, device=arguments.device, prepare=prepare)
+    checkpoints.train_all(networks, executor=executors.local(arguments.jobs), device=arguments.device, prepare=prepare)
     stamp = paths.BUILD / arguments.profile / "trained"
     modules.keep(stamp, drawing=False)
     stamps.write(stamp, [experiment.folder / "checkpoint.json" for experiment in networks])

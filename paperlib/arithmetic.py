@@ -53,10 +53,7 @@ def settle(name: str | None = None) -> None:
     """
     name = os.environ.get(VARIABLE, PORTABLE) if name is None else name
     errors.one_of("arithmetic", name, NAMES)
-    if name == AVX512 and not {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= _instructions():
-        raise errors.Refused(
-            f"The arithmetic {AVX512} needs a processor with AVX-512; this one, {processor()}, has none."
-        )
+    variables = environment(name)
     if name == current():
         return
     if loaded := [library for library in LIBRARIES if library in sys.modules]:
@@ -66,7 +63,7 @@ def settle(name: str | None = None) -> None:
             stacklevel=3,
         )
         return
-    for variable, value in (_before | settings(name)).items():
+    for variable, value in variables.items():
         if value is None:
             os.environ.pop(variable, None)
         else:
@@ -78,6 +75,18 @@ def current() -> str:
     chosen = os.environ.get(VARIABLE, NATIVE)
     stands = chosen in NAMES and all(os.environ.get(key) == value for key, value in settings(chosen).items())
     return chosen if stands else NATIVE
+
+
+def environment(name: str) -> dict[str, str | None]:
+    """The variables of an arithmetic for a new process, and what the others were before this one settled (None: unset).
+
+    Refuses "portable-avx512" on a processor without AVX-512.
+    """
+    if name == AVX512 and not {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= _instructions():
+        raise errors.Refused(
+            f"The arithmetic {AVX512} needs a processor with AVX-512; this one, {processor()}, has none."
+        )
+    return _before | settings(name)
 
 
 def settings(name: str) -> dict[str, str]:

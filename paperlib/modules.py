@@ -7,7 +7,8 @@ from paperlib import files, paths
 
 # The module of an artifact that lies beside a notebook, and a file that a profile imports, have names in paperlib, too.
 DRAWING = ("paperlib.artifacts", "paperlib.words")  # a change of these draws figures again; no notebook is executed
-OMITTED = tuple(f"paperlib.{name}" for name in ("__main__", "modules", "processes", "stamps"))  # these change no number
+# These change no number.
+OMITTED = tuple(f"paperlib.{name}" for name in ("__main__", "executors", "modules", "processes", "stamps"))
 
 
 def loaded(*, drawing: bool) -> list[Path]:

@@ -18,10 +18,11 @@ import torch
 from PIL import Image
 from test_experiments import FIRST, OTHER_SCHEDULES, VANILLA
 
-from paperlib import arithmetic, attacks, errors, files, networks, paths, processes, training, words
+from paperlib import arithmetic, attacks, errors, executors, files, networks, paths, training, words
 from paperlib.attacks import evaluation
 from paperlib.data import images
 from paperlib.errors import Refused
+from paperlib.executors import machine
 from paperlib.store import checkpoints, evaluations
 from paperlib.store.experiment import Experiment
 from paperlib.training import defenses, loop
@@ -345,7 +346,7 @@ def test_unknown_and_absent_devices_are_refused(experiment, monkeypatch):
     ("verb", "call"),
     [
         ("trains", lambda one, *_: trained(one)),
-        ("trains", lambda one, *_: checkpoints.train_all([one], workers=1, device="cpu")),
+        ("trains", lambda one, *_: checkpoints.train_all([one], executor=executors.local(1), device="cpu")),
         ("trains", lambda one, network, _: next(loop.epochs(network, None, one.load_data(), one.schedule, seed=0))),
         ("evaluates", lambda _, network, samples: evaluation.flags(network, samples)),
         ("attacks", lambda _, network, samples: next(evaluation.attacked(network, samples, PGD, samples.labels > 0))),
@@ -574,10 +575,11 @@ def test_two_workers_train_what_one_does_and_what_prepare_alone_registers(store,
     shutil.copytree(plan[0].folder, copy / "checkpoints" / plan[0].key)
     program = (
         "import own\n"
+        "from paperlib import executors\n"
         "from paperlib.store.checkpoints import train_all\n"
         "from paperlib.store.experiment import Experiment, Schedule\n"
         "own.prepare()  # here, to name the experiment; a spawned worker knows nothing of it\n"
-        f"train_all({plan!r}, workers=2, device='cpu', prepare=own.prepare)\n"
+        f"train_all({plan!r}, executor=executors.local(2), device='cpu', prepare=own.prepare)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=copy, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -610,7 +612,7 @@ def test_what_another_process_trains_meanwhile_is_not_trained_again(experiment, 
 
 def test_where_all_is_trained_no_worker_starts(experiment, capsys, monkeypatch):
     trained(experiment)
-    monkeypatch.setattr(processes, "ProcessPoolExecutor", lambda *_: pytest.fail("a worker was started"))
+    monkeypatch.setattr(machine, "ProcessPoolExecutor", lambda *_: pytest.fail("a worker was started"))
     capsys.readouterr()
-    checkpoints.train_all([experiment], workers=2, device="cpu")
+    checkpoints.train_all([experiment], executor=executors.local(2), device="cpu")
     assert capsys.readouterr().out == "1 networks: 1 trained already, 0 to train.\n"

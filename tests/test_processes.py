@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from paperlib import processes
+from paperlib import executors, processes
 from paperlib.errors import Refused
 
 LONG = 60  # seconds that no test lasts
@@ -29,7 +29,7 @@ def note(folder, name):
 
 
 def run(folder, *names, workers=2):
-    processes.run(note, {name: (folder, name) for name in names}, workers=workers)
+    executors.local(workers).run(note, {name: (folder, name) for name in names})
 
 
 def tries(folder):
@@ -41,9 +41,9 @@ def test_a_job_whose_process_dies_is_named_and_tried_again_after_the_others(tmp_
     assert tries(tmp_path) == {"unlucky": 2, "one": 1, "two": 1}  # none is lost, none done twice
     died, one, second = ((tmp_path / name).read_text().split() for name in ("unlucky", "one", "two"))
     assert one == second == died[1:] != died[:1]
-    said = capfd.readouterr().err
-    assert said.count("\n") == 1
-    assert said.startswith("unlucky: its process died, as when memory runs out; fewer JOBS need less.")
+    said = capfd.readouterr().err.splitlines()
+    assert said[0].startswith("unlucky: its process died, as when memory runs out; fewer JOBS need less.")
+    assert [line.partition(", about")[0] for line in said[1:]] == ["one: done; 1 of 3", "two: done; 2 of 3"]
 
 
 def test_what_fails_stops_no_other_and_is_refused_in_the_end(tmp_path, capfd):
@@ -52,7 +52,7 @@ def test_what_fails_stops_no_other_and_is_refused_in_the_end(tmp_path, capfd):
     assert tries(tmp_path) == {"fatal": 2, "wrong": 1, "one": 1, "two": 1}
     assert str(refusal.value) == "2 of 4 failed, for the reasons above: wrong; fatal."
     said = capfd.readouterr().err.splitlines()
-    assert "wrong: this cannot be." in said and "fatal: its process died again." in said and len(said) == 3
+    assert "wrong: this cannot be." in said and "fatal: its process died again." in said and len(said) == 4
 
 
 def forever(file):
@@ -69,7 +69,7 @@ def fails(folder):
 def test_a_fault_of_the_program_ends_all(tmp_path):
     jobs = {"other": (forever, tmp_path / "other"), "fault": (fails, tmp_path)}
     with pytest.raises(KeyError, match="no sentence"):
-        processes.run(_call, jobs, workers=2)
+        executors.local(2).run(_call, jobs)
     assert gone(int((tmp_path / "other").read_text()))
 
 
@@ -106,9 +106,9 @@ def test_no_worker_outlives_a_script_that_is_ended(tmp_path, ending):
     script = tmp_path / "script.py"
     script.write_text(
         f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "from pathlib import Path\nfrom test_processes import forever\nfrom paperlib import processes\n"
+        "from pathlib import Path\nfrom test_processes import forever\nfrom paperlib import executors\n"
         "if __name__ == '__main__':\n"
-        f"    processes.run(forever, {{'a': (Path({str(tmp_path / 'worker')!r}),)}}, workers=1)\n"
+        f"    executors.local(1).run(forever, {{'a': (Path({str(tmp_path / 'worker')!r}),)}})\n"
     )
     environment = os.environ | {"PYTHONPATH": str(Path(processes.__file__).parents[1])}
     with subprocess.Popen([sys.executable, script], env=environment, stderr=subprocess.DEVNULL) as parent:

@@ -17,7 +17,7 @@ from PIL import Image
 from test_experiments import IMPORTED, VANILLA
 from torch import nn
 
-from paperlib import arithmetic, attacks, paths
+from paperlib import arithmetic, attacks, executors, paths
 from paperlib.attacks import evaluation
 from paperlib.errors import Refused
 from paperlib.networks import Network
@@ -576,9 +576,9 @@ def test_an_imported_network_that_is_absent_is_refused_and_not_trained(store, im
         opened(IMPORTED)
     assert not checkpoints.is_trained(IMPORTED)
     with pytest.raises(Refused, match=absent):
-        checkpoints.train_all([VANILLA, imported, IMPORTED], workers=2, device="cpu")
+        checkpoints.train_all([VANILLA, imported, IMPORTED], executor=executors.local(2), device="cpu")
     capsys.readouterr()
-    checkpoints.train_all([imported], workers=1, device="cpu")
+    checkpoints.train_all([imported], executor=executors.local(1), device="cpu")
     assert "1 networks: 1 trained already, 0 to train." in capsys.readouterr().out
 
 

@@ -17,8 +17,9 @@ from threading import RLock
 import torch
 from tqdm import tqdm
 
-from paperlib import arithmetic, errors, files, paths, processes
+from paperlib import arithmetic, errors, files, paths
 from paperlib.data import datasets
+from paperlib.executors import Executor
 from paperlib.networks.network import Network
 from paperlib.store import released
 from paperlib.store.experiment import AnyExperiment, Experiment, Imported, Opened
@@ -110,12 +111,12 @@ def is_trained(experiment: AnyExperiment) -> bool:
 
 
 def train_all(
-    experiments: Sequence[Experiment], *, workers: int, device: str = "auto", prepare: Callable | None = None
+    experiments: Sequence[Experiment], *, executor: Executor, device: str = "auto", prepare: Callable | None = None
 ) -> None:
-    """Train the missing networks in `workers` parallel processes of one thread each; a line an epoch on stderr.
+    """Train the missing networks by an executor, in processes of one thread each; a line an epoch on stderr.
 
     Each process first calls `prepare`, which may register a user's own trainings, networks and data sets.  One network
-    that cannot be trained stops no other (see `processes.run`); complete epochs are kept.
+    that cannot be trained stops no other (see `executors.Executor`); complete epochs are kept.
     """
     errors.refuse_while_planning("trains")
     device, missing = resolve(device), [e for e in experiments if not is_trained(e)]
@@ -124,8 +125,10 @@ def train_all(
         _refuse_imported(experiment)
     if not missing:
         return
-    jobs = {f"[{i}/{len(missing)}] {e}": (e, device, f"[{i}/{len(missing)}]") for i, e in enumerate(missing, 1)}
-    processes.run(_train_quietly, jobs, workers=workers, prepare=partial(_start_worker, prepare))
+    tags = [f"[{i}/{len(missing)}]" for i in range(1, len(missing) + 1)]
+    jobs = {e.key: (e, device, tag) for e, tag in zip(missing, tags, strict=True)}
+    titles = {e.key: f"{tag} {e}" for e, tag in zip(missing, tags, strict=True)}
+    executor.run(_train_quietly, jobs, titles=titles, prepare=partial(_start_worker, prepare))
 
 
 def copy_networks(experiments: Iterable[Experiment], source: Path, target: Path) -> int:
