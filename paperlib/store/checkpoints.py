@@ -128,7 +128,7 @@ def train_all(
     tags = [f"[{i}/{len(missing)}]" for i in range(1, len(missing) + 1)]
     jobs = {e.key: (e, device, tag) for e, tag in zip(missing, tags, strict=True)}
     titles = {e.key: f"{tag} {e}" for e, tag in zip(missing, tags, strict=True)}
-    executor.run(_train_quietly, jobs, titles=titles, prepare=partial(_start_worker, prepare))
+    executor.run(_train_quietly, jobs, titles=titles, prepare=partial(start_worker, prepare))
 
 
 def copy_networks(experiments: Iterable[Experiment], source: Path, target: Path) -> int:
@@ -187,7 +187,8 @@ def _keep(experiment: AnyExperiment, network: Network, *, data_sha256: str | Non
     files.write_atomically(experiment.folder / "checkpoint.json", json.dumps(content, indent=1).encode())
 
 
-def _start_worker(prepare: Callable[[], object] | None) -> None:
+def start_worker(prepare: Callable[[], object] | None) -> None:
+    """Prepare a process that trains or evaluates beside others; `prepare` is the caller's own."""
     torch.set_num_threads(1)  # on two cores, two processes with two threads each are many times slower
     tqdm.set_lock(RLock())  # tqdm's own lock is shared by all processes; a terminated one would never release it
     if prepare:

@@ -106,9 +106,9 @@ def evaluate_part(
 ) -> None:
     """Compute what `evaluated` needs of the samples `part`, a range of places among the first `samples` of `split`.
 
-    Parts may be computed in any order, at once and by several hosts, and `evaluated` then finds their flags.  Each part
-    must begin at a multiple of `evaluation.BATCH`, or a flag of a `coupled` network is that of another batch.  Clean
-    samples (None) are not divided.  Refuses what `evaluated` refuses.
+    Parts may be computed in any order, at once and by several hosts, and `evaluated` then finds their flags.  They
+    should begin at multiples of `evaluation.BATCH`: a batch of a `coupled` network that lies in two parts is attacked
+    twice.  Clean samples (None) are not divided.  Refuses what `evaluated` refuses.
     """
     errors.refuse_while_planning("attacks")
     arithmetic.require(experiment.arithmetic, f"The evaluation of {experiment}")
