@@ -113,7 +113,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def _acquire(lease: SoftFileLease, path: Path) -> None:
-    """Wait for a lease, and break it if it is the same, with the same time, in two looks that lie `LEASE` seconds apart.
+    """Wait for a lease; break it if two looks, `LEASE` seconds apart, find the same file with the same time.
 
     Filelock itself takes over what has run out only where two names can be exchanged, which NFS and SMB refuse.
     """

@@ -164,7 +164,7 @@ def test_two_processes_that_are_killed_go_on_and_leave_the_files_of_a_serial_run
     data = {"name": "mnist5k", "train": 200, "validation": 10, "test": 40}
     profile = PROFILE | {"data": data, "notebooks": {"tab-0": {"samples": 40}}}
     (copy / "params" / "tiny.yml").write_text(yaml.safe_dump(profile))
-    asks = f'{PARAMETERS}{ASKS}{BEGIN.replace("notebook", chr(34) + "tab-0" + chr(34))}{ASKED}'
+    asks = f"{PARAMETERS}{ASKS}{BEGIN.replace('notebook', chr(34) + 'tab-0' + chr(34))}{ASKED}"
     asks = asks.replace('"pdsg"', '"atan", "gamma": 2.0')  # the whole batch of a coupled rule would lie in every part
     (copy / "notebooks" / "tab-0.py").write_text(asks)
     (copy / "own.py").write_text(OWN)
