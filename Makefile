@@ -2,20 +2,28 @@
 # clone builds everything.  The commands write them, with the digests of what they made.
 PROFILE ?= laptop
 DEVICE  ?= auto
+EXECUTOR ?= local
 SHELL   := /bin/sh
+
+# PROFILE is the name of one of the files under params/, or empty; EXECUTOR is one of EXECUTORS, or empty.
+PROFILES  := $(basename $(notdir $(wildcard params/*.yml)))
+EXECUTORS := local dask slurm pbs
+GIVEN     := $(value PROFILE)
+WHERE     := $(value EXECUTOR)
+equal      = $(and $(findstring $1,$2),$(findstring $2,$1))
+override PROFILE  := $(strip $(foreach name,$(PROFILES),$(if $(call equal,$(name),$(GIVEN)),$(name))))
+override EXECUTOR := $(strip $(foreach name,$(EXECUTORS),$(if $(call equal,$(name),$(WHERE)),$(name))))
+# In a dry run no cluster is started.
+QUEUE     := $(if $(findstring n,$(firstword -$(MAKEFLAGS))),,$(filter slurm pbs,$(EXECUTOR)))
+
+# Here as many commands run at once as there are cores.  With a cluster they only wait for it: one for each notebook.
 ifndef JOBS
-JOBS    := $(shell getconf _NPROCESSORS_ONLN)
+JOBS    := $(if $(filter local,$(EXECUTOR)),$(shell getconf _NPROCESSORS_ONLN),$(words $(wildcard notebooks/*.py)))
 endif
 
 # What a user gives is never expanded, and reaches a shell in quotes, by $(call quoted,NAME).
-$(foreach name,JOBS DEVICE REPO OUT IMAGES MINUTES MACHINES,$(eval override $(name) := $$(value $(name))))
+$(foreach name,JOBS DEVICE SCHEDULER REPO OUT IMAGES MINUTES MACHINES,$(eval override $(name) := $$(value $(name))))
 quoted = '$(subst ','\'',$(value $1))'
-
-# PROFILE is the name of one of the files under params/, or empty.
-PROFILES := $(basename $(notdir $(wildcard params/*.yml)))
-GIVEN    := $(value PROFILE)
-equal     = $(and $(findstring $1,$2),$(findstring $2,$1))
-override PROFILE := $(strip $(foreach name,$(PROFILES),$(if $(call equal,$(name),$(GIVEN)),$(name))))
 
 # Otherwise glibc returns the memory of every large tensor to the system and asks for it again, which takes a seventh of
 # a training step.
@@ -54,28 +62,35 @@ ARTIFACTS := $(LONGEST) $(filter-out $(LONGEST),$(NAMES))
 DRAWN    := $(ARTIFACTS:%=$(BUILD)/%.drawn)
 
 # Inside `make -jN` the jobserver distributes the cores.
-SHARED    = $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(call quoted,JOBS))
+SHARED    = $(if $(QUEUE),-j$(call quoted,JOBS),$(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(call quoted,JOBS)))
 MORE      = $(MAKE) --no-print-directory PROFILE=$(PROFILE)
+
+# A queueing system's cluster is started once for everything; the make that is called then finds it as EXECUTOR=dask.
+ON        = $(if $(QUEUE),$(if $(READY),$(MORE) $(READY) && )$(RUN) cluster --executor $(QUEUE) --jobs $(call quoted,JOBS) --profile $(PROFILE) -- )$(MORE)
+WORKERS   = $(if $(filter local,$(EXECUTOR)),,--executor $(EXECUTOR) --scheduler $(call quoted,SCHEDULER))
 
 help:  ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 	@echo "  make <artifact>   one of: $(ARTIFACTS)"
-	@echo "PROFILE=$(PROFILE) (there are: $(PROFILES)), PYTHON= to use another interpreter, CACHED=1 to take the networks that are kept with the results, DEVICE= for training"
+	@echo "PROFILE=$(PROFILE) (there are: $(PROFILES)), PYTHON= to use another interpreter, EXECUTOR= (one of: $(EXECUTORS)) and SCHEDULER= for a cluster, CACHED=1 to take the networks that are kept with the results, DEVICE= for training"
 
-reproduce: true-stamps  ## rebuild everything of a profile: train, run the notebooks, draw, report
+reproduce: known-executor true-stamps  ## rebuild everything of a profile: train, run the notebooks, draw, report
 	+@if $(MORE) -q $(BUILD)/report >/dev/null 2>&1; then \
 	  echo "Nothing to do: profile $(PROFILE) is up to date. Its report is results/$(PROFILE)/REPORT.md."; \
 	else \
 	  sed -n 's/^cost: {minutes: \(.*\), disk_mb: \(.*\), download_mb: \(.*\)}/Profile $(PROFILE): about \1 minutes on two cores, \2 MB of disk and \3 MB of download, after installation./p' $(PARAMS); \
-	  $(if $(READY),$(MORE) $(READY) &&) { $(MORE) -k $(SHARED) $(DRAWN) && $(MORE) $(BUILD)/report; } || \
+	  $(if $(READY),$(MORE) $(READY) &&) { $(ON) -k $(SHARED) $(DRAWN) && $(MORE) $(BUILD)/report; } || \
 	  { [ -z "$(READY)" -o -e "$(READY)" ] && $(RUN) report --profile $(PROFILE); exit 1; }; \
 	fi
 
-$(ARTIFACTS): %: true-stamps
-	+@$(MORE) $(BUILD)/$*.drawn
+$(ARTIFACTS): %: known-executor true-stamps
+	+@$(ON) $(BUILD)/$*.drawn
 
 known-profile:
 	@[ "$(PROFILE)" ] || { printf "There is no profile '%s'. Allowed: $(PROFILES).\n" $(call quoted,GIVEN) >&2; exit 2; }
+
+known-executor:
+	@[ "$(EXECUTOR)" ] || { printf "There is no executor '%s'. Allowed: $(EXECUTORS).\n" $(call quoted,WHERE) >&2; exit 2; }
 
 # What is gone or was changed since it was made is made again.
 true-stamps: known-profile
@@ -89,12 +104,12 @@ true-stamps: known-profile
 $(BUILD)/trained: $(PARAMS) $(BASE) $(SOURCES) requirements.lock | $(READY)
 	@mkdir -p $(@D)
 	@$(if $(CACHED),$(RUN) restore --profile $(PROFILE))
-	@$(RUN) train --profile $(PROFILE) --jobs $(call quoted,JOBS) --device $(call quoted,DEVICE)
+	@$(RUN) train --profile $(PROFILE) --jobs $(call quoted,JOBS) --device $(call quoted,DEVICE) $(WORKERS)
 
 # A notebook is executed again after a change of its source, of its parameters or of a module that it imports.
 $(BUILD)/%.done: $$(foreach source,$$(SOURCES),$$(if $$(filter $$*,$$(basename $$(notdir $$(source)))),$$(source))) $(PARAMS) $(BASE) requirements.lock | $(BUILD)/trained $(READY)
 	@rm -f $@ $@.d $(@:.done=.drawn)  # so that no older stamps are left if the run fails
-	@$(RUN) run $* --profile $(PROFILE)
+	@$(RUN) run $* --profile $(PROFILE) $(WORKERS)
 
 # A figure is drawn again after its notebook was executed, and after a change of its module or of one that this imports.
 $(BUILD)/%.drawn: $(BUILD)/%.done
@@ -137,7 +152,7 @@ lab: $(READY)  ## open JupyterLab on the notebooks
 	@$(PYTHON) -m jupyter lab --ServerApp.root_dir=. notebooks/start-here.ipynb
 
 notebooks: $(READY)  ## copy the outputs of the profile laptop to the committed .ipynb twins
-	+@$(MORE) PROFILE=laptop $(ARTIFACTS:%=build/laptop/%.done)
+	+@$(ON) PROFILE=laptop $(ARTIFACTS:%=build/laptop/%.done)
 	@for artifact in $(ARTIFACTS); do $(RUN) publish $$artifact || exit 1; done
 	@$(RUN) keep --profile laptop
 
@@ -162,4 +177,4 @@ clean:  ## remove what was built; trained networks stay
 	@.venv/bin/python -m paperlib.environment --install
 	@mv .venv/unfinished $@
 
-.PHONY: help reproduce known-profile true-stamps plan compare certificate test lint bench gpu emulate lab notebooks links site clean $(ARTIFACTS)
+.PHONY: help reproduce known-profile known-executor true-stamps plan compare certificate test lint bench gpu emulate lab notebooks links site clean $(ARTIFACTS)

@@ -6,8 +6,10 @@ and torch are imported, and the quick commands need not wait for torch.
 
 import argparse
 import os
+import re
 import shutil
 import signal
+import subprocess
 import sys
 from contextlib import suppress
 from functools import partial
@@ -42,7 +44,11 @@ def main() -> int:
             errors.one_of("notebook", arguments.artifact, paths.notebooks())
         if "jobs" in arguments:
             errors.count("jobs", arguments.jobs)
-        return arguments.run(arguments) or 0
+        if "scheduler" not in arguments:
+            return arguments.run(arguments) or 0
+        options = {"workers": arguments.jobs, "scheduler": arguments.scheduler}
+        with executors.chosen(arguments.executor, **options) as arguments.executor:
+            return arguments.run(arguments) or 0
     except errors.Refused as problem:
         print(problem, file=sys.stderr)
         return 2
@@ -57,25 +63,31 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m paperlib", description="The companion's command line.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name, run, *, profile=True, artifact=False, jobs=False, device=False):
+    def command(name, run, *, profile=True, artifact=False, jobs=False, device=False, executor=False):
         sub = commands.add_parser(name, help=run.__doc__.splitlines()[0], description=run.__doc__)
         sub.set_defaults(run=run)
         if artifact:
             sub.add_argument("artifact", help="a notebook's name, or the path of one of your own")
         if profile:
             sub.add_argument("--profile", default="laptop", help="a file under params/ (default: laptop)")
-        if jobs:
-            sub.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes side by side")
-        if jobs or device:
+        if jobs or executor:
+            sub.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes or workers side by side")
+        if device:
             sub.add_argument("--device", default="auto", help="auto, cpu, cuda or mps, for training")
+        if executor:
+            sub.add_argument("--executor", default=executors.LOCAL, help=f"{', '.join(executors.NAMES)}: where it runs")
+            sub.add_argument("--scheduler", default="", help="the address of the scheduler, for the executor dask")
         return sub
 
-    command("reproduce", reproduce, jobs=True)
+    command("reproduce", reproduce, device=True, executor=True)
     of_plan = command("plan", plan, device=True)
     of_plan.add_argument("notebooks", nargs="*", help="paths of notebooks of your own, which are planned as well")
     of_plan.add_argument("--machines", type=int, help="say what so many workers like this one would take")
-    command("train", train, jobs=True)
-    command("evaluate", evaluate, jobs=True)
+    command("train", train, device=True, executor=True)
+    command("evaluate", evaluate, device=True, executor=True)
+    of_cluster = command("cluster", cluster, jobs=True)
+    of_cluster.add_argument("--executor", required=True, help=f"the queueing system: {', '.join(executors.QUEUES)}")
+    of_cluster.add_argument("command", nargs="+", metavar="COMMAND", help="after --, such as: make reproduce")
     of_import = command("import-released", import_released, profile=False)
     of_import.add_argument(
         "files", nargs="+", metavar="TRAINING=FILE", help="a state dict for vanilla, sr, at or at+sr"
@@ -85,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     of_import.add_argument("--data", help="images to evaluate on, as profiles name them (default: the data set)")
     command("restore", restore)
     command("keep", keep)
-    command("run", run, artifact=True)
+    command("run", run, artifact=True, executor=True)
     command("draw", draw, artifact=True)
     command("report", report)
     command("verify", verify)
@@ -179,7 +191,7 @@ def train(arguments) -> None:
 
     networks = plan.of(profiles.load(arguments.profile)).networks
     prepare = partial(plan.register, arguments.profile)  # a worker knows nothing of what the notebooks register
-    checkpoints.train_all(networks, executor=executors.local(arguments.jobs), device=arguments.device, prepare=prepare)
+    checkpoints.train_all(networks, executor=arguments.executor, device=arguments.device, prepare=prepare)
     stamp = paths.BUILD / arguments.profile / "trained"
     modules.keep(stamp, drawing=False)
     stamps.write(stamp, [experiment.folder / "checkpoint.json" for experiment in networks])
@@ -192,8 +204,22 @@ def evaluate(arguments) -> None:
 
     prepare = partial(plan.register, arguments.profile)
     planned = plan.of(profiles.load(arguments.profile))
-    executor = executors.local(arguments.jobs)
-    evaluate.evaluate_all(planned, executor=executor, device=arguments.device, prepare=prepare)
+    evaluate.evaluate_all(planned, executor=arguments.executor, device=arguments.device, prepare=prepare)
+
+
+def cluster(arguments) -> int:
+    """Start a cluster of a queueing system, run a command of make on it, and end the cluster.
+
+    The command's last arguments are EXECUTOR=dask and SCHEDULER=ADDRESS.
+    """
+    from paperlib.executors import queues
+
+    errors.one_of("queueing system", arguments.executor, executors.QUEUES)
+    flags, dashes, variables = os.environ.get("MAKEFLAGS", "").partition(" -- ")
+    flags = re.sub(r" ?(-j\d*|--jobserver-[\w-]+=\S+)", "", flags)  # the jobs of a make that cannot reach its own
+    with queues.started(arguments.executor, arguments.jobs) as address:
+        command = [*arguments.command, f"EXECUTOR={executors.DASK}", f"SCHEDULER={address}"]
+        return subprocess.run(command, env=os.environ | {"MAKEFLAGS": flags + dashes + variables}).returncode
 
 
 def import_released(arguments) -> None:
@@ -255,17 +281,23 @@ def keep(arguments) -> None:
 def run(arguments) -> None:
     """Execute one notebook with a profile's parameters; if it fails, remove its record and figures.
 
-    torch is loaded by the notebook alone, which checks the profile.
+    torch is loaded by the notebook alone, which checks the profile.  On a cluster one of its workers executes it.
     """
     sys.modules["rfc3987_syntax"] = None  # else jsonschema builds a grammar of URLs with it, which takes a second
     from paperlib import stamps
+    from paperlib.executors.machine import Local
     from paperlib.profiles import reading
     from paperlib.runs import execute
 
     profile, artifact = arguments.profile, arguments.artifact
     record, output = _record(profile, artifact), paths.BUILD / profile / f"{artifact}.ipynb"
+    make_notebook = partial(execute.execute, origin=reading.origin(profile))
+    given = artifact, reading.parameters_of(profile, artifact), output
     try:
-        execute.execute(artifact, reading.parameters_of(profile, artifact), output, origin=reading.origin(profile))
+        if isinstance(arguments.executor, Local):
+            make_notebook(*given)
+        else:
+            arguments.executor.run(make_notebook, {f"{profile}-{artifact}": given})
     except errors.Refused:
         from paperlib import artifacts, files  # it loads Matplotlib
 

@@ -23,6 +23,7 @@ from paperlib.paths import ROOT
 LOCK = ROOT / "requirements.lock"
 CONDA = ROOT / "environment.yml"
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+EXTRAS = ("cluster", "dev", "site")  # of pyproject.toml: what is locked, and installed by make
 ON_COLAB = {"torch", "torchvision", "numpy", "jupyterlab", "jupyter-client", "ipykernel"}  # Colab's own stay
 
 WRITTEN = "# Written by `python -m paperlib.environment` from pyproject.toml: "
@@ -80,7 +81,8 @@ def lock() -> str:
         if LOCK.exists():
             shutil.copy(LOCK, output)  # uv prefers the versions in its output file
         python = oldest_python(project())  # without it uv resolves for the Python that runs it
-        options = ["--extra=dev", "--extra=site", "--universal", f"--python-version={python}", "--fork-strategy=fewest"]
+        options = [f"--extra={extra}" for extra in EXTRAS]
+        options += ["--universal", f"--python-version={python}", "--fork-strategy=fewest"]
         options += ["--no-header", "--no-annotate", "--quiet", f"--output-file={output}"]
         command = [sys.executable, "-m", "uv", "pip", "compile", *options, "pyproject.toml"]
         subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
@@ -96,7 +98,7 @@ def install() -> None:
         size = f"{with_cuda}; CPU only, by PIP_EXTRA_INDEX_URL={CPU_INDEX}: {cpu_only}"
     print(f"Installing the packages of {LOCK.name} into {sys.prefix}, some minutes; at most {size}.", flush=True)
     pip = [sys.executable, "-m", "pip", "install", "-qq", "--disable-pip-version-check", "-c", str(LOCK)]
-    subprocess.run([*pip, "-e", ".[dev,site]"], cwd=ROOT, check=True)
+    subprocess.run([*pip, "-e", f".[{','.join(EXTRAS)}]"], cwd=ROOT, check=True)
     subprocess.run([*pip, "--no-deps", *project()["tool"]["companion"]["without-dependencies"]], cwd=ROOT, check=True)
 
 

@@ -16,6 +16,7 @@ PYPROJECT = environment.project()
 RUN = PYPROJECT["project"]["dependencies"]
 DEV = PYPROJECT["project"]["optional-dependencies"]["dev"]
 SITE = PYPROJECT["project"]["optional-dependencies"]["site"]
+CLUSTER = PYPROJECT["project"]["optional-dependencies"]["cluster"]
 BARE = PYPROJECT["tool"]["companion"]["without-dependencies"]
 
 DISTRIBUTION = {  # where the module's name is not the distribution's
@@ -25,10 +26,12 @@ DISTRIBUTION = {  # where the module's name is not the distribution's
     "mpl_toolkits": "matplotlib",
     "IPython": "ipykernel",  # which is IPython's kernel
     "xdist": "pytest-xdist",
+    "dask": "distributed",  # which needs one version of it
 }
 OURS = {"paperlib", "google"}  # google.colab exists on Colab alone; guarded there
 SHIPPED = sorted([*(ROOT / "paperlib").rglob("*.py"), *NOTEBOOKS.glob("*.py")])
 BESIDE = sorted([*(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")])
+EXTRA = {"site": SITE, "executors": CLUSTER}  # packages of paperlib that need an extra
 WITH_TORCH = {"triton"}  # torch brings it where it has a GPU build, and does without it elsewhere
 
 
@@ -46,7 +49,7 @@ def third_party(path) -> set[str]:
 
 @pytest.mark.parametrize("path", SHIPPED + BESIDE, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_import_is_declared(path):
-    extras = DEV + BARE if path in BESIDE else SITE if "site" in path.parts else []
+    extras = DEV + BARE + CLUSTER if path in BESIDE else EXTRA.get(path.parent.name, [])
     declared = {environment.name(r) for r in RUN + extras}
     assert third_party(path) - WITH_TORCH <= declared
 
@@ -71,7 +74,7 @@ def test_lock_is_a_constraints_file_that_covers_every_dependency():
     pins = [line.split(" ; ")[0] for line in lines]
     for pin in pins:  # pip refuses extras here; a hash or an address would tie it to one machine
         assert re.fullmatch(r"[a-z0-9-]+==[\w.!]+", pin), pin
-    assert {environment.name(r) for r in RUN + DEV + SITE} <= {environment.name(pin) for pin in pins}
+    assert {environment.name(r) for r in RUN + DEV + SITE + CLUSTER} <= {environment.name(pin) for pin in pins}
     assert {r for r in RUN if "==" in r} <= set(pins)
 
 

@@ -65,8 +65,9 @@ class Cluster:
         sweep, setting = Sweep(jobs, titles), _setting(prepare)
         name = getattr(function, "func", function).__name__.strip("_")  # of a partial function as well
         with self._client() as client:
-            workers = len(client.scheduler_info(n_workers=-1)["workers"])
-            say(f"{self.scheduler} has {workers} workers now; its dashboard: {client.dashboard_link}")
+            if len(jobs) > 1:
+                workers = len(client.scheduler_info(n_workers=-1)["workers"])
+                say(f"{self.scheduler} has {workers} workers now; its dashboard: {client.dashboard_link}")
             futures = {}
             try:
                 for rank, (key, arguments) in enumerate(jobs.items()):
