@@ -64,7 +64,7 @@ def ready(root: Path) -> None:
 
 
 def sweep(executor: Executor, experiment: Experiment, count: int, root: Path) -> dict[str, float]:
-    """Seconds of a sweep of `count` simulated experiments, until the last process is ready ("start") and after ("rest").
+    """Seconds of a sweep of `count` simulated experiments until the last process is ready ("start"), and then ("rest").
 
     The first part is mostly that processes start and load torch; it does not grow with `count`.  "done" is the number
     of experiments that the second part has done.
@@ -79,7 +79,7 @@ def sweep(executor: Executor, experiment: Experiment, count: int, root: Path) ->
     if len(finished) != count:
         raise RuntimeError(f"{len(finished)} of {count} experiments were done")
     last = max(file.stat().st_mtime for file in root.glob("ready-*"))
-    return {"start": last - begun, "rest": ended - last, "done": sum(at > last for at in finished)}
+    return {"start": last - begun, "rest": ended - last, "done": sum(at >= last for at in finished)}
 
 
 def overhead(seconds: dict[str, float], workers: int) -> float:

@@ -30,6 +30,8 @@ def write_atomically(path, data: bytes) -> None:
     """Write `data` to `path`, whole or not at all; parent folders are made.  Refused where the system cannot write.
 
     After a loss of power the file is there as well: its bytes are synced before it gets its name, and its folder after.
+    On a network folder another host sees the old file or the new one, too (see `read`); of two hosts that write at once
+    the last one stays.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")  # os.replace is atomic within a folder
