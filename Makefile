@@ -16,11 +16,6 @@ override EXECUTOR := $(strip $(foreach name,$(EXECUTORS),$(if $(call equal,$(nam
 # In a dry run no cluster is started.
 QUEUE     := $(if $(findstring n,$(firstword -$(MAKEFLAGS))),,$(filter slurm pbs,$(EXECUTOR)))
 
-# Here as many commands run at once as there are cores.  With a cluster they only wait for it: one for each notebook.
-ifndef JOBS
-JOBS    := $(if $(filter local,$(EXECUTOR)),$(shell getconf _NPROCESSORS_ONLN),$(words $(wildcard notebooks/*.py)))
-endif
-
 # What a user gives is never expanded, and reaches a shell in quotes, by $(call quoted,NAME).
 $(foreach name,JOBS DEVICE SCHEDULER REPO OUT IMAGES MINUTES MACHINES,$(eval override $(name) := $$(value $(name))))
 quoted = '$(subst ','\'',$(value $1))'
@@ -60,6 +55,11 @@ NAMES    := $(basename $(notdir $(SOURCES)))
 LONGEST  := $(filter fig-attack-ladder tab-ablation tab-events thm-ratio,$(NAMES))
 ARTIFACTS := $(LONGEST) $(filter-out $(LONGEST),$(NAMES))
 DRAWN    := $(ARTIFACTS:%=$(BUILD)/%.drawn)
+
+# Here as many commands run at once as there are cores; with a cluster, for which they only wait, as many as notebooks.
+ifndef JOBS
+override JOBS := $(if $(filter local,$(EXECUTOR)),$(shell getconf _NPROCESSORS_ONLN),$(words $(NAMES)))
+endif
 
 # Inside `make -jN` the jobserver distributes the cores.
 SHARED    = $(if $(QUEUE),-j$(call quoted,JOBS),$(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(call quoted,JOBS)))

@@ -53,7 +53,7 @@ def settle(name: str | None = None) -> None:
     """
     name = os.environ.get(VARIABLE, PORTABLE) if name is None else name
     errors.one_of("arithmetic", name, NAMES)
-    variables = environment(name)
+    refuse_lacking(name)
     if name == current():
         return
     if loaded := [library for library in LIBRARIES if library in sys.modules]:
@@ -63,7 +63,7 @@ def settle(name: str | None = None) -> None:
             stacklevel=3,
         )
         return
-    for variable, value in variables.items():
+    for variable, value in environment(name).items():
         if value is None:
             os.environ.pop(variable, None)
         else:
@@ -78,15 +78,16 @@ def current() -> str:
 
 
 def environment(name: str) -> dict[str, str | None]:
-    """The variables of an arithmetic for a new process, and what the others were before this one settled (None: unset).
+    """The variables of a process with an arithmetic; the others are as before this one settled (None: not set)."""
+    return _before | settings(name)
 
-    Refuses "portable-avx512" on a processor without AVX-512.
-    """
+
+def refuse_lacking(name: str) -> None:
+    """Refuse "portable-avx512" on a processor without AVX-512."""
     if name == AVX512 and not {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= _instructions():
         raise errors.Refused(
             f"The arithmetic {AVX512} needs a processor with AVX-512; this one, {processor()}, has none."
         )
-    return _before | settings(name)
 
 
 def settings(name: str) -> dict[str, str]:

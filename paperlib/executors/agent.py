@@ -40,7 +40,7 @@ class Setting:
     store: str  # the text of the file MARK in its checkpoints/
     code: str  # a digest of the package, so that edited code is loaded anew
     arithmetic: str  # one of `arithmetic.NAMES`
-    variables: dict[str, str]  # environment variables of the client that begin as in OURS
+    variables: dict[str, str | None]  # of the client's environment: arithmetic, and what begins as in OURS; None: unset
     prepare: bytes  # the pickled function that a process calls first, or None
 
 
@@ -105,6 +105,7 @@ def _ready(setting: Setting) -> _Child:
     """The child of this thread if it has this setting, otherwise a new one."""
     child = getattr(_kept, "child", None)
     if child is None or child.setting != setting or not child.is_alive:
+        arithmetic.refuse_lacking(setting.arithmetic)
         if child is not None:
             child.stop()
         child = _kept.child = _Child(setting)
@@ -117,12 +118,7 @@ def _environment(setting: Setting) -> dict[str, str]:
     path = [setting.root, os.environ.get("PYTHONPATH")]
     environment |= setting.variables | {"PYTHONPATH": os.pathsep.join(filter(None, path))}
     environment |= {processes.MAKE: str(os.getpid())}  # which the child does not outlive
-    for name, value in arithmetic.environment(setting.arithmetic).items():
-        if value is None:
-            environment.pop(name, None)
-        else:
-            environment[name] = value
-    return environment
+    return {name: value for name, value in environment.items() if value is not None}
 
 
 def _elsewhere(setting: Setting) -> str:

@@ -146,7 +146,7 @@ def _setting(prepare: Callable | None):
         store=_mark(paths.CHECKPOINTS / agent.MARK),
         code=_code(),
         arithmetic=arithmetic.current(),
-        variables={name: os.environ[name] for name in names},
+        variables={name: os.environ[name] for name in names} | arithmetic.environment(arithmetic.current()),
         prepare=pickle.dumps(prepare),
     )
 

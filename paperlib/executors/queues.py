@@ -35,6 +35,7 @@ def started(name: str, workers: int) -> Iterator[str]:
     count("jobs", workers)
     import dask
     import dask_jobqueue
+    from distributed import Status
 
     kind, section = getattr(dask_jobqueue, KINDS[name]), f"jobqueue.{name}"
     command = kind.job_cls.submit_command
@@ -55,8 +56,8 @@ def started(name: str, workers: int) -> Iterator[str]:
             cluster.worker_spec.update(cluster.new_worker_spec())
             cluster.sync(_submitted, cluster)
         except RuntimeError as problem:
-            cluster.worker_spec.clear()
-            cluster.workers.clear()  # a job without a number cannot be ended
+            for job in cluster.workers.values():
+                job.status = Status.closed  # it never began
             reason = str(problem).strip().splitlines()[-1]
             raise Refused(f"The executor {name} cannot submit a batch job: {reason}") from None
         say(f"{name}: at most {workers} workers, as they are needed; dashboard: {cluster.dashboard_link}")
