@@ -495,7 +495,10 @@ def test_make_starts_one_cluster_and_sends_everything_to_it(copy, tmp_path):
     shutil.rmtree(tmp_path / "build")
     scheduler = "tcp://host:1; touch hacked $(touch hacked) it's"
     done, asked = make("EXECUTOR=dask", f"SCHEDULER={scheduler}")  # as many jobs as there are notebooks
-    assert f" --jobs 2 --device auto --executor dask --scheduler {scheduler}" in asked[0] and not (tmp_path / "hacked").exists()
+    assert (
+        f" --jobs 2 --device auto --executor dask --scheduler {scheduler}" in asked[0]
+        and not (tmp_path / "hacked").exists()
+    )
 
     done, asked = make("EXECUTOR=spark")
     assert done.returncode == 2 and asked == []

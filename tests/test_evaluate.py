@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from importlib.util import find_spec
 
 import pytest
 import yaml
@@ -17,6 +18,7 @@ from paperlib.errors import Refused
 from paperlib.runs import evaluate, plan
 from paperlib.store import checkpoints
 
+dask = pytest.mark.skipif(not find_spec("dask_jobqueue"), reason="the extra cluster is not installed")
 SAMPLES = 12  # all test images of the house's data
 ASKED = """
 coupled = attacks.standard("pgd", 0.01, steps=2, rule={"name": "pdsg"})
@@ -136,10 +138,22 @@ EVALUATE = """
 import own
 from paperlib import executors, profiles
 from paperlib.runs import evaluate, plan
-planned = plan.of(profiles.load("tiny"))
-evaluate.evaluate_all(planned, executor=executors.local(2), device="cpu", prepare=own.prepare, size=10)
-assert all(one.is_there for one in planned.evaluations)
+
+def by(executor):
+    planned = plan.of(profiles.load("tiny"))
+    evaluate.evaluate_all(planned, executor=executor, device="cpu", prepare=own.prepare, size=10)
+    assert all(one.is_there for one in planned.evaluations)
 """
+BY_PROCESSES = EVALUATE + "by(executors.local(2))"
+BY_A_CLUSTER = (
+    EVALUATE
+    + """
+from distributed import LocalCluster
+if __name__ == "__main__":
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", memory_limit=0) as cluster:
+        by(executors.cluster(cluster.scheduler_address))
+"""
+)
 SERIAL = """
 from paperlib import profiles
 from paperlib.runs import plan
@@ -155,7 +169,8 @@ def program(copy, text):
     )
 
 
-def test_two_processes_that_are_killed_go_on_and_leave_the_files_of_a_serial_run(tmp_path):
+@pytest.mark.parametrize("second", [BY_PROCESSES, pytest.param(BY_A_CLUSTER, marks=dask)], ids=["processes", "cluster"])
+def test_two_processes_that_are_killed_go_on_and_leave_the_files_of_a_serial_run(tmp_path, second):
     # in a copy of the package, whose root the spawned processes find by themselves
     copy = tmp_path / "copy"
     shutil.copytree(paths.ROOT / "paperlib", copy / "paperlib")
@@ -176,10 +191,10 @@ def test_two_processes_that_are_killed_go_on_and_leave_the_files_of_a_serial_run
         shutil.rmtree(folder)
 
     (copy / "fatal").touch()
-    assert program(copy, EVALUATE).returncode == -signal.SIGKILL
+    assert program(copy, BY_PROCESSES).returncode == -signal.SIGKILL
     kept = (copy / "log").read_text().splitlines()
     (copy / "fatal").unlink()
-    done = program(copy, EVALUATE)
+    done = program(copy, second)
     assert done.returncode == 0, done.stderr
     assert timeless(store) == serial and len(serial) == 2 * 4
     noted = Counter((copy / "log").read_text().splitlines())
