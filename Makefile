@@ -17,7 +17,7 @@ override EXECUTOR := $(strip $(foreach name,$(EXECUTORS),$(if $(call equal,$(nam
 QUEUE     := $(if $(findstring n,$(firstword -$(MAKEFLAGS))),,$(filter slurm pbs,$(EXECUTOR)))
 
 # What a user gives is never expanded, and reaches a shell in quotes, by $(call quoted,NAME).
-$(foreach name,JOBS DEVICE SCHEDULER REPO OUT IMAGES MINUTES,$(eval override $(name) := $$(value $(name))))
+$(foreach name,JOBS DEVICE SCHEDULER REPO OUT IMAGES MINUTES MACHINES,$(eval override $(name) := $$(value $(name))))
 quoted = '$(subst ','\'',$(value $1))'
 
 # Otherwise glibc returns the memory of every large tensor to the system and asks for it again, which takes a seventh of
@@ -120,8 +120,8 @@ $(BUILD)/report: $(DRAWN) $(wildcard paperlib/artifacts/*.py published/*.csv)
 
 .PRECIOUS: $(BUILD)/%.done $(BUILD)/%.drawn
 
-plan: known-profile $(READY)  ## list the missing trainings and evaluations of a profile, with their time on this machine
-	@$(RUN) plan --profile $(PROFILE) --device $(call quoted,DEVICE)
+plan: known-profile $(READY)  ## list the missing trainings and evaluations of a profile, with their time on this machine, and on MACHINES=N
+	@$(RUN) plan --profile $(PROFILE) --device $(call quoted,DEVICE) $(if $(MACHINES),--machines $(call quoted,MACHINES))
 
 compare: known-profile $(READY)  ## compare this run with the committed one; ALL=1 lists every number that differs
 	@$(RUN) compare --profile $(PROFILE) $(if $(ALL),--all)

@@ -17,6 +17,8 @@ from pathlib import Path
 
 from paperlib import arithmetic, errors, executors, paths, processes
 
+MACHINES = 1_000_000  # workers that a plan is made for at most
+
 
 def main() -> int:
     """Run one command and return its exit status.
@@ -80,7 +82,9 @@ def _parser() -> argparse.ArgumentParser:
     command("reproduce", reproduce, device=True, executor=True)
     of_plan = command("plan", plan, device=True)
     of_plan.add_argument("notebooks", nargs="*", help="paths of notebooks of your own, which are planned as well")
+    of_plan.add_argument("--machines", type=int, help="say what so many workers like this one would take")
     command("train", train, device=True, executor=True)
+    command("evaluate", evaluate, device=True, executor=True)
     of_cluster = command("cluster", cluster, jobs=True)
     of_cluster.add_argument("--executor", required=True, help=f"the queueing system: {', '.join(executors.QUEUES)}")
     of_cluster.add_argument("command", nargs="+", metavar="COMMAND", help="after --, such as: make reproduce")
@@ -140,6 +144,8 @@ def plan(arguments) -> None:
     """List every training and evaluation of a profile that is missing, with its time on this machine."""
     for path in arguments.notebooks:
         errors.one_of("notebook", _name(path), paths.notebooks())
+    if arguments.machines is not None:
+        errors.count("MACHINES", arguments.machines, at_most=MACHINES)
     progress = partial(print, file=sys.stderr, flush=True)
     progress(f"Loading torch for the profile {arguments.profile} ...")
     from paperlib import profiles
@@ -147,7 +153,7 @@ def plan(arguments) -> None:
     from paperlib.runs import plan as plans
     from paperlib.store import checkpoints
 
-    total = 0.0
+    bills = []
     for name in profiles.family(arguments.profile):
         profile = profiles.load(name)
         print(f"{name}: {profile.title}.", flush=True)
@@ -169,9 +175,12 @@ def plan(arguments) -> None:
             groups.setdefault(str(planned), []).append(seconds)
         for described, seconds in groups.items():
             print(f"  evaluate {len(seconds)} networks, {described}: {costs.duration(sum(seconds))} at most")
-        total += bill.seconds
+        bills.append(bill)
+    total = sum(bill.seconds for bill in bills)
     if total:
         print(f"In all {costs.duration(total)} on {checkpoints.resolve(arguments.device)}, by steps timed just now.")
+    if total and arguments.machines:
+        print(costs.shared(bills, arguments.machines))
 
 
 def train(arguments) -> None:
@@ -186,6 +195,16 @@ def train(arguments) -> None:
     stamp = paths.BUILD / arguments.profile / "trained"
     modules.keep(stamp, drawing=False)
     stamps.write(stamp, [experiment.folder / "checkpoint.json" for experiment in networks])
+
+
+def evaluate(arguments) -> None:
+    """Compute every evaluation of a profile that is missing, large ones in parts."""
+    from paperlib import profiles
+    from paperlib.runs import evaluate, plan
+
+    prepare = partial(plan.register, arguments.profile)
+    planned = plan.of(profiles.load(arguments.profile))
+    evaluate.evaluate_all(planned, executor=arguments.executor, device=arguments.device, prepare=prepare)
 
 
 def cluster(arguments) -> int:

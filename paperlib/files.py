@@ -1,4 +1,4 @@
-"""Files: atomic writes, locks, strict JSON, checksums, Python modules."""
+"""Files: atomic writes, leases, patient reads, strict JSON, checksums, Python modules."""
 
 import errno
 import hashlib
@@ -8,6 +8,7 @@ import math
 import os
 import re
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,16 +16,22 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
-from filelock import FileLock
+from filelock import SoftFileLease, Timeout
 
 from paperlib import paths
 from paperlib.errors import Refused
+
+LEASE = 10.0  # seconds after which a lease that is no longer renewed may be taken over; equal on all hosts
+POLL = 0.1  # seconds between two looks at a lease that another process holds
+PAUSES = 0.05, 0.2, 0.5  # seconds before a file that is being replaced is read again
 
 
 def write_atomically(path, data: bytes) -> None:
     """Write `data` to `path`, whole or not at all; parent folders are made.  Refused where the system cannot write.
 
     After a loss of power the file is there as well: its bytes are synced before it gets its name, and its folder after.
+    On a network folder another host sees the old file or the new one, too (see `read`); of two hosts that write at once
+    the last one stays.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")  # os.replace is atomic within a folder
@@ -81,21 +88,82 @@ def _cannot_write(path: Path, error: OSError, size: int = 0) -> Refused:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """A context that only one process at a time is in: it holds the lock file `path`, whose folder is made.
+    """A context that only one process at a time is in, on all hosts that share the folder: it holds the lease `path`.
+
+    The lease is a file, made with its folder and removed in the end, that names the holder's host and process.  The
+    holder renews it three times in `LEASE` seconds.  If its process dies, another one on the same host takes the lease
+    at once.  One on another host takes it after it has seen no renewal for `LEASE` seconds, by its own clock: the
+    clocks of hosts may show different times, and may be set; only their speed must be about the same.
+
+    A holder that stands still for longer loses its lease without notice, and then two processes do the same work.  So
+    what is written under a lease is written whole, and from both it must be equally good.
 
     In a read-only folder nobody writes, so there is nothing to lock.
     """
     make_folder(path.parent)
-    lock = FileLock(path)
+    lease = SoftFileLease(path, lease_duration=LEASE, timeout=LEASE, poll_interval=POLL)
     try:
-        lock.acquire()
+        _acquire(lease, path)
     except OSError as error:
         if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise _cannot_write(path, error) from error
     try:
         yield
     finally:
-        lock.release()
+        with suppress(OSError):  # its folder may be lost; it is not renewed any more, so it runs out
+            lease.release()
+
+
+def _acquire(lease: SoftFileLease, path: Path) -> None:
+    """Wait for a lease; break it if two looks, `LEASE` seconds apart, find the same file with the same time.
+
+    Filelock itself takes over what has run out only where two names can be exchanged, which NFS and SMB refuse.
+    """
+    seen = None
+    while True:
+        try:
+            lease.acquire()
+            return
+        except Timeout:
+            found = _version(path)
+            if found and found == seen:
+                path.unlink(missing_ok=True)
+            seen = found
+
+
+def _version(path: Path) -> tuple | None:
+    """What changes in a file's status when it is renewed or replaced; None where there is no file."""
+    with suppress(FileNotFoundError):
+        status = path.stat()
+        return status.st_ino, status.st_mtime_ns, status.st_ctime_ns
+    return None
+
+
+def read(path: Path) -> bytes:
+    """The bytes of a file that is known to be there; refused where the system cannot read it.
+
+    On a network folder a file that another host replaces at this moment may seem to be gone, or turn stale while it is
+    read.  So after these two errors it is read again, a few times.
+    """
+    for pause in (*PAUSES, None):
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            if pause is None or error.errno not in (errno.ENOENT, errno.ESTALE):
+                raise _cannot_read(path, error) from error
+            time.sleep(pause)
+
+
+def exists(path: Path) -> bool:
+    """Whether there is a file or folder; refused where the system cannot tell, as when a network folder is lost."""
+    try:
+        return path.exists()
+    except OSError as error:
+        raise _cannot_read(path, error) from error
+
+
+def _cannot_read(path: Path, error: OSError) -> Refused:
+    return Refused(f"Could not read {paths.shown(path)}: {reason(error)}. Is its folder still there, or still mounted?")
 
 
 def set_aside(path: Path, fault: str, remedy: str) -> None:

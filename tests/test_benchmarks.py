@@ -1,7 +1,8 @@
-"""The benchmark's rivals against our networks; its steps, products, fits and page against what is known by hand."""
+"""The benchmark's rivals against our networks; steps, products, fits, sweeps and page against what is known by hand."""
 
 import importlib
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 
 import pytest
@@ -10,12 +11,14 @@ import torch.nn.functional as F
 from conftest import scatter
 from torch import nn
 
-from paperlib import networks
+from paperlib import networks, paths
 from paperlib.paths import ROOT
 from paperlib.training import regularizers
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
-bench, rendering, rivals, steps = map(importlib.import_module, ("bench", "rendering", "rivals", "steps"))
+bench, rendering, rivals, steps, sweep = map(
+    importlib.import_module, ("bench", "rendering", "rivals", "steps", "sweep")
+)
 
 jelly = pytest.mark.skipif(not find_spec("spikingjelly"), reason="SpikingJelly is not installed")
 IMAGES = torch.rand(2, 2, 8, 8, dtype=torch.double, generator=torch.Generator().manual_seed(1))
@@ -202,3 +205,45 @@ def test_readme_takes_the_page_between_its_marks(tmp_path):
 def test_figure_of_made_up_results(tmp_path):
     rendering.save_figure(made_up(), tmp_path / "results.png")
     assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
+
+
+# ---- sweeps ------------------------------------------------------------------------------------------------------
+
+
+class Here:
+    """An executor that runs its jobs in this process."""
+
+    def run(self, function, jobs, *, titles, prepare):
+        prepare()
+        for arguments in jobs.values():
+            function(*arguments)
+
+
+def test_a_sweep_keeps_every_experiment_under_its_key_in_a_store_of_its_own(house):
+    house.asking()
+    (experiment,) = house.profile().experiments("vanilla", seeds=[0])
+    before = paths.ROOT, paths.CHECKPOINTS
+    with sweep.own_store() as root:
+        seconds = sweep.sweep(Here(), experiment, 5, root)
+        folders = {file.parent.name for file in root.glob("checkpoints/*/checkpoint.json")}
+        assert folders == {replace(experiment, seed=seed).key for seed in range(5)} and seconds["done"] == 5
+        with pytest.raises(RuntimeError, match="^1 of 6 experiments were done"):
+            sweep.sweep(Here(), experiment, 6, root)
+    assert before == (paths.ROOT, paths.CHECKPOINTS) and not root.exists()
+
+
+def test_the_share_of_a_training_by_hand():
+    sweeps = [
+        {"executor": "local", "count": 10, "start": 9.0, "rest": 6.0, "done": 6},
+        {"executor": "local", "count": 1000, "start": 9.0, "rest": 5.0, "done": 1000},
+    ]
+    record = {"workers": 2, "training": {"seconds": [20.0, 10.0]}, "sweeps": sweeps}
+    # two workers spend 12 s on 6 experiments, which is 0.2 of the faster training each; and 10 s on 1,000
+    assert sweep.shares(record) == {"local": {10: pytest.approx(0.2), 1000: pytest.approx(0.001)}}
+    titles = []
+    for rest in (40.0, 60.0):
+        sweeps[1]["rest"] = rest
+        titles.append(sweep.draw(record).axes[0].get_title())
+    assert titles == [
+        f"To distribute an experiment costs {how} than 1% of the shortest training" for how in ("less", "more")
+    ]

@@ -22,7 +22,18 @@ from paperlib.runs import costs, execute, plan
 from paperlib.store import checkpoints, released
 
 PARAMS = paths.PARAMS
-OF_PROFILES = ("reproduce", "plan", "train", "restore", "keep", "report", "compare", "certificate", "export-explorer")
+OF_PROFILES = (
+    "reproduce",
+    "plan",
+    "train",
+    "evaluate",
+    "restore",
+    "keep",
+    "report",
+    "compare",
+    "certificate",
+    "export-explorer",
+)
 
 
 @pytest.fixture
@@ -101,6 +112,8 @@ def test_a_command_that_cannot_be_shows_its_usage(call, arguments):
     [
         (("train", "--jobs", "0"), "jobs is 0; it must be a whole number of at least 1."),
         (("reproduce", "--jobs", "-1"), "jobs is -1; it must be a whole number of at least 1."),
+        (("plan", "--machines", "0"), "MACHINES is 0; it must be a whole number of at least 1."),
+        (("plan", "--machines", "10000000"), "MACHINES is 10000000; it must be 1000000 at most."),
         (("links", "nowhere"), "REPO is 'nowhere'; it must be owner/name, as in jane/sparse-gradients-companion."),
     ],
 )
@@ -176,7 +189,7 @@ def test_the_plan_says_what_is_there_and_what_the_rest_costs(call, house, a_seco
     house.asking('run.ask(run.profile.of(["vanilla", "sr"]), [None, pgd], samples=12)')
     _, first, *_ = plan.of(house.profile()).networks
     finished(first, paths.CHECKPOINTS)
-    code, out, _ = call("plan", "--profile", "tiny", "--device", "cpu")
+    code, out, _ = call("plan", "--profile", "tiny", "--device", "cpu", "--machines", "3")
     # a second for 8 images: 4 batches of 10 are 5 s an epoch; 12 images 1.5 s a pass, of which PGD-2 takes 3
     assert code == 0 and out.splitlines() == [
         "tiny: 60 drawings.",
@@ -187,6 +200,9 @@ def test_the_plan_says_what_is_there_and_what_the_rest_costs(call, house, a_seco
         "  evaluate 4 networks, clean, 12 test images: 6 s at most",
         "  evaluate 4 networks, PGD-2 at 25.5/255, 12 test images: 18 s at most",
         "In all 1 min 9 s on cpu, by steps timed just now.",
+        # 15 s each; then 4 x 4.5 s and 4 x 1.5 s: 4.5 + 4.5, 4.5 + 1.5 + 1.5, 4.5 + 1.5 + 1.5; 69 of 72 s
+        "On 3 workers like this one 24 s, 4% of it idle: trainings 15 s, then evaluations 9 s at most. The longest "
+        "training takes 15 s and the longest part of an evaluation 4 s, so no number of workers ends before 20 s.",
     ]
 
 

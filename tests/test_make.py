@@ -259,6 +259,8 @@ def test_what_a_user_gives_is_never_a_command(tmp_path, given):
     assert refused.stderr.splitlines()[0] == f"There is no profile '{given}'. Allowed: cifar laptop tiny."
     done = run(["make", "plan", f"DEVICE={given}", "PYTHON=echo", "PROFILE=tiny"], tmp_path)
     assert done.stdout == f"-m paperlib plan --profile tiny --device {given}\n"
+    done = run(["make", "plan", "DEVICE=cpu", f"MACHINES={given}", "PYTHON=echo", "PROFILE=tiny"], tmp_path)
+    assert done.stdout == f"-m paperlib plan --profile tiny --device cpu --machines {given}\n"
     assert run(["make", "links", f"REPO={given}", "PYTHON=echo"], tmp_path).stdout == f"-m paperlib links {given}\n"
     assert not (tmp_path / "hacked").exists()
 

@@ -1,5 +1,6 @@
 """The plan: what notebooks ask for, each once; what cells may not do; the bill, whose seconds scale as they should."""
 
+import itertools
 import json
 from collections import Counter
 from dataclasses import replace
@@ -320,6 +321,48 @@ def test_imported_networks_are_not_on_the_bill_and_what_they_are_asked_is(house,
     bill = costs.bill(plan.of(house.profile(trainings=trainings)), "cpu")
     assert [str(experiment) for experiment, _ in bill.trainings] == ["at, seed 0", "at, seed 1"]
     assert Counter(planned.experiment.defense for planned, _ in bill.evaluations) == {"vanilla": 2, "at": 4}
+
+
+# ---- many workers ------------------------------------------------------------------------------------------------
+
+JOBS = st.lists(st.integers(1, 20), min_size=1, max_size=6)
+
+
+def shortest(jobs, workers):
+    """The time of the best of all ways to give jobs to workers."""
+    ways = itertools.product(range(workers), repeat=len(jobs))
+    return min(max(sum(job for job, worker in zip(jobs, way, strict=True) if worker == w) for w in way) for way in ways)
+
+
+@given(JOBS, st.integers(1, 3))
+def test_longest_first_is_within_graham_s_bound_of_the_best_schedule(jobs, workers):
+    best, taken = shortest(jobs, workers), costs.makespan(jobs, workers)
+    assert best <= taken <= (4 / 3 - 1 / (3 * workers)) * best
+    assert costs.makespan(jobs[::-1], workers) == taken >= costs.makespan(jobs, workers + 1)
+
+
+def test_a_schedule_by_hand():
+    # 5 + 3 beside 4 + 3 + 3; the best is 5 + 4 beside 3 + 3 + 3
+    assert costs.makespan([3, 4, 3, 5, 3], 2) == 10 == shortest([3, 4, 3, 5, 3], 2) + 1
+    assert costs.makespan([3, 4, 3, 5, 3], 100) == 5 and costs.makespan([], 2) == 0
+
+
+def test_what_many_workers_take_by_hand(house):
+    """Two trainings of 600 and 300 s; evaluations of 2,500 samples in parts of 400, 400 and 200 s, and clean ones."""
+    one, other = house.profile().experiments("vanilla")
+    fgsm = attacks.standard("fgsm", 0.1)
+    bill = costs.Bill(
+        [(one, 600.0), (other, 300.0)],
+        [(plan.Planned(one, None, 2500, "test"), 100.0), (plan.Planned(one, fgsm, 2500, "test"), 1000.0)],
+    )
+    assert bill.stages() == [[600, 300], [100, 400, 400, 200]]
+    # two workers: 600, then 400 + 200 beside 400 + 100; 2,000 of 2,400 s are used
+    assert costs.shared([bill], 2) == (
+        "On 2 workers like this one 20 min 0 s, 17% of it idle: trainings 10 min 0 s, then evaluations 10 min 0 s at "
+        "most. The longest training takes 10 min 0 s and the longest part of an evaluation 6 min 40 s, so no number of "
+        "workers ends before 16 min 40 s."
+    )
+    assert costs.shared([bill, bill], 1).startswith("On 1 workers like this one 1 h 6 min, 0% of it idle: ")
 
 
 # ---- durations ---------------------------------------------------------------------------------------------------

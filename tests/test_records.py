@@ -14,7 +14,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from filelock import FileLock, Timeout
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -254,27 +253,6 @@ def test_a_file_and_then_its_folder_are_synced(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", fsync)
     files.write_atomically(tmp_path / "a.json", b"text")
     assert synced == ["file", "folder"]
-
-
-def test_a_lock_is_for_one_and_in_a_read_only_folder_there_is_none(tmp_path, monkeypatch):
-    path = tmp_path / "new" / ".lock"
-    with files.locked(path), pytest.raises(Timeout):
-        FileLock(path, timeout=0).acquire()
-    FileLock(path, timeout=0).acquire()  # it is free again
-
-    def refuse(code):
-        def acquire(self):
-            raise OSError(code, os.strerror(code))
-
-        return acquire
-
-    monkeypatch.setattr(FileLock, "acquire", refuse(errno.EROFS))
-    with files.locked(path):
-        entered = True
-    assert entered
-    monkeypatch.setattr(FileLock, "acquire", refuse(errno.ENOSPC))
-    with pytest.raises(Refused, match="^Could not write .*lock: no space left on device"), files.locked(path):
-        pytest.fail("it went on without a lock")
 
 
 def test_a_folder_that_is_a_file_is_refused(tmp_path):

@@ -453,6 +453,72 @@ def test_an_interrupted_ensemble_goes_on_where_it_was(store, attacked, monkeypat
     assert True in half_done  # what it had of the member at which it stopped was kept
 
 
+# In parts ----------------------------------------------------------------------------------------------------------
+
+
+def timeless(store):
+    """All evaluations on disk, by their file, without what depends on time."""
+    found = {path: json.loads(path.read_text()) for path in store.glob("*/evaluations/*.json")}
+    return {path: {k: v for k, v in one.items() if k not in ("seconds", "sha256")} for path, one in found.items()}
+
+
+WHOLE = [
+    (MAIN, None),
+    (MAIN, Ensemble("worst", MEMBERS)),
+    (MAIN, MEMBERS[5]),  # coupled by its rule
+    (MAIN, Beginning("pgd", EPS, {"alpha": EPS / 6, "steps": 2, "until_broken": True}, run_to=6)),
+    (DRAWING, Ensemble("worst", [standard("fgsm", EPS), pgd(eot=2)])),
+]
+
+
+@pytest.mark.parametrize("size", [100, 200, 70])
+def test_parts_in_any_order_leave_the_files_and_passes_of_a_whole_run(store, size):
+    whole = [evaluated(attack, experiment, samples=SAMPLES) for experiment, attack in WHOLE]
+    expected = timeless(store)
+    forget(store)
+    parts = [range(i, min(i + size, SAMPLES)) for i in range(0, SAMPLES, size)]
+    jobs = [(one, attack, part) for one, attack in WHOLE[1:] for part in parts]
+    for experiment in (MAIN, DRAWING):
+        evaluations.evaluate_part(experiment, None, range(SAMPLES), samples=SAMPLES, split="test", device="cpu")
+    for i in np.random.default_rng(size).permutation(len(jobs)):
+        evaluations.evaluate_part(*jobs[i], samples=SAMPLES, split="test", device="cpu")
+    assert timeless(store) == expected
+    for one, (experiment, attack) in zip(whole, WHOLE, strict=True):
+        assert evaluations.is_evaluated(experiment, attack, samples=SAMPLES, split="test")
+        again = evaluated(attack, experiment, samples=SAMPLES)
+        assert (again.flags.tolist(), again.passes.tolist()) == (one.flags.tolist(), one.passes.tolist())
+        assert (again.vanished, again.strayed) == (one.vanished, one.strayed)
+
+
+def test_a_part_attacks_its_own_samples_alone(store, attacked):
+    clean = evaluated(None).flags
+    for part in (range(30, 70), range(0, 30), range(70, 120)):
+        attacked.clear()
+        evaluations.evaluate_part(MAIN, pgd(), part, samples=120, split="test", device="cpu")
+        ((_, _, wanted),) = attacked
+        assert np.flatnonzero(wanted).tolist() == [i for i in part if clean[i]]
+        assert is_evaluated(pgd()) == (part.stop == 120)
+
+
+def test_what_others_add_to_a_file_meanwhile_stays(store, monkeypatch):
+    """Another process computes the second half, and writes it while this one computes the first."""
+    expected, real = evaluated(pgd()), evaluation.attacked
+    others = [range(60, 120)]
+    forget(store)
+    evaluated(None)
+
+    def slow(*arguments, **options):
+        outcomes = list(real(*arguments, **options))
+        if others:
+            evaluations.evaluate_part(MAIN, pgd(), others.pop(), samples=120, split="test", device="cpu")
+        return iter(outcomes)
+
+    monkeypatch.setattr(evaluation, "attacked", slow)
+    evaluations.evaluate_part(MAIN, pgd(), range(60), samples=120, split="test", device="cpu")
+    monkeypatch.setattr(evaluation, "attacked", lambda *_, **__: pytest.fail("it was attacked again"))
+    assert evaluated(pgd()).flags.tolist() == expected.flags.tolist()
+
+
 # AutoAttack as the oracle ------------------------------------------------------------------------------------------
 
 

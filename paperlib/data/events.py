@@ -86,7 +86,7 @@ def _simulated(name: str, base: ImageSet, camera: Camera, T: int) -> EventSet:
     code = recordings.code(simulation, recordings)
     key = files.hashed({"T": T, "images": base.sha256, "camera": repr(camera), "code": code})
     path = paths.DATA / "events" / f"{'-'.join(re.findall('[0-9A-Za-z]+', name))},T={T},{key}.npz"
-    with files.locked(path.with_suffix(".lock")):  # two processes may load the set at once
+    with files.locked(path.with_suffix(".lease")):  # two processes may load the set at once
         recorded = recordings.arrays(path, lambda: _recorded(base, camera, T))
     splits, digest = {}, hashlib.sha256()
     for part, frames in recorded.items():

@@ -5,8 +5,9 @@ in a plain step of training, a forward pass and a gradient.  What other training
 that is timed on the profile's own network alone, and is taken to be the same multiple on the others.
 """
 
+import heapq
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -21,6 +22,7 @@ from paperlib.networks import network as networks
 from paperlib.networks import rules
 from paperlib.networks.network import Network
 from paperlib.profiles import Profile
+from paperlib.runs import evaluate
 from paperlib.runs.plan import Plan, Planned
 from paperlib.store import checkpoints
 from paperlib.store.experiment import AnyExperiment, Experiment
@@ -44,6 +46,29 @@ class Bill:
     def seconds(self) -> float:
         """The sum of all."""
         return sum(seconds for _, seconds in (*self.trainings, *self.evaluations))
+
+    def stages(self) -> list[list[float]]:
+        """The seconds of each job of `train` and of each one of `evaluate`, which begins after the last training.
+
+        A job is a training, or a part of an evaluation.
+        """
+        parts = [
+            seconds * len(part) / planned.samples
+            for planned, seconds in self.evaluations
+            for part in evaluate.parts(planned)
+        ]
+        return [[seconds for _, seconds in self.trainings], parts]
+
+
+def makespan(jobs: Iterable[float], workers: int) -> float:
+    """The seconds that `workers` take for jobs of so many seconds: the longest waiting one goes to the first free one.
+
+    At most 4/3 - 1/(3·workers) times the shortest possible (Graham 1969, SIAM J. Appl. Math. 17:416).
+    """
+    free_at = [0.0] * workers  # a heap: the first is the smallest
+    for seconds in sorted(jobs, reverse=True):
+        heapq.heapreplace(free_at, free_at[0] + seconds)
+    return max(free_at)
 
 
 def bill(plan: Plan, device: str) -> Bill:
@@ -251,6 +276,24 @@ class _Stopwatch:
             if seconds > QUICK:
                 break
         return seconds
+
+
+def shared(bills: Iterable[Bill], workers: int) -> str:
+    """A sentence: what `workers` like the one that was timed take for all `bills`, and what no number of them can beat.
+
+    The notebooks' own work, which they do on what is trained and evaluated, is not in it.
+    """
+    stages = [sum(stage, []) for stage in zip(*(bill.stages() for bill in bills), strict=True)]
+    training, evaluation = (makespan(stage, workers) for stage in stages)
+    longest, part = (max(stage, default=0.0) for stage in stages)
+    whole = training + evaluation
+    idle = 1 - sum(map(sum, stages)) / (workers * whole)
+    return (
+        f"On {workers:,} workers like this one {duration(whole)}, {idle:.0%} of it idle: trainings "
+        f"{duration(training)}, then evaluations {duration(evaluation)} at most. The longest training takes "
+        f"{duration(longest)} and the longest part of an evaluation {duration(part)}, so no number of workers ends "
+        f"before {duration(longest + part)}."
+    )
 
 
 def duration(seconds: float) -> str:

@@ -7,7 +7,7 @@ notebook's parameters, and no other cell.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from paperlib import errors, labels, paths, profiles, words
+from paperlib import errors, files, labels, paths, profiles, words
 from paperlib.attacks.ensembles import AnyAttack, Transfer, members
 from paperlib.data import datasets
 from paperlib.profiles import Profile, parameters
@@ -30,6 +30,11 @@ class Planned:
     attack: AnyAttack
     samples: int
     split: str
+
+    @property
+    def key(self) -> str:
+        """A name that no other evaluation has: the network's key, and a hash of the rest."""
+        return f"{self.experiment.key}-{files.hashed([repr(self.attack), self.samples, self.split])}"
 
     @property
     def is_there(self) -> bool:
@@ -60,13 +65,13 @@ def of(profile: Profile) -> Plan:
     """
     asked: list[AnyExperiment] = []
     sources: list[AnyExperiment] = []  # networks on which transferred examples are made
-    unique: dict[tuple, Planned] = {}
+    unique: dict[str, Planned] = {}
     for request in _all_requests(profile):
         asked += request.networks
         for experiment, attack in _evaluations(request):
             sources += [member.source for member in members(attack) if isinstance(member, Transfer)]
-            key = experiment.key, repr(attack), request.samples, request.split
-            unique.setdefault(key, Planned(experiment, attack, request.samples, request.split))
+            planned = Planned(experiment, attack, request.samples, request.split)
+            unique.setdefault(planned.key, planned)
     return Plan(profile, sorted(once(asked + sources), key=_passes, reverse=True), list(unique.values()))
 
 

@@ -58,7 +58,7 @@ def trained(experiment: AnyExperiment, *, device: str = "auto", progress: bool =
     """
     errors.refuse_while_planning("trains")
     device, folder = resolve(device), experiment.folder
-    with files.locked(folder / ".lock"):  # two processes may need the same network at once
+    with files.locked(folder / ".lease"):  # two processes may need the same network at once
         if not is_trained(experiment):
             _train(experiment, device, progress)
         try:
@@ -107,7 +107,7 @@ def import_released(source: Path, network: str, dataset: str, *, defense: str, d
 
 def is_trained(experiment: AnyExperiment) -> bool:
     """Whether there is a finished checkpoint.  (Its checksum is compared when it is loaded.)"""
-    return (experiment.folder / "checkpoint.json").exists()
+    return files.exists(experiment.folder / "checkpoint.json")
 
 
 def train_all(
@@ -128,7 +128,7 @@ def train_all(
     tags = [f"[{i}/{len(missing)}]" for i in range(1, len(missing) + 1)]
     jobs = {e.key: (e, device, tag) for e, tag in zip(missing, tags, strict=True)}
     titles = {e.key: f"{tag} {e}" for e, tag in zip(missing, tags, strict=True)}
-    executor.run(_train_quietly, jobs, titles=titles, prepare=partial(_start_worker, prepare))
+    executor.run(_train_quietly, jobs, titles=titles, prepare=partial(start_worker, prepare))
 
 
 def copy_networks(experiments: Iterable[Experiment], source: Path, target: Path) -> int:
@@ -169,7 +169,8 @@ def _train(experiment: AnyExperiment, device: str, progress: bool, tag: str = ""
             )
     except errors.Refused as problem:
         raise errors.Refused(f"{experiment}: {problem}") from None
-    _keep(experiment, network, data_sha256=data.sha256)
+    if not is_trained(experiment):  # otherwise this one stood still, lost its lease, and somebody else was first
+        _keep(experiment, network, data_sha256=data.sha256)
     files.remove(state)
 
 
@@ -180,11 +181,14 @@ def _peak(row: dict) -> str:
 def _keep(experiment: AnyExperiment, network: Network, *, data_sha256: str | None) -> None:
     weights = loop.to_bytes({name: value.cpu() for name, value in network.state_dict().items()})
     content = {"experiment": experiment.content, "weights_sha256": files.sha256(weights), "data_sha256": data_sha256}
+    # Both replace what is there, which may be what a killed training or other data left: linking them, so that the
+    # first one stays, could join old weights to a new description.
     files.write_atomically(experiment.folder / "weights.pt", weights)
     files.write_atomically(experiment.folder / "checkpoint.json", json.dumps(content, indent=1).encode())
 
 
-def _start_worker(prepare: Callable[[], object] | None) -> None:
+def start_worker(prepare: Callable[[], object] | None) -> None:
+    """Prepare a process that trains or evaluates beside others; `prepare` is the caller's own."""
     torch.set_num_threads(1)  # on two cores, two processes with two threads each are many times slower
     tqdm.set_lock(RLock())  # tqdm's own lock is shared by all processes; a terminated one would never release it
     if prepare:
@@ -192,7 +196,7 @@ def _start_worker(prepare: Callable[[], object] | None) -> None:
 
 
 def _train_quietly(experiment: Experiment, device: str, tag: str) -> None:
-    with files.locked(experiment.folder / ".lock"):
+    with files.locked(experiment.folder / ".lease"):
         if not is_trained(experiment):
             _train(experiment, device, progress=False, tag=tag)
 
@@ -210,8 +214,9 @@ def history(experiment: AnyExperiment) -> list[dict]:
 
 def _described(folder: Path) -> dict:
     """The content of a folder's checkpoint.json, which names the experiment and the checksums; or `Damaged`."""
+    data = files.read(folder / "checkpoint.json")
     try:
-        content = json.loads((folder / "checkpoint.json").read_text())
+        content = json.loads(data)
         kinds = {"experiment": dict, "weights_sha256": str, "data_sha256": str | None}
         if all(isinstance(content[name], kind) for name, kind in kinds.items()):
             return content
@@ -228,7 +233,7 @@ def _load(experiment: AnyExperiment, device: str) -> Network:
         remedy = "Restore the data, or delete the folder to train again."
         problem = f"{shown}: trained on other bytes of {experiment.data['name']} than are there now."
         raise errors.Refused(f"{problem} {remedy}")
-    weights = (folder / "weights.pt").read_bytes() if (folder / "weights.pt").exists() else b""
+    weights = files.read(folder / "weights.pt") if files.exists(folder / "weights.pt") else b""
     if files.sha256(weights) != content["weights_sha256"]:
         raise Damaged(f"{shown}: weights do not match their checksum (damaged file?).")
     network = experiment.build()

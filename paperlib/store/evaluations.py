@@ -5,6 +5,10 @@ checkpoints/<key>/evaluations/<hash>.json      one attack; a character a sample:
 
 No sample is attacked twice by the same attack.  A member of an ensemble is made on the survivors of the earlier members
 only, flags that are on disk are read, and a `Beginning` is read off the file of its whole run.
+
+Several processes, on several hosts, may compute parts of the samples at once.  Each adds its flags to the file under
+the file's lease, so the file is replaced, and in the end holds what one process alone would have written; only the
+seconds differ.
 """
 
 import json
@@ -97,6 +101,21 @@ def evaluated(
     return evaluations
 
 
+def evaluate_part(
+    experiment: AnyExperiment, attack: AnyAttack, part: range, *, samples: int, split: str, device: str = "auto"
+) -> None:
+    """Compute what `evaluated` needs of the samples `part`, a range of places among the first `samples` of `split`.
+
+    Parts may be computed in any order, at once and by several hosts, and `evaluated` then finds their flags.  They
+    should begin at multiples of `evaluation.BATCH`: a batch of a `coupled` network that lies in two parts is attacked
+    twice.  Clean samples (None) are not divided.  Refuses what `evaluated` refuses.
+    """
+    errors.refuse_while_planning("attacks")
+    arithmetic.require(experiment.arithmetic, f"The evaluation of {experiment}")
+    device = checkpoints.resolve(device)
+    _Store(experiment, samples=samples, split=split, device=device, progress=False, part=part).evaluation(attack)
+
+
 def is_evaluated(experiment: AnyExperiment, attack: AnyAttack, *, samples: int, split: str) -> bool:
     """Whether `evaluated` would neither train nor attack: the network and all flags that it needs are on disk."""
     store = _Store(experiment, samples=samples, split=split, device="cpu", progress=False)
@@ -118,11 +137,21 @@ def stored(experiment: AnyExperiment, *, split: str) -> Iterator[tuple[Attack, n
 
 
 class _Store:
-    """The evaluations of one network on one set of samples."""
+    """The evaluations of one network on one set of samples, of which those in `part` are attacked; by default all."""
 
-    def __init__(self, experiment: AnyExperiment, *, samples: int, split: str, device: str, progress: bool):
+    def __init__(
+        self,
+        experiment: AnyExperiment,
+        *,
+        samples: int,
+        split: str,
+        device: str,
+        progress: bool,
+        part: range | None = None,
+    ):
         self.experiment, self.subset = experiment, {"samples": samples, "split": split}
         self.device, self.progress = device, progress
+        self.part = range(samples) if part is None else part
         self.networks: dict[str, Network] = {}
 
     def evaluation(self, attack: AnyAttack) -> Evaluation:
@@ -160,26 +189,37 @@ class _Store:
 
     def _standing(self, clean: dict[str, np.ndarray]) -> np.ndarray:
         """The samples that an attack has to break, (N,) bool."""
-        return evaluation.standing(self.experiment.is_stochastic, clean["flags"] == 1)
+        within = np.zeros(self.subset["samples"], dtype=bool)
+        within[self.part.start : self.part.stop] = True
+        return evaluation.standing(self.experiment.is_stochastic, clean["flags"] == 1) & within
 
     def _known(self, attack: Attack | Transfer | None, wanted: np.ndarray) -> dict[str, np.ndarray]:
         """Each of `FIELDS`, (N,), and "seconds", for one attack; flags are known at least for the samples `wanted`."""
         if isinstance(attack, Beginning):
             return _cut(self._known(attack.whole, wanted), attack.options["steps"])
-        path = self._path(attack)
-        with files.locked(path.with_suffix(".lock")):  # two notebooks may need the same flags at once
+        known = self._kept(attack)
+        if not (wanted & (known["flags"] == UNKNOWN)).any():
+            return known
+        with files.locked(self._lease(attack, f".{self.part.start}-{self.part.stop}")):  # two may need the same part
             known = self._kept(attack)
             missing = wanted & (known["flags"] == UNKNOWN)
-            if not missing.any():
-                return known
             started = time.perf_counter()
-            for outcome in self._computed(attack, torch.from_numpy(missing)):
+            for outcome in self._computed(attack, torch.from_numpy(missing)) if missing.any() else ():
                 for name in FIELDS:
                     known[name][outcome.rows.numpy()] = getattr(outcome, name).numpy()
-                known["seconds"] += time.perf_counter() - started
+                self._add(attack, known, time.perf_counter() - started)
                 started = time.perf_counter()
-                self._keep(attack, known)
         return known
+
+    def _add(self, attack: Attack | Transfer | None, known: dict[str, np.ndarray], seconds: float) -> None:
+        """Write the file of one attack with `known`, which also receives what others have computed meanwhile."""
+        with files.locked(self._lease(attack)):
+            theirs = self._kept(attack)
+            unknown = known["flags"] == UNKNOWN
+            for name in FIELDS:
+                known[name] = np.where(unknown, theirs[name], known[name])
+            known["seconds"] = theirs["seconds"] + seconds
+            self._keep(attack, known)
 
     def _computed(self, attack: Attack | Transfer | None, missing: torch.Tensor) -> Iterator[Outcome]:
         """The outcomes of one attack on the samples `missing`, (N,) bool; on all samples for clean images."""
@@ -212,7 +252,11 @@ class _Store:
         if isinstance(attack, Beginning):
             return _cut(self._kept(attack.whole), attack.options["steps"])
         n = self.subset["samples"]
-        with suppress(OSError, ValueError, TypeError, KeyError):  # no file yet, or a damaged one, which is replaced
+        unknown = {name: np.zeros(n) for name in FIELDS}
+        unknown |= {"flags": np.full(n, UNKNOWN), "seconds": np.array(0.0)}
+        if not files.exists(self._path(attack)):
+            return unknown
+        with suppress(OSError, ValueError, TypeError, KeyError):  # a damaged file, which is replaced
             content, flags = _read(self._path(attack))
             known = {name: np.array(content[name], dtype=float) for name in FIELDS[1:]} | {"flags": flags}
             known["seconds"] = np.array(float(content["seconds"]))
@@ -220,8 +264,7 @@ class _Store:
             spec = json.loads(files.as_json(self._spec(attack) | {"weights_sha256": self._weights(attack)}))
             if complete and content | spec == content:
                 return known
-        blank = {name: np.zeros(n) for name in FIELDS}
-        return blank | {"flags": np.full(n, UNKNOWN), "seconds": np.array(0.0)}
+        return unknown
 
     def _keep(self, attack: Attack | Transfer | None, known: dict[str, np.ndarray]) -> None:
         """Write the file of one attack."""
@@ -245,10 +288,13 @@ class _Store:
     def _path(self, attack: Attack | Transfer | None) -> Path:
         return self.experiment.folder / "evaluations" / f"{files.hashed(self._spec(attack))}.json"
 
+    def _lease(self, attack: Attack | Transfer | None, part: str = "") -> Path:
+        return self._path(attack).with_suffix(f"{part}.lease")
+
 
 def _read(path: Path) -> tuple[dict, np.ndarray]:
     """The content of one attack's file, and its flags (N,); a damaged file raises ValueError, TypeError or KeyError."""
-    content = json.loads(path.read_text())
+    content = json.loads(files.read(path))
     if content["sha256"] != _checksum(content):
         raise ValueError(f"{paths.shown(path)} has another checksum")
     return content, np.array(["01?".index(flag) for flag in content["flags"]])

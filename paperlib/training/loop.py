@@ -166,9 +166,9 @@ def _resume(step: Step, state: Path | None, device: str) -> tuple[list[dict], di
 
     A damaged one is set aside as `*.damaged`.
     """
-    if state is None or not state.exists():
+    if state is None or not files.exists(state):
         return [], None
-    read = state.read_bytes()
+    read = files.read(state)
     digest, data = read[:32], read[32:]
     try:
         if hashlib.sha256(data).digest() != digest:
