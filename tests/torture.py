@@ -3,7 +3,7 @@
     python tests/torture.py --kills 200 --seed 0        what `make torture` runs
 
 In a small copy of this tree, on tiny networks of images and of events, `make reproduce` starts; after a random time it
-is ended by SIGKILL, which no process can catch.  Every other kill waits for a moment in which a file is being written.
+is ended by SIGKILL, which no process can catch.  Every other kill waits until one of the next files is being written.
 Half of the kills take the notebook's kernel along, as when a machine halts; else the kernel, which has a process group
 of its own, lives on for a second beside the next build.  After each kill every file that has its final name must be
 whole.  When a build has come to its end in spite of all, what it made is compared with the undisturbed build's, and
@@ -55,7 +55,7 @@ MADE = ("build", "results", "figures", "checkpoints", "data")
 TEMPORARY = (".tmp", ".lock", ".running.ipynb")  # ends of names that no reader opens
 MARK = "COMPANION_TORTURE"  # the environment variable by which the processes of a build are found
 PHASES = {"train": "training", "run": "a notebook", "draw": "drawing", "report": "the report", "verify": "the stamps"}
-PATIENCE = 5.0  # seconds after which a kill that waits for a file to be written strikes anyway
+WRITES = 8  # a kill that waits for a file to be written strikes at one of the first so many
 
 
 def prepare(tree: Path, notebooks: dict | None = None) -> None:
@@ -80,18 +80,19 @@ class Build:
                 command, cwd=tree, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=0
             )
 
-    def kill(self, moment: float, *, saving: bool, kernels: bool) -> tuple[str, bool] | None:
+    def kill(self, moment: float, *, write: int, kernels: bool) -> tuple[str, bool] | None:
         """Kill the process group after `moment` seconds; returns what ran, and whether a file was being written.
 
-        None if the build had ended before.  With `saving` it waits until a file is being written; with `kernels`
-        processes that have a group of their own are killed as well.
+        None if the build had ended before.  It is killed earlier while its file number `write` is being written, of
+        those that are seen, unless `write` is 0.  With `kernels`, processes that have their own group are killed too.
         """
-        end = time.monotonic() + moment
+        end, seen = time.monotonic() + moment, set()
         while self.make.poll() is None and time.monotonic() < end:
-            time.sleep(0.002)
-        end = time.monotonic() + PATIENCE
-        while saving and self.make.poll() is None and time.monotonic() < end and not self._is_writing():
-            time.sleep(0.0005)
+            writing = self._writing() if write else set()
+            seen |= writing
+            if writing and len(seen) >= write:
+                break
+            time.sleep(0.001)
         if self.make.poll() is not None:
             return None
         processes = self.processes()
@@ -102,7 +103,7 @@ class Build:
         self.make.wait()
         commands = " ".join(processes.values())
         ran = [phase for command, phase in PHASES.items() if f"-m paperlib {command} " in commands]
-        return (ran or ["make itself"])[0], self._is_writing()
+        return (ran or ["make itself"])[0], bool(self._writing())
 
     def processes(self) -> dict[int, str]:
         """The processes of this build that are alive, with their command lines."""
@@ -113,8 +114,8 @@ class Build:
                     found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
         return found
 
-    def _is_writing(self) -> bool:
-        return bool(_temporary(self.tree) - self.older)
+    def _writing(self) -> set[Path]:
+        return _temporary(self.tree) - self.older
 
 
 def _made(tree: Path) -> list[Path]:
@@ -217,8 +218,9 @@ class Torture:
         """Build from nothing, with a kill at random moments, at most `kills` times, and compare what was made."""
         for number in range(kills):
             build = Build(self.tree, self.target)
-            moment = self.draw.uniform(0, self.seconds / 2)  # what is made stays, so later builds come further
-            hit = build.kill(moment, saving=number % 2 == 1, kernels=self.draw.random() < 0.5)
+            write = self.draw.randint(1, WRITES) if number % 2 else 0
+            moment = self.seconds / 2 if write else self.draw.uniform(0, self.seconds / 3)  # what was made stays
+            hit = build.kill(moment, write=write, kernels=self.draw.random() < 0.5)
             if hit is None:
                 break
             self.kills[hit[0]] += 1

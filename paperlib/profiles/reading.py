@@ -79,7 +79,17 @@ def _with_base(path: Path, content: dict) -> dict:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without what is lost silently or breaks later: a key that stands twice, or is no text."""
+    """YAML without what is lost silently or breaks later: a key that stands twice or is no text, and aliases.
+
+    A few lines of aliases of aliases stand for more values than fit into any memory.
+    """
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            fault = f"the alias *{event.anchor} cannot be used here; write the value out"
+            raise yaml.composer.ComposerError(None, None, fault, event.start_mark)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node, deep=False):
         names = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -91,12 +101,13 @@ class _Loader(yaml.SafeLoader):
 
 
 def read(path: Path) -> Any:
-    """The content of a YAML file; refuses what is not YAML, and keys that stand twice or are no text."""
+    """The content of a YAML file; refuses what is not YAML, and what `_Loader` does not take."""
+    data = path.read_bytes()
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        return yaml.load(data.decode(), _Loader)
     except RecursionError:
         raise errors.Refused(f"params/{path.name} is nested too deeply.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as problem:
+    except Exception as problem:  # of a value that does not fit its tag PyYAML tells by many types
         raise errors.Refused(f"params/{path.name} is not YAML: {' '.join(str(problem).split())}.") from None
 
 
