@@ -188,6 +188,16 @@ def test_a_profile_of_any_text_is_read_or_refused(monkeypatch, tmp_path, text):
     assert not Path("hacked").exists()
 
 
+def test_a_profile_of_aliases_that_stand_for_endless_values_is_refused_and_others_are_not(monkeypatch, tmp_path):
+    monkeypatch.setattr(paths, "PARAMS", tmp_path)
+    for text in (BOMB, "a: &a [*a]"):
+        (tmp_path / "mine.yml").write_text(text)
+        with pytest.raises(Refused, match="^params/mine.yml stands for more than 100,000 values; are there aliases"):
+            reading.read(tmp_path / "mine.yml")
+    (tmp_path / "mine.yml").write_text("a: &a {lam: 1}\nb: *a\n")
+    assert reading.read(tmp_path / "mine.yml") == {"a": {"lam": 1}, "b": {"lam": 1}}
+
+
 @st.composite
 def changed_profiles(draw):
     """The profile "smoke" with an entry at any depth replaced, removed or added."""

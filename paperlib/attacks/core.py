@@ -206,8 +206,8 @@ def admitted(
     This is the one door of all attacks (see `attack.register`).  Refuses an empty batch, images that are not of
     floating point, sparse or without values, or not within `bounds` (NaN never is), bounds in the wrong order, labels
     that are no whole numbers from 0, and a network with a BatchNorm or a dropout in training mode, which each pass
-    would change.  `network` and `labels` may be None where an attack only draws at random.  Labels beyond the classes, and
-    logits that are NaN, are refused by `Queried` at the first pass.
+    would change.  `network` and `labels` may be None where an attack only draws at random.  Labels beyond the classes,
+    and logits that are NaN, are refused by `Queried` at the first pass.
     """
     usable = isinstance(images, Tensor) and images.is_floating_point() and _is_plain(images)
     if not usable or images.dim() < 2 or not len(images):

@@ -8,6 +8,7 @@ import yaml
 from paperlib import arithmetic, errors, paths
 from paperlib.profiles import parameters
 
+MOST = 100_000  # values in a file; the largest here has a few hundred
 TABLES = ("trainings", "rivals", "notebooks")  # they add their entries to those of the base
 
 
@@ -79,17 +80,7 @@ def _with_base(path: Path, content: dict) -> dict:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without what is lost silently or breaks later: a key that stands twice or is no text, and aliases.
-
-    A few lines of aliases of aliases stand for more values than fit into any memory.
-    """
-
-    def compose_node(self, parent, index):
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
-            fault = f"the alias *{event.anchor} cannot be used here; write the value out"
-            raise yaml.composer.ComposerError(None, None, fault, event.start_mark)
-        return super().compose_node(parent, index)
+    """YAML without what is lost silently or breaks later: a key that stands twice, or is no text."""
 
     def construct_mapping(self, node, deep=False):
         names = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -101,14 +92,27 @@ class _Loader(yaml.SafeLoader):
 
 
 def read(path: Path) -> Any:
-    """The content of a YAML file; refuses what is not YAML, and what `_Loader` does not take."""
+    """The content of a YAML file; refuses what is not YAML, what `_Loader` does not take, and what is endless."""
     data = path.read_bytes()
     try:
-        return yaml.load(data.decode(), _Loader)
+        content = yaml.load(data.decode(), _Loader)
     except RecursionError:
         raise errors.Refused(f"params/{path.name} is nested too deeply.") from None
     except Exception as problem:  # of a value that does not fit its tag PyYAML tells by many types
         raise errors.Refused(f"params/{path.name} is not YAML: {' '.join(str(problem).split())}.") from None
+    if _is_endless(content):
+        raise errors.Refused(f"params/{path.name} stands for more than {MOST:,} values; are there aliases of aliases?")
+    return content
+
+
+def _is_endless(content: Any) -> bool:
+    """Whether there are more than `MOST` values.  A few lines of aliases may stand for more than fit into any memory."""
+    waiting, count = [content], 0
+    while waiting and count <= MOST:
+        value = waiting.pop()
+        count += 1
+        waiting += value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return count > MOST
 
 
 def of_kind(path: Path, part: str, value: Any, kind: type) -> None:
