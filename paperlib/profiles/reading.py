@@ -106,7 +106,7 @@ def read(path: Path) -> Any:
 
 
 def _is_endless(content: Any) -> bool:
-    """Whether there are more than `MOST` values.  A few lines of aliases may stand for more than fit into any memory."""
+    """Whether there are more than `MOST` values: a few lines of aliases may stand for more than any memory holds."""
     waiting, count = [content], 0
     while waiting and count <= MOST:
         value = waiting.pop()
