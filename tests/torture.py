@@ -55,6 +55,7 @@ MADE = ("build", "results", "figures", "checkpoints", "data")
 TEMPORARY = (".tmp", ".lock", ".running.ipynb")  # ends of names that no reader opens
 MARK = "COMPANION_TORTURE"  # the environment variable by which the processes of a build are found
 PHASES = {"train": "training", "run": "a notebook", "draw": "drawing", "report": "the report", "verify": "the stamps"}
+SPAN = 15.0  # seconds in which a build is killed; what it has made stays, so the next one comes further
 WRITES = 8  # a kill that waits for a file to be written strikes at one of the first so many
 
 
@@ -219,7 +220,7 @@ class Torture:
         for number in range(kills):
             build = Build(self.tree, self.target)
             write = self.draw.randint(1, WRITES) if number % 2 else 0
-            moment = self.seconds / 2 if write else self.draw.uniform(0, self.seconds / 3)  # what was made stays
+            moment = SPAN if write else self.draw.uniform(0, SPAN)
             hit = build.kill(moment, write=write, kernels=self.draw.random() < 0.5)
             if hit is None:
                 break
