@@ -209,8 +209,8 @@ def undisturbed(tree: Path, target: str = "reproduce") -> tuple[dict[str, str], 
 class Torture:
     """Builds in one tree under kills, drawn from `seed`; counts kills by what ran, and collects what went wrong."""
 
-    def __init__(self, tree: Path, seed: int, target: str = "reproduce"):
-        self.tree, self.target, self.draw = tree, target, random.Random(seed)
+    def __init__(self, tree: Path, seed: int, target: str = "reproduce", span: float = SPAN):
+        self.tree, self.target, self.span, self.draw = tree, target, span, random.Random(seed)
         self.kills, self.writing, self.builds, self.faults = Counter(), 0, 0, []
         self.expected, self.seconds = undisturbed(tree, target)
         remove_made(tree)
@@ -220,7 +220,7 @@ class Torture:
         for number in range(kills):
             build = Build(self.tree, self.target)
             write = self.draw.randint(1, WRITES) if number % 2 else 0
-            moment = SPAN if write else self.draw.uniform(0, SPAN)
+            moment = self.span if write else self.draw.uniform(0, self.span)
             hit = build.kill(moment, write=write, kernels=self.draw.random() < 0.5)
             if hit is None:
                 break
@@ -229,7 +229,8 @@ class Torture:
             self.faults += [f"after {self.kills.total()} kills: {fault}" for fault in faults(self.tree)]
         last = Build(self.tree, self.target)
         if last.make.wait():
-            self.faults.append(f"after {self.kills.total()} kills the build fails; see torture.log")
+            printed = (self.tree.parent / "torture.log").read_text(encoding="utf-8", errors="replace")
+            self.faults.append(f"after {self.kills.total()} kills the build fails: ...{printed[-2000:]}")
         self.builds += 1
         found = made(self.tree)
         differing = sorted(name for name in self.expected.keys() | found if self.expected.get(name) != found.get(name))
