@@ -2,8 +2,9 @@
 
     python tests/torture.py --kills 200 --seed 0        what `make torture` runs
 
-In a small copy of this tree, on tiny networks of images and of events, `make reproduce` starts; after a random time it
-is ended by SIGKILL, which no process can catch.  Every other kill waits until one of the next files is being written.
+In a small copy of this tree, on tiny networks of images and of events, `make reproduce` starts; after a random time, a
+third of an undisturbed build's at most, it is ended by SIGKILL, which no process can catch.  Every other kill strikes
+while one of the next files is being written.  What was made stays, so the next build comes further.
 Half of the kills take the notebook's kernel along, as when a machine halts; else the kernel, which has a process group
 of its own, lives on for a second beside the next build.  After each kill every file that has its final name must be
 whole.  When a build has come to its end in spite of all, what it made is compared with the undisturbed build's, and
@@ -16,6 +17,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 import os
 import random
 import shutil
@@ -55,8 +57,7 @@ MADE = ("build", "results", "figures", "checkpoints", "data")
 TEMPORARY = (".tmp", ".lock", ".running.ipynb")  # ends of names that no reader opens
 MARK = "COMPANION_TORTURE"  # the environment variable by which the processes of a build are found
 PHASES = {"train": "training", "run": "a notebook", "draw": "drawing", "report": "the report", "verify": "the stamps"}
-SPAN = 15.0  # seconds in which a build is killed; what it has made stays, so the next one comes further
-WRITES = 8  # a kill that waits for a file to be written strikes at one of the first so many
+WRITES = 5  # a kill that waits for a file to be written strikes at one of the first so many
 
 
 def prepare(tree: Path, notebooks: dict | None = None) -> None:
@@ -209,8 +210,8 @@ def undisturbed(tree: Path, target: str = "reproduce") -> tuple[dict[str, str], 
 class Torture:
     """Builds in one tree under kills, drawn from `seed`; counts kills by what ran, and collects what went wrong."""
 
-    def __init__(self, tree: Path, seed: int, target: str = "reproduce", span: float = SPAN):
-        self.tree, self.target, self.span, self.draw = tree, target, span, random.Random(seed)
+    def __init__(self, tree: Path, seed: int, target: str = "reproduce"):
+        self.tree, self.target, self.draw = tree, target, random.Random(seed)
         self.kills, self.writing, self.builds, self.faults = Counter(), 0, 0, []
         self.expected, self.seconds = undisturbed(tree, target)
         remove_made(tree)
@@ -220,7 +221,7 @@ class Torture:
         for number in range(kills):
             build = Build(self.tree, self.target)
             write = self.draw.randint(1, WRITES) if number % 2 else 0
-            moment = self.span if write else self.draw.uniform(0, self.span)
+            moment = math.inf if write else self.draw.uniform(0, self.seconds / 3)
             hit = build.kill(moment, write=write, kernels=self.draw.random() < 0.5)
             if hit is None:
                 break
