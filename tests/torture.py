@@ -94,7 +94,7 @@ class Build:
             seen |= writing
             if writing and len(seen) >= write:
                 break
-            time.sleep(0.001)
+            time.sleep(0.003)
         if self.make.poll() is not None:
             return None
         processes = self.processes()
@@ -126,7 +126,8 @@ def _made(tree: Path) -> list[Path]:
 
 def _temporary(tree: Path) -> set[Path]:
     """Files that are being written, or were when their process was killed."""
-    return {path for path in _made(tree) if path.name.endswith(".tmp")}
+    walked = (entry for part in MADE for entry in os.walk(tree / part))
+    return {Path(folder) / name for folder, _, names in walked for name in names if name.endswith(".tmp")}
 
 
 def faults(tree: Path) -> list[str]:
@@ -224,19 +225,23 @@ class Torture:
             moment = math.inf if write else self.draw.uniform(0, self.seconds / 3)
             hit = build.kill(moment, write=write, kernels=self.draw.random() < 0.5)
             if hit is None:
+                if build.make.returncode:
+                    self.faults.append(f"after {self.kills.total()} kills the build fails: ...{self._printed()}")
                 break
             self.kills[hit[0]] += 1
             self.writing += hit[1]
             self.faults += [f"after {self.kills.total()} kills: {fault}" for fault in faults(self.tree)]
         last = Build(self.tree, self.target)
         if last.make.wait():
-            printed = (self.tree.parent / "torture.log").read_text(encoding="utf-8", errors="replace")
-            self.faults.append(f"after {self.kills.total()} kills the build fails: ...{printed[-2000:]}")
+            self.faults.append(f"after {self.kills.total()} kills the build fails: ...{self._printed()}")
         self.builds += 1
         found = made(self.tree)
         differing = sorted(name for name in self.expected.keys() | found if self.expected.get(name) != found.get(name))
         self.faults += [f"after {self.kills.total()} kills {name} is another one" for name in differing]
         remove_made(self.tree)
+
+    def _printed(self) -> str:
+        return (self.tree.parent / "torture.log").read_text(encoding="utf-8", errors="replace")[-2000:]
 
     def summary(self) -> str:
         """One paragraph: the counts."""
