@@ -17,7 +17,7 @@ override EXECUTOR := $(strip $(foreach name,$(EXECUTORS),$(if $(call equal,$(nam
 QUEUE     := $(if $(findstring n,$(firstword -$(MAKEFLAGS))),,$(filter slurm pbs,$(EXECUTOR)))
 
 # What a user gives is never expanded, and reaches a shell in quotes, by $(call quoted,NAME).
-$(foreach name,JOBS DEVICE SCHEDULER REPO OUT IMAGES MINUTES MACHINES,$(eval override $(name) := $$(value $(name))))
+$(foreach name,JOBS DEVICE SCHEDULER REPO OUT IMAGES MINUTES MACHINES KILLS SEED,$(eval override $(name) := $$(value $(name))))
 quoted = '$(subst ','\'',$(value $1))'
 
 # Otherwise glibc returns the memory of every large tensor to the system and asks for it again, which takes a seventh of
@@ -132,6 +132,9 @@ certificate: known-profile $(READY)  ## write that comparison, with machine, ver
 test: $(READY)  ## run the tests
 	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n auto
 
+torture: $(READY)  ## kill builds of tiny networks at random moments, KILLS=200 times or more, and compare every byte
+	@OMP_NUM_THREADS=1 $(PYTHON) tests/torture.py --kills $(if $(KILLS),$(call quoted,KILLS),200) --seed $(if $(SEED),$(call quoted,SEED),0)
+
 lint: $(READY)  ## check the style, and whether every notebook's twin is up to date
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m ruff format --check .
@@ -177,4 +180,4 @@ clean:  ## remove what was built; trained networks stay
 	@.venv/bin/python -m paperlib.environment --install
 	@mv .venv/unfinished $@
 
-.PHONY: help reproduce known-profile known-executor true-stamps plan compare certificate test lint bench gpu emulate lab notebooks links site clean $(ARTIFACTS)
+.PHONY: help reproduce known-profile known-executor true-stamps plan compare certificate test torture lint bench gpu emulate lab notebooks links site clean $(ARTIFACTS)

@@ -140,7 +140,7 @@ def load(path) -> dict:
         raise Refused(f"{name}: cannot be read ({reason(error)}).") from error
     except Refused as error:
         raise Refused(f"{name}: {error}") from error
-    except ValueError as error:  # not UTF-8 or not JSON
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or nested too deeply
         damage = f"damaged, not valid JSON ({error})"
         raise Refused(f"{name}: {damage}. Delete it and build its artifact again.") from error
     words.learn(record["words"])

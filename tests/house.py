@@ -1,12 +1,16 @@
 """A house of its own for a test: notebooks, a profile of 60 images, and folders for everything that is made."""
 
+import os
+import shutil
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import pytest
 import yaml
 
-from paperlib import paths, profiles
+from paperlib import paths, processes, profiles
 from paperlib.data import sets
 from paperlib.profiles import Profile
 
@@ -31,6 +35,7 @@ PROFILE = {
     },
     "notebooks": {},
 }
+MAKES = ("PROFILE", "PYTHON", "CACHED", "JOBS", "REPO", "MAKEFLAGS", "MFLAGS", "MAKELEVEL", processes.MAKE)
 PARAMETERS = """\
 # %% tags=["parameters"]
 profile: str = "tiny"  # which file under params/
@@ -92,6 +97,25 @@ class House:
         (paths.PARAMS / "tiny.yml").write_text(yaml.safe_dump(PROFILE | changes), encoding="utf-8")
         profiles.load.cache_clear()
         return profiles.load("tiny")
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment variables without those of an outer make and of this checkout; one thread a process."""
+    left_out = {*MAKES, "PYTHONPATH", paths.FOLDERS}
+    return {name: value for name, value in os.environ.items() if name not in left_out} | {"OMP_NUM_THREADS": "1"}
+
+
+def copy_of_this_tree(target: Path, notebooks: Iterable[str]) -> None:
+    """Copy what belongs to this tree and makes results, with these notebooks alone; skips the test without git."""
+    listed = git(paths.ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    if listed.returncode:
+        pytest.skip("needs git, to copy what belongs to this tree")
+    for name in map(Path, filter(None, listed.stdout.split("\0"))):
+        others = name.parts[0] in ("tests", "results", "figures", "benchmarks")
+        unused = name.parts[0] == "notebooks" and name.stem not in notebooks
+        if not others and not unused and (paths.ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(paths.ROOT / name, target / name)
 
 
 def git(folder: Path, *arguments: str) -> subprocess.CompletedProcess:

@@ -1,6 +1,8 @@
 """The benchmark's rivals against our networks; steps, products, fits, sweeps and page against what is known by hand."""
 
 import importlib
+import json
+import re
 import sys
 from dataclasses import replace
 from importlib.util import find_spec
@@ -11,13 +13,16 @@ import torch.nn.functional as F
 from conftest import scatter
 from torch import nn
 
-from paperlib import networks, paths
+from paperlib import files, networks, paths
+from paperlib.artifacts import claims as ledger
 from paperlib.paths import ROOT
+from paperlib.runs import plan
+from paperlib.store import checkpoints
 from paperlib.training import regularizers
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
-bench, rendering, rivals, steps, sweep = map(
-    importlib.import_module, ("bench", "rendering", "rivals", "steps", "sweep")
+bench, claims, rendering, rivals, steps, sweep = map(
+    importlib.import_module, ("bench", "claims", "rendering", "rivals", "steps", "sweep")
 )
 
 jelly = pytest.mark.skipif(not find_spec("spikingjelly"), reason="SpikingJelly is not installed")
@@ -247,3 +252,53 @@ def test_the_share_of_a_training_by_hand():
     assert titles == [
         f"To distribute an experiment costs {how} than 1% of the shortest training" for how in ("less", "more")
     ]
+
+
+# ---- what a claim costs ----------------------------------------------------------------------------------------------
+
+ASKED = """
+longer = attacks.standard("pgd", 0.1, steps=6)
+first = run.ask(run.profile.experiments("sr", seeds=[0]), [pgd, Ensemble("worst", [pgd, longer])], samples=6)
+again = run.ask(run.profile.experiments("sr", seeds=[0]), [pgd], samples=6)
+more = run.ask(run.profile.experiments("vanilla", seeds=[0]))
+"""
+
+
+def test_the_cost_of_a_claim_is_the_sum_of_what_its_runs_have_recorded(house):
+    house.asking(ASKED)
+    requests = plan.requests(house.profile(), "tab-0")
+    sr, vanilla = claims.rests_on(requests)
+    assert (sr.defense, vanilla.defense) == ("sr", "vanilla")
+    assert claims.training_seconds(sr) is None
+    assert len(claims.attack_seconds(requests)) == 3 and set(claims.attack_seconds(requests).values()) == {None}
+    assert claims.minutes(claims.attack_seconds(requests).values()) == "–"
+    for request in requests:
+        request.evaluated() if request.samples else list(checkpoints.opened(request.networks))
+    total = 0
+    for seconds, path in enumerate(sorted((sr.folder / "evaluations").glob("*.json")), 60):
+        content = json.loads(path.read_text()) | {"seconds": seconds}
+        del content["sha256"]
+        path.write_text(json.dumps(content | {"sha256": files.sha256(json.dumps(content, sort_keys=True).encode())}))
+        total += seconds
+    for seconds, experiment in ((1, sr), (10, vanilla)):
+        rows = [json.dumps({"epoch": epoch, "seconds": seconds}) for epoch in (1, 2, 3)]
+        (experiment.folder / "history.jsonl").write_text("\n".join(rows) + "\n")
+    assert sum(claims.attack_seconds(requests).values()) == total >= 60 + 61
+    assert claims.minutes([60, 61, 62]) == "3.0"  # 183 s are 3.05 minutes
+    assert [claims.training_seconds(experiment) for experiment in (sr, vanilla)] == [3, 30]
+    size = sum(file.stat().st_size for file in sr.folder.rglob("*") if file.is_file())
+    assert claims.megabytes([sr.folder, sr.folder, paths.ROOT / "nowhere"]) == f"{size / 1e6:.1f}"
+
+
+def test_every_claim_of_the_ledger_stands_under_its_artifact():
+    lines = [
+        line for artifact in dict.fromkeys(one.artifact for one in ledger.LEDGER) for line in claims.named(artifact)
+    ]
+    assert lines[0] == "C1: uniform noise; random signs" and lines[1] == "C2: the statement; the networks"
+    assert lines[-1].startswith("C5: It is the sparsity of the gradient") and len(lines) == 7
+
+
+def test_the_table_of_costs_in_artifact_md_has_the_columns_that_are_written():
+    part = re.search(claims.PART, claims.PAGE.read_text(encoding="utf-8"), re.DOTALL)[0]
+    assert part.startswith(f"| {' | '.join(claims.HEAD)} |\n")
+    assert all(f"`make {one.artifact}`" in part for one in ledger.LEDGER)

@@ -78,6 +78,45 @@ def test_lock_is_a_constraints_file_that_covers_every_dependency():
     assert {r for r in RUN if "==" in r} <= set(pins)
 
 
+def test_every_locked_package_has_hashes_and_none_has_another_version():
+    assert environment.hashed_pins() == environment.pins()
+    assert set(BARE) <= set(environment.pins()) and any(pin.startswith("torch==") for pin in environment.pins())
+    for entry in re.split(r"\n(?=[a-z])", environment.HASHED.read_text(encoding="utf-8").rstrip())[1:]:
+        pin, *hashes = re.split(r" \\\n    ", entry)
+        assert hashes and all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", one) for one in hashes), pin
+
+
+def test_hashes_are_written_anew_only_where_a_version_has_moved(monkeypatch, tmp_path, capsys):
+    hashed = tmp_path / "requirements-hashed.txt"
+    hashed.write_text("".join(f"{pin} \\\n    --hash=sha256:0\n" for pin in environment.pins()))
+    monkeypatch.setattr(environment, "HASHED", hashed)
+    monkeypatch.setattr(environment, "lock", environment.LOCK.read_text)
+    monkeypatch.setattr(environment, "hashed", lambda: "new")
+    monkeypatch.setattr(sys, "argv", ["environment"])
+    assert environment.main() == 0 and hashed.read_text() != "new"
+    hashed.write_text(hashed.read_text().replace("torch==2", "torch==1"))
+    monkeypatch.setattr(sys, "argv", ["environment", "--check"])
+    assert environment.main() == 1
+    assert capsys.readouterr().out.count("requirements-hashed.txt is not what pyproject.toml gives") == 1
+    monkeypatch.setattr(sys, "argv", ["environment"])
+    assert environment.main() == 0 and hashed.read_text() == "new"
+
+
+@pytest.mark.parametrize("cpu_only", [False, True])
+def test_an_installation_compares_hashes_but_of_files_that_pypi_does_not_have(monkeypatch, cpu_only):
+    commands = []
+    monkeypatch.setattr(environment.subprocess, "run", lambda command, **_: commands.append(" ".join(command)))
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", environment.CPU_INDEX if cpu_only else "")
+    environment.install()
+    assert len(commands) == 2 and all(" -m pip install " in command for command in commands)
+    if cpu_only:
+        assert all(f"-c {environment.LOCK}" in command for command in commands) and "hashes" not in "".join(commands)
+        assert all(package in commands[1] for package in BARE)
+    else:
+        assert f"--require-hashes --no-deps -r {environment.HASHED}" in commands[0]
+        assert commands[1].endswith("--no-deps --no-build-isolation -e .")
+
+
 def test_conda_file_follows_pyproject():
     assert environment.CONDA.read_text(encoding="utf-8") == environment.environment_yml(PYPROJECT)
     changed = copy.deepcopy(PYPROJECT)

@@ -309,7 +309,7 @@ def test_a_folder_that_cannot_be_used_is_refused(divided, sentence):
 @pytest.mark.parametrize("count", [0, 55, -1, 2.5, True, "3"])
 def test_counts_that_are_not_there_are_refused(divided, count):
     for part in PARTS:
-        message = rf"pets, {part}: {count!r} samples were asked for; there can be 1 to (54|6|10)\."
+        message = rf"pets, {part}: {count!r} samples were asked for; there can be (1 to (54|6|10)|a whole number .*)\."
         with pytest.raises(Refused, match=message):
             load(divided, **{part: count})
     with pytest.raises(Refused, match=r"take: .* samples were asked for; there can be 1 to 10\."):

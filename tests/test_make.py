@@ -10,19 +10,16 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
 from filelock import FileLock
-from house import PROFILE, commit, git
+from house import PROFILE, clean_environment, commit, copy_of_this_tree, git
 from matplotlib.colors import to_hex
 
-from paperlib import artifacts, paths, processes, records, words
+from paperlib import artifacts, paths, records, words
 from paperlib.measures import doubts
 
-OURS = {"PROFILE", "PYTHON", "CACHED", "JOBS", "REPO", "MAKEFLAGS", "MFLAGS", "MAKELEVEL", "PYTHONPATH", paths.FOLDERS}
-OURS |= {processes.MAKE}
 BOOM = '\n# %%\nraise ValueError("boom")\n'
 BOTH = ("fig-lambda", "tab-mine")
 TINY = PROFILE | {
@@ -121,8 +118,7 @@ print(artifacts.table(record), claims.finding(record))
 
 def run(command, tree):
     """A command in `tree` with nothing of an outer make; the user's folder is known to it."""
-    environment = {k: v for k, v in os.environ.items() if k not in OURS}
-    environment |= {"OMP_NUM_THREADS": "1", paths.FOLDERS: "mine"}
+    environment = clean_environment() | {paths.FOLDERS: "mine"}
     return subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
 
 
@@ -130,16 +126,8 @@ def make(tree, *arguments, profile="tiny"):
     return run(["make", *arguments, f"PROFILE={profile}", f"PYTHON={sys.executable}"], tree)
 
 
-def copy_of_this_tree(target):
-    listed = git(paths.ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
-    if listed.returncode:
-        pytest.skip("needs git, to copy what belongs to this tree")
-    for name in map(Path, filter(None, listed.stdout.split("\0"))):
-        others = name.parts[0] in ("tests", "results", "figures", "benchmarks")
-        unused = name.parts[0] == "notebooks" and name.name != "fig-lambda.py"
-        if not others and not unused and (paths.ROOT / name).is_file():
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(paths.ROOT / name, target / name)
+def prepare(target):
+    copy_of_this_tree(target, ["fig-lambda"])
     (target / "mine").mkdir()
     (target / "mine" / "tab-mine.py").write_text(NOTEBOOK, encoding="utf-8")
     (target / "mine" / "tab_mine.py").write_text(MODULE, encoding="utf-8")
@@ -156,7 +144,7 @@ def first(tmp_path_factory):
     tree, printed = home / "made-tree", home / "made-tree.printed"
     with FileLock(home / "made-tree.lock"):
         if not printed.exists():
-            copy_of_this_tree(tree)
+            prepare(tree)
             done = make(tree, "-j2", "reproduce")
             printed.write_text(f"{done.returncode}\n{done.stdout}{done.stderr}", encoding="utf-8")
     code, _, text = printed.read_text(encoding="utf-8").partition("\n")

@@ -98,6 +98,12 @@ def test_a_field_of_the_wrong_kind_is_refused(field, wrong):
         build(row() | {field: wrong})
 
 
+def test_a_count_of_0_and_the_ends_of_a_p_value_are_allowed():
+    """A share of no samples has a row, too."""
+    for field, value in (("n", 0), ("p", 0), ("p", 1)):
+        assert build(row() | {field: value})["rows"][0][field] == value
+
+
 def test_a_published_value_comes_with_its_source():
     published = {"value": 0.8, "source": "Table 1"}
     assert build(row() | {"published": published})["rows"][0]["published"] == published

@@ -247,6 +247,18 @@ def test_passes_are_those_that_the_samples_still_standing_cost(store, larger, ex
     assert len(set(expected)) > 5
 
 
+def test_the_vanished_share_of_what_is_kept_is_one_of_gradients_and_not_of_forward_passes(store, larger):
+    """A checked mask of the gradient rests on it; every sample takes one forward pass more than gradients."""
+    attack = pgd(rule={"name": "rectangle", "gamma": 0.05})
+    (outcome,) = evaluation.attacked(
+        trained(MAIN), larger.test.take(120), attack, torch.from_numpy(evaluated(None).flags)
+    )
+    share = (outcome.vanished.sum() / outcome.backward.sum()).item()
+    for _ in ("computed", "read"):
+        assert evaluated(attack).vanished == pytest.approx(share, rel=1e-6)
+    assert 0.05 < share < 1 and outcome.forward.sum() > outcome.backward.sum() > 0
+
+
 @pytest.mark.parametrize("rule", [{}, {"name": "rectangle", "gamma": 0.05}], ids=["", "narrow"])
 def test_a_beginning_of_a_run_leaves_and_costs_what_it_would_alone(store, attacked, rule):
     counts, results = range(1, 8), []

@@ -78,13 +78,14 @@ def register(
     could attack.  Refuses a name that another function has.
     """
     errors.one_of("norm", norm, NORMS)
+    is_blind = noise and not queries  # it looks at neither network nor labels, which may be None
 
     def remember(attack: Callable) -> Callable:
         @wraps(attack)
         def function(network: Callable | None, images: Tensor, labels: Tensor | None, **options) -> Tensor:
             if "bounds" in options and not isinstance(network, Queried):  # whoever counts its passes has looked at it
-                images, whole_numbers = admitted(network, images, None if noise else labels, options["bounds"])
-                labels = labels if noise else whole_numbers
+                images, whole_numbers = admitted(network, images, None if is_blind else labels, options["bounds"])
+                labels = labels if is_blind else whole_numbers
             return attack(network, images, labels, **options)
 
         errors.registered_once("attack", name, getattr(ATTACKS.get(name), "function", None), function)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from paperlib import errors
 from paperlib.attacks.attack import register
-from paperlib.attacks.core import Ball, Bounds, Queried, another, queried, sign_noise, uniform_noise
+from paperlib.attacks.core import Ball, Bounds, Queried, another, queried, shown, sign_noise, uniform_noise
 from paperlib.theory.gradients import Network, margin
 
 LAWS = {"uniform": uniform_noise, "sign": sign_noise}
@@ -80,6 +80,8 @@ def searched(
     the one of the lowest margin.  Other arguments are those of `square`.
     """
     images, eps = ball.images, ball.eps
+    if images.dim() < 3:
+        raise errors.Refused(f"images is {shown(images)}; windows need images of a height and a width, (B, ..., H, W).")
     *channels, height, width = images.shape[1:]
     streams = [np.random.default_rng((seed, i)) for i in _numbers(images, index).tolist()]  # one a sample
 

@@ -204,12 +204,13 @@ def admitted(
     """Images (B, ...) and labels (B,) as attacks need them: contiguous, outside any graph, labels as int64.
 
     This is the one door of all attacks (see `attack.register`).  Refuses an empty batch, images that are not of
-    floating point or not within `bounds` (NaN never is), bounds in the wrong order, labels that are no whole numbers
-    from 0, and a network with a BatchNorm or a dropout in training mode, which each pass would change.  `network` and
-    `labels` may be None where an attack only draws at random.  Labels beyond the classes, and logits that are NaN, are
-    refused by `Queried` at the first pass.
+    floating point, sparse or without values, or not within `bounds` (NaN never is), bounds in the wrong order, labels
+    that are no whole numbers from 0, and a network with a BatchNorm or a dropout in training mode, which each pass
+    would change.  `network` and `labels` may be None where an attack only draws at random.  Labels beyond the classes,
+    and logits that are NaN, are refused by `Queried` at the first pass.
     """
-    if not isinstance(images, Tensor) or not images.is_floating_point() or images.dim() < 2 or not len(images):
+    usable = isinstance(images, Tensor) and images.is_floating_point() and _is_plain(images)
+    if not usable or images.dim() < 2 or not len(images):
         needed = "a tensor of one or more floating-point images (B, ...)"
         raise errors.Refused(f"images is {shown(images)}; it must be {needed}.")
     if not bounds[0] < bounds[1]:
@@ -220,7 +221,7 @@ def admitted(
         raise errors.Refused(f"A pixel is {outside[0].item()}; {rule}.")
     if labels is not None:
         whole_numbers = isinstance(labels, Tensor) and not (labels.is_floating_point() or labels.is_complex())
-        if not whole_numbers or labels.shape != (len(images),):
+        if not whole_numbers or not _is_plain(labels) or labels.shape != (len(images),):
             raise errors.Refused(f"labels is {shown(labels)}; it must be a tensor of {len(images)} whole numbers.")
         if (labels < 0).any():
             raise errors.Refused(f"A label is {labels.min().item()}; labels count classes from 0.")
@@ -232,10 +233,17 @@ def admitted(
     return images.detach().contiguous(), labels
 
 
+def _is_plain(values: Tensor) -> bool:
+    """Whether every value lies in memory: the tensor is neither sparse nor on the device "meta"."""
+    return values.layout == torch.strided and not values.is_meta
+
+
 def shown(value: object) -> str:
     """A value as error messages name it: shape and type of a tensor, or the type of anything else."""
-    tensor = isinstance(value, Tensor)
-    return f"a tensor {tuple(value.shape)} of {value.dtype}" if tensor else f"a {type(value).__name__}"
+    if not isinstance(value, Tensor):
+        return f"a {type(value).__name__}"
+    kind = "" if _is_plain(value) else f", {value.layout} on {value.device}"
+    return f"a tensor {tuple(value.shape)} of {value.dtype}{kind}"
 
 
 def refuse_unusable(logits: Tensor, labels: Tensor) -> None:

@@ -51,6 +51,7 @@ def load(
     if not is_known(name):
         errors.one_of("event set", name, [f"{SACCADES}NAME", *KINDS])
     caps = train, validation, test
+    sets.refuse_caps(name, *caps)
     if name in KINDS:
         if camera:
             raise errors.Refused(f"{name} was recorded by a real camera; it takes no {', '.join(camera)}.")

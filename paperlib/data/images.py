@@ -16,6 +16,7 @@ from paperlib import paths
 from paperlib.data import sets
 from paperlib.data.sets import ImageSet, Outline, Source, register
 from paperlib.errors import Refused, home, one_of
+from paperlib.files import reason
 
 FOLDER = "folder:"  # before the path of a folder of images
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".pgm", ".ppm")
@@ -39,6 +40,7 @@ def load(name: str, *, train: int | None = None, validation: int | None = None, 
     Refuses unknown names, missing or damaged files, images of different sizes or modes, and caps that are too large.
     """
     refuse_unknown(name)
+    sets.refuse_caps(name, train, validation, test)
     return _load(name, sets.SOURCES.get(name), train, validation, test)
 
 
@@ -148,10 +150,13 @@ def _download(reader: type, missing: Path, remedy: str) -> None:
 
 def _folder(path: str) -> Source:
     root = paths.ROOT / home("The folder of images", path)
-    if (root / "train").is_dir() and (root / "test").is_dir():
-        train, test = _class_files(root / "train"), _class_files(root / "test")
-    else:
-        train, test = _class_files(root), {}
+    try:
+        if (root / "train").is_dir() and (root / "test").is_dir():
+            train, test = _class_files(root / "train"), _class_files(root / "test")
+        else:
+            train, test = _class_files(root), {}
+    except OSError as problem:
+        raise Refused(f"The folder of images {paths.shown(root)} cannot be listed: {reason(problem)}.") from problem
     if unknown := [root / "test" / name for name in test if name not in train]:
         raise Refused(f"{paths.shown(unknown[0])} is a class that train lacks; its classes are {', '.join(train)}.")
     fewest = min(map(len, train.values()))

@@ -137,6 +137,13 @@ def read(name: str, source: Source, caps: tuple, *, one: int = Split.one) -> tup
     return splits, digest.hexdigest()
 
 
+def refuse_caps(name: str, *caps: object) -> None:
+    """Refuse caps of train, validation and test that are no counts; None stands for no cap."""
+    for part, cap in zip(PARTS, caps, strict=True):
+        if cap is not None and (type(cap) is not int or cap < 1):
+            raise Refused(f"{name}, {part}: {cap!r} samples were asked for; there can be a whole number from 1 on.")
+
+
 def _divide(source: Source) -> dict[str, np.ndarray]:
     """The row numbers of each part, in stratified order."""
     count = len(source.labels) - source.tested  # samples outside the source's own test set, which come first

@@ -93,8 +93,8 @@ def register(name: str) -> Callable[[Layout], Layout]:
 
 def architecture(name: str) -> Layout:
     """The layout of the network `name`, with or without one of `PREFIXES` (see `register`); refuses unknown names."""
-    prefix = next((prefix for prefix in PREFIXES if name.startswith(prefix)), "")
-    layout = name.removeprefix(prefix)
+    text = name if isinstance(name, str) else ""  # anything else is refused below
+    layout = text.removeprefix(next((prefix for prefix in PREFIXES if text.startswith(prefix)), ""))
     if layout in LAYOUTS:
         return LAYOUTS[layout]
     kind, *widths = layout.split("-")

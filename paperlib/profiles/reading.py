@@ -8,6 +8,7 @@ import yaml
 from paperlib import arithmetic, errors, paths
 from paperlib.profiles import parameters
 
+MOST = 100_000  # values in a file; the largest here has a few hundred
 TABLES = ("trainings", "rivals", "notebooks")  # they add their entries to those of the base
 
 
@@ -91,13 +92,27 @@ class _Loader(yaml.SafeLoader):
 
 
 def read(path: Path) -> Any:
-    """The content of a YAML file; refuses what is not YAML, and keys that stand twice or are no text."""
+    """The content of a YAML file; refuses what is not YAML, what `_Loader` does not take, and what is endless."""
+    data = path.read_bytes()
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        content = yaml.load(data.decode(), _Loader)
     except RecursionError:
         raise errors.Refused(f"params/{path.name} is nested too deeply.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as problem:
+    except Exception as problem:  # of a value that does not fit its tag PyYAML tells by many types
         raise errors.Refused(f"params/{path.name} is not YAML: {' '.join(str(problem).split())}.") from None
+    if _is_endless(content):
+        raise errors.Refused(f"params/{path.name} stands for more than {MOST:,} values; are there aliases of aliases?")
+    return content
+
+
+def _is_endless(content: Any) -> bool:
+    """Whether there are more than `MOST` values: a few lines of aliases may stand for more than any memory holds."""
+    waiting, count = [content], 0
+    while waiting and count <= MOST:
+        value = waiting.pop()
+        count += 1
+        waiting += value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return count > MOST
 
 
 def of_kind(path: Path, part: str, value: Any, kind: type) -> None:

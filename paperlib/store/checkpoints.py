@@ -220,7 +220,7 @@ def _described(folder: Path) -> dict:
         kinds = {"experiment": dict, "weights_sha256": str, "data_sha256": str | None}
         if all(isinstance(content[name], kind) for name, kind in kinds.items()):
             return content
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         pass
     raise Damaged(f"{paths.shown(folder)}: checkpoint.json is damaged.")
 

@@ -148,10 +148,12 @@ def weight_name(options: dict) -> str | None:
 
 def refuse_misfit(data: dict, network: str, T: int) -> None:
     """Refuse a network that cannot take the data: events need an "events-" network with their T, images any other."""
+    if not isinstance(data, dict) or "name" not in data:
+        raise errors.Refused(f"data is {data!r}; it must be a table with the name of a data set.")
     name, of_events = data["name"], events.is_known(data["name"])
     if of_events != network.startswith(networks.EVENTS):
         held, needed = ("events", "with") if of_events else ("images", "without")
         needed = f"it needs one {needed} {networks.EVENTS} before its name"
         raise errors.Refused(f"{name} holds {held}, which the network {network} cannot take; {needed}.")
-    if of_events and data["T"] != T:
-        raise errors.Refused(f"The network's T is {T} and the data's {data['T']} frames a sample; they must be equal.")
+    if of_events and (frames := data.get("T")) != T:
+        raise errors.Refused(f"The network's T is {T} and the data's {frames} frames a sample; they must be equal.")
