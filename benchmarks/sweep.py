@@ -1,6 +1,6 @@
 """What an executor costs: sweeps of simulated experiments, beside the shortest training of the profile "laptop".
 
-    python benchmarks/sweep.py [COUNT ...]
+    python benchmarks/sweep.py
 
 A simulated experiment is a real one but for its training: it has a key, asks whether it is done, takes the lease, asks
 again, and keeps a description.  What is left is the cost of distributing it.  Written are benchmarks/sweep.json and
@@ -16,7 +16,6 @@ import logging
 import os
 import platform
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -35,7 +34,7 @@ from paperlib.runs import plan
 from paperlib.store import checkpoints
 from paperlib.store.experiment import Experiment
 
-COUNTS = 10, 100, 1_000, 10_000
+COUNTS = {"local": (10, 100, 1_000, 10_000), "dask": (10, 100, 1_000)}
 WORKERS = 2
 SHARE = 0.01  # of the shortest training, which an experiment of a sweep of `MARK` may cost at most
 MARK = 1_000
@@ -131,18 +130,18 @@ def training(experiment: Experiment) -> float:
         return time.perf_counter() - started
 
 
-def measure(counts: list[int]) -> dict:
-    """The record of all sweeps."""
+def measure() -> dict:
+    """The record of all sweeps, smaller ones first; the executors take turns."""
     experiment = shortest()
     checkpoints.start_worker(None)
     training(experiment)  # the first one warms up
     trainings, sweeps = [training(experiment)], []
     kinds: dict[str, Callable] = {"local": lambda: nullcontext(executors.local(WORKERS)), "dask": dask_cluster}
-    for count in tqdm(counts, desc="sweeps"):
-        for name, kind in kinds.items():
-            with own_store() as root, kind() as executor:
-                seconds = sweep(executor, experiment, count, root)
-            sweeps.append({"executor": name, "count": count} | seconds)
+    pairs = sorted((count, name) for name, counts in COUNTS.items() for count in counts)
+    for count, name in tqdm(pairs, desc="sweeps"):
+        with own_store() as root, kinds[name]() as executor:
+            seconds = sweep(executor, experiment, count, root)
+        sweeps.append({"executor": name, "count": count} | seconds)
         trainings.append(training(experiment))
     return {
         "machine": {"processor": _processor(), "cores": os.cpu_count(), "load": os.getloadavg()[0]},
@@ -188,7 +187,7 @@ def draw(record: dict) -> Figure:
 
 def main() -> None:
     """Measure, and write the record and the figure."""
-    record = measure([int(count) for count in sys.argv[1:]] or list(COUNTS))
+    record = measure()
     files.write_atomically(RECORD, files.as_json(record).encode())
     picture = io.BytesIO()
     draw(record).savefig(picture, format="png", dpi=artifacts.DPI, metadata={"Software": None})

@@ -63,6 +63,7 @@ def _pages(names: list[str]) -> dict[str, str]:
         "README.md": "index.md",
         "README.md#glossary": "glossary.md",
         "docs/glossary.md": "glossary.md",
+        "docs/cluster.md": "cluster.md",
         BENCHMARKS: "benchmarks.md",
     }
 
@@ -99,7 +100,7 @@ def _toctrees(names: list[str], shown: list[Shown], headings: list[str]) -> str:
     trees["Other notebooks"] = [name for name in names if name not in contents.LINES]
     trees = {chapter: [f"/notebooks/{name}" for name in chosen] for chapter, chosen in trees.items()}
     trees["Results"] = ["/trainings", "/numbers", "/gallery", *(f"/results/{one.name}/index" for one in shown)]
-    trees["How to"] = [f"/howto/{readme.slug(heading)}" for heading in headings]
+    trees["How to"] = [*(f"/howto/{readme.slug(heading)}" for heading in headings), "/cluster"]
     trees["Reference"] = ["/glossary", "/api/index", *(f"/api/{package}" for package in SCIENCE), "/benchmarks"]
     return "\n\n".join(
         "\n".join(["```{toctree}", ":hidden:", f":caption: {caption}", "", *entries, "```"])
