@@ -1,6 +1,6 @@
 """What an executor costs: sweeps of simulated experiments, beside the shortest training of the profile "laptop".
 
-    python benchmarks/sweep.py
+    python benchmarks/sweep.py [COUNT ...]
 
 A simulated experiment is a real one but for its training: it has a key, asks whether it is done, takes the lease, asks
 again, and keeps a description.  What is left is the cost of distributing it.  Written are benchmarks/sweep.json and
@@ -16,6 +16,7 @@ import logging
 import os
 import platform
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -130,25 +131,25 @@ def training(experiment: Experiment) -> float:
         return time.perf_counter() - started
 
 
-def measure() -> dict:
-    """The record of all sweeps, smaller ones first; the executors take turns."""
+def measure(counts: list[int]) -> Iterator[dict]:
+    """The record after each sweep, smaller ones first; the executors take turns."""
     experiment = shortest()
     checkpoints.start_worker(None)
     training(experiment)  # the first one warms up
     trainings, sweeps = [training(experiment)], []
     kinds: dict[str, Callable] = {"local": lambda: nullcontext(executors.local(WORKERS)), "dask": dask_cluster}
-    pairs = sorted((count, name) for name, counts in COUNTS.items() for count in counts)
+    pairs = [(count, name) for count in counts for name in kinds if count in COUNTS[name]]
     for count, name in tqdm(pairs, desc="sweeps"):
         with own_store() as root, kinds[name]() as executor:
             seconds = sweep(executor, experiment, count, root)
         sweeps.append({"executor": name, "count": count} | seconds)
         trainings.append(training(experiment))
-    return {
-        "machine": {"processor": _processor(), "cores": os.cpu_count(), "load": os.getloadavg()[0]},
-        "workers": WORKERS,
-        "training": {"experiment": str(experiment), "epochs": experiment.schedule.epochs, "seconds": trainings},
-        "sweeps": sweeps,
-    }
+        yield {
+            "machine": {"processor": _processor(), "cores": os.cpu_count(), "load": os.getloadavg()[0]},
+            "workers": WORKERS,
+            "training": {"experiment": str(experiment), "epochs": experiment.schedule.epochs, "seconds": trainings},
+            "sweeps": sweeps,
+        }
 
 
 def _processor() -> str:
@@ -187,11 +188,11 @@ def draw(record: dict) -> Figure:
 
 def main() -> None:
     """Measure, and write the record and the figure."""
-    record = measure()
-    files.write_atomically(RECORD, files.as_json(record).encode())
-    picture = io.BytesIO()
-    draw(record).savefig(picture, format="png", dpi=artifacts.DPI, metadata={"Software": None})
-    files.write_atomically(FIGURE, picture.getvalue())
+    for record in measure([int(count) for count in sys.argv[1:]] or list(COUNTS["local"])):
+        files.write_atomically(RECORD, files.as_json(record).encode())
+        picture = io.BytesIO()
+        draw(record).savefig(picture, format="png", dpi=artifacts.DPI, metadata={"Software": None})
+        files.write_atomically(FIGURE, picture.getvalue())
     for name, values in shares(record).items():
         for count, share in values.items():
             print(f"{TITLES[name]}, {count:,} experiments: {share:.2%} of a training each")
