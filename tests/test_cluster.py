@@ -117,25 +117,30 @@ def copy(tmp_path_factory):
     return root
 
 
-@pytest.fixture(scope="module")
-def scheduler(copy):
-    """The address of a scheduler with two workers, which were started with another arithmetic than the client's."""
-    program = [sys.executable, "-m", "distributed.cli.dask_"]
+@contextmanager
+def dask(copy, file, program, *options):
+    """A Dask scheduler, which writes its address to `file`, or workers, with another arithmetic than the client's."""
+    command = [sys.executable, "-m", f"distributed.cli.dask_{program}", "--host", "127.0.0.1", *options]
     variables = {"COMPANION_ARITHMETIC": "native", "MALLOC_TRIM_THRESHOLD_": "1", "COMPANION_MAKE": "1"}
     variables |= {"PYTHONPATH": f"{copy}{os.pathsep}{TESTS}"}
-    file, quiet = copy / "scheduler.json", {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    hosts = ["--host", "127.0.0.1", "--scheduler-file", str(file)]
-    commands = [["scheduler", *hosts, "--port", "0", "--dashboard-address", "127.0.0.1:0"]]
-    commands.append(["worker", *hosts, "--nworkers", "2", "--nthreads", "1", "--memory-limit", "0"])
-    started = []
-    for name, *options in commands:
-        command = [*program[:-1], program[-1] + name, *options]
-        started.append(subprocess.Popen(command, cwd=copy, env=environment(**variables), **quiet))
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    command += ["--scheduler-file", str(file)]
+    with subprocess.Popen(command, cwd=copy, env=environment(**variables), **quiet) as process:
         awaited(file)
-    yield json.loads(file.read_text())["address"]
-    for one in started:  # what they started ends with them
-        one.kill()
-        one.wait()
+        yield process
+        process.kill()  # what it started ends with it
+
+
+SCHEDULER = ("scheduler", "--port", "0", "--dashboard-address", "127.0.0.1:0")
+WORKERS = ("worker", "--nworkers", "2", "--nthreads", "1", "--memory-limit", "0")
+
+
+@pytest.fixture(scope="module")
+def scheduler(copy):
+    """The address of a scheduler with two workers."""
+    file = copy / "scheduler.json"
+    with dask(copy, file, *SCHEDULER), dask(copy, file, *WORKERS):
+        yield json.loads(file.read_text())["address"]
 
 
 @pytest.fixture
@@ -266,6 +271,22 @@ def test_the_job_of_a_client_that_is_ended_ends(scheduler, copy, tmp_path, endin
         job = int(awaited(tmp_path / "job"))
         it.send_signal(ending)
     assert gone(job)
+
+
+def test_a_scheduler_that_is_killed_is_one_sentence(own, copy, tmp_path):
+    import light
+
+    with dask(copy, tmp_path / "file", *SCHEDULER) as process, ThreadPoolExecutor() as thread:
+        address = json.loads((tmp_path / "file").read_text())["address"]
+        jobs = {name: (tmp_path / name,) for name in ("a", "b")}
+        sweep = thread.submit(executors.cluster(address).run, light.tell, jobs)  # there is no worker for them
+        while len(wanted(address)) < 2:
+            assert not sweep.done()
+        process.kill()
+        with pytest.raises(
+            Refused, match=f"^The scheduler {address} has ended, or given up [ab]; what is done is kept"
+        ):
+            sweep.result()
 
 
 # ---- what a job runs in ------------------------------------------------------------------------------------------

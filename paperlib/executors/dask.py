@@ -108,7 +108,7 @@ class Cluster:
         return Refused(f"No Dask scheduler answers at {self.scheduler!r}: {problem}. Give SCHEDULER=tcp://HOST:PORT.")
 
     def _report(self, future, key: str, sweep: Sweep) -> None:
-        """Tell the sweep how a job ended; a fault of the program is raised."""
+        """Tell the sweep how a job ended; a fault of the program is raised, and refused where the scheduler is gone."""
         from distributed import KilledWorker
 
         from paperlib.executors import agent
@@ -133,7 +133,8 @@ class Cluster:
             else:
                 sweep.fail(key, f"{title}: Dask could not run it: {type(problem).__name__}: {problem}")
         else:
-            sweep.fail(key, f"{title}: the scheduler {self.scheduler} has given it up.")
+            kept = "what is done is kept, and the same command goes on from there"
+            raise Refused(f"The scheduler {self.scheduler} has ended, or given up {title}; {kept}.")
 
 
 def _setting(prepare: Callable | None):

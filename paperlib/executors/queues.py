@@ -72,15 +72,15 @@ async def _submitted(cluster) -> None:
 
 def exports() -> list[str]:
     """Lines of a batch job's script: what this process's environment decides of numbers, memory and the package."""
-    names = [*arithmetic.settings(arithmetic.current()), *(name for name in os.environ if name.startswith("MALLOC_"))]
+    memory = {name: value for name, value in os.environ.items() if name.startswith("MALLOC_")}
     path = os.pathsep.join(filter(None, [str(paths.ROOT), os.environ.get("PYTHONPATH")]))
-    values = {name: os.environ[name] for name in names} | {"PYTHONPATH": path}
+    values = arithmetic.settings(arithmetic.current()) | memory | {"PYTHONPATH": path}
     return [f"export {name}={shlex.quote(value)}" for name, value in values.items()]
 
 
-def _lifetime(walltime: str | None) -> list[str]:
+def _lifetime(walltime: object) -> list[str]:
     """The worker's options that end it before "H:MM:SS" or "D-HH:MM:SS", which then counts as no failure of a job."""
-    matched = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", walltime or "")
+    matched = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", str(walltime))  # YAML reads 01:00:00 without quotes as 3600
     if not matched:
         return []
     days, hours, minutes, _ = (int(part or 0) for part in matched.groups())
