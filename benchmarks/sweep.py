@@ -176,12 +176,9 @@ def draw(record: dict) -> Figure:
     ax.set(
         xscale="log", yscale="log", xlabel="experiments in a sweep", ylabel="overhead per experiment,\n% of a training"
     )
-    costs = [values[MARK] for values in found.values() if MARK in values]
+    costs = [f"{values[MARK]:.1%} ({name})" for name, values in found.items() if MARK in values]
     if costs:
-        verdict = "less" if max(costs) < SHARE else "more"
-        ax.set_title(
-            f"To distribute an experiment costs {verdict} than {SHARE:.0%} of the shortest training", fontsize=11
-        )
+        ax.set_title(f"One of {MARK:,} experiments costs {', '.join(costs)} of a training", fontsize=11)
     ax.legend(frameon=False)
     return figure
 
