@@ -464,6 +464,8 @@ def batches(draw):
 
 
 @given(st.sampled_from(sorted(ATTACKS)), batches(), st.sampled_from([0.0, 1.0, math.inf]))
+@example("random_retiming", (torch.full((2, 16), 0.5), torch.tensor([0, 0]), (0.0, 1.0), 0), 1.0)
+@example("retiming", (torch.full((2, 16), 0.5), torch.tensor([0, 0]), (0.0, 1.0), 0), 1.0)
 @examples(150)
 def test_an_attack_on_any_tensors_stays_in_its_ball_or_is_refused(name, batch, scale):
     x, labels, bounds, eps = batch

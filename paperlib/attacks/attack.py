@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from paperlib import errors, words
-from paperlib.attacks.core import Queried, admitted, whole
+from paperlib.attacks.core import Queried, admitted, shown, whole
 from paperlib.networks import rules
 
 # Parameters of an attack function that are not options: the caller sets them, or no parameter file can hold them.
@@ -86,6 +86,8 @@ def register(
             if "bounds" in options and not isinstance(network, Queried):  # whoever counts its passes has looked at it
                 images, whole_numbers = admitted(network, images, None if is_blind else labels, options["bounds"])
                 labels = labels if is_blind else whole_numbers
+                if norm == "moves" and images.dim() < 3:
+                    raise errors.Refused(f"images is {shown(images)}; events move in time, in frames (B, T, ...).")
             return attack(network, images, labels, **options)
 
         errors.registered_once("attack", name, getattr(ATTACKS.get(name), "function", None), function)
