@@ -182,8 +182,8 @@ def test_a_train_is_possible_where_a_linear_program_finds_its_currents(tau):
 @pytest.mark.parametrize("name", ["conv-3", "small-plain"])
 def test_no_point_of_a_fine_grid_has_a_smaller_margin(name):
     """All images of four pixels on a grid of the ball."""
-    network, eps, steps = random_network(name, seed=2, image_size=2), 0.03, 9
-    images = torch.rand(8, 1, 2, 2, generator=torch.Generator().manual_seed(0)) * 0.8 + 0.1
+    network, eps, steps = random_network(name, seed=2, image_size=2), 0.03, 7
+    images = torch.rand(6, 1, 2, 2, generator=torch.Generator().manual_seed(0)) * 0.8 + 0.1
     grid = eps * torch.linspace(-1, 1, steps)
     offsets = torch.cartesian_prod(*[grid] * 4).view(-1, 1, 2, 2)
     with torch.no_grad():
@@ -351,8 +351,9 @@ def test_the_first_currents_are_exact_under_flips(budget):
 
 
 def test_fewer_recordings_are_certified_as_flips_grow_and_none_is_flipped():
-    network, frames = random_network("events-conv-3-4", seed=8), recordings(30)
+    network, frames = random_network("events-conv-3", seed=0), recordings(30)
     with torch.no_grad():
+        network.head.bias[0] += 0.3  # for margins that single flips leave
         logits = network(frames)
     labels = logits.argmax(1)
     before = logits.topk(2).values @ torch.tensor([1.0, -1.0]) > 1e-3
@@ -369,7 +370,7 @@ def test_fewer_recordings_are_certified_as_flips_grow_and_none_is_flipped():
             assert (network(attacked).argmax(1) == labels)[certified].all()
         before = certified
         counts.append(certified.sum().item())
-    assert counts[0] > counts[1] > 0 and counts[-1] < 30, counts
+    assert 30 >= counts[0] > counts[1] > counts[-1], counts
     with pytest.raises(Refused, match="whole"):
         certificates.certify(network, frames, labels, eps=0.5, **certify)
 
