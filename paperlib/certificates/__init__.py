@@ -13,7 +13,7 @@ AT+SR     96.0 → 96.0  95.0 → 95.0  87.3 → 88.7  67.7 → 69.3  22.0 → 2
 ========  ===========  ===========  ===========  ===========  ===========
 
 Of the gap below the worst case of all attacks (`fig-attack-ladder`) at 16/255 they close 14 % for SR and 7 % for AT and
-AT+SR, at 32/255 4, 1 and 2 %.  Intervals take 3 ms of processor time an image, spike trains 6 to 25 ms more for each
+AT+SR, at 32/255 4, 1 and 2 %.  Intervals take 3 ms of processor time an image, spike trains 4 to 8 ms more for each
 image that intervals leave open (30 images, one network of each training).
 """
 

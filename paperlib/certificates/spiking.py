@@ -9,7 +9,7 @@ stretch bounds several together: n spikes need n·θ of the current over all of 
 spike trains is therefore tried against all stretches at once (see `_possible`), where the ways leave a sum open.
 """
 
-import itertools
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -106,8 +106,7 @@ def _narrowed(ends: Interval, current: Interval, time: Time, threshold: float, s
     for neurons in (low != high).any(0).nonzero()[:, 0].split(NEURONS):
         *stretches, sizes = (end[:, neurons].double() for end in bounds)
         least, most = (low.new_full((len(sums), len(neurons)), end) for end in (torch.inf, -torch.inf))
-        for train in itertools.product((0, 1), repeat=time.T):
-            possible = _possible(train, Interval(*stretches), sizes, time, threshold)
+        for train, possible in _possible(Interval(*stretches), sizes, time, threshold):
             value = (sums @ sums.new_tensor(train)).to(low.device)[:, None]
             least = torch.where(possible, torch.minimum(least, value), least)
             most = torch.where(possible, torch.maximum(most, value), most)
@@ -116,26 +115,45 @@ def _narrowed(ends: Interval, current: Interval, time: Time, threshold: float, s
     return Interval(low.view_as(ends.low), high.view_as(ends.high))
 
 
-def _possible(train: tuple[int, ...], current: Interval, sizes: Tensor, time: Time, threshold: float) -> Tensor:
-    """Which neurons may have a spike train, (N,) bool, from the sums of their currents, (S, N) float64.
+def _possible(
+    current: Interval, sizes: Tensor, time: Time, threshold: float
+) -> Iterator[tuple[tuple[int, ...], Tensor]]:
+    """Each spike train that a neuron may have, with the neurons that may, (N,) bool.
 
-    With Q[t] = Σ_{s≤t} τ^(-s) I[s] the sum over a stretch (a, t) is τ^t (Q[t] - Q[a]), and the train says which of them
-    reach θ.  Such bounds of differences can be met together unless they add up to less than 0 around a circle, which
-    the shortest paths between the Q tell (Floyd, Warshall).  The membrane's rounding widens θ; it is counted so
-    generously that the rounding in float64 is covered, too.
+    The sums of the currents are (S, N) float64.  With Q[t] = Σ_{s≤t} τ^(-s) I[s] the sum over a stretch (a, t) is
+    τ^t (Q[t] - Q[a]), and a train says which of them reach θ.  Such bounds of differences can be met together unless
+    they add up to less than 0 around a circle, which the shortest paths between the Q tell (Floyd, Warshall).  The
+    membrane's rounding widens θ; it is counted so generously that the rounding in float64 is covered, too.
     """
     most = torch.zeros(time.T + 1, time.T + 1, current.low.shape[1], dtype=torch.float64, device=current.low.device)
-    place = {stretch: number for number, stretch in enumerate(time.stretches)}
-    for (a, t), number in place.items():  # most[a, t] bounds Q[t] - Q[a] from above
+    for number, (a, t) in enumerate(time.stretches):  # most[a, t] bounds Q[t] - Q[a] from above
         most[a, t], most[t, a] = current.high[number] / time.tau**t, -current.low[number] / time.tau**t
-    last = 0  # the step of the last spike
-    for t, spike in enumerate(train, 1):
-        rounding = time.rounding(0) * (sizes[place[last, t]] + threshold)
-        if spike:
-            most[t, last] = torch.minimum(most[t, last], (rounding - threshold) / time.tau**t)
-            last = t
-        else:
-            most[last, t] = torch.minimum(most[last, t], (threshold + rounding) / time.tau**t)
     for via in range(time.T + 1):
         most = torch.minimum(most, most[:, via : via + 1] + most[via : via + 1])
-    return (torch.diagonal(most) >= 0).all(1)
+    rounding = {stretch: time.rounding(0) * (sizes[n] + threshold) for n, stretch in enumerate(time.stretches)}
+    return _grown((), 0, most, torch.ones_like(most[0, 0], dtype=torch.bool), rounding, time, threshold)
+
+
+def _grown(
+    train: tuple[int, ...],
+    last: int,
+    most: Tensor,
+    possible: Tensor,
+    rounding: dict[tuple[int, int], Tensor],
+    time: Time,
+    threshold: float,
+) -> Iterator[tuple[tuple[int, ...], Tensor]]:
+    """All trains that begin with `train`, whose last spike was at step `last`; `most` are its shortest paths."""
+    t = len(train) + 1
+    if t > time.T:
+        yield train, possible
+        return
+    for spike in (0, 1):
+        a, b = (t, last) if spike else (last, t)
+        length = (rounding[last, t] + (-threshold if spike else threshold)) / time.tau**t  # of the edge from a to b
+        still = possible & (most[b, a] + length >= 0)
+        if still.any():
+            paths = most
+            if t < time.T:
+                paths = torch.minimum(most, most[:, a : a + 1] + length + most[b : b + 1])
+            yield from _grown((*train, spike), t if spike else last, paths, still, rounding, time, threshold)
