@@ -1,15 +1,19 @@
 """Certificates: bounds that no input of the ball leaves, at any layer, and decisions that no attack changes."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
+from scipy.optimize import linprog
 from torch import nn
 
 import paperlib
 from paperlib import attacks, certificates, networks
 from paperlib.attacks import evaluation
+from paperlib.attacks.flips import random_flips, sparse_flips
 from paperlib.certificates import certificate, spiking
+from paperlib.certificates.certificate import Ball
 from paperlib.certificates.intervals import Interval, Time
 from paperlib.errors import Refused
 from paperlib.networks import architectures
@@ -33,12 +37,12 @@ def small_layouts():
         del architectures.LAYOUTS[name]
 
 
-def random_network(name: str, seed: int, **options) -> networks.Network:
+def random_network(name: str, seed: int, *, image_size: int = 6, **options) -> networks.Network:
     """In eval mode, with random weights and statistics, under which a good part of the neurons spikes."""
     torch.manual_seed(seed)
     channels = 2 if name.startswith(networks.EVENTS) else 1
     options = {"T": 1 if name.startswith(networks.ANN) else 3} | options
-    network = networks.build(name, in_channels=channels, image_size=6, num_classes=3, **options).eval()
+    network = networks.build(name, in_channels=channels, image_size=image_size, num_classes=3, **options).eval()
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -94,7 +98,13 @@ def test_no_point_of_the_ball_leaves_the_bounds_of_any_layer(name, tau, fire_at,
     options = {} if name.startswith(networks.ANN) else {"tau": tau, "fire_at": fire_at, "detach_reset": tau == 0.5}
     network = random_network(name, seed=int(10 * tau), **options)
     images, time = some(network, 3), certificate.time_of(network)
-    bounds = [interval for _, interval in certificate.layers(network, certificate.box(images, eps, BOUNDS))]
+    ball = Ball(eps, BOUNDS)
+    bounds, loose = (
+        [interval for _, interval in certificate.layers(network, images, ball, trains=trains)]
+        for trains in (True, False)
+    )
+    for a, b in zip(bounds, loose, strict=True):  # never looser, up to the rounding of the two computations
+        assert (a.low >= b.low - 1e-4).all() and (a.high <= b.high + 1e-4).all()
     with torch.no_grad():
         for points in inside(images, eps, draws=12):
             for values, interval in zip(outputs(network, points), bounds, strict=True):
@@ -130,6 +140,64 @@ def test_a_late_spike_is_not_counted_twice():
     current = Interval(*(torch.tensordot(time.weights, end[:, None], 1) for end in (low, high)))
     bounds = spiking.spikes(current, time, 1.0, sums=time.weights)
     assert bounds.high[:, 0].tolist() == [1, 1, 1] and bounds.low[:, 0].tolist() == [0, 0, 1]
+
+
+def test_spikes_share_what_bounds_a_long_stretch():
+    """Currents up to 1.2 at each of two steps, and up to 1.5 together: each step may spike, but not both."""
+    time = Time(2, 1.0, trains=True)
+    sums = {(0, 1): 1.2, (1, 2): 1.2, (0, 2): 1.5}
+    high = torch.tensor([[sums[stretch]] for stretch in time.stretches])
+    current = Interval(torch.zeros_like(high), high)
+    asked = time.weights[-1:]
+    assert spiking.spikes(current, replace(time, trains=False), 1.0, sums=asked).high.item() == 2
+    assert spiking.spikes(current, time, 1.0, sums=asked).high.item() == 1
+
+
+@pytest.mark.parametrize("tau", [1.0, 0.6])
+def test_a_train_is_possible_where_a_linear_program_finds_its_currents(tau):
+    """Random bounds of the sums of three currents, each train by linear programming."""
+    time, count = Time(3, tau), 60
+    generator = torch.Generator().manual_seed(0)
+    factors = time.weights[: len(time.stretches)]
+    middle = factors @ torch.rand(3, count, generator=generator)
+    radius = 0.4 * torch.rand(middle.shape, generator=generator)
+    current = Interval((middle - radius).double(), (middle + radius).double())
+    place, answers = {stretch: number for number, stretch in enumerate(time.stretches)}, []
+    possible = dict(spiking._possible(current, middle.abs().double(), time, 1.0))
+    for train in itertools.product((0, 1), repeat=3):
+        found = possible.get(train, torch.zeros(count, dtype=torch.bool))
+        last, reach, signs = 0, [], []
+        for t, spike in enumerate(train, 1):
+            reach.append(factors[place[last, t]])
+            signs.append(-1 if spike else 1)
+            last = t if spike else last
+        left = torch.cat([factors, -factors, torch.stack(reach) * torch.tensor(signs)[:, None]])
+        for neuron in range(count):
+            right = torch.cat([current.high[:, neuron], -current.low[:, neuron], torch.tensor(signs).double()])
+            program = linprog([0, 0, 0], A_ub=left.numpy(), b_ub=right.numpy(), bounds=(None, None))
+            assert bool(found[neuron]) == (program.status == 0)
+            answers.append(program.status == 0)
+    assert 0.1 < sum(answers) / len(answers) < 0.9
+
+
+@pytest.mark.parametrize("name", ["conv-3", "small-plain"])
+def test_no_point_of_a_fine_grid_has_a_smaller_margin(name):
+    """All images of four pixels on a grid of the ball."""
+    network, eps, steps = random_network(name, seed=2, image_size=2), 0.03, 7
+    images = torch.rand(6, 1, 2, 2, generator=torch.Generator().manual_seed(0)) * 0.8 + 0.1
+    grid = eps * torch.linspace(-1, 1, steps)
+    offsets = torch.cartesian_prod(*[grid] * 4).view(-1, 1, 2, 2)
+    with torch.no_grad():
+        labels = network(images).argmax(1)
+        lowest = []
+        for x, label in zip(images, labels, strict=True):
+            logits = network(x + offsets)
+            others = logits.index_fill(1, label, -torch.inf).amax(1)
+            lowest.append((logits[:, label] - others).min())
+    lowest = torch.stack(lowest).double()
+    found = certificates.margins(network, images, labels, eps=eps, bounds=BOUNDS)
+    assert (found <= lowest + 1e-6).all()
+    assert (found > lowest - 1e-3).sum() >= 3  # where little is open the bound is met
 
 
 def test_without_a_perturbation_the_certificate_is_the_decision():
@@ -223,6 +291,8 @@ def test_smoothed_networks_are_refused():
     ("changes", "match"),
     [
         ({"eps": -0.1}, "eps"),
+        ({"norm": "l2"}, "norm"),
+        ({"norm": "l0", "eps": 2}, "takes images"),
         ({"seconds": 0}, "seconds"),
         ({"images": torch.full((2, 1, 6, 6), 1.5)}, "1.5"),
         ({"labels": torch.tensor([0, 3])}, "3"),
@@ -234,6 +304,76 @@ def test_samples_without_bounds_are_refused(changes, match):
     given = {"images": torch.rand(2, 1, 6, 6), "labels": torch.tensor([0, 1]), "eps": 0.1, "bounds": BOUNDS} | changes
     with pytest.raises(Refused, match=match):
         certificates.certify(altered(), **given)
+
+
+# ---- changed cells of recordings --------------------------------------------------------------------------------
+
+
+COUNTS = (0.0, 3.0)
+
+
+def recordings(count: int, size: int = 6) -> torch.Tensor:
+    """Frames of whole counts, most of them 0, some at the largest count."""
+    chances = torch.tensor([0.7, 0.15, 0.05, 0.1]).expand(count * 3 * 2 * size * size, 4)
+    drawn = torch.multinomial(chances, 1, generator=torch.Generator().manual_seed(4))
+    return drawn.float().view(count, 3, 2, size, size)
+
+
+@pytest.mark.parametrize("tau", [1.0, 0.5])
+@pytest.mark.parametrize("budget", [0, 1, 6])
+def test_no_flips_leave_the_bounds_of_any_layer(tau, budget):
+    network = random_network("events-conv-3-4", seed=5, tau=tau, std=(0.5, 2.0), mean=(0.1, 0.2))
+    frames, time = recordings(3), certificate.time_of(network)
+    bounds = [interval for _, interval in certificate.layers(network, frames, Ball(budget, COUNTS, "l0"))]
+    with torch.no_grad():
+        for seed in range(30):
+            flipped = random_flips(network, frames, None, eps=budget, bounds=COUNTS, seed=seed)
+            for values, interval in zip(outputs(network, flipped), bounds, strict=True):
+                sums = torch.tensordot(time.weights.double(), values.double(), 1)
+                assert (sums >= interval.low).all() and (sums <= interval.high).all()
+
+
+@pytest.mark.parametrize("budget", [1, 2])
+def test_the_first_currents_are_exact_under_flips(budget):
+    """All flips of a recording of 24 cells, one by one, against the bounds of each sum."""
+    network = random_network("events-conv-3", seed=6, image_size=2, std=(0.5, 2.0))
+    frames, time = recordings(1, size=2), certificate.time_of(network)
+    moves = torch.cat([torch.eye(24), -torch.eye(24), torch.zeros(1, 24)])
+    if budget == 2:
+        moves = (moves[:, None] + moves).flatten(0, 1)
+    moves = moves[(moves.abs() <= 1).all(1)].view(-1, *frames.shape[1:])
+    flipped = frames + moves
+    flipped = flipped[((flipped >= COUNTS[0]) & (flipped <= COUNTS[1])).flatten(1).all(1)]
+    with torch.no_grad():
+        sums = torch.tensordot(time.weights, outputs(network, flipped)[0], 1)
+        (_, bounds), *_ = certificate.layers(network, frames, Ball(budget, COUNTS, "l0"))
+    assert torch.allclose(bounds.low[:, 0], sums.amin(1), atol=1e-3)
+    assert torch.allclose(bounds.high[:, 0], sums.amax(1), atol=1e-3)
+
+
+def test_fewer_recordings_are_certified_as_flips_grow_and_none_is_flipped():
+    network, frames = random_network("events-conv-3", seed=0), recordings(30)
+    with torch.no_grad():
+        network.head.bias[0] += 0.3  # for margins that single flips leave
+        logits = network(frames)
+    labels = logits.argmax(1)
+    before = logits.topk(2).values @ torch.tensor([1.0, -1.0]) > 1e-3
+    certify = {"bounds": COUNTS, "norm": "l0"}
+    assert torch.equal(
+        certificates.certify(network, frames, labels, eps=0, **certify).certified[before], before[before]
+    )
+    counts = []
+    for budget in (1, 2, 4, 30):
+        certified = certificates.certify(network, frames, labels, eps=budget, **certify).certified
+        assert not (certified & ~before).any()
+        with torch.no_grad():
+            attacked = sparse_flips(network, frames, labels, eps=budget, bounds=COUNTS)
+            assert (network(attacked).argmax(1) == labels)[certified].all()
+        before = certified
+        counts.append(certified.sum().item())
+    assert 30 >= counts[0] > counts[1] > counts[-1], counts
+    with pytest.raises(Refused, match="whole"):
+        certificates.certify(network, frames, labels, eps=0.5, **certify)
 
 
 # ---- the nearest threshold --------------------------------------------------------------------------------------

@@ -3,6 +3,10 @@
 An attack bounds robust accuracy from above, a certificate from below.  Bounds of the pixels are carried through the
 network, layer by layer, to a lower bound of the margin (interval bound propagation, Gowal et al., arXiv 1810.12715; for
 spiking networks Liang et al., arXiv 2205.01625).  What is new here is what is bounded: see `intervals` and `spiking`.
+What is not certified by the cheap bounds is tried with the tight ones, for which spike trains are tried one by one.
+
+A perturbation is one of l∞ (`norm` "linf"), or for recordings of events also one of at most k changed cells ("l0", see
+`flips`).
 """
 
 import time as clock
@@ -14,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from paperlib import errors
+from paperlib.certificates import flips
 from paperlib.certificates.intervals import UNIT, Interval, Time, spread
 from paperlib.certificates.layers import refuse_unknown, through
 from paperlib.data import sets
@@ -22,6 +27,15 @@ from paperlib.networks.neurons import LIF, NormedLIF
 from paperlib.theory import gradients
 
 CHUNK = 10  # images that are bounded together
+NORMS = ("linf", "l0")
+
+
+class Ball(NamedTuple):
+    """What a perturbation may do: see `certify`."""
+
+    eps: float
+    bounds: tuple[float, float]
+    norm: str = "linf"
 
 
 class Certificate(NamedTuple):
@@ -38,22 +52,25 @@ def certify(
     *,
     eps: float,
     bounds: tuple[float, float],
+    norm: str = "linf",
     seconds: float | None = None,
 ) -> Certificate:
-    """For which images no perturbation within `eps` in l∞ and within `bounds` changes the right decision.
+    """For which images no perturbation within `eps` in `norm` and within `bounds` changes the right decision.
 
     `network` is one of `networks.build`, in eval mode, or one that `load` returns; `images` are (B, C, H, W), or for
-    event data (B, T, C, H, W), within `bounds`; `labels` are (B,); `eps` is in the units of the images.  The proof
-    covers the rounding of the network in float32 (see `intervals`).  It is one-sided: an image without a certificate is
-    undecided.  The bounds depend on the scale of the weights, so that an order of networks by certified accuracy is no
-    order by robustness.
+    event data (B, T, C, H, W), within `bounds`; `labels` are (B,).  In `norm` "linf" `eps` is in the units of the
+    images.  In "l0", for event data alone, it is the number of cells that may change, each by one event more or one
+    fewer, as in `attacks.sparse_flips`.  The proof covers the rounding of the network in float32 (see `intervals`).  It
+    is one-sided: an image without a certificate is undecided.  The bounds depend on the scale of the weights, so that
+    an order of networks by certified accuracy is no order by robustness.
 
     After `seconds` no further image is begun, those with the largest margins coming first; without it all are tried.
 
     Refuses what has no bounds: another module, an unknown layer, random input, training mode, 16 bits, smoothed spikes.
-    Refuses a negative `eps`, images outside `bounds`, and labels that the network does not have.
+    Refuses another `norm`, "l0" for images, an `eps` that is negative or no whole number of cells, images outside
+    `bounds`, and labels that the network does not have.
     """
-    _refuse(network, eps, seconds)
+    _refuse(network, eps, norm, seconds)
     labels = _labels(network, images, labels)
     sets.check(images, labels, bounds=bounds, num_classes=network.head.out_features)
     started, device = clock.monotonic(), gradients.device_of(network)
@@ -66,42 +83,71 @@ def certify(
     for rows in order[clean[order] > 0].split(CHUNK):
         if seconds is not None and clock.monotonic() - started > seconds:
             break
-        certified[rows] = margins(network, images[rows], labels[rows], eps=eps, bounds=bounds) > 0
         tried[rows] = True
+        for trains in (False, True):
+            found = _lower(network, images[rows], labels[rows], Ball(eps, bounds, norm), trains=trains) > 0
+            certified[rows] = found
+            rows = rows[~found]
+            if not len(rows):
+                break
     return Certificate(certified, tried)
 
 
-def margins(network: Network, images: Tensor, labels: Tensor, *, eps: float, bounds: tuple[float, float]) -> Tensor:
+def margins(
+    network: Network,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    eps: float,
+    bounds: tuple[float, float],
+    norm: str = "linf",
+) -> Tensor:
     """A lower bound of z_y - max_{k≠y} z_k over all images within `eps` and `bounds`, (B,) float64, on the CPU.
 
     Arguments are those of `certify`.
     """
+    return _lower(network, images, labels, Ball(eps, bounds, norm), trains=True)
+
+
+def _lower(network: Network, images: Tensor, labels: Tensor, ball: Ball, *, trains: bool) -> Tensor:
     with torch.no_grad():
-        *_, (_, total) = layers(network, box(images, eps, bounds), whole=True)
+        *_, (_, total) = layers(network, images, ball, whole=True, trains=trains)
         return _margins(network, Interval(*(end[-1].flatten(1).cpu().double() / network.T for end in total)), labels)
 
 
 def box(images: Tensor, eps: float, bounds: tuple[float, float]) -> Interval:
-    """The ends of the ball, (B, ...) float64, on the CPU, with room for their rounding by an attack in float32."""
+    """The ends of the l∞ ball, (B, ...) float64, on the CPU, with room for their rounding by an attack in float32."""
     x = images.cpu().double()
     rounding = 2 * UNIT * (x.abs() + eps)
     return Interval((x - eps - rounding).clamp_min(bounds[0]), (x + eps + rounding).clamp_max(bounds[1]))
 
 
-def layers(network: Network, pixels: Interval, *, whole: bool = False) -> Iterator[tuple[nn.Module, Interval]]:
-    """Each layer of stem and body, with the bounds behind it, from those of the pixels, (B, ...).
+def layers(
+    network: Network, images: Tensor, ball: Ball, *, whole: bool = False, trains: bool = True
+) -> Iterator[tuple[nn.Module, Interval]]:
+    """Each layer of stem and body, with the bounds behind it, from those of the images, (B, ...), within the ball.
 
     With `whole` only the plain sum over time is bounded behind the last neurons, where nothing but that is used.
+    With `trains` spike trains are tried one by one, where they are few enough (`Time.countable`).
     """
     time = time_of(network)
-    x = _normalised(network, pixels, time)
+    time = replace(time, trains=trains and time.countable)
+    x = _behind_stem(network, images, ball, time)
+    yield network.stem, x
     body = list(network.body)
     last = max((i for i, layer in enumerate(body) if any(isinstance(m, LIF) for m in layer.modules())), default=-1)
     whole = whole and not any(list(layer.parameters()) for layer in body[last + 1 :])
-    for number, layer in enumerate([network.stem, *body], -1):
+    for number, layer in enumerate(body):
         alone = number == last and isinstance(layer, LIF | NormedLIF)
         x = through(layer, x, replace(time, whole=whole and alone))
         yield layer, x
+
+
+def _behind_stem(network: Network, images: Tensor, ball: Ball, time: Time) -> Interval:
+    if ball.norm == "linf":
+        return through(network.stem, _normalised(network, box(images, ball.eps, ball.bounds), time), time)
+    clean = through(network.stem, _normalised(network, box(images, 0, ball.bounds), time), time)
+    return flips.widened(clean, network, images, int(ball.eps), ball.bounds, time)
 
 
 def time_of(network: Network) -> Time:
@@ -137,7 +183,7 @@ def _margins(network: Network, x: Interval, labels: Tensor) -> Tensor:
     return lowest.scatter(1, labels[:, None], torch.inf).amin(1)
 
 
-def _refuse(network: Network, eps: float, seconds: float | None) -> None:
+def _refuse(network: Network, eps: float, norm: str, seconds: float | None) -> None:
     if not isinstance(network, Network):
         raise errors.Refused(
             f"network is a {type(network).__name__}; there are bounds for a Network alone, which networks.build makes."
@@ -155,7 +201,12 @@ def _refuse(network: Network, eps: float, seconds: float | None) -> None:
     for layers_ in (network.stem, network.body):
         refuse_unknown(layers_)
     time_of(network)
+    errors.one_of("norm", norm, NORMS)
     errors.number("eps", eps, at_least=0)
+    if norm == "l0" and not network.events:
+        raise errors.Refused('The norm is "l0" and the network takes images; cells of event data alone can be changed.')
+    if norm == "l0" and eps != int(eps):
+        raise errors.Refused(f"eps is {eps}; a number of changed cells must be whole.")
     if seconds is not None:
         errors.number("seconds", seconds, above=0)
 

@@ -12,7 +12,7 @@ sum by at most γ_n Σ|w||x|, γ_n = nu/(1 - nu) (Higham, Accuracy and Stability
 by 2⁻¹²⁶ for each product that underflows.  A layer has four such errors: that of the network, and here that of the
 middle, of the radius, which is at most twice as large as Σ|w||x|, and of the ends.  So each function widens its result
 by 4γ, where γ counts more roundings than there are (see `rounding`).  Where a GPU rounds factors to TF32, unit roundoff
-2⁻¹¹, the error of a product is added (see `_of_products`).  Convolutions by Winograd's or Fourier's method are not
+2⁻¹¹, the error of a product is added (see `of_products`).  Convolutions by Winograd's or Fourier's method are not
 covered.
 """
 
@@ -37,6 +37,7 @@ class Time:
     T: int
     tau: float
     whole: bool = False  # whether the plain sum of all steps is all that is asked of spikes
+    trains: bool = False  # whether spike trains are tried one by one: tighter bounds in more time
 
     @cached_property
     def stretches(self) -> list[tuple[int, int]]:
@@ -54,6 +55,11 @@ class Time:
     def asked(self) -> Tensor:
         """The factors of the sums that are asked of spikes."""
         return self.weights[-1:] if self.whole else self.weights
+
+    @property
+    def countable(self) -> bool:
+        """Whether the 2^T spike trains are few enough to be tried, and τ^T large enough for float64."""
+        return self.T <= 6 and self.tau**self.T > 2.0**-20
 
     @cached_property
     def steps(self) -> list[int]:
@@ -106,13 +112,13 @@ def linear(x: Interval, time: Time, apply: Linear, weight: Tensor, bias: Tensor 
 
     The exact range of weights times intervals: the middles by the weights, the radii by their absolute values.
     """
-    g = time.rounding(terms) + _of_products(weight.device)
+    g = time.rounding(terms) + of_products(weight.device)
     middle, radius = (x.low + x.high) / 2, (x.high - x.low) / 2 + g * size(x, time)
     middle, radius = apply(middle, weight), apply(radius, weight.abs()) + terms * TINY
     return offset(Interval(middle - radius, middle + radius), time, bias, g)
 
 
-def _of_products(device: torch.device) -> float:
+def of_products(device: torch.device) -> float:
     """Four times the relative error of a product whose two factors are rounded to TF32; 0 where they are not."""
     rounds = torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
     return 4 * 2.1 * 2.0**-11 if device.type == "cuda" and rounds else 0.0
