@@ -512,7 +512,7 @@ def test_the_caption_of_a_choice_speaks_of_validation_images():
 
 def test_the_caption_counts_images_and_seeds_and_names_split_and_profile():
     assert artifacts.caption(ladder_record(CLEAR, CLEAR)) == (
-        "Stripes, 100 test images, 100 of them under APGD and Square, 3 seeds, 95 % intervals, profile smoke"
+        "Stripes, 100 test images, 50 of them under APGD and Square, 3 seeds, 95 % intervals, profile smoke"
     )
 
 

@@ -283,7 +283,7 @@ def test_load_gives_the_network_that_is_kept_with_the_results_and_trains_nothing
 @pytest.mark.parametrize(
     ("profile", "training", "seed", "sentence"),
     [
-        ("laptop", "sr", 5, "There is no seed in params/laptop.yml 5. Allowed: 0, 1, 2."),
+        ("laptop", "sr", 50, "There is no seed in params/laptop.yml 50. Allowed: 0, 1, 2, "),
         ("laptop", "madry", 0, "There is no training in params/laptop.yml 'madry'. Allowed: vanilla, sr, "),
         ("desktop", "sr", 0, "There is no profile 'desktop'. Allowed: cifar, fashion, laptop, paper, "),
     ],
