@@ -38,7 +38,7 @@ import paperlib  # before numpy and torch, for it settles the arithmetic
 # **You will see** the same networks under noise, FGSM, PGD, APGD, and a long search that needs no gradient. Does SR
 # keep its advantage on the last rung, at three radii, and has the search reached its plateau?
 #
-# **Time:** 15 minutes on trained networks, 18 from nothing on two cores.
+# **Time:** about 20 minutes on trained networks, 25 from nothing on two cores (estimated on an AMD EPYC).
 
 # %% tags=["parameters"]
 profile: str = "laptop"  # which file under params/

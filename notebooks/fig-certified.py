@@ -38,7 +38,7 @@ import paperlib  # before numpy and torch, for it settles the arithmetic
 # **You will see** the bound from below: the share of images of which it is proved that no perturbation within ε changes
 # the decision. What lies between the two is undecided. Is SR's advantage there as well?
 #
-# **Time:** 1 minute on trained networks, 4 from nothing on two cores.
+# **Time:** 7 minutes on trained networks, after `fig-attack-ladder`, whose attacks it shares.
 
 # %% tags=["parameters"]
 profile: str = "laptop"  # which file under params/

@@ -39,7 +39,7 @@ import paperlib  # before numpy and torch, for it settles the arithmetic
 # robustness across networks, within trainings and at a given magnitude; and an experiment in which two trainings give
 # gradients of equal magnitude and different sparsity.
 #
-# **Time:** a minute and a half on trained networks.
+# **Time:** 3 minutes on trained networks.
 
 # %% tags=["parameters"]
 profile: str = "laptop"  # which file under params/

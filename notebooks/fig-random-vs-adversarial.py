@@ -37,7 +37,7 @@ import paperlib  # before numpy and torch, for it settles the arithmetic
 # **You will see** accuracy against ε: uniform noise and random-sign noise at ε, 2ε and 4ε beside PGD at ε, one network
 # a seed. The vertical distance between the curves is the claim.
 #
-# **Time:** half a minute on trained networks, 2 minutes from nothing on two cores.
+# **Time:** 4 minutes on trained networks, 6 from nothing on two cores.
 
 # %% tags=["parameters"]
 profile: str = "laptop"  # which file under params/

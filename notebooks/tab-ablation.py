@@ -40,7 +40,7 @@ import paperlib  # before numpy and torch, for it settles the arithmetic
 # clean images, under noise, FGSM and PGD. Then at equal cost: a step of SR goes through the network five times where a
 # vanilla step needs two, so the cheaper trainings have more epochs.
 #
-# **Time:** 4 minutes on trained networks, 12 from nothing on two cores.
+# **Time:** 7 minutes on trained networks, 15 from nothing on two cores.
 
 # %% tags=["parameters"]
 profile: str = "laptop"  # which file under params/

@@ -106,7 +106,8 @@ def crossed(
 
     Two phases: `wide` (S, N) is a cheaper measurement on N samples, of which the first n are those of `values`.  The
     estimate is then mean(wide) - mean(wide[:, :n] - values), the difference estimator of double sampling (Cochran 1977,
-    Sampling Techniques, chapter 12).  `p` is that of the hypothesis that the mean is `null`.
+    Sampling Techniques, chapter 12), cut to `within` as the interval is: it may lie outside where nearly all samples are
+    broken.  `p` is that of the hypothesis that the mean is `null`.
     """
     values = _crossing(values)
     wide = values if wide is None else _crossing(wide)
@@ -114,7 +115,7 @@ def crossed(
     if len(wide) != S or n > N:
         raise Refused(f"wide has shape {wide.shape}; with values of {(S, n)} it must be ({S}, N), N of {n} or more.")
     rest, middle, half = 1 - n / N, sum(within) / 2, (within[1] - within[0]) / 2
-    estimate = two_phase_mean(values, wide)
+    estimate = float(np.clip(two_phase_mean(values, wide), *within))
     # The estimate as a sum over two disjoint sets of samples, each as (weight, values (S, ...), middle of the values)
     parts = [(1.0, values - rest * wide[:, :n], middle * (1 - rest)), (rest, wide[:, n:], middle)]
     networks, variances = np.zeros(S), []  # of each network's mean; of samples and of the rest, with their freedoms
