@@ -106,8 +106,8 @@ def crossed(
 
     Two phases: `wide` (S, N) is a cheaper measurement on N samples, of which the first n are those of `values`.  The
     estimate is then mean(wide) - mean(wide[:, :n] - values), the difference estimator of double sampling (Cochran 1977,
-    Sampling Techniques, chapter 12), cut to `within` as the interval is: it may lie outside where nearly all samples are
-    broken.  `p` is that of the hypothesis that the mean is `null`.
+    Sampling Techniques, chapter 12), cut to `within` as the interval is: where nearly all samples are broken it may lie
+    outside.  `p` is that of the hypothesis that the mean is `null`.
     """
     values = _crossing(values)
     wide = values if wide is None else _crossing(wide)
