@@ -202,7 +202,7 @@ NAMING = {
 def test_the_strongest_attack_is_the_same_in_every_notebook(name):
     assert {
         *("fig-attack-ladder", "tab-ablation", "tab-cost", "fig-sr-variants", "fig-timesteps-and-leak"),
-        *("tab-masking-checklist", "tab-events", "fig-lambda", "fig-gradient-maps"),
+        *("tab-masking-checklist", "tab-events", "fig-lambda", "fig-gradient-maps", "fig-certified"),
     } == NAMING
     given = {artifact: profiles.load(name).parameters(artifact) for artifact in NAMING}
     assert len({tuple(parameters[key] for key in STRONGEST) for parameters in given.values()}) == 1, given

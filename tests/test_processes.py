@@ -50,9 +50,11 @@ def test_what_fails_stops_no_other_and_is_refused_in_the_end(tmp_path, capfd):
     with pytest.raises(Refused) as refusal:
         run(tmp_path, "fatal", "wrong", "one", "two")
     assert tries(tmp_path) == {"fatal": 2, "wrong": 1, "one": 1, "two": 1}
-    assert str(refusal.value) == "2 of 4 failed, for the reasons above: wrong; fatal."
+    text, _, failed = str(refusal.value).removesuffix(".").partition(": ")
+    assert text == "2 of 4 failed, for the reasons above" and set(failed.split("; ")) == {"wrong", "fatal"}
     said = capfd.readouterr().err.splitlines()
-    assert "wrong: this cannot be." in said and "fatal: its process died again." in said and len(said) == 4
+    assert "wrong: this cannot be." in said and "fatal: its process died again." in said
+    assert len(said) in (4, 5)  # a job that is done last is not told
 
 
 def forever(file):

@@ -166,7 +166,7 @@ def test_every_picture_has_a_text_that_is_no_file_name_and_figures_have_their_he
     own = {image["alt"] for image in Page(site / "notebooks" / "tab-ablation.html").images}
     assert (
         own == {image["alt"] for image in Page(site / "results" / "laptop" / "tab-ablation.html").images}
-        and len(own) == 2
+        and len(own) == 3
     )
 
 
