@@ -241,7 +241,7 @@ def test_a_profile_without_records_says_what_to_run(tmp_path, monkeypatch):
     ):
         assert sentence in (tmp_path / "sources" / page).read_text(encoding="utf-8")
     board = (tmp_path / "sources" / "_parts" / "board.md").read_text(encoding="utf-8")
-    assert board.count('<span class="chip gap">') == len(claims.LEDGER)
+    assert board.count('<span class="chip gap">') == len(claims.PAPER)
 
 
 # ---- in a browser ------------------------------------------------------------------------------------------------

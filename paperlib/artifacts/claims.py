@@ -1,4 +1,7 @@
-"""The paper's claims and the verdict of the records on each, by rules that were fixed before the numbers.
+"""The paper's claims and the verdict of the records on each, by written rules.
+
+The rules were fixed before the numbers, but for one: which radii decide "C3, certified" was settled when a first record
+of three seeds was known.
 
 A claim is *supported* where the 95 % interval lies on the claimed side of 0 at every radius that the claim is about,
 *not supported* where it lies on the other side at one of them, and *inconclusive* otherwise.  Where an interval rests

@@ -17,11 +17,14 @@ KINDS = {  # verdict → its class in site.css
 
 
 def board(shown: list[Shown]) -> str:
-    """A table with a line for each claim of the paper and a column for each profile: a chip for each verdict."""
+    """A table with a line for each claim of the paper and a column for each profile: a chip for each verdict.
+
+    A profile without any record has one chip a line, which says so.
+    """
     head = "".join(f'<th scope="col">{escape(one.short)}<small>{_tally(one)}</small></th>' for one in shown)
     lines = []
     for claim, text in claims.PAPER.items():
-        cells = "".join(f"<td>{''.join(_chip(v, one) for v in _of(claim, one))}</td>" for one in shown)
+        cells = "".join(f"<td>{_chips(claim, one)}</td>" for one in shown)
         lines.append(f'<tr><th scope="row"><b>{claim}</b> {escape(text)}</th>{cells}</tr>')
     legend = " ".join(
         f'<span class="{kind}">{claims.SIGNS[word]} {escape(word)}</span>' for word, kind in KINDS.items()
@@ -66,7 +69,13 @@ def _of(claim: str, one: Shown) -> list[claims.Verdict]:
     return [verdict for verdict in one.verdicts if verdict.claim.id.split(",")[0] == claim]
 
 
-def _chip(verdict: claims.Verdict, one: Shown) -> str:
+def _chips(claim: str, one: Shown) -> str:
+    if not one.records:
+        return chip(claims.NOT_MEASURED)
+    return "".join(_chip(verdict) for verdict in _of(claim, one))
+
+
+def _chip(verdict: claims.Verdict) -> str:
     _, _, part = verdict.claim.id.partition(", ")
     changed = verdict.adjusted not in (None, verdict.verdict)
     after = f" ({claims.SIGNS[verdict.adjusted]})" if changed else ""
