@@ -54,7 +54,7 @@ TINY = PROFILE | {
     "notebooks": NOTEBOOKS,
 }
 MADE = ("build", "results", "figures", "checkpoints", "data")
-TEMPORARY = (".tmp", ".lock", ".running.ipynb")  # ends of names that no reader opens
+TEMPORARY = (".tmp", ".lock", ".lease", ".running.ipynb")  # ends of names that no reader opens
 MARK = "COMPANION_TORTURE"  # the environment variable by which the processes of a build are found
 PHASES = {"train": "training", "run": "a notebook", "draw": "drawing", "report": "the report", "verify": "the stamps"}
 WRITES = 5  # a kill that waits for a file to be written strikes at one of the first so many

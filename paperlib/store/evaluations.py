@@ -294,7 +294,10 @@ class _Store:
 
 def _read(path: Path) -> tuple[dict, np.ndarray]:
     """The content of one attack's file, and its flags (N,); a damaged file raises ValueError, TypeError or KeyError."""
-    content = json.loads(files.read(path))
+    try:
+        content = json.loads(files.read(path))
+    except RecursionError:
+        raise ValueError(f"{paths.shown(path)} is nested too deeply") from None
     if content["sha256"] != _checksum(content):
         raise ValueError(f"{paths.shown(path)} has another checksum")
     return content, np.array(["01?".index(flag) for flag in content["flags"]])
