@@ -100,11 +100,13 @@ true-stamps: known-profile
 # stamp, so that each is called again after a change of one of these modules.
 -include $(wildcard $(BUILD)/*.d)
 
-# The missing networks are trained; after most changes there are none.
+# The missing networks are trained; after most changes there are none.  On a cluster all evaluations follow, in parts,
+# before a notebook asks for them; what fails there fails again, and is named, in its notebook.
 $(BUILD)/trained: $(PARAMS) $(BASE) $(SOURCES) requirements.lock | $(READY)
 	@mkdir -p $(@D)
 	@$(if $(CACHED),$(RUN) restore --profile $(PROFILE))
 	@$(RUN) train --profile $(PROFILE) --jobs $(call quoted,JOBS) --device $(call quoted,DEVICE) $(WORKERS)
+	$(if $(WORKERS),-@$(RUN) evaluate --profile $(PROFILE) --jobs $(call quoted,JOBS) --device $(call quoted,DEVICE) $(WORKERS))
 
 # A notebook is executed again after a change of its source, of its parameters or of a module that it imports.
 $(BUILD)/%.done: $$(foreach source,$$(SOURCES),$$(if $$(filter $$*,$$(basename $$(notdir $$(source)))),$$(source))) $(PARAMS) $(BASE) requirements.lock | $(BUILD)/trained $(READY)

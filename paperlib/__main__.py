@@ -120,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def reproduce(arguments) -> int:
-    """Build everything of a profile: train, execute every notebook, draw, report."""
+    """Build everything of a profile: train, evaluate, execute every notebook, draw, report."""
     from paperlib import profiles
 
     cost = profiles.load(arguments.profile).cost
@@ -129,6 +129,10 @@ def reproduce(arguments) -> int:
         f"{cost['download_mb']} MB of download, after installation."
     )
     train(arguments)
+    try:
+        evaluate(arguments)
+    except errors.Refused as problem:  # the notebooks that need what failed fail as well, and are named
+        print(problem, file=sys.stderr)
     failed = []
     for arguments.artifact in paths.notebooks():
         try:

@@ -518,6 +518,8 @@ def test_make_starts_one_cluster_and_sends_everything_to_it(copy, tmp_path):
     there = " --executor dask --scheduler tcp://host:1"
     (trained,) = [line for line in asked if line.startswith("-m paperlib train ")]
     assert trained.endswith(there)
+    (evaluated,) = [line for line in asked if line.startswith("-m paperlib evaluate ")]
+    assert evaluated.endswith(there) and asked.index(evaluated) == asked.index(trained) + 1
     executed = sorted(line for line in asked if line.startswith("-m paperlib run "))
     assert executed == [f"-m paperlib run {name} --profile tiny{there}" for name in ("tab-failing", "tab-simple")]
     assert [line for line in asked if "report" in line] == ["-m paperlib report --profile tiny"]
