@@ -1,7 +1,7 @@
 """Mutation testing: a small change is made in a copy of the library, and the tests of that file must notice it.
 
     python tests/mutants.py named                                       the bugs that tests once let pass
-    python tests/mutants.py sample paperlib/records.py 40 0             40 changes of a file, drawn from the seed 0
+    python tests/mutants.py sample records.py 40 0                      40 changes of a file, drawn from the seed 0
 
 A mutant is killed if its tests fail or take longer than `LIMIT`.  Each runs in a fork of one process that has loaded
 the slow libraries, so a mutant costs its tests alone.  Comparisons, arithmetic, and/or, `not`, signs, numbers and truth

@@ -434,6 +434,13 @@ def test_networks_that_differ_make_a_wider_interval_than_samples_alone():
     assert width(crossed) == pytest.approx(width(over_networks), rel=0.3)  # which are what is short here
 
 
+def test_the_mean_at_an_end_of_the_interval_has_the_p_value_of_5_percent():
+    values = np.random.default_rng(0).random((3, 200)) < 0.6
+    interval = statistics.crossed(values, within=(0, 1))
+    ps = [statistics.crossed(values, within=(0, 1), null=end).p for end in bounds(interval)]
+    assert ps == pytest.approx([0.05, 0.05]) and 0 < interval.low < interval.high < 1
+
+
 # ---- refusals ----------------------------------------------------------------------------------------------------
 
 
