@@ -43,12 +43,17 @@ class Setting:
     variables: dict[str, str | None]  # of the client's environment: arithmetic, and what begins as in OURS; None: unset
     prepare: bytes  # the pickled function that a process calls first, or None
 
+    @property
+    def topic(self) -> str:
+        """The Dask topic of all jobs on one store; one of each job would be a message more for every job."""
+        return f"companion-{self.store}"
+
 
 def perform(setting: Setting, call: bytes) -> tuple[str, object]:
     """Run a pickled job in a child and return how it ended: ("done", None), ("refused", why), ("fault", exception).
 
-    Exceptions are pickled.  What the job prints on stdout goes to the Dask topic that has the name of its key, and what
-    it prints on stderr to the worker's log.  Raises `Died` where the child died, which Dask may try again.
+    Exceptions are pickled.  What the job prints on stdout goes with its key to the setting's topic of Dask, and
+    what it prints on stderr to the worker's log.  Raises `Died` where the child died, which Dask may try again.
     """
     worker = get_worker()
     key = worker.get_current_task()
@@ -65,13 +70,13 @@ def perform(setting: Setting, call: bytes) -> tuple[str, object]:
                 kind, content = child.connection.recv()
                 if kind != "line":
                     return kind, content
-                worker.log_event(key, content)
+                worker.log_event(setting.topic, (key, content))
             elif not _is_wanted(worker, key):
                 child.stop()
                 raise Reschedule  # if the worker is about to end, another one goes on; a cancelled job is forgotten
     except (EOFError, OSError):
         child.stop()
-        worker.log_event(key, f"its process on {worker.address} died, as when memory runs out.")
+        worker.log_event(setting.topic, (key, f"its process on {worker.address} died, as when memory runs out."))
         raise Died(f"on {worker.address}") from None
 
 

@@ -64,27 +64,32 @@ class Cluster:
 
         sweep, setting = Sweep(jobs, titles), _setting(prepare)
         name = getattr(function, "func", function).__name__.strip("_")  # of a partial function as well
+        tasks = {f"{name}-{key}-{setting.store}": key for key in jobs}
+
+        def show(event: tuple) -> None:  # what a job printed, of another client's as well
+            task, line = event[1]
+            if task in tasks and len(jobs) == 1:
+                print(line, flush=True)
+            elif task in tasks:
+                say(f"{sweep.titles[tasks[task]]}: {line}")
+
         with self._client() as client:
             if len(jobs) > 1:
                 workers = len(client.scheduler_info(n_workers=-1)["workers"])
                 say(f"{self.scheduler} has {workers} workers now; its dashboard: {client.dashboard_link}")
-            futures = {}
+            client.subscribe_topic(setting.topic, show)
+            futures = []
             try:
-                for rank, (key, arguments) in enumerate(jobs.items()):
-                    task = f"{name}-{key}-{setting.store}"
-                    if len(jobs) == 1:
-                        client.subscribe_topic(task, lambda event: print(event[1], flush=True))
-                    else:
-                        client.subscribe_topic(task, lambda event, title=sweep.titles[key]: say(f"{title}: {event[1]}"))
-                    call = pickle.dumps((function, arguments))
+                for rank, (task, key) in enumerate(tasks.items()):
+                    call = pickle.dumps((function, jobs[key]))
                     options = {"key": task, "retries": 1, "priority": -rank}
-                    futures[client.submit(agent.perform, setting, call, **options)] = key
+                    futures.append(client.submit(agent.perform, setting, call, **options))
                 for future in as_completed(futures, loop=client.loop):
-                    self._report(future, futures[future], sweep)
+                    self._report(future, tasks[future.key], sweep)
                     future.release()  # so that a later request for the same looks at the disk, not at this answer
             except BaseException:
                 with suppress(Exception):  # the scheduler may be gone
-                    client.cancel(list(futures))
+                    client.cancel(futures)
                 raise
         sweep.refuse_failures()
 
