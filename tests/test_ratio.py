@@ -308,17 +308,22 @@ def test_the_attack_begins_with_the_better_corner_and_steps_only_add():
     assert (results[-1] > 1.2 * results[0]).any()  # on a function that is far from linear they are worth their time
 
 
-def test_the_attack_stays_within_the_ball_by_the_step_sizes_of_frank_and_wolfe():
+def test_the_attack_stays_within_the_ball():
     f, x, y = wavy()
     recording, seen = recorded(f)
     theory.adversarial_vulnerability(recording, x, y, 0.8, steps=20)
     distances = (torch.stack(seen) - x).abs()
     assert 0.8 - 1e-12 < distances.max() <= 0.8 + 1e-12
     assert ((distances > 0.01) & (distances < 0.79)).any()  # between the corners as well
-    # behind x, its gradient and the corner: 2/3 of the way to the next corner, which is on the same side or opposite
-    turned = distances[3] < 0.79
-    assert turned.any()
-    torch.testing.assert_close(distances[3], torch.where(turned, 0.8 / 3, 0.8).double())
+
+
+def test_a_search_takes_the_steps_of_frank_and_wolfe():
+    # f_y = -(x - 0.1)² at 0: from the corner 1 back by 2/3 of the way to -1, then on by 2/4 of the way to 1, then by 2/5
+    recording, seen = recorded(lambda x: -(x - 0.1).square())
+    x, y = torch.zeros(1, 1, dtype=torch.double), torch.tensor([0])
+    theory.adversarial_vulnerability(recording, x, y, 1.0, steps=6)
+    upwards = [float(point) for point in seen if not torch.equal(point, x)][:4]
+    assert upwards == pytest.approx([1, 1 - 2 * 2 / 3, -1 / 3 + 4 / 3 * 2 / 4, 1 / 3 - 4 / 3 * 2 / 5])
 
 
 def test_samples_are_attacked_one_by_one():
