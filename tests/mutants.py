@@ -29,6 +29,10 @@ LIMIT = 600  # seconds
 PRELOADED = ("hypothesis", "matplotlib.pyplot", "numpy", "pandas", "pytest", "scipy.stats", "snntorch", "torch")
 TESTS = {  # of each file, by the ends of their names
     "artifacts/claims.py": ("claims",),
+    "attacks/blackbox.py": ("attacks_blackbox",),
+    "attacks/core.py": ("attacks_core", "attacks"),
+    "attacks/evaluation.py": ("attacks_evaluation",),
+    "attacks/gradient.py": ("attacks_gradient",),
     "measures/statistics.py": ("measures_statistics",),
     "records.py": ("records",),
     "theory/gradients.py": ("gradients", "ratio"),
