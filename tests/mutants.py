@@ -32,7 +32,7 @@ TESTS = {  # of each file, by the ends of their names
     "attacks/blackbox.py": ("attacks_blackbox",),
     "attacks/core.py": ("attacks_core", "attacks"),
     "attacks/evaluation.py": ("attacks_evaluation",),
-    "attacks/gradient.py": ("attacks_gradient",),
+    "attacks/gradient.py": ("attacks_gradient", "attacks"),
     "measures/statistics.py": ("measures_statistics",),
     "records.py": ("records",),
     "theory/gradients.py": ("gradients", "ratio"),

@@ -75,6 +75,20 @@ def test_the_default_steps_are_those_of_the_tables(network, batch):
         assert not torch.equal(attack(network, *batch, steps=steps, alpha=alpha / 2, **UNIT), expected)
 
 
+def test_the_default_numbers_of_steps_and_draws():
+    for name, wanted in (
+        ("pgd", {"steps": 20, "eot": 1}),
+        ("mim", {"steps": 10, "eot": 1, "mu": 1.0}),  # its paper's
+        ("rfgsm", {"steps": 1, "eot": 1}),
+    ):
+        assert wanted.items() <= attacks.ATTACKS[name].defaults.items()
+
+
+@pytest.mark.parametrize("name", ["rfgsm", "pgd", "mim"])
+def test_an_attack_costs_a_gradient_for_each_draw_of_each_step(name):
+    assert attacks.Attack(name, EPS, {"steps": 3, "eot": 4}).gradients == 12
+
+
 def test_pgd_with_one_full_step_is_fgsm(network, batch):
     for norm in ("linf", "l2"):
         one = attacks.pgd(network, *batch, alpha=EPS, steps=1, random_start=False, norm=norm, **UNIT)

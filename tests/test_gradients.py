@@ -146,3 +146,8 @@ def test_probabilities_are_the_softmax_in_sixty_four_bits():
     np.testing.assert_allclose(p, expected)
     # e^-20: float32 has no number between 1 - 6e-8 and 1
     assert z.softmax(1)[2, 0] == 1 and 1 - p[2, 0].item() == pytest.approx(math.exp(-20), rel=1e-6)
+
+
+def test_the_margin_is_the_distance_to_the_best_of_the_other_classes():
+    z, y = torch.tensor([[1.0, 4, 2], [3, 0, -1], [5, 5, 0]]), torch.tensor([1, 2, 0])
+    assert gradients.margin(z, y).tolist() == [4 - 2, -1 - 3, 0]
