@@ -257,6 +257,26 @@ def test_a_budget_of_events_is_one_event_in_each_of_so_many_cells(attack_with, c
         assert {one[-1] for one in outcomes(network, samples, attack).values()} == {expected}
 
 
+@pytest.mark.parametrize(
+    ("places", "to", "strayed"),
+    [(2, 1, False), (3, 1, True), (1, 0, True)],  # two events later, three events later, one event that is doubled
+)
+def test_a_budget_of_moves_is_one_event_to_another_step_each(attack_with, places, to, strayed):
+    frames = torch.ones(4, 2, 2, 3, 3, dtype=torch.uint8)  # (N, T, polarity, y, x)
+    samples = Split(frames, torch.zeros(4, dtype=torch.long), torch.arange(4), 1, (0.0, 5.0), 2)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(36, 2))
+    network[1].weight.data.zero_(), network[1].bias.data.copy_(torch.tensor([1.0, 0.0]))  # all are right
+
+    def change(_, images, labels):
+        moved = images.clone()
+        moved[:, 0, 0].flatten(1)[:, :places] -= to
+        moved[:, 1, 0].flatten(1)[:, :places] += 1
+        return moved
+
+    found = outcomes(network, samples, attack_with(change, eps=2, norm="moves"))
+    assert {one[-1] for one in found.values()} == {strayed}
+
+
 # Made on another network -------------------------------------------------------------------------------------------
 
 
