@@ -318,7 +318,7 @@ def test_the_attack_stays_within_the_ball():
 
 
 def test_a_search_takes_the_steps_of_frank_and_wolfe():
-    # f_y = -(x - 0.1)² at 0: from the corner 1 back by 2/3 of the way to -1, then on by 2/4 of the way to 1, then by 2/5
+    # f_y = -(x - 0.1)² at 0: from the corner 1 go 2/3 of the way to -1, then 2/4 of the way to 1, then 2/5 to -1
     recording, seen = recorded(lambda x: -(x - 0.1).square())
     x, y = torch.zeros(1, 1, dtype=torch.double), torch.tensor([0])
     theory.adversarial_vulnerability(recording, x, y, 1.0, steps=6)
