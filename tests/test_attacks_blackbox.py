@@ -195,7 +195,7 @@ def test_on_a_linear_network_square_finds_the_best_corner(shape, lead):
     assert (own(images) > corners.amin(0) + 0.1).all()
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 6), (2, 5, 1), (3, 2, 7)])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 6), (2, 5, 1), (3, 2, 7), (2, 7)])
 def test_images_smaller_than_the_first_window(shape):
     network, images = Linear(shape, lead=99), pictures(3, *shape)
     x = run(square, network, images, zeros(images), 800, p_init=1)

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from toys import Toy, slope, toy_batch
 
 from paperlib import attacks, networks
-from paperlib.attacks.core import Ball, Queried, another, over_mean, round_noise, sign_noise, uniform_noise
+from paperlib.attacks.core import Ball, Queried, another, over_mean, round_noise, shares, sign_noise, uniform_noise
 from paperlib.errors import Refused
 from paperlib.theory.gradients import in_batches, loss_gradient, padded
 
@@ -48,6 +48,13 @@ def test_the_direction_has_length_1_whatever_the_gradients_scale(scale):
 def test_over_mean_by_hand():
     x = torch.tensor([[1.0, -3.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
     assert over_mean(x).tolist() == over_mean(x / 4).tolist() == [[1, -3, 0, 0], [0, 0, 0, 0]]
+
+
+@given(st.integers(0, 10**6), st.integers(1, 500))
+def test_the_parts_of_a_budget_are_whole_as_equal_as_can_be_and_sum_to_it(budget, steps):
+    parts = shares(budget, steps)
+    assert len(parts) == steps and sum(parts) == budget and max(parts) - min(parts) <= 1
+    assert all(type(part) is int for part in parts)
 
 
 # Noise ---------------------------------------------------------------------------------------------------------------
@@ -102,6 +109,7 @@ def test_round_noise_has_the_moments_of_its_law(shape):
 
 def test_sign_noise_is_plus_or_minus_eps_clamped_by_the_bounds_alone():
     images = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64).repeat(20_000).view(200, 1, 100, 3)
+    assert sign_noise(images, 0, None).unique().tolist() == [-1, 1]
     x = attacks.sign(None, images, None, eps=0.25, bounds=(0, 1))
     assert [x[..., column].unique().tolist() for column in range(3)] == [[0.0, 0.25], [0.25, 0.75], [0.75, 1.0]]
     up = (x[..., 1] > 0.5).double()
@@ -201,6 +209,19 @@ def test_only_the_rows_that_were_asked_for_are_computed_and_counted(batch):
     assert queried.correct(images[rows], rows).tolist() == (logits.argmax(1) == labels[rows]).tolist()
     assert queried.forward.nonzero().squeeze(1).tolist() == [3, 4, 17] and queried.forward.sum() == 6
     assert network.calls == [[17, 3, 4]] * 2 and not queried.backward.any()
+
+
+def test_gradients_that_vanished_are_counted_for_each_draw(batch):
+    images, labels = batch
+    network = Toy()
+    queried = Queried(network, images, labels, None)
+    queried.gradient(images, eot=3)
+    assert queried.vanished.tolist() == [3.0 * (number % 5 == 0) for number in range(len(images))]
+
+
+def test_the_smallest_images_are_vectors():
+    x = attacks.fgsm(lambda x: torch.stack([x.sum(1), -x.sum(1)], 1), torch.zeros(2, 3), torch.tensor([0, 1]), **ANY)
+    torch.testing.assert_close(x, torch.tensor([[-0.15] * 3, [0.15] * 3]))
 
 
 @pytest.mark.parametrize("eot", [1, 2, 6])
