@@ -35,7 +35,7 @@ TESTS = {  # of each file, by the ends of their names
     "attacks/gradient.py": ("attacks_gradient", "attacks"),
     "measures/statistics.py": ("measures_statistics",),
     "records.py": ("records",),
-    "theory/gradients.py": ("gradients", "ratio"),
+    "theory/gradients.py": ("gradients", "attacks_core"),
     "theory/quotient.py": ("quotient", "measures_quotient"),
     "theory/ratio.py": ("ratio", "measures_ratio"),
     "training/regularizers.py": ("regularizers",),
