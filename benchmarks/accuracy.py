@@ -36,7 +36,7 @@ def main() -> None:
             results[name] = measured(name, seeds)
     files.write_atomically(HERE / "accuracy.json", (json.dumps(results, indent=1) + "\n").encode())
     page = table(results)
-    rendering.into_readme(page, HERE / "README.md", "accuracy")
+    rendering.into_page(page, HERE / "README.md", "accuracy")
     print(page)
 
 

@@ -53,7 +53,7 @@ def main() -> None:
     files.write_atomically(HERE / "results.json", (json.dumps(results, indent=1) + "\n").encode())
     rendering.save_figure(results, HERE / "results.png")
     page = rendering.page(results)
-    rendering.into_readme(page, HERE / "README.md", "results")
+    rendering.into_page(page, HERE / "README.md", "results")
     print(page)
 
 

@@ -49,8 +49,8 @@ def page(results: dict) -> str:
     return "\n\n".join(parts) + "\n\n![Time and memory against stepping](results.png)"
 
 
-def into_readme(page: str, path: Path, mark: str) -> None:
-    """Replace the text between the marks named `mark` in a README; without such marks nothing changes."""
+def into_page(page: str, path: Path, mark: str) -> None:
+    """Replace the text between the marks named `mark` in a Markdown file; without such marks nothing changes."""
     old = path.read_text(encoding="utf-8")
     new = f"<!-- {mark} -->\n{page}\n<!-- /{mark} -->"
     text = re.sub(f"<!-- {mark} -->.*<!-- /{mark} -->", lambda _: new, old, flags=re.DOTALL)

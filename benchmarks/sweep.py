@@ -3,8 +3,8 @@
     python benchmarks/sweep.py [COUNT ...]
 
 A simulated experiment is a real one but for its training: it has a key, asks whether it is done, takes the lease, asks
-again, and keeps a description.  What is left is the cost of distributing it.  Written are benchmarks/sweep.json and
-docs/_static/sweep.png.  All that is compared is measured in one run.
+again, and keeps a description.  What is left is the cost of distributing it.  Written are benchmarks/sweep.json,
+docs/_static/sweep.png and the table of docs/sweep.md.  All that is compared is measured in one run.
 """
 
 import paperlib  # noqa: F401  before numpy and torch, for it settles the arithmetic
@@ -16,6 +16,7 @@ import logging
 import os
 import platform
 import shutil
+import statistics
 import sys
 import tempfile
 import time
@@ -27,6 +28,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
+from rendering import into_page
 from tqdm import tqdm
 
 from paperlib import artifacts, executors, files, paths, profiles
@@ -35,12 +37,13 @@ from paperlib.runs import plan
 from paperlib.store import checkpoints
 from paperlib.store.experiment import Experiment
 
-COUNTS = {"local": (10, 100, 1_000, 10_000), "dask": (10, 100, 1_000)}
+COUNTS = {"local": (10, 100, 1_000, 10_000), "dask": (10, 100, 1_000, 10_000)}
 WORKERS = 2
 SHARE = 0.01  # of the shortest training, which an experiment of a sweep of `MARK` may cost at most
 MARK = 1_000
 ROOT = paths.ROOT
 RECORD, FIGURE = ROOT / "benchmarks" / "sweep.json", ROOT / "docs" / "_static" / "sweep.png"
+PAGE = ROOT / "docs" / "sweep.md"
 TITLES = {"local": "processes of this machine", "dask": "a local Dask cluster"}
 COLOURS = {"local": "#6a51a3", "dask": "#41ab5d"}
 
@@ -166,6 +169,26 @@ def shares(record: dict) -> dict[str, dict[int, float]]:
     return found
 
 
+def table(record: dict) -> str:
+    """The machine, and a line of Markdown for each sweep."""
+    seconds, machine = record["training"]["seconds"], record["machine"]
+    fastest, median = min(seconds), statistics.median(seconds)
+    lines = [
+        f"{machine['processor']}, {machine['cores']} cores. Of {len(seconds)} trainings the fastest took {fastest:.2f} s, "
+        f"the median {median:.2f} s, the slowest {max(seconds):.2f} s.",
+        "",
+        "| executor | experiments | timed | a worker's time for each | of the fastest training | of their median |",
+        "|---|---|---|---|---|---|",
+    ]
+    for one in record["sweeps"]:
+        each = overhead(one, record["workers"])
+        lines.append(
+            f"| {TITLES[one['executor']]} | {one['count']:,} | {one['done']:,} | {1000 * each:,.1f} ms "
+            f"| {100 * each / fastest:.2f} % | {100 * each / median:.2f} % |"
+        )
+    return "\n".join(lines)
+
+
 def draw(record: dict) -> Figure:
     """The cost of an experiment against the number of experiments in a sweep."""
     figure, ax = plt.subplots(figsize=(6.5, 3.8), layout="constrained")
@@ -190,6 +213,7 @@ def main() -> None:
         picture = io.BytesIO()
         draw(record).savefig(picture, format="png", dpi=artifacts.DPI, metadata={"Software": None})
         files.write_atomically(FIGURE, picture.getvalue())
+        into_page(table(record), PAGE, "sweeps")
     for name, values in shares(record).items():
         for count, share in values.items():
             print(f"{TITLES[name]}, {count:,} experiments: {share:.2%} of a training each")

@@ -202,8 +202,8 @@ def test_readme_takes_the_page_between_its_marks(tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text("before\n<!-- results -->\nold\n<!-- /results -->\nafter\n", encoding="utf-8")
     for _ in range(2):
-        rendering.into_readme("| new |", readme, "results")
-        rendering.into_readme("none", readme, "elsewhere")
+        rendering.into_page("| new |", readme, "results")
+        rendering.into_page("none", readme, "elsewhere")
         assert readme.read_text(encoding="utf-8") == "before\n<!-- results -->\n| new |\n<!-- /results -->\nafter\n"
 
 
@@ -248,6 +248,10 @@ def test_the_share_of_a_training_by_hand():
     sweeps[1]["rest"] = 60.0
     title = "One of 1,000 experiments costs 1.2% (local) of a training"
     assert sweep.draw(record).axes[0].get_title() == title
+    sweeps[1]["rest"] = 5.0
+    lines = sweep.table(record | {"machine": {"processor": "Any", "cores": 2}}).splitlines()
+    assert "the fastest took 10.00 s, the median 15.00 s, the slowest 20.00 s." in lines[0]
+    assert lines[-1] == "| processes of this machine | 1,000 | 1,000 | 10.0 ms | 0.10 % | 0.07 % |"
 
 
 # ---- what a claim costs ----------------------------------------------------------------------------------------------
