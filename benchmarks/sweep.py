@@ -174,8 +174,8 @@ def table(record: dict) -> str:
     seconds, machine = record["training"]["seconds"], record["machine"]
     fastest, median = min(seconds), statistics.median(seconds)
     lines = [
-        f"{machine['processor']}, {machine['cores']} cores. Of {len(seconds)} trainings the fastest took {fastest:.2f} s, "
-        f"the median {median:.2f} s, the slowest {max(seconds):.2f} s.",
+        f"{machine['processor']}, {machine['cores']} cores. Of {len(seconds)} trainings the fastest took "
+        f"{fastest:.2f} s, the median {median:.2f} s, the slowest {max(seconds):.2f} s.",
         "",
         "| executor | experiments | timed | a worker's time for each | of the fastest training | of their median |",
         "|---|---|---|---|---|---|",
