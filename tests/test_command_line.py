@@ -384,9 +384,25 @@ def test_reproduce_without_make_goes_on_after_a_failure_and_says_so(call, folder
         doing.__doc__ = "For the parser."
         monkeypatch.setattr(command_line, name, doing)
 
-    for name in ("train", "run", "draw", "report"):
+    for name in ("train", "evaluate", "run", "draw", "report"):
         step(name)
     code, _, err = call("reproduce", "--profile", "smoke")
     assert code == len(failing) and err == "the cell failed.\n" * len(failing)
     wanted = [f"{step} {a}" for a in paths.notebooks() for step in ("run", "draw") if (step, a) != ("draw", *failing)]
-    assert done == ["train", *wanted, "report"]
+    assert done == ["train", "evaluate", *wanted, "report"]
+
+
+def test_reproduce_without_make_prints_why_an_evaluation_failed_and_goes_on_to_the_notebooks(call, monkeypatch):
+    done = []
+    for name in ("train", "run", "draw", "report"):
+        monkeypatch.setattr(command_line, name, lambda _, name=name: done.append(name) or 0)
+        getattr(command_line, name).__doc__ = "For the parser."
+    monkeypatch.setattr(command_line, "evaluate", refusing)
+    code, _, err = call("reproduce", "--profile", "smoke")
+    assert code == 0 and err == "1 of 3 failed.\n"
+    assert done == ["train", *["run", "draw"] * len(paths.notebooks()), "report"]
+
+
+def refusing(arguments):
+    """For the parser."""
+    raise Refused("1 of 3 failed.")
