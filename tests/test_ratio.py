@@ -308,16 +308,20 @@ def test_the_attack_begins_with_the_better_corner_and_steps_only_add():
     assert (results[-1] > 1.2 * results[0]).any()  # on a function that is far from linear they are worth their time
 
 
-def test_the_attack_stays_within_the_ball():
+def test_the_attack_stays_within_the_ball_by_the_step_sizes_of_frank_and_wolfe():
     f, x, y = wavy()
     recording, seen = recorded(f)
     theory.adversarial_vulnerability(recording, x, y, 0.8, steps=20)
     distances = (torch.stack(seen) - x).abs()
     assert 0.8 - 1e-12 < distances.max() <= 0.8 + 1e-12
     assert ((distances > 0.01) & (distances < 0.79)).any()  # between the corners as well
+    # behind x, its gradient and the corner: 2/3 of the way to the next corner, which is on the same side or opposite
+    turned = distances[3] < 0.79
+    assert turned.any()
+    torch.testing.assert_close(distances[3], torch.where(turned, 0.8 / 3, 0.8).double())
 
 
-def test_a_search_takes_the_steps_of_frank_and_wolfe():
+def test_the_points_of_a_search_by_hand():
     # f_y = -(x - 0.1)² at 0: from the corner 1 go 2/3 of the way to -1, then 2/4 of the way to 1, then 2/5 to -1
     recording, seen = recorded(lambda x: -(x - 0.1).square())
     x, y = torch.zeros(1, 1, dtype=torch.double), torch.tensor([0])
