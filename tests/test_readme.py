@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from paperlib import __main__ as command_line
+from paperlib import profiles
 from paperlib.artifacts import claims, summary
 from paperlib.paths import README, ROOT
 from paperlib.profiles import parameters
+from paperlib.runs import plan
 
 TEXT = README.read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^ *```(\w+)\n(.*?)^ *```$", TEXT, flags=re.DOTALL | re.MULTILINE)
@@ -80,6 +82,11 @@ print(profiles.load("own").experiments("noise", seeds=[0])[0].options)"""
     # in a process of its own, because a training that is registered stays
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=ENV, capture_output=True, text=True)
     assert done.stdout.strip() == "{'sigma': 0.2}", done.stderr
+
+
+def test_it_says_how_many_networks_are_trained():
+    (count,) = re.findall(r"trains (\d+) small networks", TEXT)
+    assert int(count) == len(plan.of(profiles.load("laptop")).networks)
 
 
 def test_the_table_of_verdicts_is_that_of_the_records():
